@@ -1,0 +1,1 @@
+//! Publish and consume as traits; the in-process bus.

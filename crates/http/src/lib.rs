@@ -1,0 +1,1 @@
+//! HTTP client with TLS that works in an image without a CA bundle.

@@ -1,0 +1,1 @@
+//! Pack folders into the model, with errors that name file and line.

@@ -1,0 +1,1 @@
+//! One child process: start, capture, limits, end of the whole tree, why it ended.

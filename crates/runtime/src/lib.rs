@@ -1,0 +1,1 @@
+//! Interpreters: detection, versions, templates, shared environments.

@@ -1,0 +1,1 @@
+//! The sensor host: dispatcher (the world) and supervisor (one sensor).

@@ -1,0 +1,1 @@
+//! Storage embedded in the process, on SQLite.

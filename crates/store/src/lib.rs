@@ -1,0 +1,1 @@
+//! What worker, sensor host and hub need from storage, as traits.

@@ -1,0 +1,1 @@
+//! Every libc call and every unsafe block of the workspace.

@@ -1,0 +1,1 @@
+//! Test support: scratch folders, waiting for facts, helper children.

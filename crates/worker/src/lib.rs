@@ -1,0 +1,1 @@
+//! The action worker: dispatcher (the world) and executor (one execution).

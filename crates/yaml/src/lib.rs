@@ -1,0 +1,1 @@
+//! YAML with positions: a tree that knows the line of every node.
