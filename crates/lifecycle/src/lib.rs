@@ -1,1 +1,254 @@
 //! Signals, soft and hard stop, tracked tasks, bounded drain.
+//!
+//! ```text
+//!   running ── first TERM/INT, or a vital task ended ──► soft: take nothing new, finish
+//!   soft    ── second signal, or grace over ───────────► hard: end children, record their outcome
+//!   hard    ── HARD_STOP_LIMIT over ───────────────────► report what is stuck and leave
+//! ```
+//!
+//! Every wait on that path has a limit. Nothing else in the workspace installs a signal handler or spawns a task.
+
+mod backoff;
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+pub use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+pub use backoff::Backoff;
+
+/// How long tasks have after the hard stop.
+pub const HARD_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The two tokens that everything obeys. A hard stop implies the soft one.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    soft: CancellationToken,
+    hard: CancellationToken,
+}
+
+impl Stop {
+    /// A stop that nobody has asked for.
+    pub fn new() -> Self {
+        let hard = CancellationToken::new();
+        Self { soft: hard.child_token(), hard }
+    }
+
+    /// Take no new work and finish what is there.
+    pub fn soft(&self) -> &CancellationToken {
+        &self.soft
+    }
+
+    /// Stop now.
+    pub fn hard(&self) -> &CancellationToken {
+        &self.hard
+    }
+}
+
+/// Spawns tasks that the drain waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    /// Runs `future` as a tracked task.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tracker.spawn(future)
+    }
+
+    /// Runs `future` as a task whose end, by return or by panic, stops the process.
+    pub fn spawn_vital<F>(&self, name: &'static str, stop: &Stop, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let guard = stop.soft.clone();
+        self.tracker.spawn(async move {
+            let _ended = VitalGuard { name, soft: guard };
+            future.await;
+        })
+    }
+
+    /// How many are alive.
+    pub fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Whether none is alive.
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+
+    /// Waits until none is alive. Tasks may still be spawned meanwhile; they are waited for too.
+    pub async fn drained(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+struct VitalGuard {
+    name: &'static str,
+    soft: CancellationToken,
+}
+
+impl Drop for VitalGuard {
+    fn drop(&mut self) {
+        if !self.soft.is_cancelled() {
+            tracing::error!(task = self.name, "a vital task ended on its own; stopping");
+            self.soft.cancel();
+        }
+    }
+}
+
+/// Why the process could not be stopped in order.
+#[derive(Debug, Error)]
+pub enum StopError {
+    /// A vital task ended without being asked to.
+    #[error("a vital task ended on its own")]
+    TaskEnded,
+    /// Tasks ignored the hard stop.
+    #[error("{0} tasks ignored the hard stop")]
+    Stuck(usize),
+}
+
+/// The signals of this process, its stop and its tasks.
+#[derive(Debug)]
+pub struct Lifecycle {
+    stop: Stop,
+    tasks: Tasks,
+    sigterm: Signal,
+    sigint: Signal,
+}
+
+impl Lifecycle {
+    /// Installs the handlers. Done first, so that a stop during the start is seen.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            stop: Stop::new(),
+            tasks: Tasks::default(),
+            sigterm: signal(SignalKind::terminate())?,
+            sigint: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The tokens.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// The spawner.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Runs `start` unless a signal comes first; none means that the process was asked to stop meanwhile.
+    pub async fn starting<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            _ = self.sigterm.recv() => { self.stop.soft.cancel(); None }
+            _ = self.sigint.recv() => { self.stop.soft.cancel(); None }
+            value = start => Some(value),
+        }
+    }
+
+    /// Waits for a reason to stop, then drains within `grace` and [`HARD_STOP_LIMIT`].
+    pub async fn run(mut self, grace: Duration) -> Result<(), StopError> {
+        let asked = tokio::select! {
+            _ = self.sigterm.recv() => true,
+            _ = self.sigint.recv() => true,
+            () = self.stop.soft.cancelled() => false,
+        };
+        self.drain(grace).await?;
+        if asked { Ok(()) } else { Err(StopError::TaskEnded) }
+    }
+
+    /// Like [`Lifecycle::run`], but a soft stop from inside the program counts as being asked.
+    pub async fn run_until_stopped(mut self, grace: Duration) -> Result<(), StopError> {
+        tokio::select! {
+            _ = self.sigterm.recv() => {}
+            _ = self.sigint.recv() => {}
+            () = self.stop.soft.cancelled() => {}
+        }
+        self.drain(grace).await
+    }
+
+    async fn drain(&mut self, grace: Duration) -> Result<(), StopError> {
+        self.stop.soft.cancel();
+        let drained = tokio::select! {
+            () = self.tasks.drained() => true,
+            _ = self.sigterm.recv() => false,
+            _ = self.sigint.recv() => false,
+            () = self.stop.hard.cancelled() => false,
+            () = sleep(grace) => false,
+        };
+        if !drained {
+            self.stop.hard.cancel();
+            timeout(HARD_STOP_LIMIT, self.tasks.drained())
+                .await
+                .map_err(|_elapsed| StopError::Stuck(self.tasks.len()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_hard_stop_is_a_soft_stop_too() {
+        let stop = Stop::new();
+        stop.hard().cancel();
+        assert!(stop.soft().is_cancelled());
+        let other = Stop::new();
+        other.soft().cancel();
+        assert!(!other.hard().is_cancelled());
+    }
+
+    #[test]
+    fn a_panicking_vital_task_stops_the_process_and_is_not_a_success() {
+        runtime().block_on(async {
+            let lifecycle = Lifecycle::new().unwrap();
+            lifecycle.tasks().spawn_vital("doomed", lifecycle.stop(), async { panic!("on purpose") });
+            let ended = lifecycle.run(Duration::from_secs(5)).await;
+            assert!(matches!(ended, Err(StopError::TaskEnded)), "{ended:?}");
+        });
+    }
+
+    #[test]
+    fn a_task_that_needs_the_hard_stop_gets_it_when_the_grace_is_over() {
+        runtime().block_on(async {
+            let lifecycle = Lifecycle::new().unwrap();
+            let hard = lifecycle.stop().hard().clone();
+            lifecycle.tasks().spawn(async move { hard.cancelled().await });
+            lifecycle.stop().soft().cancel();
+            lifecycle.run_until_stopped(Duration::from_millis(10)).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_task_that_ignores_the_hard_stop_is_counted() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let lifecycle = Lifecycle::new().unwrap();
+            lifecycle.tasks().spawn(std::future::pending::<()>());
+            lifecycle.stop().soft().cancel();
+            let ended = lifecycle.run_until_stopped(Duration::from_secs(1)).await;
+            assert!(matches!(ended, Err(StopError::Stuck(1))), "{ended:?}");
+        });
+    }
+}

@@ -1,1 +1,27 @@
-//! Ids, states, rows, messages and the pure rules over them; no I/O.
+//! Ids, states, rows, messages and the pure rules over them. No I/O, no async.
+//!
+//! Names and shapes that other Attune services observe are facts of the platform; they are marked as such where they
+//! are declared. Everything else in the workspace depends on this crate and it depends on nothing of ours.
+
+pub mod activity;
+pub mod capabilities;
+pub mod clock;
+pub mod execution_config;
+pub mod ids;
+pub mod message;
+pub mod placement;
+pub mod rows;
+pub mod runtime_name;
+pub mod schema;
+pub mod secret;
+pub mod status;
+pub mod version;
+
+pub use ids::{
+    ActionId, EnforcementId, EventId, ExecutionId, IdentityId, PackEnvironmentId, PackId, RuleId, RuntimeId,
+    RuntimeVersionId, SensorId, TriggerId, WorkerId,
+};
+pub use secret::Secret;
+
+/// JSON objects as the database and the messages carry them.
+pub type JsonMap = serde_json::Map<String, serde_json::Value>;

@@ -1,1 +1,3 @@
-//! One child process: start, capture, limits, end of the whole tree, why it ended.
+//! One child process: start, capture, limits, the end of its whole tree, and why it ended.
+//!
+//! Nothing else in the workspace starts a process.

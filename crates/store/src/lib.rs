@@ -1,1 +1,21 @@
-//! What worker, sensor host and hub need from storage, as traits.
+//! What worker, sensor host and hub need from storage, as one small trait per role.
+//!
+//! Implementations: `attune-store-sqlite` (embedded); PostgreSQL on the platform's schema. Both pass the contract tests
+//! of `attune-testkit`. Every method is one unit of work: nothing is left half-written when it fails, and no transaction
+//! is open while anything outside the store is awaited. Times in rows come from the store's clock, never the caller's.
+
+mod agent;
+mod environment;
+mod error;
+mod hub;
+mod log;
+mod sensor;
+mod worker;
+
+pub use agent::{AgentStore, WorkerRegistration};
+pub use environment::{EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget};
+pub use error::{Decision, StoreError};
+
+pub use log::{LogArtifact, LogStore, LogStream, LogVersion};
+pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore};
+pub use worker::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, WorkerStore};

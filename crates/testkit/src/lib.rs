@@ -1,1 +1,32 @@
-//! Test support: scratch folders, waiting for facts, helper children.
+//! Test support: scratch folders, waiting for facts.
+
+use std::time::{Duration, Instant};
+
+/// How long a fact may take to become true before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls `fact` until it yields a value; panics with `what` when [`PATIENCE`] is over.
+///
+/// The interval is short and the limit long, so that a slow machine makes a test slow and never wrong.
+pub async fn eventually<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = fact().await {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// [`eventually`] for tests without a runtime.
+pub fn eventually_blocking<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = fact() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,50 @@
+//! What can go wrong on the bus.
+
+use attune_model::message::MessageType;
+use thiserror::Error;
+
+/// A failed bus operation.
+#[derive(Debug, Error)]
+pub enum BusError {
+    /// A payload could not be turned into JSON.
+    #[error("failed to encode a {message_type:?} message")]
+    Encode {
+        /// Which.
+        message_type: MessageType,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A body is not an envelope.
+    #[error("message is not a valid envelope")]
+    Envelope {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A payload has the wrong shape.
+    #[error("payload of a {message_type:?} message is not valid")]
+    Payload {
+        /// Which.
+        message_type: MessageType,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A queue that nobody declared.
+    #[error("queue {0} does not exist")]
+    NoSuchQueue(String),
+    /// The bus was closed or the broker cannot be reached.
+    #[error("the bus is not available: {0}")]
+    Unavailable(String),
+}
+
+/// A delivery that could not be answered: it will be delivered again.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("delivery of queue {queue} could not be answered: {reason}")]
+pub struct AckError {
+    /// Which queue.
+    pub queue: String,
+    /// Why.
+    pub reason: String,
+}

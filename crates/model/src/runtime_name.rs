@@ -1,0 +1,1 @@
+//! Runtime names and their aliases.

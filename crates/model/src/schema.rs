@@ -1,0 +1,1 @@
+//! Flat parameter schemas: defaults, required keys, secret paths.

@@ -1,0 +1,1 @@
+//! What the hub needs: packs, events, enforcements, scheduling. Not used by agents.

@@ -1,0 +1,75 @@
+//! Log artifacts of actions and sensors.
+
+use async_trait::async_trait;
+use attune_model::ExecutionId;
+use attune_model::status::{OwnerType, RetentionPolicy};
+use serde_json::Value;
+
+use crate::StoreError;
+
+/// A standard stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl LogStream {
+    /// `stdout` or `stderr`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The artifact that versions of one log belong to, and the version to add.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogArtifact {
+    /// `artifact.ref`, for example `mypack.deploy.stdout.log`.
+    pub r#ref: String,
+    /// Whose it is.
+    pub scope: OwnerType,
+    /// That owner's ref.
+    pub owner: String,
+    /// For people.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Unit of retention.
+    pub retention_policy: RetentionPolicy,
+    /// How many of it.
+    pub retention_limit: i32,
+    /// The execution that wrote it; none for sensors.
+    pub execution: Option<ExecutionId>,
+    /// `artifact_version.meta`.
+    pub meta: Value,
+    /// `artifact_version.created_by`: `worker` or `sensor`.
+    pub created_by: &'static str,
+}
+
+/// A new version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogVersion {
+    /// `artifact_version.id`.
+    pub id: i64,
+    /// `artifact_version.version`, from 1.
+    pub version: i32,
+    /// Below `artifacts_dir`: the ref with `/` for `.`, then `/v<n>.txt`.
+    pub file_path: String,
+    /// Files of versions that retention removed just now; the caller deletes them.
+    pub expired_files: Vec<String>,
+}
+
+/// Versions of log artifacts.
+#[async_trait]
+pub trait LogStore: Send + Sync + std::fmt::Debug {
+    /// Finds or makes the artifact and adds a version. Concurrent calls get different versions of one artifact.
+    async fn add_log_version(&self, artifact: &LogArtifact) -> Result<LogVersion, StoreError>;
+
+    /// Writes final sizes in bytes, by version id; a size of 0 deletes the version (its file is the caller's to delete).
+    async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError>;
+}
