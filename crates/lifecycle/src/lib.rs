@@ -37,7 +37,10 @@ impl Stop {
     /// A stop that nobody has asked for.
     pub fn new() -> Self {
         let hard = CancellationToken::new();
-        Self { soft: hard.child_token(), hard }
+        Self {
+            soft: hard.child_token(),
+            hard,
+        }
     }
 
     /// Take no new work and finish what is there.
@@ -169,7 +172,11 @@ impl Lifecycle {
             () = self.stop.soft.cancelled() => false,
         };
         self.drain(grace).await?;
-        if asked { Ok(()) } else { Err(StopError::TaskEnded) }
+        if asked {
+            Ok(())
+        } else {
+            Err(StopError::TaskEnded)
+        }
     }
 
     /// Like [`Lifecycle::run`], but a soft stop from inside the program counts as being asked.
@@ -206,7 +213,10 @@ mod tests {
     use super::*;
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
     }
 
     #[test]
@@ -223,7 +233,9 @@ mod tests {
     fn a_panicking_vital_task_stops_the_process_and_is_not_a_success() {
         runtime().block_on(async {
             let lifecycle = Lifecycle::new().unwrap();
-            lifecycle.tasks().spawn_vital("doomed", lifecycle.stop(), async { panic!("on purpose") });
+            lifecycle
+                .tasks()
+                .spawn_vital("doomed", lifecycle.stop(), async { panic!("on purpose") });
             let ended = lifecycle.run(Duration::from_secs(5)).await;
             assert!(matches!(ended, Err(StopError::TaskEnded)), "{ended:?}");
         });
@@ -234,15 +246,24 @@ mod tests {
         runtime().block_on(async {
             let lifecycle = Lifecycle::new().unwrap();
             let hard = lifecycle.stop().hard().clone();
-            lifecycle.tasks().spawn(async move { hard.cancelled().await });
+            lifecycle
+                .tasks()
+                .spawn(async move { hard.cancelled().await });
             lifecycle.stop().soft().cancel();
-            lifecycle.run_until_stopped(Duration::from_millis(10)).await.unwrap();
+            lifecycle
+                .run_until_stopped(Duration::from_millis(10))
+                .await
+                .unwrap();
         });
     }
 
     #[test]
     fn a_task_that_ignores_the_hard_stop_is_counted() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let lifecycle = Lifecycle::new().unwrap();
             lifecycle.tasks().spawn(std::future::pending::<()>());
