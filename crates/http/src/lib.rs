@@ -1,1 +1,15 @@
 //! HTTP client with TLS that works in an image without a CA bundle.
+//!
+//! Owns: the TLS configuration (rustls with ring, roots built in, plus an optional CA file), a time limit on every call,
+//! a bound on every response body, and errors that name method and URL but never a header, a body that was sent, or the
+//! user information and query of a URL. It installs nothing globally: two clients in one process do not disturb each other.
+
+mod client;
+mod error;
+mod message;
+mod tls;
+
+pub use client::{Client, ClientConfig, Redirects};
+pub use error::{BuildError, Decision, HttpError, Problem};
+pub use message::{Body, Method, Request, Response};
+pub use tls::Verification;
