@@ -49,7 +49,10 @@ async fn json_goes_out_with_query_and_token_and_comes_back() {
         .query("page", "2 & 3")
         .bearer(&Secret::new("t0ken".to_owned()));
     let answer: Value = client().send_for_json(&request).await.unwrap();
-    assert_eq!(answer, json!({"token": "Bearer t0ken", "query": {"page": "2 & 3"}, "body": {"a": 1}}));
+    assert_eq!(
+        answer,
+        json!({"token": "Bearer t0ken", "query": {"page": "2 & 3"}, "body": {"a": 1}})
+    );
 }
 
 #[tokio::test]
@@ -59,15 +62,25 @@ async fn a_refusal_names_the_call_the_status_and_the_beginning_of_the_answer() {
     let error = client().send_for_json::<Value>(&request).await.unwrap_err();
     assert_eq!(error.to_string(), format!("GET http://{address}/refused"));
     assert_eq!(error.problem.to_string(), "status 403: not for you");
-    assert_eq!((error.status(), error.decision()), (Some(403), Decision::Fail));
-    let busy = client().send_for_json::<Value>(&Request::get(format!("http://{address}/busy"))).await.unwrap_err();
-    assert_eq!((busy.status(), busy.decision()), (Some(503), Decision::Retry));
+    assert_eq!(
+        (error.status(), error.decision()),
+        (Some(403), Decision::Fail)
+    );
+    let busy = client()
+        .send_for_json::<Value>(&Request::get(format!("http://{address}/busy")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (busy.status(), busy.decision()),
+        (Some(503), Decision::Retry)
+    );
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_given_up_at_the_time_limit() {
     let (address, _tasks) = serve().await;
-    let request = Request::get(format!("http://{address}/never")).timeout(Duration::from_millis(50));
+    let request =
+        Request::get(format!("http://{address}/never")).timeout(Duration::from_millis(50));
     let error = client().send(&request).await.unwrap_err();
     assert!(matches!(error.problem, Problem::TimedOut(_)), "{error:?}");
     assert_eq!(error.decision(), Decision::Retry);
@@ -76,9 +89,19 @@ async fn a_server_that_never_answers_is_given_up_at_the_time_limit() {
 #[tokio::test]
 async fn an_answer_beyond_the_bound_is_an_error_and_not_memory() {
     let (address, _tasks) = serve().await;
-    let small = Client::build(&ClientConfig { response_limit_bytes: 1_000, ..ClientConfig::default() }).unwrap();
-    let error = small.send(&Request::get(format!("http://{address}/long"))).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::TooLong { limit_bytes: 1_000 }), "{error:?}");
+    let small = Client::build(&ClientConfig {
+        response_limit_bytes: 1_000,
+        ..ClientConfig::default()
+    })
+    .unwrap();
+    let error = small
+        .send(&Request::get(format!("http://{address}/long")))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error.problem, Problem::TooLong { limit_bytes: 1_000 }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -86,7 +109,10 @@ async fn a_port_where_nobody_listens_is_worth_a_retry() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = client().send(&Request::get(format!("http://{address}/"))).await.unwrap_err();
+    let error = client()
+        .send(&Request::get(format!("http://{address}/")))
+        .await
+        .unwrap_err();
     assert!(matches!(error.problem, Problem::Connect(_)), "{error:?}");
     assert_eq!(error.decision(), Decision::Retry);
 }
@@ -96,15 +122,31 @@ async fn redirects_are_followed_only_when_asked_for() {
     let (address, _tasks) = serve().await;
     let request = Request::get(format!("http://{address}/away"));
     assert_eq!(client().send(&request).await.unwrap().status, 307);
-    let config = ClientConfig { redirects: Redirects::Follow { limit: 3 }, ..ClientConfig::default() };
-    let answer = Client::build(&config).unwrap().send(&request).await.unwrap();
-    assert_eq!((answer.status, answer.body.as_slice()), (200, b"arrived".as_slice()));
+    let config = ClientConfig {
+        redirects: Redirects::Follow { limit: 3 },
+        ..ClientConfig::default()
+    };
+    let answer = Client::build(&config)
+        .unwrap()
+        .send(&request)
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status, answer.body.as_slice()),
+        (200, b"arrived".as_slice())
+    );
     assert!(answer.url.ends_with("/text"), "{}", answer.url);
 }
 
 #[tokio::test]
 async fn an_impossible_url_is_refused_without_being_shown() {
-    let error = client().send(&Request::get("not a url with s3cret")).await.unwrap_err();
+    let error = client()
+        .send(&Request::get("not a url with s3cret"))
+        .await
+        .unwrap_err();
     assert!(matches!(error.problem, Problem::Invalid(_)), "{error:?}");
-    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+    assert!(
+        !format!("{error} {error:?}").contains("s3cret"),
+        "{error:?}"
+    );
 }
