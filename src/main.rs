@@ -1,2 +1,19 @@
-//! Entry point.
-fn main() {}
+//! `attune-agents`: one binary, several applets, chosen by the name it was called by or by its first argument.
+//!
+//! Nothing but `main` ends the process; its value is the exit code.
+
+mod applet;
+mod applets;
+mod call;
+mod exit;
+mod output;
+mod rt;
+mod telemetry;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    exit::conclude(applet::resolve(&argv).and_then(applet::Request::answer))
+}

@@ -1,0 +1,157 @@
+//! The table of applets and the choice between them.
+//!
+//! The exact file name of `argv[0]` decides; any other name leaves it to the first argument. Adding an applet means one
+//! file in `applets/` and one entry in [`APPLETS`]; dispatch, `--list` and `--help` read the same table.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::applets;
+use crate::call::{Call, did_you_mean, quoted};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// The name of the multi-call binary itself.
+pub(crate) const PROGRAM: &str = "attune-agents";
+
+/// The version of everything in the binary.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// One entry of the table.
+#[derive(Debug)]
+pub(crate) struct Applet {
+    /// The subcommand.
+    pub(crate) name: &'static str,
+    /// Other subcommands for the same.
+    pub(crate) aliases: &'static [&'static str],
+    /// The file name that chooses it, for those that are installed as programs of their own.
+    pub(crate) program: Option<&'static str>,
+    /// One line for `--help`; none keeps it out of `--help` and `--list`.
+    pub(crate) about: Option<&'static str>,
+    /// What it does.
+    pub(crate) run: fn(Call) -> Result<Exit, Failure>,
+}
+
+impl Applet {
+    /// The answer to `--version`.
+    pub(crate) fn version(&self) -> String {
+        format!("{} {VERSION}", self.program.unwrap_or(PROGRAM))
+    }
+
+    fn subcommands(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+}
+
+/// Every applet, in the order of `--help`.
+static APPLETS: &[Applet] = &[
+    Applet {
+        name: "worker",
+        aliases: &["agent"],
+        program: Some("attune-agent"),
+        about: Some("take executions from the platform and run their actions"),
+        run: applets::worker::run,
+    },
+    Applet {
+        name: "sensor",
+        aliases: &[],
+        program: Some("attune-sensor-agent"),
+        about: Some("keep the platform's sensor processes alive"),
+        run: applets::sensor::run,
+    },
+];
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// An applet.
+    Run(Call),
+    /// The list of applets, for people.
+    Help,
+    /// The list of applets, for programs.
+    List,
+    /// The version.
+    Version,
+}
+
+impl Request {
+    /// Does it.
+    pub(crate) fn answer(self) -> Result<Exit, Failure> {
+        match self {
+            Self::Run(call) => (call.applet.run)(call),
+            Self::Help => output::print(&help()),
+            Self::List => output::print(&list()),
+            Self::Version => output::print(&format!("{PROGRAM} {VERSION}\n")),
+        }
+    }
+}
+
+/// Chooses by `argv` alone.
+pub(crate) fn resolve(argv: &[OsString]) -> Result<Request, Failure> {
+    let called = argv.first().and_then(|path| Path::new(path).file_name());
+    let by_name = APPLETS.iter().find(|applet| applet.program.is_some_and(|program| called == Some(program.as_ref())));
+    if let (Some(applet), Some(program)) = (by_name, by_name.and_then(|applet| applet.program)) {
+        let arguments = argv.iter().skip(1).cloned().collect();
+        return Ok(Request::Run(Call { applet, command: program.to_owned(), arguments }));
+    }
+    let Some(first) = argv.get(1) else {
+        return Err(Failure::usage(format!("no applet given\n\n{}", help().trim_end())));
+    };
+    let Some(name) = first.to_str() else {
+        return Err(unknown(&quoted(first), ""));
+    };
+    match name {
+        "--help" | "-h" | "help" => return Ok(Request::Help),
+        "--list" => return Ok(Request::List),
+        "--version" | "-V" => return Ok(Request::Version),
+        _ => {}
+    }
+    let Some(applet) = APPLETS.iter().find(|applet| applet.subcommands().any(|subcommand| subcommand == name)) else {
+        return Err(unknown(&format!("`{name}`"), &suggestion(name)));
+    };
+    let arguments = argv.iter().skip(2).cloned().collect();
+    Ok(Request::Run(Call { applet, command: format!("{PROGRAM} {name}"), arguments }))
+}
+
+fn unknown(name: &str, hint: &str) -> Failure {
+    Failure::usage(format!("unknown applet {name}{hint}\nRun `{PROGRAM} --help` for more information."))
+}
+
+fn suggestion(name: &str) -> String {
+    if let Some(applet) = APPLETS.iter().find(|applet| applet.program == Some(name)) {
+        return format!(", did you mean `{}`?", applet.name);
+    }
+    let flags = ["--help", "--list", "--version"].into_iter().filter(|_| name.starts_with('-'));
+    did_you_mean(name, shown().flat_map(|(applet, _)| applet.subcommands()).chain(flags))
+}
+
+fn shown() -> impl Iterator<Item = (&'static Applet, &'static str)> {
+    APPLETS.iter().filter_map(|applet| Some((applet, applet.about?)))
+}
+
+fn help() -> String {
+    let mut text = format!(
+        "Usage: {PROGRAM} APPLET [ARGUMENTS]\n   or: a link to it with the name of a program below\n\n\
+         Workers and sensor hosts for Attune, and what packs need to be tried out.\n\nApplets:\n"
+    );
+    for (applet, about) in shown() {
+        text += &format!("  {:<14} {about}\n", applet.name);
+        for alias in applet.aliases {
+            text += &format!("  {:<14} also `{alias}`\n", "");
+        }
+        if let Some(program) = applet.program {
+            text += &format!("  {:<14} also as the program `{program}`\n", "");
+        }
+    }
+    text + "\nOptions:\n  --list         print each applet and, after it, the program that it is\n\
+            \u{20} --help         print this; after an applet: its own help\n\
+            \u{20} --version      print the version; after an applet: of that program\n"
+}
+
+fn list() -> String {
+    let lines = shown().map(|(applet, _)| match applet.program {
+        Some(program) => format!("{} {program}\n", applet.name),
+        None => format!("{}\n", applet.name),
+    });
+    lines.collect()
+}

@@ -1,0 +1,8 @@
+//! One file per applet: arguments → configuration → build → spawn → drain, nothing else.
+//!
+//! A new one: its module here, a function `run(call: Call) -> Result<Exit, Failure>` that starts with `call.with(…)`,
+//! and an entry in the table of `applet.rs`.
+
+mod agent;
+pub(crate) mod sensor;
+pub(crate) mod worker;

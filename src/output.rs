@@ -1,0 +1,57 @@
+//! Standard output, for what a command was asked to print.
+//!
+//! Everything goes through [`Output`], because the standard library hides two facts: it opens `/dev/null` in place of a
+//! standard output that is closed, and it takes a descriptor that cannot be written for one that swallowed everything.
+//! A command whose answer nobody received must not say that it worked: both are failures, with exit code 74.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+
+use crate::exit::{Exit, Failure};
+
+/// A buffered standard output whose failures are seen.
+#[derive(Debug)]
+pub(crate) struct Output {
+    writer: BufWriter<File>,
+}
+
+impl Output {
+    /// Opens it.
+    pub(crate) fn open() -> Result<Self, Failure> {
+        if attune_sys::stdout_was_closed() {
+            return Err(failed(&io::Error::other("it is closed")));
+        }
+        let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(|error| failed(&error))?;
+        Ok(Self { writer: BufWriter::new(File::from(descriptor)) })
+    }
+
+    /// Writes `text` as it is.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        self.writer.write_all(text.as_bytes()).map_err(|error| failed(&error))
+    }
+
+    /// Writes `text` and a newline, and lets the reader see it now.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
+        self.text(text)?;
+        self.text("\n")?;
+        self.flush()
+    }
+
+    /// Hands on what was written. What is not flushed may be lost without a failure.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.writer.flush().map_err(|error| failed(&error))
+    }
+}
+
+/// Prints `text` and nothing else.
+pub(crate) fn print(text: &str) -> Result<Exit, Failure> {
+    let mut output = Output::open()?;
+    output.text(text)?;
+    output.flush()?;
+    Ok(Exit::Success)
+}
+
+fn failed(error: &io::Error) -> Failure {
+    Failure::message(Exit::Output, format!("failed to write to standard output: {error}"))
+}

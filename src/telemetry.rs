@@ -1,0 +1,117 @@
+//! Logs, on standard error only: for people on a terminal, one JSON object a line on request.
+//!
+//! `RUST_LOG` decides what is logged. Without it the level comes from the configuration, which is read when logging
+//! works already; until then it is the level that the applet started with.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
+use std::str::FromStr;
+
+use attune_config::Source;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::exit::{Exit, Failure};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" | "pretty" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected `json` or `text`"),
+        }
+    }
+}
+
+type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// The logging of this process, once it has started.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    /// None when `RUST_LOG` has decided.
+    level: Option<reload::Handle<LevelFilter, Registry>>,
+}
+
+impl Telemetry {
+    /// Starts logging at `level`. `format` is what the command line asks for.
+    pub(crate) fn start(
+        environment: &dyn Source,
+        format: Option<LogFormat>,
+        level: LevelFilter,
+    ) -> Result<Self, Failure> {
+        let format = match (format, environment.text("ATTUNE_LOG_FORMAT")) {
+            (Some(format), _) => format,
+            (None, Some(text)) => text
+                .parse()
+                .map_err(|problem| Failure::message(Exit::Configuration, format!("ATTUNE_LOG_FORMAT: {problem}")))?,
+            (None, None) => LogFormat::Text,
+        };
+        let lines = lines(environment, format);
+        let telemetry = if let Some(directives) = environment.text("RUST_LOG") {
+            let filter = EnvFilter::builder()
+                .parse(directives)
+                .map_err(|error| Failure::message(Exit::Configuration, format!("RUST_LOG: {error}")))?;
+            install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
+            Self { level: None }
+        } else {
+            let (filter, handle) = reload::Layer::new(level);
+            install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
+            Self { level: Some(handle) }
+        };
+        std::panic::set_hook(Box::new(log_panic));
+        Ok(telemetry)
+    }
+
+    /// Logs at `level` from now on, unless `RUST_LOG` is set.
+    pub(crate) fn set_level(&self, level: LevelFilter) {
+        let Some(handle) = &self.level else { return };
+        if let Err(error) = handle.reload(level) {
+            tracing::warn!(%error, "failed to change the log level");
+        }
+    }
+}
+
+fn install(subscriber: impl SubscriberInitExt) -> Result<(), Failure> {
+    subscriber.try_init().map_err(|error| Failure::new(Exit::Internal, error))
+}
+
+fn lines(environment: &dyn Source, format: LogFormat) -> Boxed {
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        LogFormat::Text => {
+            // Any value but the empty one switches colours off, as https://no-color.org has it.
+            let plain = environment.get("NO_COLOR").is_some_and(|value| !value.is_empty());
+            layer.with_ansi(!plain && io::stderr().is_terminal()).boxed()
+        }
+    }
+}
+
+/// A panic is a fact for the log like any other; on bare standard error it would be lost among JSON lines.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("the panic carries no text");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!(panic.place = place, panic.thread = thread, %backtrace, "panicked: {message}");
+    } else {
+        tracing::error!(panic.place = place, panic.thread = thread, "panicked: {message}");
+    }
+}
