@@ -1,3 +1,23 @@
 //! One child process: start, capture, limits, the end of its whole tree, and why it ended.
 //!
-//! Nothing else in the workspace starts a process.
+//! Nothing else in the workspace starts a process. [`start`] is for children that run beside an async runtime and may live
+//! long, [`probe`] for short questions before a runtime exists.
+
+mod capture;
+mod child;
+mod command;
+mod diagnose;
+mod executable;
+mod leader;
+mod probe;
+mod pumps;
+mod report;
+mod spawn;
+mod start_error;
+
+pub use attune_sys::{SIGINT, SIGKILL, SIGTERM};
+pub use child::{Child, start};
+pub use command::{Command, Ending, Input, Keep, Sink, Stream};
+pub use probe::{ProbeOutput, probe};
+pub use report::{Captured, Outcome, Report, Usage};
+pub use start_error::StartError;

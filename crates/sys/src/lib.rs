@@ -1,1 +1,24 @@
 //! Every libc call and every unsafe block of the workspace.
+//!
+//! Safe functions with std types in and out, one system call each; the first line of each names its man page. Return
+//! values go through `check`, which is the one place that knows about `errno`, or `retry`, which also knows about
+//! `EINTR`. Descriptors are owned and close-on-exec from their creation; raw ones do not leave this crate.
+#![expect(unsafe_code, reason = "the one crate where unsafe code is allowed")]
+
+mod check;
+mod limits;
+mod pid;
+mod poll;
+mod signal;
+mod standard_output;
+mod wait;
+mod watch;
+
+pub use limits::{argument_bytes_limit, page_size};
+pub use pid::{Pid, pidfd_open};
+pub use poll::{Polled, poll};
+pub use signal::{SIGCONT, SIGINT, SIGKILL, SIGTERM};
+pub use signal::{kill, kill_group, restore_child_signal};
+pub use standard_output::stdout_was_closed;
+pub use wait::{Reaped, has_exited, reap};
+pub use watch::watch_readable;

@@ -1,0 +1,268 @@
+//! One running child, from its start to the report about its end.
+//!
+//! ```text
+//!   running ── exited ─────────────────────────────┐
+//!      │                                           │
+//!      ├─ time over ─┐                             ▼
+//!      ├─ stop ──────┴► asked: signal, CONT ──► zombie: KILL to the group, reap ──► drain pipes ──► report
+//!      │                  │ grace over              ▲                                limit over: held open
+//!      └─ at once ────────┴► killed: KILL ──────────┘
+//!                              │ KILL_LIMIT over: lost
+//! ```
+//!
+//! The pipes are served in every state. Dropping a [`Child`] or its supervision in any state kills the group.
+
+use std::future::{Future, pending};
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use attune_sys::{Reaped, SIGCONT, SIGKILL};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::capture::Capture;
+use crate::command::{Command, Ending, Input, Stream};
+use crate::leader::{ExitNotice, Leader};
+use crate::pumps::{Pumps, Reader, Writer};
+use crate::report::{Outcome, Report, Usage};
+use crate::spawn::{Channel, Request, Spawned, absolute, spawn};
+use crate::start_error::StartError;
+
+/// How long a killed process may take to disappear. Longer takes only one that hangs inside the kernel.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A child that runs. Dropped, it is killed together with its process group.
+pub struct Child {
+    leader: Leader,
+    notice: ExitNotice,
+    pumps: Pumps,
+    ending: Ending,
+    started: Instant,
+}
+
+impl std::fmt::Debug for Child {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Child").field("pid", &self.pid()).finish()
+    }
+}
+
+/// Starts a child in a process group of its own.
+///
+/// Takes a fraction of a millisecond, whatever the size of the agent; up to 125 ms where the program is still being written.
+/// Nothing is read or written until [`Child::supervise`] is polled.
+///
+/// # Panics
+///
+/// Outside a tokio runtime with I/O and time enabled.
+pub fn start(command: Command) -> Result<Child, StartError> {
+    let program = absolute(&command.program)?;
+    let channel = |stream: &Stream| {
+        if stream.is_null() {
+            Channel::Null
+        } else {
+            Channel::Pipe
+        }
+    };
+    let (stdin, input) = match command.stdin {
+        Input::Null => (Channel::Null, Vec::new()),
+        Input::Bytes(bytes) => (Channel::Pipe, bytes),
+    };
+    let started = Instant::now();
+    let spawned = spawn(&Request {
+        program: &program,
+        args: &command.args,
+        cwd: command.cwd.as_deref(),
+        env: &command.env,
+        stdin,
+        stdout: channel(&command.stdout),
+        stderr: channel(&command.stderr),
+    })?;
+    let Spawned {
+        leader,
+        stdin,
+        stdout,
+        stderr,
+    } = spawned;
+    // From here on an early return drops the leader, which kills the child.
+    let watch = || -> io::Result<(ExitNotice, Pumps)> {
+        let pumps = Pumps::new(
+            Writer::new(stdin, input)?,
+            Reader::new(stdout, Capture::new(command.stdout))?,
+            Reader::new(stderr, Capture::new(command.stderr))?,
+        );
+        Ok((ExitNotice::new(leader.pid())?, pumps))
+    };
+    let (notice, pumps) = watch().map_err(|source| StartError::Watch { program, source })?;
+    Ok(Child {
+        leader,
+        notice,
+        pumps,
+        ending: command.ending,
+        started,
+    })
+}
+
+/// Why the child is about to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Itself,
+    TimeOver(Duration),
+    Stop,
+    AtOnce,
+}
+
+impl Child {
+    /// Its process id, which is also the id of its group.
+    pub fn pid(&self) -> u32 {
+        self.leader.pid().get()
+    }
+
+    /// Runs the child to its end: serves its pipes, ends it when `time_limit` (counted from its start) is over or `stop` is
+    /// ready, kills what it leaves in its group, and reaps it.
+    ///
+    /// Returns in bounded time after the end. Dropping the future kills the group and leaves no zombie, without a report.
+    pub async fn supervise(
+        self,
+        time_limit: Option<Duration>,
+        stop: impl Future<Output = ()>,
+    ) -> Report {
+        self.supervise_until(time_limit, stop, pending()).await
+    }
+
+    /// [`Child::supervise`] that also kills without grace as soon as `at_once` is ready.
+    pub async fn supervise_until(
+        mut self,
+        time_limit: Option<Duration>,
+        stop: impl Future<Output = ()>,
+        at_once: impl Future<Output = ()>,
+    ) -> Report {
+        let mut at_once = pin!(at_once);
+        let (cause, ended) = match self.run(time_limit, stop, at_once.as_mut()).await {
+            Ok(Cause::Itself) => (Cause::Itself, Ok(())),
+            Ok(Cause::AtOnce) => (Cause::AtOnce, self.kill().await),
+            Ok(cause) => (cause, self.ask(at_once).await),
+            Err(error) => (Cause::Itself, Err(error)),
+        };
+        let duration = self.started.elapsed();
+        let reaped = ended.and_then(|()| self.leader.bury());
+        self.pumps.close_input();
+        let drained = timeout(self.ending.drain, self.pumps.run()).await;
+        let pipes_held_open = drained.is_err() && self.pumps.outputs_are_open();
+        let pid = self.pid();
+        let (stdout, stderr, stdin_error) = self.pumps.finish();
+        Report {
+            pid,
+            usage: reaped.as_ref().map_or_else(|_| Usage::default(), usage),
+            outcome: match reaped {
+                Ok(reaped) => outcome(cause, &reaped),
+                Err(error) => {
+                    Outcome::Lost(format!("the end of process {pid} was not seen: {error}"))
+                }
+            },
+            stdout,
+            stderr,
+            stdin_error,
+            duration,
+            pipes_held_open,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        time_limit: Option<Duration>,
+        stop: impl Future<Output = ()>,
+        at_once: impl Future<Output = ()>,
+    ) -> io::Result<Cause> {
+        // A limit beyond the range of the clock is none.
+        let deadline = time_limit.and_then(|limit| Some((self.started.checked_add(limit)?, limit)));
+        let time_over = async {
+            match deadline {
+                Some((at, limit)) => {
+                    sleep_until(at).await;
+                    limit
+                }
+                None => pending().await,
+            }
+        };
+        let Self { notice, pumps, .. } = self;
+        // The end comes first: a child that has ended in time is not reported as timed out.
+        tokio::select! {
+            biased;
+            exited = notice.exited() => exited.map(|()| Cause::Itself),
+            () = at_once => Ok(Cause::AtOnce),
+            () = stop => Ok(Cause::Stop),
+            limit = time_over => Ok(Cause::TimeOver(limit)),
+            never = pumps.serve() => match never {},
+        }
+    }
+
+    /// Asks the group to end, and kills it when the grace is over.
+    async fn ask(&mut self, at_once: impl Future<Output = ()>) -> io::Result<()> {
+        self.leader.signal_group(self.ending.signal);
+        // A stopped process sees no signal but this one and KILL.
+        self.leader.signal_group(SIGCONT);
+        let Self {
+            notice,
+            pumps,
+            ending,
+            ..
+        } = self;
+        let ended = tokio::select! {
+            biased;
+            exited = notice.exited() => Some(exited),
+            () = at_once => None,
+            () = sleep(ending.grace) => None,
+            never = pumps.serve() => match never {},
+        };
+        match ended {
+            Some(ended) => ended,
+            None => self.kill().await,
+        }
+    }
+
+    async fn kill(&mut self) -> io::Result<()> {
+        self.leader.signal_group(SIGKILL);
+        let Self { notice, pumps, .. } = self;
+        tokio::select! {
+            biased;
+            exited = notice.exited() => exited,
+            () = sleep(KILL_LIMIT) => Err(io::Error::other(format!(
+                "it is still there {} s after it was killed; it hangs inside the kernel",
+                KILL_LIMIT.as_secs()
+            ))),
+            never = pumps.serve() => match never {},
+        }
+    }
+}
+
+fn outcome(cause: Cause, reaped: &Reaped) -> Outcome {
+    use std::os::unix::process::ExitStatusExt as _;
+    let status = reaped.status;
+    match cause {
+        Cause::TimeOver(limit) => Outcome::TimedOut {
+            limit,
+            last: status.code(),
+        },
+        Cause::Stop | Cause::AtOnce => Outcome::Cancelled {
+            exit_code: status.code(),
+        },
+        Cause::Itself => match (status.code(), status.signal()) {
+            (Some(code), _) => Outcome::Exited(code),
+            (None, Some(signal)) => Outcome::Signalled {
+                signal,
+                core_dumped: status.core_dumped(),
+            },
+            (None, None) => Outcome::Lost(format!(
+                "the status {status:?} is neither an exit nor a signal"
+            )),
+        },
+    }
+}
+
+fn usage(reaped: &Reaped) -> Usage {
+    Usage {
+        user_time: reaped.user_time,
+        system_time: reaped.system_time,
+        peak_memory_bytes: reaped.peak_memory_bytes,
+    }
+}

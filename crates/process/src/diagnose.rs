@@ -1,0 +1,250 @@
+//! From an error number of the kernel to what is really wrong.
+//!
+//! The kernel says ENOENT for a missing program, a missing interpreter, a missing loader and a missing working directory
+//! alike. This looks at the files, after the failure and only then, and finds which one it was.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::executable::{Executable, NATIVE_MACHINE, machine_name};
+use crate::spawn::{NULL_DEVICE, Request};
+use crate::start_error::StartError;
+
+/// The kernel follows this many interpreters of interpreters.
+const MAX_SCRIPT_DEPTH: u8 = 5;
+
+/// Why `request` failed with `error`.
+pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
+    let program = request.program.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            missing_directory(request).unwrap_or_else(|| missing(request, error))
+        }
+        io::ErrorKind::PermissionDenied => {
+            missing_directory(request).unwrap_or_else(|| forbidden(program, error))
+        }
+        io::ErrorKind::ExecutableFileBusy => StartError::TextFileBusy { program },
+        io::ErrorKind::ArgumentListTooLong => too_long(request),
+        io::ErrorKind::OutOfMemory => StartError::NoMemory { program },
+        io::ErrorKind::WouldBlock => StartError::ProcessLimit { program },
+        io::ErrorKind::InvalidInput => zero_byte(request).unwrap_or(StartError::Other {
+            program,
+            source: error,
+        }),
+        _ => match error.raw_os_error() {
+            Some(ENOEXEC | ELIBBAD) => unknown_format(program, error),
+            Some(EMFILE | ENFILE) => StartError::FileLimit {
+                program,
+                source: error,
+            },
+            _ => StartError::Other {
+                program,
+                source: error,
+            },
+        },
+    }
+}
+
+// The same on every processor that Linux runs on, except ELIBBAD on mips and sparc.
+const ENOEXEC: i32 = 8;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const ELIBBAD: i32 = 80;
+
+fn missing_directory(request: &Request<'_>) -> Option<StartError> {
+    let path = request.cwd?;
+    // Entering needs search permission, which reading "." in it needs too.
+    let source = match fs::metadata(path.join(".")) {
+        Ok(found) if found.is_dir() => return None,
+        Ok(_) => io::Error::from(io::ErrorKind::NotADirectory),
+        Err(error) => error,
+    };
+    Some(StartError::WorkingDirectory {
+        program: request.program.to_owned(),
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The program, or something that it needs, does not exist.
+fn missing(request: &Request<'_>, error: io::Error) -> StartError {
+    let program = request.program.to_owned();
+    if fs::metadata(&program).is_err() {
+        return StartError::NotFound { program };
+    }
+    if let Some(found) = missing_behind(&program, MAX_SCRIPT_DEPTH) {
+        return found;
+    }
+    match fs::metadata(NULL_DEVICE) {
+        Err(source) => StartError::NullDevice { program, source },
+        Ok(_) => StartError::Other {
+            program,
+            source: error,
+        },
+    }
+}
+
+fn missing_behind(program: &Path, depth: u8) -> Option<StartError> {
+    match Executable::read(program).ok()? {
+        Executable::Script { interpreter } if !interpreter.exists() => {
+            let interpreter = interpreter.to_string_lossy().into_owned();
+            let advice = if interpreter.ends_with('\r') {
+                "the line ends with a carriage return: save the file with Unix line ends"
+            } else {
+                "use an image that has it, or change the line"
+            };
+            Some(StartError::NoSuchInterpreter {
+                program: program.to_owned(),
+                interpreter,
+                advice,
+            })
+        }
+        Executable::Script { interpreter } if depth > 0 => missing_behind(&interpreter, depth - 1),
+        Executable::Elf {
+            loader: Some(loader),
+            ..
+        } if !loader.exists() => Some(StartError::LoaderMissing {
+            program: program.to_owned(),
+            advice: if loader.to_string_lossy().contains("ld-musl") {
+                "it was built for musl: use a build for this image's glibc, or an Alpine image"
+            } else {
+                "it was built for glibc: use a build for musl or a static one, or an image with glibc"
+            },
+            loader: loader.to_string_lossy().into_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// The program, or its interpreter, may not be executed.
+fn forbidden(program: PathBuf, error: io::Error) -> StartError {
+    let mut candidate = program.clone();
+    for _ in 0..=MAX_SCRIPT_DEPTH {
+        if let Ok(found) = fs::metadata(&candidate) {
+            if found.is_dir() {
+                return StartError::NotExecutable {
+                    program: candidate,
+                    reason: "it is a folder; name the file in it",
+                };
+            }
+            if found.permissions().mode() & 0o111 == 0 {
+                return StartError::NotExecutable {
+                    program: candidate,
+                    reason: "the executable bit is not set; run chmod +x on it",
+                };
+            }
+        }
+        match Executable::read(&candidate) {
+            Ok(Executable::Script { interpreter }) => candidate = interpreter,
+            _ => break,
+        }
+    }
+    StartError::Permission {
+        program,
+        source: error,
+    }
+}
+
+fn unknown_format(program: PathBuf, error: io::Error) -> StartError {
+    let expected = std::env::consts::ARCH;
+    match Executable::read(&program) {
+        Ok(Executable::Elf {
+            machine,
+            native_layout,
+            ..
+        }) if machine != NATIVE_MACHINE || !native_layout => StartError::WrongArchitecture {
+            program,
+            found: machine_name(machine),
+            expected,
+        },
+        Ok(Executable::Unknown) => StartError::NotExecutable {
+            program,
+            reason: "it is neither a program nor a script whose first line is #! with an interpreter",
+        },
+        _ => StartError::Other {
+            program,
+            source: error,
+        },
+    }
+}
+
+fn too_long(request: &Request<'_>) -> StartError {
+    // execve(2): 32 pages for one string with the byte that ends it.
+    let limit = 32 * attune_sys::page_size() - 1;
+    let program = request.program.to_owned();
+    for (what, bytes) in strings(request) {
+        if bytes > limit {
+            return StartError::StringTooLong {
+                program,
+                what: what.to_string(),
+                bytes,
+                limit,
+            };
+        }
+    }
+    // Every string has its end and a pointer to it.
+    let overhead = 1 + size_of::<usize>() as u64;
+    StartError::ArgumentsTooLong {
+        program,
+        bytes: strings(request).map(|(_, bytes)| bytes + overhead).sum(),
+        limit: attune_sys::argument_bytes_limit().unwrap_or(0),
+    }
+}
+
+fn zero_byte(request: &Request<'_>) -> Option<StartError> {
+    let has_zero = |text: &OsStr| text.as_encoded_bytes().contains(&0);
+    let found = |what: What<'_>| StartError::ZeroByte {
+        program: request.program.to_owned(),
+        what: what.to_string(),
+    };
+    if request.program.as_os_str().as_encoded_bytes().contains(&0) {
+        return Some(found(What::Path));
+    }
+    if request.cwd.is_some_and(|cwd| has_zero(cwd.as_os_str())) {
+        return Some(found(What::Directory));
+    }
+    if let Some(at) = request.args.iter().position(|arg| has_zero(arg)) {
+        return Some(found(What::Argument(at + 1)));
+    }
+    let (name, _) = request
+        .env
+        .iter()
+        .find(|(name, value)| has_zero(name) || has_zero(value))?;
+    Some(found(What::Variable(name)))
+}
+
+/// One string that is handed to the child. Printed without its value, which may be a secret.
+enum What<'a> {
+    Path,
+    Directory,
+    Argument(usize),
+    Variable(&'a OsString),
+}
+
+impl std::fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path => f.write_str("the path"),
+            Self::Directory => f.write_str("the working directory"),
+            Self::Argument(number) => write!(f, "argument {number}"),
+            Self::Variable(name) => write!(f, "the variable {}", name.display()),
+        }
+    }
+}
+
+/// What the kernel counts: the path, the arguments with the program's name, the variables.
+fn strings<'a>(request: &'a Request<'_>) -> impl Iterator<Item = (What<'a>, u64)> {
+    let path = request.program.as_os_str().len() as u64;
+    let args = request.args.iter().zip(1..);
+    let env = request.env.iter();
+    [(What::Path, path), (What::Argument(0), path)]
+        .into_iter()
+        .chain(args.map(|(arg, number)| (What::Argument(number), arg.len() as u64)))
+        .chain(env.map(|(name, value)| {
+            let bytes = name.len() as u64 + 1 + value.len() as u64;
+            (What::Variable(name), bytes)
+        }))
+}

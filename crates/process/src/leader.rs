@@ -1,0 +1,155 @@
+//! The child as the leader of its process group, and the only place that signals or reaps it.
+//!
+//! Invariant: a signal is sent only while the child has not been reaped. Until then it is alive or a zombie, and in both
+//! cases its id, which is also the id of its group, belongs to nobody else.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use attune_sys::{Pid, Polled, Reaped, SIGKILL};
+use tokio::io::unix::AsyncFd;
+
+/// Without process descriptors (kernels before 5.3, some sandboxes) the end is looked for this often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long the thread that cleans up after a dropped child waits before it gives up on a process that cannot die.
+const CLEAN_UP_LIMIT: Duration = Duration::from_mins(1);
+
+pub(crate) struct Leader {
+    pid: Pid,
+    reaped: bool,
+}
+
+impl Leader {
+    pub(crate) fn new(pid: Pid) -> Self {
+        Self { pid, reaped: false }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends `signal` to the whole group, unless the leader is gone for good.
+    pub(crate) fn signal_group(&self, signal: i32) {
+        if self.reaped {
+            return;
+        }
+        if let Err(error) = attune_sys::kill_group(self.pid, signal) {
+            // Members of another user: nothing that a retry would change.
+            tracing::warn!(child.pid = self.pid.get(), signal, %error, "signalling a process group failed");
+        }
+    }
+
+    /// Kills what is left of the group of a leader that has ended, and takes its status.
+    pub(crate) fn bury(&mut self) -> io::Result<Reaped> {
+        self.signal_group(SIGKILL);
+        let reaped = attune_sys::reap(self.pid);
+        // Also after an error: the status is then gone, and the id may be somebody else's.
+        self.reaped = !matches!(reaped, Ok(None));
+        reaped?.ok_or_else(|| io::Error::other("the process has not ended"))
+    }
+}
+
+impl Drop for Leader {
+    /// Leaves no process behind, whatever the reason: a dropped future, a panic, the end of the runtime.
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        if self.bury().is_ok() || self.reaped {
+            return;
+        }
+        // The kernel needs a moment to end it. Not on this thread, which may be one of the runtime's.
+        let leader = Orphan(self.pid);
+        let pid = self.pid.get();
+        let spawned = thread::Builder::new()
+            .name("bury-child".to_owned())
+            .stack_size(64 * 1024)
+            .spawn(move || leader.bury());
+        if let Err(error) = spawned {
+            tracing::warn!(child.pid = pid, %error, "a killed child stays a zombie: no thread to reap it");
+        }
+    }
+}
+
+/// A killed leader whose owner is gone.
+struct Orphan(Pid);
+
+impl Orphan {
+    fn bury(self) {
+        let notice = attune_sys::pidfd_open(self.0).ok();
+        if let Err(error) = wait_for_exit(self.0, notice.as_ref(), CLEAN_UP_LIMIT) {
+            tracing::warn!(child.pid = self.0.get(), %error, "a killed child could not be waited for");
+        }
+        let mut leader = Leader::new(self.0);
+        if let Err(error) = leader.bury() {
+            tracing::warn!(child.pid = self.0.get(), %error, "a killed child could not be reaped");
+        }
+        leader.reaped = true;
+    }
+}
+
+/// Blocks until `child` is a zombie or `limit` is over; says which.
+pub(crate) fn wait_for_exit(
+    child: Pid,
+    notice: Option<&OwnedFd>,
+    limit: Duration,
+) -> io::Result<bool> {
+    let begun = std::time::Instant::now();
+    loop {
+        if attune_sys::has_exited(child)? {
+            return Ok(true);
+        }
+        let left = limit.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let nap = if notice.is_some() {
+            left
+        } else {
+            left.min(LOOK_INTERVAL)
+        };
+        let mut entries = [Polled::readable(notice.map(|fd| fd.as_fd()))];
+        attune_sys::poll(&mut entries, nap)?;
+    }
+}
+
+/// Tells a task when a child has ended.
+pub(crate) struct ExitNotice {
+    pid: Pid,
+    descriptor: Option<AsyncFd<OwnedFd>>,
+}
+
+impl ExitNotice {
+    /// Must be called inside a runtime.
+    pub(crate) fn new(pid: Pid) -> io::Result<Self> {
+        let descriptor = match attune_sys::pidfd_open(pid) {
+            Ok(fd) => Some(attune_sys::watch_readable(fd)?),
+            Err(error) if is_refused(&error) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { pid, descriptor })
+    }
+
+    /// Waits until the child is a zombie. Cancel-safe: there is no progress to lose.
+    pub(crate) async fn exited(&self) -> io::Result<()> {
+        if let Some(descriptor) = &self.descriptor {
+            // Stays readable for good, so the guard has nothing to clear.
+            return descriptor.readable().await.map(drop);
+        }
+        while !attune_sys::has_exited(self.pid)? {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+}
+
+/// Whether this system has no process descriptors at all, in contrast to having run out of something.
+pub(crate) fn is_refused(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+    )
+}

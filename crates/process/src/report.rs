@@ -1,0 +1,74 @@
+//! How a child ended and what it left behind.
+
+use std::io;
+use std::time::Duration;
+
+/// All that is known about a child after its end.
+#[derive(Debug)]
+pub struct Report {
+    /// Its process id, for the record: it may belong to somebody else by now.
+    pub pid: u32,
+    /// Why it ended.
+    pub outcome: Outcome,
+    /// What was kept of its standard output.
+    pub stdout: Captured,
+    /// What was kept of its standard error.
+    pub stderr: Captured,
+    /// Why its input could not be written completely. A broken pipe means that it ended, or closed its input, before it
+    /// had read all of it.
+    pub stdin_error: Option<io::Error>,
+    /// From its start to its end.
+    pub duration: Duration,
+    /// What it used.
+    pub usage: Usage,
+    /// A descendant still held one of its output pipes when the time for reading them was over.
+    pub pipes_held_open: bool,
+}
+
+/// Why a child ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By a signal that nobody here has sent.
+    Signalled {
+        /// Its number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core_dumped: bool,
+    },
+    /// Its time was over.
+    TimedOut {
+        /// The time that it had.
+        limit: Duration,
+        /// The code with which it left when it was asked to; none when a signal ended it.
+        last: Option<i32>,
+    },
+    /// It was asked to stop.
+    Cancelled {
+        /// The code with which it left; none when a signal ended it.
+        exit_code: Option<i32>,
+    },
+    /// Its end could not be observed; the text says why.
+    Lost(String),
+}
+
+/// What was kept of one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Captured {
+    /// The kept part.
+    pub bytes: Vec<u8>,
+    /// How many bytes came and were not kept.
+    pub dropped_bytes: u64,
+}
+
+/// What a child used, together with the descendants that it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// CPU time in its own code.
+    pub user_time: Duration,
+    /// CPU time in the kernel.
+    pub system_time: Duration,
+    /// The largest resident size that one of them reached.
+    pub peak_memory_bytes: u64,
+}

@@ -1,0 +1,130 @@
+//! The one place that starts a process.
+//!
+//! std takes its `posix_spawn` path, which does not copy the page tables of the agent, only when nothing has to run in the
+//! child before exec: no `pre_exec`, no user or groups, and a program that is a path where the environment is replaced.
+//! Nothing here may break that. Signals are reset to their defaults by std on this path.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command as StdCommand, Stdio};
+use std::sync::Once;
+use std::time::Duration;
+
+use attune_sys::Pid;
+
+use crate::diagnose::diagnose;
+use crate::leader::Leader;
+use crate::start_error::StartError;
+
+pub(crate) const NULL_DEVICE: &str = "/dev/null";
+
+/// A program that has just been written may still be open elsewhere for a moment.
+const BUSY_RETRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
+
+/// What the kernel gets.
+pub(crate) struct Request<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) args: &'a [OsString],
+    pub(crate) cwd: Option<&'a Path>,
+    pub(crate) env: &'a [(OsString, OsString)],
+    pub(crate) stdin: Channel,
+    pub(crate) stdout: Channel,
+    pub(crate) stderr: Channel,
+}
+
+/// What one of the three standard streams is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    Null,
+    Pipe,
+}
+
+impl From<Channel> for Stdio {
+    fn from(channel: Channel) -> Self {
+        match channel {
+            Channel::Null => Self::null(),
+            Channel::Pipe => Self::piped(),
+        }
+    }
+}
+
+/// A child that runs, and our ends of its pipes.
+pub(crate) struct Spawned {
+    pub(crate) leader: Leader,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// The program as a path that does not depend on the working directory of the child.
+pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
+    let mut parts = program.components();
+    let is_bare_name = matches!(
+        (parts.next(), parts.next()),
+        (None | Some(Component::Normal(_)), None)
+    );
+    if is_bare_name {
+        return Err(StartError::NotAPath {
+            program: program.to_owned(),
+        });
+    }
+    std::path::absolute(program).map_err(|source| StartError::Other {
+        program: program.to_owned(),
+        source,
+    })
+}
+
+/// Starts a child as the leader of a new process group. The pipes are close-on-exec and blocking.
+pub(crate) fn spawn(request: &Request<'_>) -> Result<Spawned, StartError> {
+    static CHILD_SIGNAL: Once = Once::new();
+    CHILD_SIGNAL.call_once(|| {
+        if let Err(error) = attune_sys::restore_child_signal() {
+            tracing::warn!(%error, "SIGCHLD may be ignored; the exit status of children may be lost");
+        }
+    });
+    let mut child = start_patiently(request).map_err(|error| diagnose(request, error))?;
+    let Some(pid) = Pid::new(child.id()) else {
+        return Err(StartError::Other {
+            program: request.program.to_owned(),
+            source: io::Error::other("the kernel returned an impossible process id"),
+        });
+    };
+    Ok(Spawned {
+        leader: Leader::new(pid),
+        stdin: child.stdin.take().map(OwnedFd::from),
+        stdout: child.stdout.take().map(OwnedFd::from),
+        stderr: child.stderr.take().map(OwnedFd::from),
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that starts processes; and the pause is for a rare case, at most 125 ms in all"
+)]
+fn start_patiently(request: &Request<'_>) -> io::Result<std::process::Child> {
+    let mut command = StdCommand::new(request.program);
+    command
+        .args(request.args)
+        .env_clear()
+        .envs(request.env.iter().map(|(name, value)| (name, value)))
+        .stdin(request.stdin)
+        .stdout(request.stdout)
+        .stderr(request.stderr)
+        .process_group(0);
+    if let Some(cwd) = request.cwd {
+        command.current_dir(cwd);
+    }
+    for _ in 0..BUSY_RETRIES {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
+        }
+    }
+    command.spawn()
+}

@@ -1,0 +1,90 @@
+//! Waiting for descriptors without a runtime.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::Duration;
+
+use libc::c_int;
+
+use crate::check::check;
+
+/// One descriptor to wait for, and afterwards whether reading from it would not block.
+#[derive(Clone)]
+#[repr(transparent)]
+pub struct Polled<'fd> {
+    entry: libc::pollfd,
+    owner: PhantomData<BorrowedFd<'fd>>,
+}
+
+impl<'fd> Polled<'fd> {
+    /// Waits until `fd` is readable, at its end or broken; none is a place that never becomes ready.
+    pub fn readable(fd: Option<BorrowedFd<'fd>>) -> Self {
+        Self {
+            entry: libc::pollfd {
+                // The kernel skips negative descriptors.
+                fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
+                events: libc::POLLIN,
+                revents: 0,
+            },
+            owner: PhantomData,
+        }
+    }
+
+    /// Whether the last [`poll`] found anything on it.
+    pub fn is_ready(&self) -> bool {
+        self.entry.revents != 0
+    }
+}
+
+impl std::fmt::Debug for Polled<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Polled")
+            .field("fd", &self.entry.fd)
+            .field("ready", &self.is_ready())
+            .finish()
+    }
+}
+
+/// `poll(2)`: waits until one of `entries` is ready or `limit` is over; returns how many are ready. A signal ends the wait
+/// early with zero, so the caller looks at its clock.
+pub fn poll(entries: &mut [Polled<'_>], limit: Duration) -> io::Result<usize> {
+    // Rounded up, so that the last fraction of a millisecond is slept and not spun.
+    let limit_ms = c_int::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX);
+    let count = libc::nfds_t::try_from(entries.len()).unwrap_or(libc::nfds_t::MAX);
+    // SAFETY: poll reads and writes `count` pollfd at the pointer. Polled is transparent over pollfd, and the slice is
+    // borrowed mutably for the call.
+    let ready = check(unsafe { libc::poll(entries.as_mut_ptr().cast(), count, limit_ms) });
+    match ready {
+        Ok(ready) => Ok(usize::try_from(ready).unwrap_or(0)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            for entry in entries {
+                entry.entry.revents = 0;
+            }
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_ready_when_something_was_written_and_not_before() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut entries = [
+            Polled::readable(Some(reader.as_fd())),
+            Polled::readable(None),
+        ];
+        assert_eq!(poll(&mut entries, Duration::ZERO).unwrap(), 0);
+        writer.write_all(b"x").unwrap();
+        assert_eq!(poll(&mut entries, Duration::from_secs(5)).unwrap(), 1);
+        assert!(entries[0].is_ready());
+        assert!(!entries[1].is_ready());
+    }
+}
