@@ -8,6 +8,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Polls `fact` until it yields a value; panics with `what` when [`PATIENCE`] is over.
 ///
 /// The interval is short and the limit long, so that a slow machine makes a test slow and never wrong.
+///
+/// # Panics
+///
+/// When the fact does not become true.
 pub async fn eventually<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -20,6 +24,10 @@ pub async fn eventually<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>)
 }
 
 /// [`eventually`] for tests without a runtime.
+///
+/// # Panics
+///
+/// When the fact does not become true.
 pub fn eventually_blocking<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
