@@ -1,1 +1,83 @@
 //! Storage embedded in the process, on SQLite.
+//!
+//! One file with the platform's tables, as far as agents and hub use them. All writes go through one connection and every
+//! unit of work is one transaction of its own, so writers never wait for each other inside this process; readers have
+//! connections of their own and always see the last commit. Several processes may use one file.
+//!
+//! A write that was reported as done is on the disk: WAL with `synchronous = FULL` syncs the log at every commit. NORMAL
+//! would save that, but loses the last commits when the machine goes down, and a claim that nobody remembers is an
+//! execution that runs twice.
+
+mod agent;
+mod columns;
+mod environment;
+mod error;
+mod log;
+mod open;
+mod rows;
+mod schema;
+mod sensor;
+mod worker;
+
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, SubsecRound, Utc};
+use sqlx::sqlite::Sqlite;
+use sqlx::{SqlitePool, Transaction};
+
+use attune_store::StoreError;
+
+use error::During;
+pub use open::OpenError;
+
+/// Attune's storage in one SQLite file. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    /// The file, for people.
+    path: PathBuf,
+    /// Exactly one connection.
+    writer: SqlitePool,
+    /// A few connections that cannot write.
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the file at `path`; makes it, or brings its schema up to date, when that is needed. Its folder has to exist.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let (writer, readers) = open::open(path).await?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+            readers,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits for running statements and closes the file. Dropping the store is safe too; closing folds the log into the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// Begins a unit of work that writes. It holds the write lock from the start, so what it reads cannot be overtaken.
+    async fn write(&self, operation: &str) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .during(|| operation.to_owned())
+    }
+
+    /// Begins several reads of one state.
+    async fn read(&self, operation: &str) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.readers.begin().await.during(|| operation.to_owned())
+    }
+}
+
+/// The store's clock, in the resolution that it stores.
+fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}

@@ -1,0 +1,373 @@
+//! Desired sensors, the state of their processes, alerts.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use attune_model::message::EventCreated;
+use attune_model::rows::{Rule, Sensor, SensorProcess, Trigger};
+use attune_model::{EventId, JsonMap, RuntimeId, SensorId, TriggerId, WorkerId};
+use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore, StoreError};
+use serde_json::{Value, json};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use crate::columns::{micros, object};
+use crate::error::During;
+use crate::{SqliteStore, now, rows};
+
+/// The trigger of alerts and the source that they name (facts of the platform).
+const ALERT_TRIGGER: &str = "core.alert";
+const ALERT_SOURCE: &str = "attune.system";
+
+#[async_trait]
+impl SensorStore for SqliteStore {
+    async fn desired_sensors(&self) -> Result<Vec<DesiredSensor>, StoreError> {
+        let mut unit = self.read("read the desired sensors").await?;
+        let sensors = read_all(
+            &mut unit,
+            "SELECT * FROM sensor WHERE enabled ORDER BY ref",
+            rows::sensor,
+        )
+        .await?;
+        let runtimes = read_all(&mut unit, "SELECT * FROM runtime", rows::runtime).await?;
+        let versions = read_all(
+            &mut unit,
+            "SELECT * FROM runtime_version ORDER BY runtime, id",
+            rows::runtime_version,
+        )
+        .await?;
+        let triggers = read_all(
+            &mut unit,
+            r#"SELECT * FROM "trigger" WHERE sensor IS NOT NULL ORDER BY ref"#,
+            rows::trigger,
+        )
+        .await?;
+        let rules = read_all(
+            &mut unit,
+            r#"SELECT * FROM rule WHERE enabled AND "trigger" IS NOT NULL ORDER BY id"#,
+            rows::rule,
+        )
+        .await?;
+        unit.commit()
+            .await
+            .during(|| "read the desired sensors".to_owned())?;
+
+        let runtimes: HashMap<RuntimeId, _> = runtimes
+            .into_iter()
+            .map(|runtime| (runtime.id, runtime))
+            .collect();
+        let mut rules_of = group(rules, |rule: &Rule| rule.trigger);
+        let mut triggers_of = group(triggers, |trigger: &Trigger| trigger.sensor);
+        sensors
+            .into_iter()
+            .map(|sensor| {
+                // A foreign key holds the two together, so this is a damaged file.
+                let runtime = runtimes.get(&sensor.runtime).cloned().ok_or_else(|| {
+                    StoreError::Inconsistent {
+                        table: "sensor",
+                        column: "runtime",
+                        key: sensor.id.to_string(),
+                        detail: format!("there is no runtime {}", sensor.runtime),
+                    }
+                })?;
+                let triggers: Vec<Trigger> = triggers_of.remove(&sensor.id).unwrap_or_default();
+                let rules = triggers
+                    .iter()
+                    .flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default())
+                    .collect();
+                let runtime_versions = versions
+                    .iter()
+                    .filter(|version| version.runtime == sensor.runtime)
+                    .cloned()
+                    .collect();
+                Ok(DesiredSensor {
+                    sensor,
+                    runtime,
+                    runtime_versions,
+                    triggers,
+                    rules,
+                })
+            })
+            .collect()
+    }
+
+    async fn record_process(
+        &self,
+        sensor: &Sensor,
+        worker: (WorkerId, &str),
+        active_rules: Option<i32>,
+        change: &ProcessChange,
+    ) -> Result<(), StoreError> {
+        let operation = || {
+            format!(
+                "record a change of sensor {} on worker {}",
+                sensor.r#ref, worker.1
+            )
+        };
+        let mut unit = self.write(&operation()).await?;
+        insert_missing(&mut unit, sensor, worker, change)
+            .await
+            .during(operation)?;
+        let process = Process {
+            sensor: sensor.id,
+            worker: worker.0,
+            active_rules: active_rules.map(|count| count.max(0)),
+        };
+        match change {
+            ProcessChange::Starting => process.starting(&mut unit).await,
+            ProcessChange::Running {
+                pid,
+                reset_failures,
+            } => process.running(&mut unit, *pid, *reset_failures).await,
+            ProcessChange::Stopped => process.stopped(&mut unit).await,
+            ProcessChange::Backoff(end) => process.backoff(&mut unit, end).await,
+            ProcessChange::Alerted { failures } => process.alerted(&mut unit, *failures).await,
+        }
+        .during(operation)?;
+        unit.commit().await.during(operation)
+    }
+
+    async fn clear_stale_processes(&self, worker: WorkerId) -> Result<u64, StoreError> {
+        sqlx::query(
+            r"
+            UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?2, next_restart_at = NULL,
+                                      updated = ?2
+            WHERE worker = ?1 AND (status IN ('starting', 'running') OR pid IS NOT NULL)
+            ",
+        )
+        .bind(worker.0)
+        .bind(micros(now()))
+        .execute(&self.writer)
+        .await
+        .during(|| format!("clear the sensor processes of an earlier life of worker {worker}"))
+        .map(|done| done.rows_affected())
+    }
+
+    async fn processes(&self, worker: WorkerId) -> Result<Vec<SensorProcess>, StoreError> {
+        let found =
+            sqlx::query("SELECT * FROM sensor_process WHERE worker = ?1 ORDER BY sensor_ref")
+                .bind(worker.0)
+                .fetch_all(&self.readers)
+                .await
+                .during(|| format!("read the sensor processes of worker {worker}"))?;
+        found.iter().map(rows::sensor_process).collect()
+    }
+
+    async fn insert_alert(&self, payload: &JsonMap) -> Result<Option<EventCreated>, StoreError> {
+        let inserted: Option<(i64, i64)> = sqlx::query_as(
+            r#"
+            INSERT INTO event ("trigger", trigger_ref, payload, source_ref, created)
+            SELECT id, ref, ?2, ?3, ?4 FROM "trigger" WHERE ref = ?1
+            RETURNING id, "trigger"
+            "#,
+        )
+        .bind(ALERT_TRIGGER)
+        .bind(object(payload))
+        .bind(ALERT_SOURCE)
+        .bind(micros(now()))
+        .fetch_optional(&self.writer)
+        .await
+        .during(|| "store an alert".to_owned())?;
+        Ok(inserted.map(|(event, trigger)| EventCreated {
+            event_id: EventId(event),
+            trigger_id: Some(TriggerId(trigger)),
+            trigger_ref: ALERT_TRIGGER.to_owned(),
+            sensor_id: None,
+            sensor_ref: Some(ALERT_SOURCE.to_owned()),
+            payload: Some(Value::Object(payload.clone())),
+            config: None,
+        }))
+    }
+
+    async fn process(
+        &self,
+        sensor: SensorId,
+        worker: WorkerId,
+    ) -> Result<Option<SensorProcess>, StoreError> {
+        let row = sqlx::query("SELECT * FROM sensor_process WHERE sensor = ?1 AND worker = ?2")
+            .bind(sensor.0)
+            .bind(worker.0)
+            .fetch_optional(&self.readers)
+            .await
+            .during(|| format!("read the process of sensor {sensor} on worker {worker}"))?;
+        row.map(|row| rows::sensor_process(&row)).transpose()
+    }
+}
+
+async fn read_all<T>(
+    unit: &mut SqliteConnection,
+    sql: &'static str,
+    row: fn(&SqliteRow) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let found = sqlx::query(sql)
+        .fetch_all(unit)
+        .await
+        .during(|| "read the desired sensors".to_owned())?;
+    found.iter().map(row).collect()
+}
+
+/// Keeps the order inside each group.
+fn group<K: std::hash::Hash + Eq, T>(
+    items: Vec<T>,
+    key: impl Fn(&T) -> Option<K>,
+) -> HashMap<K, Vec<T>> {
+    let mut groups: HashMap<K, Vec<T>> = HashMap::new();
+    for item in items {
+        if let Some(key) = key(&item) {
+            groups.entry(key).or_default().push(item);
+        }
+    }
+    groups
+}
+
+/// The row must exist for the update that follows, unless the sensor itself is gone or the change is about an end of
+/// something that was never recorded.
+async fn insert_missing(
+    unit: &mut SqliteConnection,
+    sensor: &Sensor,
+    worker: (WorkerId, &str),
+    change: &ProcessChange,
+) -> Result<(), sqlx::Error> {
+    if matches!(
+        change,
+        ProcessChange::Stopped | ProcessChange::Alerted { .. }
+    ) {
+        return Ok(());
+    }
+    sqlx::query(
+        r"
+        INSERT INTO sensor_process (sensor, sensor_ref, worker, worker_name, log_artifact_ref, created, updated)
+        SELECT id, ref, ?2, ?3, 'sensor.' || ref || '.stderr', ?4, ?4 FROM sensor WHERE id = ?1
+        ON CONFLICT (sensor, worker) DO UPDATE SET
+            sensor_ref = excluded.sensor_ref,
+            worker_name = excluded.worker_name,
+            log_artifact_ref = excluded.log_artifact_ref
+        ",
+    )
+    .bind(sensor.id.0)
+    .bind(worker.0.0)
+    .bind(worker.1)
+    .bind(micros(now()))
+    .execute(unit)
+    .await
+    .map(drop)
+}
+
+/// The row to change, and the rule count to write along.
+struct Process {
+    sensor: SensorId,
+    worker: WorkerId,
+    active_rules: Option<i32>,
+}
+
+impl Process {
+    async fn starting(&self, unit: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            r"
+            UPDATE sensor_process SET status = 'starting', pid = NULL, next_restart_at = NULL,
+                active_rule_count = coalesce(?3, active_rule_count), updated = ?4
+            WHERE sensor = ?1 AND worker = ?2
+            ",
+        )
+        .bind(self.sensor.0)
+        .bind(self.worker.0)
+        .bind(self.active_rules)
+        .bind(micros(now()))
+        .execute(unit)
+        .await
+        .map(drop)
+    }
+
+    async fn running(
+        &self,
+        unit: &mut SqliteConnection,
+        pid: i32,
+        reset: bool,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            r"
+            UPDATE sensor_process SET status = 'running', pid = ?5, last_started_at = ?4, last_stopped_at = NULL,
+                next_restart_at = NULL, last_exit_code = NULL, last_signal = NULL, stderr_excerpt = NULL,
+                consecutive_failures = CASE WHEN ?6 THEN 0 ELSE consecutive_failures END,
+                last_alerted_failure_count = CASE WHEN ?6 THEN 0 ELSE last_alerted_failure_count END,
+                last_alerted_at = CASE WHEN ?6 THEN NULL ELSE last_alerted_at END,
+                meta = ?7, active_rule_count = coalesce(?3, active_rule_count), updated = ?4
+            WHERE sensor = ?1 AND worker = ?2
+            ",
+        )
+        .bind(self.sensor.0)
+        .bind(self.worker.0)
+        .bind(self.active_rules)
+        .bind(micros(now()))
+        .bind(pid)
+        .bind(reset)
+        .bind(json!({"manager": "attune-sensor", "reset_failure_count": reset}).to_string())
+        .execute(unit)
+        .await
+        .map(drop)
+    }
+
+    async fn stopped(&self, unit: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            r"
+            UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?4, next_restart_at = NULL,
+                active_rule_count = coalesce(?3, active_rule_count), updated = ?4
+            WHERE sensor = ?1 AND worker = ?2
+            ",
+        )
+        .bind(self.sensor.0)
+        .bind(self.worker.0)
+        .bind(self.active_rules)
+        .bind(micros(now()))
+        .execute(unit)
+        .await
+        .map(drop)
+    }
+
+    /// Alert marks go back to 0 together with the failures.
+    async fn backoff(
+        &self,
+        unit: &mut SqliteConnection,
+        end: &ProcessEnd,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            r"
+            UPDATE sensor_process SET status = 'backoff', pid = NULL, last_stopped_at = ?4, consecutive_failures = ?5,
+                last_exit_code = ?6, last_signal = ?7, stderr_excerpt = ?8, next_restart_at = ?9,
+                last_alerted_failure_count = CASE ?5 WHEN 0 THEN 0 ELSE last_alerted_failure_count END,
+                last_alerted_at = CASE ?5 WHEN 0 THEN NULL ELSE last_alerted_at END,
+                active_rule_count = coalesce(?3, active_rule_count), updated = ?4
+            WHERE sensor = ?1 AND worker = ?2
+            ",
+        )
+        .bind(self.sensor.0)
+        .bind(self.worker.0)
+        .bind(self.active_rules)
+        .bind(micros(now()))
+        .bind(end.consecutive_failures)
+        .bind(end.exit_code)
+        .bind(end.signal)
+        .bind(&end.stderr_excerpt)
+        .bind(end.next_restart_at.map(micros))
+        .execute(unit)
+        .await
+        .map(drop)
+    }
+
+    async fn alerted(&self, unit: &mut SqliteConnection, failures: i32) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            r"
+            UPDATE sensor_process SET last_alerted_failure_count = ?5, last_alerted_at = ?4,
+                active_rule_count = coalesce(?3, active_rule_count), updated = ?4
+            WHERE sensor = ?1 AND worker = ?2
+            ",
+        )
+        .bind(self.sensor.0)
+        .bind(self.worker.0)
+        .bind(self.active_rules)
+        .bind(micros(now()))
+        .bind(failures)
+        .execute(unit)
+        .await
+        .map(drop)
+    }
+}
