@@ -21,7 +21,9 @@ use attune_sys::{Reaped, SIGCONT, SIGKILL};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::capture::Capture;
-use crate::command::{Command, Ending, Input, Stream};
+use crate::command::{Command, Ending, Stream};
+use crate::diagnose::diagnose;
+use crate::input::prepare;
 use crate::leader::{ExitNotice, Leader};
 use crate::pumps::{Pumps, Reader, Writer};
 use crate::report::{Outcome, Report, Usage};
@@ -63,30 +65,25 @@ pub fn start(command: Command) -> Result<Child, StartError> {
             Channel::Pipe
         }
     };
-    let (stdin, input) = match command.stdin {
-        Input::Null => (Channel::Null, Vec::new()),
-        Input::Bytes(bytes) => (Channel::Pipe, bytes),
-    };
-    let started = Instant::now();
-    let spawned = spawn(&Request {
+    let request = Request {
         program: &program,
         args: &command.args,
         cwd: command.cwd.as_deref(),
         env: &command.env,
-        stdin,
         stdout: channel(&command.stdout),
         stderr: channel(&command.stderr),
-    })?;
+    };
+    let (stdin, input) = prepare(command.stdin).map_err(|error| diagnose(&request, error))?;
+    let started = Instant::now();
     let Spawned {
         leader,
-        stdin,
         stdout,
         stderr,
-    } = spawned;
+    } = spawn(&request, stdin)?;
     // From here on an early return drops the leader, which kills the child.
     let watch = || -> io::Result<(ExitNotice, Pumps)> {
         let pumps = Pumps::new(
-            Writer::new(stdin, input)?,
+            Writer::new(input)?,
             Reader::new(stdout, Capture::new(command.stdout))?,
             Reader::new(stderr, Capture::new(command.stderr))?,
         );

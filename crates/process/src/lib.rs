@@ -8,6 +8,7 @@ mod child;
 mod command;
 mod diagnose;
 mod executable;
+mod input;
 mod leader;
 mod probe;
 mod pumps;

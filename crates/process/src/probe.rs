@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use attune_sys::{Polled, SIGKILL};
@@ -50,15 +51,15 @@ pub fn probe(
     let program = absolute(program)?;
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let deadline = Instant::now() + limit;
-    let spawned = spawn(&Request {
+    let request = Request {
         program: &program,
         args: &args,
         cwd: None,
         env,
-        stdin: Channel::Null,
         stdout: Channel::Pipe,
         stderr: Channel::Pipe,
-    })?;
+    };
+    let spawned = spawn(&request, Stdio::null())?;
     let mut asked = Asked {
         leader: spawned.leader,
         stdout: Answer::new(spawned.stdout),

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::unix::pipe;
 
 use crate::capture::Capture;
+use crate::input::Rest;
 use crate::report::Captured;
 
 /// The capacity of a pipe: one read empties it. On the stack of the poll, so that a quiet child costs no buffer.
@@ -124,6 +125,7 @@ impl Reader {
 }
 
 /// The input pipe and what is still to be written.
+#[derive(Default)]
 pub(crate) struct Writer {
     pipe: Option<pipe::Sender>,
     bytes: Vec<u8>,
@@ -133,17 +135,16 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Must be called inside a runtime.
-    pub(crate) fn new(pipe: Option<OwnedFd>, bytes: Vec<u8>) -> io::Result<Self> {
-        let mut writer = Self {
-            pipe: pipe.map(pipe::Sender::from_owned_fd).transpose()?,
-            bytes,
-            written: 0,
-            error: None,
+    pub(crate) fn new(rest: Option<Rest>) -> io::Result<Self> {
+        let Some(rest) = rest else {
+            return Ok(Self::default());
         };
-        if writer.bytes.is_empty() {
-            writer.close();
-        }
-        Ok(writer)
+        Ok(Self {
+            pipe: Some(pipe::Sender::from_owned_fd(rest.pipe)?),
+            bytes: rest.bytes,
+            written: rest.written,
+            error: None,
+        })
     }
 
     /// Ready after one write or its failure; pending also when the pipe is closed already.

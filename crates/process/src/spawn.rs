@@ -13,7 +13,7 @@ use std::process::{Command as StdCommand, Stdio};
 use std::sync::Once;
 use std::time::Duration;
 
-use attune_sys::Pid;
+use attune_sys::{Disposition, Pid, SIGCHLD};
 
 use crate::diagnose::diagnose;
 use crate::leader::Leader;
@@ -31,12 +31,11 @@ pub(crate) struct Request<'a> {
     pub(crate) args: &'a [OsString],
     pub(crate) cwd: Option<&'a Path>,
     pub(crate) env: &'a [(OsString, OsString)],
-    pub(crate) stdin: Channel,
     pub(crate) stdout: Channel,
     pub(crate) stderr: Channel,
 }
 
-/// What one of the three standard streams is connected to.
+/// What an output stream is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channel {
     Null,
@@ -55,7 +54,6 @@ impl From<Channel> for Stdio {
 /// A child that runs, and our ends of its pipes.
 pub(crate) struct Spawned {
     pub(crate) leader: Leader,
-    pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
 }
@@ -79,14 +77,9 @@ pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
 }
 
 /// Starts a child as the leader of a new process group. The pipes are close-on-exec and blocking.
-pub(crate) fn spawn(request: &Request<'_>) -> Result<Spawned, StartError> {
-    static CHILD_SIGNAL: Once = Once::new();
-    CHILD_SIGNAL.call_once(|| {
-        if let Err(error) = attune_sys::restore_child_signal() {
-            tracing::warn!(%error, "SIGCHLD may be ignored; the exit status of children may be lost");
-        }
-    });
-    let mut child = start_patiently(request).map_err(|error| diagnose(request, error))?;
+pub(crate) fn spawn(request: &Request<'_>, stdin: Stdio) -> Result<Spawned, StartError> {
+    keep_exit_statuses();
+    let mut child = start_patiently(request, stdin).map_err(|error| diagnose(request, error))?;
     let Some(pid) = Pid::new(child.id()) else {
         return Err(StartError::Other {
             program: request.program.to_owned(),
@@ -95,23 +88,38 @@ pub(crate) fn spawn(request: &Request<'_>) -> Result<Spawned, StartError> {
     };
     Ok(Spawned {
         leader: Leader::new(pid),
-        stdin: child.stdin.take().map(OwnedFd::from),
         stdout: child.stdout.take().map(OwnedFd::from),
         stderr: child.stderr.take().map(OwnedFd::from),
     })
+}
+
+/// An ignored SIGCHLD is inherited over exec from whoever started the agent, and makes the kernel throw the exit status of
+/// every child away.
+fn keep_exit_statuses() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let restored = match attune_sys::is_ignored(SIGCHLD) {
+            Ok(true) => attune_sys::set_disposition(SIGCHLD, Disposition::Default),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = restored {
+            tracing::warn!(%error, "SIGCHLD may be ignored; the exit status of children may be lost");
+        }
+    });
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that starts processes; and the pause is for a rare case, at most 125 ms in all"
 )]
-fn start_patiently(request: &Request<'_>) -> io::Result<std::process::Child> {
+fn start_patiently(request: &Request<'_>, stdin: Stdio) -> io::Result<std::process::Child> {
     let mut command = StdCommand::new(request.program);
     command
         .args(request.args)
         .env_clear()
         .envs(request.env.iter().map(|(name, value)| (name, value)))
-        .stdin(request.stdin)
+        .stdin(stdin)
         .stdout(request.stdout)
         .stderr(request.stderr)
         .process_group(0);

@@ -1,8 +1,8 @@
-//! Waiting for descriptors without a runtime.
+//! Descriptors: waiting for them without a runtime, and not waiting at all.
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use libc::c_int;
@@ -67,6 +67,16 @@ pub fn poll(entries: &mut [Polled<'_>], limit: Duration) -> io::Result<usize> {
     }
 }
 
+/// `fcntl(2)`, `F_SETFL`: reading and writing `file` fails with `WouldBlock` instead of waiting. A property of the open file
+/// and not of the descriptor; the two ends of a pipe are two files.
+pub fn set_nonblocking(file: &impl AsFd) -> io::Result<()> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: F_GETFL takes a descriptor, which is open because it is borrowed, and touches no memory of ours.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    // SAFETY: F_SETFL takes the same descriptor and an integer, and touches no memory of ours.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -86,5 +96,17 @@ mod tests {
         assert_eq!(poll(&mut entries, Duration::from_secs(5)).unwrap(), 1);
         assert!(entries[0].is_ready());
         assert!(!entries[1].is_ready());
+    }
+
+    #[test]
+    fn a_full_pipe_refuses_instead_of_waiting() {
+        let (_reader, mut writer) = io::pipe().unwrap();
+        set_nonblocking(&writer).unwrap();
+        let refused = loop {
+            if let Err(error) = writer.write(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
     }
 }

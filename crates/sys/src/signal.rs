@@ -7,7 +7,7 @@ use std::ptr;
 use crate::check::check;
 use crate::pid::Pid;
 
-pub use libc::{SIGCONT, SIGINT, SIGKILL, SIGTERM};
+pub use libc::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 
 /// `kill(2)` to one process.
 pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
@@ -27,16 +27,23 @@ pub fn kill_group(leader: Pid, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(-leader.raw(), signal) }).map(drop)
 }
 
-/// `sigaction(2)`: gives SIGCHLD its default action back where it is ignored.
-///
-/// An ignored SIGCHLD is inherited over exec from whoever started this process, and makes the kernel throw the exit status
-/// of every child away.
-pub fn restore_child_signal() -> io::Result<()> {
-    if child_signal_action()?.sa_sigaction != libc::SIG_IGN {
-        return Ok(());
-    }
-    // SAFETY: signal takes a signal number and a handler; SIG_DFL is a constant that runs no code of ours.
-    let previous = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+/// What a signal does to this process, where no handler is involved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// What the kernel does by itself.
+    Default,
+    /// Nothing.
+    Ignore,
+}
+
+/// `signal(2)`: sets what `signal` does. Inherited over exec.
+pub fn set_disposition(signal: i32, disposition: Disposition) -> io::Result<()> {
+    let handler = match disposition {
+        Disposition::Default => libc::SIG_DFL,
+        Disposition::Ignore => libc::SIG_IGN,
+    };
+    // SAFETY: signal takes a signal number and a handler; both handlers are constants that run no code of ours.
+    let previous = unsafe { libc::signal(signal, handler) };
     if previous == libc::SIG_ERR {
         Err(io::Error::last_os_error())
     } else {
@@ -44,13 +51,13 @@ pub fn restore_child_signal() -> io::Result<()> {
     }
 }
 
-/// `sigaction(2)`: what SIGCHLD does now.
-fn child_signal_action() -> io::Result<libc::sigaction> {
+/// `sigaction(2)`: whether `signal` is ignored.
+pub fn is_ignored(signal: i32) -> io::Result<bool> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: with a null new action sigaction only writes the old one, to a pointer that is valid for one sigaction.
-    check(unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), action.as_mut_ptr()) })?;
+    check(unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, so the kernel has filled the whole structure.
-    Ok(unsafe { action.assume_init() })
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
 #[cfg(test)]
@@ -69,6 +76,14 @@ mod tests {
     #[test]
     fn signal_zero_to_oneself_succeeds() {
         kill(Pid::current(), 0).unwrap();
-        restore_child_signal().unwrap();
+    }
+
+    #[test]
+    fn an_ignored_signal_is_seen_as_ignored_until_it_has_its_default_back() {
+        set_disposition(libc::SIGWINCH, Disposition::Ignore).unwrap();
+        assert!(is_ignored(libc::SIGWINCH).unwrap());
+        set_disposition(libc::SIGWINCH, Disposition::Default).unwrap();
+        assert!(!is_ignored(libc::SIGWINCH).unwrap());
+        assert!(set_disposition(SIGKILL, Disposition::Ignore).is_err());
     }
 }

@@ -1,0 +1,197 @@
+//! Why something did not start, and what the error says about it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use attune_process::{Command, StartError, start};
+use support::{child, runtime};
+
+fn refused(command: Command) -> StartError {
+    let error = runtime().block_on(async { start(command).unwrap_err() });
+    let said = error.to_string();
+    assert!(!said.ends_with('.') && !said.contains("  "), "{said}");
+    error
+}
+
+fn file(folder: &Path, content: &[u8], mode: u32) -> PathBuf {
+    let path = folder.join("program");
+    std::fs::write(&path, content).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+/// The error of executing a file with this content, and the path of the file.
+fn refused_file(content: &[u8], mode: u32) -> (StartError, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), content, mode);
+    (refused(Command::new(&path)), path)
+}
+
+#[test]
+fn a_missing_program_is_named() {
+    let error = refused(Command::new("/does/not/exist"));
+    assert!(matches!(error, StartError::NotFound { .. }), "{error:?}");
+    assert!(error.to_string().contains("/does/not/exist"));
+}
+
+#[test]
+fn a_bare_name_is_refused_instead_of_searched() {
+    let error = refused(Command::new("sh"));
+    assert!(matches!(error, StartError::NotAPath { .. }), "{error:?}");
+}
+
+#[test]
+fn a_file_without_the_executable_bit_and_a_folder_are_told_apart() {
+    let (error, path) = refused_file(b"#!/bin/sh\n", 0o644);
+    assert!(
+        matches!(error, StartError::NotExecutable { .. }),
+        "{error:?}"
+    );
+    let said = error.to_string();
+    assert!(
+        said.contains("chmod") && said.contains(path.to_str().unwrap()),
+        "{said}"
+    );
+
+    let error = refused(Command::new("/tmp"));
+    assert!(error.to_string().contains("folder"), "{error}");
+}
+
+#[test]
+fn a_script_whose_interpreter_is_missing_names_the_interpreter() {
+    let (error, _) = refused_file(b"#!/opt/none/python9 -u\n", 0o755);
+    assert!(
+        matches!(error, StartError::NoSuchInterpreter { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("/opt/none/python9"), "{error}");
+}
+
+#[test]
+fn a_script_with_windows_line_ends_is_told_so() {
+    let (error, _) = refused_file(b"#!/bin/sh\r\necho\r\n", 0o755);
+    assert!(error.to_string().contains("carriage return"), "{error}");
+}
+
+#[test]
+fn a_script_without_a_first_line_is_told_so() {
+    let (error, _) = refused_file(b"echo hello\n", 0o755);
+    assert!(
+        matches!(error, StartError::NotExecutable { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("#!"), "{error}");
+}
+
+#[test]
+fn a_program_for_another_processor_names_both() {
+    let mut program = std::fs::read(support::TEST_CHILD).unwrap();
+    let foreign: u16 = if cfg!(target_arch = "aarch64") {
+        62
+    } else {
+        183
+    };
+    program[18..20].copy_from_slice(&foreign.to_ne_bytes());
+    let (error, _) = refused_file(&program, 0o755);
+    assert!(
+        matches!(error, StartError::WrongArchitecture { .. }),
+        "{error:?}"
+    );
+    let said = error.to_string();
+    assert!(
+        said.contains("aarch64") && said.contains("x86_64"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_program_whose_loader_is_missing_names_the_loader() {
+    let mut program = std::fs::read(support::TEST_CHILD).unwrap();
+    let Some(at) = program.windows(4).position(|bytes| bytes == b"/ld-") else {
+        // A static build has no loader to miss.
+        return;
+    };
+    program[at + 1..at + 3].copy_from_slice(b"no");
+    let (error, _) = refused_file(&program, 0o755);
+    assert!(
+        matches!(error, StartError::LoaderMissing { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("/no-"), "{error}");
+}
+
+#[test]
+fn a_missing_working_directory_is_not_mistaken_for_a_missing_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let a_file = file(folder.path(), b"", 0o644);
+    for cwd in [Path::new("/no/such/folder"), &a_file] {
+        let mut command = child(&["exit", "0"]);
+        command.cwd = Some(cwd.to_owned());
+        let error = refused(command);
+        assert!(
+            matches!(error, StartError::WorkingDirectory { .. }),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains(cwd.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn one_variable_beyond_the_limit_is_named_without_its_value() {
+    let mut command = child(&["exit", "0"]);
+    let value = "v".repeat(32 * usize::try_from(attune_sys::page_size()).unwrap());
+    command.env = vec![("SMALL".into(), "x".into()), ("HUGE".into(), value.into())];
+    let error = refused(command);
+    assert!(
+        matches!(error, StartError::StringTooLong { .. }),
+        "{error:?}"
+    );
+    let said = error.to_string();
+    assert!(said.contains("HUGE") && !said.contains("vvv"), "{said}");
+}
+
+#[test]
+fn the_longest_string_that_the_kernel_allows_is_allowed() {
+    let mut command = child(&["exit", "0"]);
+    let value = "v".repeat(32 * usize::try_from(attune_sys::page_size()).unwrap() - "V=".len() - 1);
+    command.env = vec![("V".into(), value.into())];
+    let outcome = support::ended(command).outcome;
+    assert_eq!(outcome, attune_process::Outcome::Exited(0));
+}
+
+#[test]
+fn too_many_arguments_are_counted() {
+    let mut command = child(&["exit", "0"]);
+    let limit = usize::try_from(attune_sys::argument_bytes_limit().unwrap()).unwrap();
+    command.args = vec!["a".repeat(100_000).into(); limit / 100_000 + 1];
+    let error = refused(command);
+    let StartError::ArgumentsTooLong { bytes, limit, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert!(bytes > limit, "{bytes} {limit}");
+}
+
+#[test]
+fn a_zero_byte_is_located() {
+    let mut command = child(&["exit", "0"]);
+    command.args.push("a\0b".into());
+    let error = refused(command);
+    assert!(matches!(error, StartError::ZeroByte { .. }), "{error:?}");
+    assert!(error.to_string().contains("argument 3"), "{error}");
+}
+
+#[test]
+fn a_program_that_stays_open_for_writing_is_busy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fresh");
+    std::fs::copy(support::TEST_CHILD, &path).unwrap();
+    let _busy = std::fs::File::options().append(true).open(&path).unwrap();
+    let error = refused(Command::new(&path));
+    assert!(
+        matches!(error, StartError::TextFileBusy { .. }),
+        "{error:?}"
+    );
+}
