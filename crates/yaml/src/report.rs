@@ -123,10 +123,11 @@ impl Report {
             .any(|problem| problem.severity == Severity::Error)
     }
 
-    /// Everything found, in the order of the lines.
+    /// Everything found, in the order of the lines; what was found twice, once.
     pub fn into_problems(self) -> Vec<Problem> {
         let mut found = self.found.into_inner();
-        found.sort_by_key(|problem| problem.line);
+        found.sort();
+        found.dedup();
         found
     }
 }

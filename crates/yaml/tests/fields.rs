@@ -32,8 +32,8 @@ fn one_pass_finds_every_problem_with_file_line_and_path() {
     assert_eq!(
         shown,
         [
-            r#"pack.yaml:1: lable: warning: unknown key, ignored; did you mean "label"?"#,
             "pack.yaml:1: label: required, but missing",
+            r#"pack.yaml:1: lable: warning: unknown key, ignored; did you mean "label"?"#,
             "pack.yaml:2: name: must not be empty",
             "pack.yaml:3: count: must be from 0 to 10, not 11",
             "pack.yaml:4: enabled: must be true or false, this is a text",

@@ -1,0 +1,111 @@
+//! Folders and files: which are packs, which files belong to them, and their text. Nothing here knows a field.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use attune_yaml::{Problem, Report};
+
+/// The file that makes a folder a pack.
+pub(crate) const MANIFEST: &str = "pack.yaml";
+
+/// Larger files are refused: none that a person wrote comes near.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The pack folders that `path` means: itself, or the packs directly in it.
+pub(crate) fn packs_in(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
+    if path.join(MANIFEST).is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let folders = subfolders(path).map_err(|error| about(path, &reason(&error)))?;
+    let packs: Vec<PathBuf> = folders
+        .into_iter()
+        .filter(|folder| folder.join(MANIFEST).is_file())
+        .collect();
+    if packs.is_empty() {
+        return Err(about(
+            path,
+            &format!("neither a pack nor a folder of packs: no {MANIFEST} here or one level below"),
+        ));
+    }
+    Ok(packs)
+}
+
+fn subfolders(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.is_dir() && !is_hidden(&path) {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// The YAML files directly in `folder`, sorted; a folder that does not exist has none.
+pub(crate) fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(about(folder, &reason(&error))),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|error| about(folder, &reason(&error)))?
+            .path();
+        let is_yaml = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if is_yaml && !is_hidden(&path) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Editors leave hidden copies beside the file they write.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The text of a file; what prevents it becomes an error of `report`.
+pub(crate) fn read(report: &Report) -> Option<String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let size = std::fs::metadata(report.file())?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(io::Error::other(format!(
+                "{size} bytes are too many, {MAX_FILE_BYTES} are allowed"
+            )));
+        }
+        std::fs::read(report.file())
+    };
+    let bytes = read()
+        .map_err(|error| report.error(0, "", reason(&error)))
+        .ok()?;
+    let text = String::from_utf8(bytes);
+    text.map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let lines = valid.split(|byte| *byte == b'\n').count();
+        let line = u32::try_from(lines).unwrap_or(u32::MAX);
+        report.error(line, "", "the file is not UTF-8");
+    })
+    .ok()
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or folder".to_owned(),
+        io::ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
+        io::ErrorKind::NotADirectory => "not a folder".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn about(path: &Path, message: &str) -> Vec<Problem> {
+    let report = Report::new(path);
+    report.error(0, "", message);
+    report.into_problems()
+}
