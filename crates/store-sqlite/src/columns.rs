@@ -1,5 +1,6 @@
 //! Reading columns: types of the model from SQLite's, with table, column and key in every error.
 
+use std::fmt::Display;
 use std::str::FromStr;
 
 use attune_model::JsonMap;
@@ -29,33 +30,33 @@ impl<'r> Columns<'r> {
     {
         self.row
             .try_get(column)
-            .map_err(|error| self.wrong(column, error))
+            .map_err(|error| self.wrong(column, &error))
     }
 
     /// An enum.
-    pub(crate) fn word<T: FromStr<Err: ToString>>(
+    pub(crate) fn word<T: FromStr<Err: Display>>(
         &self,
         column: &'static str,
     ) -> Result<T, StoreError> {
         self.get::<&str>(column)?
             .parse()
-            .map_err(|error: T::Err| self.wrong(column, error))
+            .map_err(|error: T::Err| self.wrong(column, &error))
     }
 
     /// An enum that may be NULL.
-    pub(crate) fn optional_word<T: FromStr<Err: ToString>>(
+    pub(crate) fn optional_word<T: FromStr<Err: Display>>(
         &self,
         column: &'static str,
     ) -> Result<Option<T>, StoreError> {
         let text = self.get::<Option<&str>>(column)?;
         text.map(str::parse)
             .transpose()
-            .map_err(|error: T::Err| self.wrong(column, error))
+            .map_err(|error: T::Err| self.wrong(column, &error))
     }
 
     /// A document.
     pub(crate) fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
-        serde_json::from_str(self.get(column)?).map_err(|error| self.wrong(column, error))
+        serde_json::from_str(self.get(column)?).map_err(|error| self.wrong(column, &error))
     }
 
     /// A document that may be NULL.
@@ -66,13 +67,13 @@ impl<'r> Columns<'r> {
         let text = self.get::<Option<&str>>(column)?;
         text.map(serde_json::from_str)
             .transpose()
-            .map_err(|error| self.wrong(column, error))
+            .map_err(|error| self.wrong(column, &error))
     }
 
     /// A point in time.
     pub(crate) fn time(&self, column: &'static str) -> Result<DateTime<Utc>, StoreError> {
         let micros = self.get(column)?;
-        DateTime::from_timestamp_micros(micros).ok_or_else(|| self.wrong(column, "not a time"))
+        DateTime::from_timestamp_micros(micros).ok_or_else(|| self.wrong(column, &"not a time"))
     }
 
     /// A point in time that may be NULL.
@@ -85,7 +86,7 @@ impl<'r> Columns<'r> {
             .transpose()
     }
 
-    fn wrong(&self, column: &'static str, detail: impl ToString) -> StoreError {
+    fn wrong(&self, column: &'static str, detail: &dyn Display) -> StoreError {
         let key = self
             .row
             .try_get::<i64, _>("id")

@@ -12,6 +12,7 @@ mod agent;
 mod columns;
 mod environment;
 mod error;
+mod hub;
 mod log;
 mod open;
 mod rows;

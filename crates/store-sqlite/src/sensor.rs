@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use attune_model::message::EventCreated;
-use attune_model::rows::{Rule, Sensor, SensorProcess, Trigger};
+use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, Trigger};
 use attune_model::{EventId, JsonMap, RuntimeId, SensorId, TriggerId, WorkerId};
 use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore, StoreError};
 use serde_json::{Value, json};
@@ -51,43 +51,7 @@ impl SensorStore for SqliteStore {
             .await
             .during(|| "read the desired sensors".to_owned())?;
 
-        let runtimes: HashMap<RuntimeId, _> = runtimes
-            .into_iter()
-            .map(|runtime| (runtime.id, runtime))
-            .collect();
-        let mut rules_of = group(rules, |rule: &Rule| rule.trigger);
-        let mut triggers_of = group(triggers, |trigger: &Trigger| trigger.sensor);
-        sensors
-            .into_iter()
-            .map(|sensor| {
-                // A foreign key holds the two together, so this is a damaged file.
-                let runtime = runtimes.get(&sensor.runtime).cloned().ok_or_else(|| {
-                    StoreError::Inconsistent {
-                        table: "sensor",
-                        column: "runtime",
-                        key: sensor.id.to_string(),
-                        detail: format!("there is no runtime {}", sensor.runtime),
-                    }
-                })?;
-                let triggers: Vec<Trigger> = triggers_of.remove(&sensor.id).unwrap_or_default();
-                let rules = triggers
-                    .iter()
-                    .flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default())
-                    .collect();
-                let runtime_versions = versions
-                    .iter()
-                    .filter(|version| version.runtime == sensor.runtime)
-                    .cloned()
-                    .collect();
-                Ok(DesiredSensor {
-                    sensor,
-                    runtime,
-                    runtime_versions,
-                    triggers,
-                    rules,
-                })
-            })
-            .collect()
+        join(sensors, runtimes, &versions, (triggers, rules))
     }
 
     async fn record_process(
@@ -203,6 +167,54 @@ async fn read_all<T>(
         .await
         .during(|| "read the desired sensors".to_owned())?;
     found.iter().map(row).collect()
+}
+
+/// Puts every sensor together with what belongs to it, in the order of the given lists.
+fn join(
+    sensors: Vec<Sensor>,
+    runtimes: Vec<Runtime>,
+    versions: &[RuntimeVersion],
+    (triggers, rules): (Vec<Trigger>, Vec<Rule>),
+) -> Result<Vec<DesiredSensor>, StoreError> {
+    let runtimes: HashMap<RuntimeId, Runtime> = runtimes
+        .into_iter()
+        .map(|runtime| (runtime.id, runtime))
+        .collect();
+    let mut rules_of = group(rules, |rule: &Rule| rule.trigger);
+    let mut triggers_of = group(triggers, |trigger: &Trigger| trigger.sensor);
+    sensors
+        .into_iter()
+        .map(|sensor| {
+            // A foreign key holds the two together, so this is a damaged file.
+            let runtime =
+                runtimes
+                    .get(&sensor.runtime)
+                    .cloned()
+                    .ok_or_else(|| StoreError::Inconsistent {
+                        table: "sensor",
+                        column: "runtime",
+                        key: sensor.id.to_string(),
+                        detail: format!("there is no runtime {}", sensor.runtime),
+                    })?;
+            let triggers: Vec<Trigger> = triggers_of.remove(&sensor.id).unwrap_or_default();
+            let rules = triggers
+                .iter()
+                .flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default())
+                .collect();
+            let runtime_versions = versions
+                .iter()
+                .filter(|version| version.runtime == sensor.runtime)
+                .cloned()
+                .collect();
+            Ok(DesiredSensor {
+                sensor,
+                runtime,
+                runtime_versions,
+                triggers,
+                rules,
+            })
+        })
+        .collect()
 }
 
 /// Keeps the order inside each group.

@@ -210,10 +210,7 @@ async fn read_for_run(
     let started_at = execution
         .started_at
         .ok_or_else(|| refused(during(), "the claim left started_at empty"))?;
-    let action = sqlx::query("SELECT * FROM action WHERE id = ?1 OR (?1 IS NULL AND ref = ?2)")
-        .bind(execution.action.map(|id| id.0))
-        .bind(&execution.action_ref)
-        .fetch_optional(&mut *unit)
+    let action = action_of(unit, &execution)
         .await
         .during(during)?
         .map(|row| rows::action(&row))
@@ -263,6 +260,18 @@ async fn read_for_run(
     }
     claimed.keys = keys_for(unit, &claimed, operation).await?;
     Ok(claimed)
+}
+
+/// By id, else by ref: an action that was removed and came back has another id.
+pub(crate) async fn action_of(
+    unit: &mut SqliteConnection,
+    execution: &Execution,
+) -> Result<Option<SqliteRow>, sqlx::Error> {
+    sqlx::query("SELECT * FROM action WHERE id = ?1 OR (?1 IS NULL AND ref = ?2)")
+        .bind(execution.action.map(|id| id.0))
+        .bind(&execution.action_ref)
+        .fetch_optional(unit)
+        .await
 }
 
 async fn enforcement_of(

@@ -1,5 +1,4 @@
 //! Opening files of every kind.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use attune_store::AgentStore as _;
 use attune_store_sqlite::{OpenError, SqliteStore};
