@@ -1,0 +1,119 @@
+//! Where the code of an action or sensor is. A file never lies outside its pack's own folder, neither by its name nor
+//! through a symlink.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use attune_model::execution_config::InlineExecution;
+use attune_model::runtime_name::{fold, names_of};
+
+use super::{Kind, PlanError, PlanRequest, Planner};
+
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Code {
+    /// A file of the pack.
+    File(PathBuf),
+    /// A program of this installation.
+    Builtin(Builtin),
+    /// Text that the interpreter is given.
+    Inline {
+        /// The text.
+        text: String,
+        /// How it is given.
+        execution: InlineExecution,
+    },
+}
+
+/// A program of this installation that stands for an entry point, used when the pack has no such file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Builtin {
+    /// Pack and entry point, as `core/attune-core-timer-sensor`.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+}
+
+/// Code before the configuration is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    File(PathBuf),
+    Builtin(Builtin),
+    Text(String),
+}
+
+impl Kind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Action => "actions",
+            Self::Sensor => "sensors",
+        }
+    }
+}
+
+/// Finds the code of `request`.
+pub(super) fn find(request: &PlanRequest<'_>, planner: &Planner) -> Result<Source, PlanError> {
+    let folder_of = |pack: &str| planner.packs_dir.join(pack).join(request.kind.folder());
+    let may_be_file = !request.is_adhoc || request.pack_ref.starts_with("core");
+    let own = folder_of(plain_name(request.pack_ref, request)?);
+    if may_be_file && let Some(file) = inside(&own, request)? {
+        return Ok(Source::File(file));
+    }
+    let name = format!("{}/{}", request.pack_ref, request.entrypoint);
+    if let Some(builtin) = planner.builtins.iter().find(|builtin| builtin.name == name) {
+        return Ok(Source::Builtin(builtin.clone()));
+    }
+    if request.kind == Kind::Action && names_of(request.runtime).contains(&fold("shell")) {
+        return Ok(Source::Text(request.entrypoint.to_owned()));
+    }
+    let of_ref = folder_of(plain_name(request.env_pack(), request)?);
+    inside(&of_ref, request)?
+        .map(Source::File)
+        .ok_or_else(|| PlanError::NoCode {
+            kind: request.kind,
+            owner: request.owner_ref.to_owned(),
+            expected: of_ref.join(request.entrypoint),
+        })
+}
+
+/// A pack's name is one folder name.
+fn plain_name<'a>(name: &'a str, request: &PlanRequest<'_>) -> Result<&'a str, PlanError> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(only)), None) if only == name => Ok(name),
+        _ => Err(PlanError::PackRef {
+            kind: request.kind,
+            owner: request.owner_ref.to_owned(),
+            pack: name.to_owned(),
+        }),
+    }
+}
+
+/// The file that the entry point names in `folder`; none when there is none.
+fn inside(folder: &Path, request: &PlanRequest<'_>) -> Result<Option<PathBuf>, PlanError> {
+    let file = folder.join(request.entrypoint);
+    let is_file = fs::metadata(&file).is_ok_and(|metadata| metadata.is_file());
+    if request.entrypoint.is_empty() || !is_file {
+        return Ok(None);
+    }
+    let is_plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+    if Path::new(request.entrypoint).components().all(is_plain) && resolves_inside(&file, folder) {
+        return Ok(Some(file));
+    }
+    Err(PlanError::Outside {
+        kind: request.kind,
+        owner: request.owner_ref.to_owned(),
+        entrypoint: request.entrypoint.to_owned(),
+        folder: folder.to_owned(),
+    })
+}
+
+fn resolves_inside(file: &Path, folder: &Path) -> bool {
+    match (file.canonicalize(), folder.canonicalize()) {
+        (Ok(file), Ok(folder)) => file.starts_with(folder),
+        _ => false,
+    }
+}
