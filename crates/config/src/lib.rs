@@ -1,7 +1,42 @@
 //! YAML and environment into one validated struct per section; the only reader of the environment.
+//!
+//! ```text
+//!   command line ► variables ► config.<environment>.yaml ► base file ► default      (the strongest first)
+//! ```
+//!
+//! A configuration that exists is valid. One that is not is refused with every problem at once, each with the name of the
+//! variable, or with file, line and key; secrets are in [`attune_model::Secret`] and never part of a message. Each key is
+//! one constant with its name, type, default and reason: reading, `docs/configuration.md` and the search for typing errors
+//! work from the same ones.
 
+mod agent;
 mod child;
+mod collections;
+mod files;
+mod key;
+mod kinds;
+mod layers;
+mod problem;
+mod reader;
+mod reference;
+mod sections;
 mod source;
+mod table;
+mod unknown;
 
+pub use agent::{
+    Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_sensor, load_worker, working_folder,
+};
 pub use child::{OWN_PREFIX, PASSED_NAMES, PASSED_PREFIXES, child_env};
+pub use problem::{Note, Problem, Rejected};
+pub use reference::markdown;
+pub use sections::artifacts::{ArtifactsConfig, Transport};
+pub use sections::database::DatabaseConfig;
+pub use sections::folders::Folders;
+pub use sections::log::LogLevel;
+pub use sections::message_queue::MessageQueueConfig;
+pub use sections::security::SecurityConfig;
+pub use sections::sensor::SensorConfig;
+pub use sections::worker::WorkerConfig;
 pub use source::{MapSource, ProcessEnvironment, Source, process_env};
+pub use table::{SENSOR_RUNTIMES, WORKER_RUNTIMES};

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 
 /// Something that has environment variables. Names and values need not be UTF-8.
-pub trait Source {
+pub trait Source: fmt::Debug {
     /// The value of `name`; none when it is not set.
     fn get(&self, name: &str) -> Option<OsString>;
 
@@ -40,10 +41,16 @@ impl Source for ProcessEnvironment {
     }
 }
 
-/// Variables held in a map.
-#[derive(Debug, Clone, Default)]
+/// Variables held in a map. Its debug form shows names only: values may be secrets.
+#[derive(Clone, Default)]
 pub struct MapSource {
     variables: BTreeMap<OsString, OsString>,
+}
+
+impl fmt::Debug for MapSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
 }
 
 impl MapSource {
