@@ -5,12 +5,67 @@
 use std::collections::VecDeque;
 
 use crate::command::{Keep, Sink, Stream};
+use crate::redact::RedactedStream;
 use crate::report::Captured;
 
 pub(crate) struct Capture {
+    redacted: Option<RedactedStream>,
+    seen: Seen,
+}
+
+impl Capture {
+    pub(crate) fn new(stream: Stream) -> Self {
+        let redactor = stream.redact.filter(|redactor| !redactor.is_empty());
+        Self {
+            redacted: redactor.map(RedactedStream::new),
+            seen: Seen {
+                kept: Kept::new(stream.keep),
+                dropped_bytes: 0,
+                sink: stream.sink,
+            },
+        }
+    }
+
+    pub(crate) fn accept(&mut self, chunk: &[u8]) {
+        let seen = &mut self.seen;
+        match &mut self.redacted {
+            Some(redacted) => redacted.push(chunk, &mut |clean| seen.accept(clean)),
+            None => seen.accept(chunk),
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Captured {
+        if let Some(redacted) = self.redacted {
+            redacted.finish(&mut |clean| self.seen.accept(clean));
+        }
+        if let Some(mut sink) = self.seen.sink {
+            sink.finish();
+        }
+        Captured {
+            bytes: match self.seen.kept {
+                Kept::Nothing => Vec::new(),
+                Kept::Head { bytes, .. } => bytes,
+                Kept::Tail { bytes, .. } => bytes.into(),
+            },
+            dropped_bytes: self.seen.dropped_bytes,
+        }
+    }
+}
+
+/// What may be seen of a stream.
+struct Seen {
     kept: Kept,
     dropped_bytes: u64,
     sink: Option<Box<dyn Sink>>,
+}
+
+impl Seen {
+    fn accept(&mut self, chunk: &[u8]) {
+        self.dropped_bytes += self.kept.accept(chunk) as u64;
+        if let Some(sink) = &mut self.sink {
+            sink.write(chunk);
+        }
+    }
 }
 
 enum Kept {
@@ -19,57 +74,36 @@ enum Kept {
     Tail { bytes: VecDeque<u8>, limit: usize },
 }
 
-impl Capture {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self {
-            kept: match stream.keep {
-                Keep::Nothing => Kept::Nothing,
-                Keep::Head { limit_bytes } => Kept::Head {
-                    bytes: Vec::new(),
-                    limit: limit_bytes,
-                },
-                Keep::Tail { limit_bytes } => Kept::Tail {
-                    bytes: VecDeque::new(),
-                    limit: limit_bytes,
-                },
+impl Kept {
+    fn new(keep: Keep) -> Self {
+        match keep {
+            Keep::Nothing => Self::Nothing,
+            Keep::Head { limit_bytes } => Self::Head {
+                bytes: Vec::new(),
+                limit: limit_bytes,
             },
-            dropped_bytes: 0,
-            sink: stream.sink,
+            Keep::Tail { limit_bytes } => Self::Tail {
+                bytes: VecDeque::new(),
+                limit: limit_bytes,
+            },
         }
     }
 
-    pub(crate) fn accept(&mut self, chunk: &[u8]) {
-        let dropped = match &mut self.kept {
-            Kept::Nothing => chunk.len(),
-            Kept::Head { bytes, limit } => {
+    /// How many bytes did not stay.
+    fn accept(&mut self, chunk: &[u8]) -> usize {
+        match self {
+            Self::Nothing => chunk.len(),
+            Self::Head { bytes, limit } => {
                 let (fits, rest) = chunk.split_at(chunk.len().min(*limit - bytes.len()));
                 bytes.extend_from_slice(fits);
                 rest.len()
             }
-            Kept::Tail { bytes, limit } => {
+            Self::Tail { bytes, limit } => {
                 bytes.extend(chunk);
                 let excess = bytes.len().saturating_sub(*limit);
                 bytes.drain(..excess);
                 excess
             }
-        };
-        self.dropped_bytes += dropped as u64;
-        if let Some(sink) = &mut self.sink {
-            sink.write(chunk);
-        }
-    }
-
-    pub(crate) fn finish(self) -> Captured {
-        if let Some(mut sink) = self.sink {
-            sink.finish();
-        }
-        Captured {
-            bytes: match self.kept {
-                Kept::Nothing => Vec::new(),
-                Kept::Head { bytes, .. } => bytes,
-                Kept::Tail { bytes, .. } => bytes.into(),
-            },
-            dropped_bytes: self.dropped_bytes,
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::redact::Redactor;
 
 /// One child to start.
 pub struct Command {
@@ -85,6 +88,8 @@ pub struct Stream {
     pub keep: Keep,
     /// Who sees all of it, as it comes.
     pub sink: Option<Box<dyn Sink>>,
+    /// What is masked before anybody sees it: the report, the sink, and the limits count what is left.
+    pub redact: Option<Arc<Redactor>>,
 }
 
 impl Stream {
@@ -95,13 +100,24 @@ impl Stream {
 
     /// Is kept as `keep` says.
     pub fn keep(keep: Keep) -> Self {
-        Self { keep, sink: None }
+        Self {
+            keep,
+            sink: None,
+            redact: None,
+        }
     }
 
     /// Is also handed to `sink`.
     #[must_use]
     pub fn to(mut self, sink: impl Sink + 'static) -> Self {
         self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Without the secrets that `redactor` knows.
+    #[must_use]
+    pub fn without(mut self, redactor: &Arc<Redactor>) -> Self {
+        self.redact = Some(Arc::clone(redactor));
         self
     }
 
@@ -115,6 +131,7 @@ impl fmt::Debug for Stream {
         f.debug_struct("Stream")
             .field("keep", &self.keep)
             .field("sink", &self.sink.is_some())
+            .field("redact", &self.redact)
             .finish()
     }
 }

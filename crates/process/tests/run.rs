@@ -158,6 +158,20 @@ fn a_sink_sees_every_byte_of_both_streams_whatever_is_kept() {
 }
 
 #[test]
+fn a_secret_reaches_neither_the_report_nor_the_sink() {
+    let (sender, out) = std::sync::mpsc::channel();
+    let redactor = std::sync::Arc::new(attune_process::Redactor::new(["open sesame"]));
+    let mut command = child(&["print", "say open sesame now", "eprint", "open%20sesame"]);
+    command.stdout = command.stdout.to(Tee(sender)).without(&redactor);
+    command.stderr = command.stderr.without(&redactor);
+    let report = ended(command);
+    assert_eq!(report.stdout.bytes, b"say [redacted] now\n");
+    assert_eq!(report.stderr.bytes, b"[redacted]\n");
+    let seen: Vec<u8> = out.iter().flatten().flatten().collect();
+    assert_eq!(seen, b"say [redacted] now\n");
+}
+
+#[test]
 fn one_endless_line_takes_no_memory() {
     let mut command = child(&["fill", "300000000"]);
     command.stdout = Stream::keep(Keep::Head { limit_bytes: 1000 });

@@ -1,0 +1,131 @@
+//! The shapes in which a secret may show up in output.
+//!
+//! Not covered, because the cut positions cannot be known: base64 that is wrapped into lines.
+
+use std::fmt::Write as _;
+
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+use super::MIN_SECRET_BYTES;
+
+/// All shapes of `secret` as a whole and of each of its lines. Each has at least [`MIN_SECRET_BYTES`].
+pub(super) fn shapes_of(secret: &[u8]) -> Vec<Vec<u8>> {
+    let whole = secret.trim_ascii();
+    let lines = secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut shapes = Vec::new();
+    for text in [secret, whole].into_iter().chain(lines) {
+        if text.trim_ascii().len() >= MIN_SECRET_BYTES {
+            add_shapes(text, &mut shapes);
+        }
+    }
+    shapes
+}
+
+fn add_shapes(text: &[u8], shapes: &mut Vec<Vec<u8>>) {
+    shapes.push(text.to_vec());
+    for phase in 0..3 {
+        shapes.push(base64(&STANDARD_NO_PAD, text, phase));
+        shapes.push(base64(&URL_SAFE_NO_PAD, text, phase));
+    }
+    for unreserved in [&b"-_.~"[..], b"-_.!~*'()", b"-_.*"] {
+        shapes.push(percent(text, unreserved, Hex::Upper, b"%20"));
+        shapes.push(percent(text, unreserved, Hex::Lower, b"%20"));
+        shapes.push(percent(text, unreserved, Hex::Upper, b"+"));
+    }
+    if let Ok(text) = str::from_utf8(text) {
+        shapes.push(json(text, |_| false));
+        shapes.push(json(text, |letter| !letter.is_ascii()));
+        shapes.push(json(text, |letter| matches!(letter, '<' | '>' | '&')));
+    }
+}
+
+/// The characters that depend on `text` alone when it stands `phase` bytes after a multiple of three in a longer text.
+fn base64(engine: &impl base64::Engine, text: &[u8], phase: usize) -> Vec<u8> {
+    let mut padded = vec![0; phase];
+    padded.extend_from_slice(text);
+    let mut encoded = engine.encode(&padded).into_bytes();
+    // The last character also carries bits of what follows, unless it ends with a whole byte.
+    if !padded.len().is_multiple_of(3) {
+        encoded.pop();
+    }
+    // The first ones also carry bits of what stands before.
+    let foreign = [0, 2, 3][phase];
+    encoded.drain(..foreign);
+    encoded
+}
+
+#[derive(Clone, Copy)]
+enum Hex {
+    Upper,
+    Lower,
+}
+
+/// URL escapes, except for letters, digits and `unreserved`.
+fn percent(text: &[u8], unreserved: &[u8], hex: Hex, space: &[u8]) -> Vec<u8> {
+    let digits: &[u8; 16] = match hex {
+        Hex::Upper => b"0123456789ABCDEF",
+        Hex::Lower => b"0123456789abcdef",
+    };
+    let mut escaped = Vec::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b' ' => escaped.extend_from_slice(space),
+            byte if byte.is_ascii_alphanumeric() || unreserved.contains(byte) => {
+                escaped.push(*byte);
+            }
+            byte => {
+                let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+                escaped.extend_from_slice(&[b'%', digits[high], digits[low]]);
+            }
+        }
+    }
+    escaped
+}
+
+/// The inside of a JSON string; also characters that `as_number` chooses are written as numbers.
+fn json(text: &str, as_number: impl Fn(char) -> bool) -> Vec<u8> {
+    let mut inside = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' => inside.push_str("\\\""),
+            '\\' => inside.push_str("\\\\"),
+            '\n' => inside.push_str("\\n"),
+            '\r' => inside.push_str("\\r"),
+            '\t' => inside.push_str("\\t"),
+            '\u{8}' => inside.push_str("\\b"),
+            '\u{c}' => inside.push_str("\\f"),
+            letter if letter < ' ' || as_number(letter) => {
+                for unit in letter.encode_utf16(&mut [0; 2]) {
+                    write!(inside, "\\u{unit:04x}").expect("a String takes everything");
+                }
+            }
+            letter => inside.push(letter),
+        }
+    }
+    inside.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_shape_is_shorter_than_the_shortest_secret(
+            secret in prop::collection::vec(any::<u8>(), 0..30),
+        ) {
+            for shape in shapes_of(&secret) {
+                prop_assert!(shape.len() >= MIN_SECRET_BYTES, "{shape:?}");
+            }
+        }
+
+        #[test]
+        fn the_plain_json_shape_is_what_json_is(text in "\\PC{6,20}|[\\x00-\\x7f]{6,20}") {
+            let encoded = json(&text, |_| false);
+            let decoded: String = serde_json::from_slice(&[b"\"", &encoded[..], b"\""].concat()).unwrap();
+            prop_assert_eq!(decoded, text);
+        }
+    }
+}
