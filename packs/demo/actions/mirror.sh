@@ -1,0 +1,3 @@
+#!/bin/sh
+# demo.mirror: what comes in goes out.
+exec cat
