@@ -1,1 +1,44 @@
-//! The action worker: dispatcher (the world) and executor (one execution).
+//! The action worker: the dispatcher knows the world, the executor knows one execution.
+//!
+//! ```text
+//!   queue ─► dispatcher ─► course ─► executor ─► child
+//!                            │          └ prepare: parameters, secrets, runtime, environment, variables, delivery
+//!                            └ claim, ack … finish, publish
+//! ```
+//!
+//! Shapes and texts that others observe (queues, messages, variables, encodings, result) are facts of the platform.
+
+mod announce;
+mod building;
+mod cancellations;
+mod capabilities;
+mod config;
+mod course;
+mod dispatcher;
+mod environment;
+mod executor;
+mod inline;
+mod logs;
+mod output;
+mod pack_events;
+mod parameters;
+mod patience;
+mod prepare;
+mod readiness;
+mod result;
+#[cfg(test)]
+mod result_tests;
+mod runtimes;
+mod scratch;
+mod secrets;
+mod shared;
+mod subscription;
+
+pub use building::Building;
+pub use config::{
+    CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders,
+    WorkerConfig,
+};
+pub use dispatcher::{BuildError, Worker};
+pub use executor::{Control, Executor, ExecutorError, Sinks};
+pub use result::{CapturedText, Conclusion, Ending, Kind, Ran};

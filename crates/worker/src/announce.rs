@@ -1,0 +1,123 @@
+//! Messages about executions. The row is always written first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_bus::{Bus, BusError, Outgoing};
+use attune_lifecycle::Backoff;
+use attune_model::ActionId;
+use attune_model::clock::Clock;
+use attune_model::message::{ExecutionCompleted, ExecutionStatusChanged};
+use attune_model::rows::Execution;
+use attune_model::status::ExecutionStatus;
+use serde_json::Value;
+
+use crate::logs::chain;
+use crate::patience::Patience;
+
+/// The sender's name in every message.
+const SERVICE: &str = "worker";
+
+/// Tells the platform how executions go.
+#[derive(Debug, Clone)]
+pub(crate) struct Announcer {
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A terminal status that was written.
+#[derive(Debug)]
+pub(crate) struct End<'a> {
+    /// Whose.
+    pub(crate) execution: &'a Execution,
+    /// The status before.
+    pub(crate) previous: ExecutionStatus,
+    /// The action, when the row does not name it.
+    pub(crate) action: Option<ActionId>,
+    /// The written status.
+    pub(crate) status: ExecutionStatus,
+    /// The written result.
+    pub(crate) result: &'a Value,
+}
+
+impl Announcer {
+    /// Publishes on `bus`.
+    pub(crate) fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Self {
+        Self { bus, clock }
+    }
+
+    /// Says that an execution runs. Only watchers miss it, so a failure is not retried.
+    pub(crate) async fn running(&self, execution: &Execution) {
+        let message = self.status_changed(
+            execution,
+            ExecutionStatus::Scheduled,
+            ExecutionStatus::Running,
+        );
+        let published = match message {
+            Ok(message) => self.bus.publish(&[message]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = published {
+            tracing::warn!(error = chain(&error), "`running` could not be announced");
+        }
+    }
+
+    /// Says that an execution ended, both messages in one batch. The second frees its slot in the platform's scheduler,
+    /// so they are repeated until the broker has them or this process has to go.
+    pub(crate) async fn ended(&self, end: &End<'_>, patience: &Patience) {
+        let messages = match self.messages(end) {
+            Ok(messages) => messages,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the end could not be announced");
+                return;
+            }
+        };
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        while let Err(error) = self.bus.publish(&messages).await {
+            let delay = backoff.next_delay();
+            tracing::warn!(
+                error = chain(&error),
+                "the end could not be announced, trying again"
+            );
+            if !patience.wait(delay).await {
+                tracing::error!(
+                    "the end is stored but was not announced; the scheduler finds it by itself"
+                );
+                return;
+            }
+        }
+    }
+
+    fn messages(&self, end: &End<'_>) -> Result<[Outgoing; 2], BusError> {
+        let completed = ExecutionCompleted {
+            execution_id: end.execution.id,
+            // An integer is required; readers go by the execution.
+            action_id: end.execution.action.or(end.action).unwrap_or(ActionId(0)),
+            action_ref: end.execution.action_ref.clone(),
+            status: end.status.capitalised().to_owned(),
+            result: Some(end.result.clone()),
+            completed_at: self.clock.now(),
+        };
+        Ok([
+            self.status_changed(end.execution, end.previous, end.status)?,
+            Outgoing::new(&completed, SERVICE, self.clock.now())?,
+        ])
+    }
+
+    fn status_changed(
+        &self,
+        execution: &Execution,
+        previous: ExecutionStatus,
+        new: ExecutionStatus,
+    ) -> Result<Outgoing, BusError> {
+        let now = self.clock.now();
+        let payload = ExecutionStatusChanged {
+            execution_id: execution.id,
+            action_ref: execution.action_ref.clone(),
+            previous_status: previous.as_str().to_owned(),
+            new_status: new.as_str().to_owned(),
+            changed_at: now,
+        };
+        Outgoing::new(&payload, SERVICE, now)
+    }
+}

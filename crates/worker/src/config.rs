@@ -1,0 +1,138 @@
+//! What the worker is told: validated values, no reading of files or of the environment.
+
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use attune_model::status::{RetentionPolicy, WorkerType};
+use attune_model::{JsonMap, Secret};
+use attune_runtime::Advertised;
+use attune_runtime::plan::Builtin;
+
+/// Time limit of an action that names none. A fact of the platform: its tokens are made for it.
+pub const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(300);
+
+/// Bytes of each output stream that are kept, unless configured otherwise.
+pub const DEFAULT_OUTPUT_LIMIT: usize = 10 * 1024 * 1024;
+
+/// Between the polite and the final signal to a child. A fact of the platform.
+pub const CHILD_GRACE: Duration = Duration::from_secs(5);
+
+/// The worker as a member of an installation.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Unique name over workers and sensor hosts; the row of that name is taken over.
+    pub name: String,
+    /// Kind of machine, written when the row is made.
+    pub worker_type: WorkerType,
+    /// Host name.
+    pub host: Option<String>,
+    /// Port, when configured.
+    pub port: Option<i32>,
+    /// What the worker says about itself beside its runtimes (agent mode, labels, taints, `worker.capabilities`). A key
+    /// that the worker would fill in itself keeps the value given here.
+    pub capabilities: JsonMap,
+    /// How many executions run at once; at least 1.
+    pub max_concurrent_tasks: u16,
+    /// Time between two signs of life. The platform gives up on a worker after 90 s.
+    pub heartbeat_interval: Duration,
+    /// How one execution is run.
+    pub executor: ExecutorConfig,
+}
+
+/// How one execution is run.
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// Where packs are.
+    pub packs: PackFolders,
+    /// What this host can run.
+    pub advertised: Advertised,
+    /// Programs of this installation that stand for entry points without a file.
+    pub builtins: Vec<Builtin>,
+    /// Where shared environments are built.
+    pub runtime_envs_dir: PathBuf,
+    /// Where logs and files of executions go.
+    pub artifacts_dir: PathBuf,
+    /// Where parameter files and inline code go while an execution runs.
+    pub temp_dir: PathBuf,
+    /// The API as the child sees it.
+    pub api_url: String,
+    /// Absolute path of this program, for packs that need a tool of it.
+    pub agent_bin: PathBuf,
+    /// The part of the agent's own environment that user code may see.
+    pub passed_environment: Vec<(OsString, OsString)>,
+    /// Most bytes of standard output that are kept.
+    pub max_stdout_bytes: usize,
+    /// Most bytes of standard error that are kept.
+    pub max_stderr_bytes: usize,
+    /// How long logs are kept when the action says nothing.
+    pub log_retention: (RetentionPolicy, i32),
+    /// Between the polite and the final signal to a child.
+    pub child_grace: Duration,
+    /// The platform's key for secrets at rest.
+    pub encryption_key: Option<Secret>,
+    /// The platform's key for tokens.
+    pub jwt_secret: Option<Secret>,
+}
+
+/// The folders that hold packs, each in a folder of its ref, in the order in which they are asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackFolders {
+    bases: Vec<PathBuf>,
+}
+
+impl PackFolders {
+    /// On the platform it is one (`packs_base_dir`).
+    pub fn new(bases: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self {
+            bases: bases.into_iter().collect(),
+        }
+    }
+
+    /// The folder that holds the pack: the first that has it, else the first, where it is expected.
+    ///
+    /// None when `pack_ref` is not a plain name, which could lead out of the folder, or when there are no folders.
+    pub fn base_of(&self, pack_ref: &str) -> Option<&Path> {
+        if !is_plain_name(pack_ref) {
+            return None;
+        }
+        let has_it = |base: &&PathBuf| base.join(pack_ref).is_dir();
+        self.bases
+            .iter()
+            .find(has_it)
+            .or_else(|| self.bases.first())
+            .map(PathBuf::as_path)
+    }
+}
+
+/// Whether `name` is one ordinary path component.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!(components.next(), Some(Component::Normal(first)) if first == name)
+        && components.next().is_none()
+        && !name.contains('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_folder_that_has_the_pack_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("a"), dir.path().join("b"));
+        std::fs::create_dir_all(second.join("demo")).unwrap();
+        let packs = PackFolders::new([first.clone(), second.clone()]);
+        assert_eq!(packs.base_of("demo"), Some(second.as_path()));
+        assert_eq!(packs.base_of("missing"), Some(first.as_path()));
+        assert_eq!(PackFolders::default().base_of("demo"), None);
+    }
+
+    #[test]
+    fn a_pack_ref_cannot_lead_out_of_the_folders() {
+        let packs = PackFolders::new([PathBuf::from("/packs")]);
+        for bad in ["", ".", "..", "../etc", "a/b", "/etc", "a/", "a\0b"] {
+            assert_eq!(packs.base_of(bad), None, "{bad:?}");
+        }
+    }
+}

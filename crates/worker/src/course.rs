@@ -1,0 +1,386 @@
+//! The course of one execution: claim, ack, run, finish, publish.
+//!
+//! The row decides at both ends. A claim that changes no row means that the execution is not ours; a finish that changes
+//! no row means that somebody else has ended it, and our result is dropped. What was claimed ends in a terminal status
+//! unless this process dies; then the next life of the worker ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_bus::{Delivery, Requeue};
+use attune_lifecycle::Backoff;
+use attune_model::ExecutionId;
+use attune_model::rows::Execution;
+use attune_model::status::ExecutionStatus;
+use attune_store::{Claim, ClaimedExecution, Decision, Fence, LogStream, SecretValue, StoreError};
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+
+use crate::announce::End;
+use crate::cancellations::InHand;
+use crate::executor::{Control, Sinks};
+use crate::logs::{LogOwner, chain};
+use crate::result::{CANCELLED_TEXT, Conclusion, early_failure, storable};
+use crate::shared::Shared;
+
+/// One execution in hand, with the slot that it takes.
+#[derive(Debug)]
+pub(crate) struct Course {
+    shared: Arc<Shared>,
+    in_hand: InHand,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What became of the attempt to claim.
+enum Claiming {
+    /// The store has spoken.
+    Answered(Claim),
+    /// The answer to an earlier attempt was lost and the row is running: that was us.
+    AnswerLost,
+    /// The worker stops before the store could be asked.
+    Stopping,
+    /// The store cannot do it.
+    Refused(StoreError),
+}
+
+impl Course {
+    /// Takes an execution in hand; none when it is already.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        execution: ExecutionId,
+        slot: OwnedSemaphorePermit,
+    ) -> Option<Self> {
+        let in_hand = shared.cancellations.take(execution)?;
+        Some(Self {
+            shared,
+            in_hand,
+            _slot: slot,
+        })
+    }
+
+    /// Goes the whole way. `delivery` is the message that asked for it, if one did.
+    pub(crate) async fn run(self, delivery: Option<Delivery>) {
+        let claiming = self.claim().await;
+        let answer = match &claiming {
+            Claiming::Stopping => Some(Requeue::Yes),
+            Claiming::Refused(_) => Some(Requeue::No),
+            Claiming::Answered(_) | Claiming::AnswerLost => None,
+        };
+        // The claim is committed or will not come: from here on the row keeps what the message told.
+        if let Some(delivery) = delivery {
+            let answered = match answer {
+                None => delivery.ack().await,
+                Some(requeue) => delivery.reject(requeue).await,
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "dispatch will come again and find the row taken");
+            }
+        }
+        match claiming {
+            Claiming::Answered(Claim::Claimed(claimed)) => self.execute(*claimed).await,
+            Claiming::Answered(Claim::Cancelled(execution)) => {
+                self.announce_cancelled(&execution).await
+            }
+            Claiming::Answered(Claim::NotOurs { status }) => {
+                let status = status.map_or("gone", ExecutionStatus::as_str);
+                tracing::info!(
+                    status,
+                    "dispatch forgotten: the execution is not ours to start"
+                );
+            }
+            Claiming::AnswerLost => {
+                let lost = "worker lost its connection to storage while it started the execution";
+                end_unfinished(&self.shared, Some(self.in_hand.execution()), lost).await;
+            }
+            Claiming::Refused(error) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "execution cannot be claimed; it is left to the scheduler"
+                );
+            }
+            Claiming::Stopping => tracing::info!("dispatch given back: the worker stops"),
+        }
+    }
+
+    async fn claim(&self) -> Claiming {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let claim = self
+                .shared
+                .store
+                .claim_execution(self.in_hand.execution(), self.shared.id)
+                .await;
+            let error = match claim {
+                Ok(Claim::NotOurs {
+                    status: Some(ExecutionStatus::Running | ExecutionStatus::Canceling),
+                }) if backoff.attempts() > 0 => {
+                    return Claiming::AnswerLost;
+                }
+                Ok(claim) => return Claiming::Answered(claim),
+                Err(error) => error,
+            };
+            match error.decision() {
+                Decision::Fail => return Claiming::Refused(error),
+                Decision::Retry => tracing::warn!(
+                    error = chain(&error),
+                    "execution cannot be claimed, trying again"
+                ),
+            }
+            tokio::select! {
+                () = sleep(backoff.next_delay()) => {}
+                () = self.shared.stop.soft().cancelled() => return Claiming::Stopping,
+            }
+        }
+    }
+
+    async fn execute(self, mut claimed: ClaimedExecution) {
+        if let (None, Some(action)) = (&claimed.runtime, &claimed.action) {
+            let advertised = self.shared.executor.advertised();
+            let found = self.shared.runtimes.of_file(
+                &*self.shared.store,
+                &action.entrypoint,
+                &advertised.runtimes,
+            );
+            match found.await {
+                Ok(Some((runtime, versions))) => {
+                    claimed.runtime = Some(runtime);
+                    claimed.runtime_versions = versions;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = chain(&error), "runtimes cannot be read"),
+            }
+        }
+        let claimed = Arc::new(claimed);
+        tracing::info!(action = claimed.execution.action_ref, "execution started");
+        let running = self.shared.announcer.running(&claimed.execution);
+        let ((), conclusion) = tokio::join!(running, self.run_action(claimed.clone()));
+        self.conclude(&claimed, conclusion).await;
+    }
+
+    /// In a task of its own, so that a bug that panics there costs one execution its success and nothing else.
+    async fn run_action(&self, claimed: Arc<ClaimedExecution>) -> Conclusion {
+        let shared = self.shared.clone();
+        let control = Control {
+            cancel: self.in_hand.cancel().clone(),
+            hard: shared.stop.hard().clone(),
+        };
+        let ran = self.shared.tasks.spawn(async move {
+            let sinks = shared.sinks(&claimed);
+            shared
+                .executor
+                .run(&claimed, &shared.building(), &control, sinks)
+                .await
+        });
+        ran.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "running the action panicked; this is a bug of the worker");
+            Conclusion::Failed(early_failure(
+                "Execution failed",
+                "the worker failed while it ran the action",
+            ))
+        })
+    }
+
+    async fn conclude(self, claimed: &ClaimedExecution, conclusion: Conclusion) {
+        let shared = &self.shared;
+        let owner = LogOwner::new(
+            &claimed.execution,
+            claimed.action.as_ref(),
+            shared.executor.config().log_retention,
+        );
+        let stderr_log = shared.logs.file(&*shared.store, &owner).await;
+        // Asked as late as possible: a cancel that came while the action ended is obeyed.
+        let conclusion = if self.in_hand.cancel().is_cancelled() {
+            conclusion.cancelled()
+        } else {
+            conclusion
+        };
+        let status = conclusion.status();
+        let result =
+            storable(conclusion.document(stderr_log.as_deref().and_then(std::path::Path::to_str)));
+        let end = Ended {
+            fence: claimed.fence,
+            status,
+            result,
+            secrets: conclusion.sealed().to_vec(),
+        };
+        let Some((status, result)) = write_end(shared, end).await else {
+            return;
+        };
+        tracing::info!(%status, action = claimed.execution.action_ref, "execution ended");
+        let end = End {
+            execution: &claimed.execution,
+            previous: ExecutionStatus::Running,
+            action: claimed.action.as_ref().map(|action| action.id),
+            status,
+            result: &result,
+        };
+        shared.announcer.ended(&end, &shared.patience).await;
+    }
+
+    async fn announce_cancelled(&self, execution: &Execution) {
+        tracing::info!(
+            action = execution.action_ref,
+            "execution was cancelled before it started"
+        );
+        let end = End {
+            execution,
+            previous: ExecutionStatus::Canceling,
+            action: None,
+            status: ExecutionStatus::Cancelled,
+            result: execution.result.as_ref().unwrap_or(&Value::Null),
+        };
+        self.shared
+            .announcer
+            .ended(&end, &self.shared.patience)
+            .await;
+    }
+}
+
+/// An end to be written.
+#[derive(Debug)]
+struct Ended {
+    fence: Fence,
+    status: ExecutionStatus,
+    result: Value,
+    secrets: Vec<SecretValue>,
+}
+
+/// Writes the end of a run, however long storage is away. Returns what is in the row; none when it is not ours.
+async fn write_end(shared: &Shared, mut end: Ended) -> Option<(ExecutionStatus, Value)> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut reduced = false;
+    loop {
+        let written = shared
+            .store
+            .finish_execution(&end.fence, end.status, &end.result, &end.secrets)
+            .await;
+        let error = match written {
+            Ok(true) => return Some((end.status, end.result)),
+            Ok(false) if backoff.attempts() > 0 && is_written(shared, &end).await => {
+                return Some((end.status, end.result));
+            }
+            Ok(false) => {
+                tracing::warn!(status = %end.status, "result dropped: the execution was ended by somebody else");
+                return None;
+            }
+            Err(error) => error,
+        };
+        if error.decision() == Decision::Fail {
+            if reduced {
+                tracing::error!(
+                    error = chain(&error),
+                    "the end of the execution cannot be stored"
+                );
+                return None;
+            }
+            tracing::error!(
+                error = chain(&error),
+                "result cannot be stored; the execution ends as failed"
+            );
+            reduced = true;
+            end.status = ExecutionStatus::Failed;
+            end.result = json!({"succeeded": false, "error": format!("result could not be stored: {}", chain(&error))});
+            end.secrets.clear();
+            continue;
+        }
+        tracing::warn!(
+            error = chain(&error),
+            "the end of the execution cannot be stored, trying again"
+        );
+        if !shared.patience.wait(backoff.next_delay()).await {
+            tracing::error!(
+                "the end of the execution is not stored; the next start of this worker ends it"
+            );
+            return None;
+        }
+    }
+}
+
+/// Whether an earlier attempt, whose answer was lost, has written this end.
+async fn is_written(shared: &Shared, end: &Ended) -> bool {
+    matches!(shared.store.execution_status(end.fence.execution).await, Ok(Some(status)) if status == end.status)
+}
+
+/// Ends what is running under this worker's id without being in hand: all of it, or `only` one.
+///
+/// Nothing is run again silently: the action may have had its effect.
+pub(crate) async fn end_unfinished(shared: &Shared, only: Option<ExecutionId>, reason: &str) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let unfinished = loop {
+        match shared.store.unfinished_executions(shared.id).await {
+            Ok(unfinished) => break unfinished,
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "unfinished executions cannot be read, trying again"
+            ),
+        }
+        tokio::select! {
+            () = sleep(backoff.next_delay()) => {}
+            () = shared.stop.soft().cancelled() => return,
+        }
+    };
+    for (fence, execution) in unfinished {
+        if only.is_none_or(|only| only == execution.id) {
+            end_one(shared, fence, &execution, reason).await;
+        }
+    }
+}
+
+async fn end_one(shared: &Shared, fence: Fence, execution: &Execution, reason: &str) {
+    let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
+    let stderr_log = shared.logs.file(&*shared.store, &owner).await;
+    let (status, mut result) = if execution.status == ExecutionStatus::Canceling {
+        let result = json!({"succeeded": false, "cancelled": true, "error": CANCELLED_TEXT});
+        (ExecutionStatus::Cancelled, result)
+    } else {
+        (
+            ExecutionStatus::Abandoned,
+            json!({"succeeded": false, "error": reason}),
+        )
+    };
+    if let (Some(path), Some(result)) = (
+        stderr_log.as_deref().and_then(std::path::Path::to_str),
+        result.as_object_mut(),
+    ) {
+        result.insert("stderr_log".to_owned(), path.into());
+    }
+    tracing::warn!(execution.id = %execution.id, action = execution.action_ref, %status, reason, "execution ended without a result");
+    let end = Ended {
+        fence,
+        status,
+        result,
+        secrets: Vec::new(),
+    };
+    let Some((status, result)) = write_end(shared, end).await else {
+        return;
+    };
+    let end = End {
+        execution,
+        previous: execution.status,
+        action: None,
+        status,
+        result: &result,
+    };
+    shared.announcer.ended(&end, &shared.patience).await;
+}
+
+impl Shared {
+    /// The log files of an execution. An action whose result has secrets may print them: its standard output is not kept.
+    fn sinks(&self, claimed: &ClaimedExecution) -> Sinks {
+        let config = self.executor.config();
+        let execution = claimed.execution.id;
+        let stdout = (!crate::executor::has_secret_output(claimed.action.as_ref())).then(|| {
+            self.logs
+                .sink(execution, LogStream::Stdout, config.max_stdout_bytes)
+        });
+        Sinks {
+            stdout: stdout.map(|sink| Box::new(sink) as _),
+            stderr: Some(Box::new(self.logs.sink(
+                execution,
+                LogStream::Stderr,
+                config.max_stderr_bytes,
+            ))),
+        }
+    }
+}

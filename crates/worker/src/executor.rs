@@ -1,0 +1,268 @@
+//! One execution, from the claimed rows to its conclusion. Knows nothing of storage, queues or other executions, so that
+//! the same code runs an action for the platform and for somebody at a terminal.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use attune_lifecycle::CancellationToken;
+use attune_model::clock::Clock;
+use attune_model::rows::Action;
+use attune_model::schema::secret_pointers;
+use attune_process::{Outcome, Redactor, Report, Sink, StartError, start};
+use attune_runtime::plan::Planner;
+use attune_runtime::{Advertised, Host};
+use attune_security::{SealError, TokenError, TokenKey};
+use attune_store::ClaimedExecution;
+use thiserror::Error;
+use tokio::time::sleep;
+
+use crate::building::Building;
+use crate::config::ExecutorConfig;
+use crate::logs::chain;
+use crate::output::{self, Completeness};
+use crate::prepare::{Failure, Prepared};
+use crate::result::{CapturedText, Conclusion, Ending, Ran, early_failure};
+use crate::secrets::{Secrets, masked};
+
+/// Between the hard stop of the worker and the end of a child that does not obey.
+const LAST_GRACE: Duration = Duration::from_secs(2);
+
+/// What stands for standard output that may have secrets.
+const WITHHELD: &str = "[withheld: this action declares secret output]";
+
+/// A setting that makes no sense.
+#[derive(Debug, Error)]
+pub enum ExecutorError {
+    /// `security.encryption_key`.
+    #[error("security.encryption_key cannot be used")]
+    EncryptionKey(#[source] SealError),
+    /// `security.jwt_secret`.
+    #[error("security.jwt_secret cannot be used")]
+    JwtSecret(#[source] TokenError),
+}
+
+/// Runs actions, any number at a time.
+#[derive(Debug)]
+pub struct Executor {
+    pub(crate) config: ExecutorConfig,
+    pub(crate) host: Arc<Host>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) secrets: Secrets,
+    pub(crate) tokens: Option<TokenKey>,
+    advertised: Mutex<Arc<Advertised>>,
+}
+
+/// Who may end an execution before its time.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Somebody cancelled it.
+    pub cancel: CancellationToken,
+    /// The worker has to go.
+    pub hard: CancellationToken,
+}
+
+/// Who sees the output while it comes.
+#[derive(Default)]
+pub struct Sinks {
+    /// Standard output.
+    pub stdout: Option<Box<dyn Sink>>,
+    /// Standard error.
+    pub stderr: Option<Box<dyn Sink>>,
+}
+
+impl std::fmt::Debug for Sinks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { stdout, stderr } = self;
+        f.debug_struct("Sinks")
+            .field("stdout", &stdout.is_some())
+            .field("stderr", &stderr.is_some())
+            .finish()
+    }
+}
+
+impl Executor {
+    /// An executor for this host.
+    pub fn new(config: ExecutorConfig, clock: Arc<dyn Clock>) -> Result<Self, ExecutorError> {
+        Ok(Self {
+            secrets: Secrets::new(config.encryption_key.as_ref())
+                .map_err(ExecutorError::EncryptionKey)?,
+            tokens: config
+                .jwt_secret
+                .as_ref()
+                .map(TokenKey::new)
+                .transpose()
+                .map_err(ExecutorError::JwtSecret)?,
+            host: Arc::new(Host::new(config.passed_environment.clone())),
+            advertised: Mutex::new(Arc::new(config.advertised.clone())),
+            clock,
+            config,
+        })
+    }
+
+    /// How executions are run.
+    pub fn config(&self) -> &ExecutorConfig {
+        &self.config
+    }
+
+    /// Plans starts of a pack; none when the pack's ref cannot be the name of a folder.
+    pub(crate) fn planner(&self, pack_ref: &str) -> Option<Planner> {
+        let base = self.config.packs.base_of(pack_ref)?;
+        let planner = Planner::new(
+            self.host.clone(),
+            base,
+            &self.config.runtime_envs_dir,
+            &self.advertised(),
+        );
+        Some(planner.with_builtins(self.config.builtins.clone()))
+    }
+
+    /// What this host can run.
+    pub(crate) fn advertised(&self) -> Arc<Advertised> {
+        self.advertised
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces what this host can run.
+    pub(crate) fn set_advertised(&self, advertised: Advertised) {
+        *self
+            .advertised
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(advertised);
+    }
+
+    /// Runs the action of a claimed execution to its end, whatever that is.
+    ///
+    /// Cancelling and the hard stop are obeyed at every stage. Dropping the future kills the child.
+    pub async fn run(
+        &self,
+        claimed: &ClaimedExecution,
+        building: &Building<'_>,
+        control: &Control,
+        sinks: Sinks,
+    ) -> Conclusion {
+        let prepared = tokio::select! {
+            biased;
+            () = control.cancel.cancelled() => return Conclusion::CancelledEarly,
+            () = control.hard.cancelled() => return Conclusion::StoppedEarly,
+            prepared = self.prepare(claimed, building, sinks) => prepared,
+        };
+        let concluded = match prepared {
+            Ok(prepared) => {
+                let redactor = prepared.redactor.clone();
+                run_child(prepared, control).await.map(|mut ran| {
+                    self.clean(&mut ran, claimed.action.as_ref(), redactor.as_deref());
+                    Conclusion::Ran(ran)
+                })
+            }
+            Err(failure) => Err(failure),
+        };
+        concluded.unwrap_or_else(|Failure { prefix, cause }| {
+            Conclusion::Failed(early_failure(prefix, &cause))
+        })
+    }
+
+    /// Nothing secret stays readable in what is kept: declared parts of the data are sealed, known secrets are masked, and
+    /// output that was to have declared parts but is no data is withheld.
+    fn clean(&self, ran: &mut Ran, action: Option<&Action>, redactor: Option<&Redactor>) {
+        if !has_secret_output(action) {
+            return;
+        }
+        let schema = action.and_then(|action| action.out_schema.as_ref());
+        if let Some(mut data) = ran.data.take() {
+            ran.sealed = self.secrets.take_out(&mut data, schema);
+            ran.data = Some(match redactor {
+                Some(redactor) => masked(data, redactor),
+                None => data,
+            });
+        }
+        if !ran.stdout.text.is_empty() {
+            WITHHELD.clone_into(&mut ran.stdout.text);
+        }
+    }
+}
+
+/// Whether the action says that its result has secrets.
+pub(crate) fn has_secret_output(action: Option<&Action>) -> bool {
+    let schema = action.and_then(|action| action.out_schema.as_ref());
+    schema.is_some_and(|schema| !secret_pointers(schema).is_empty())
+}
+
+async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure> {
+    let Prepared {
+        command,
+        time_limit,
+        kind,
+        output_format,
+        files,
+        ..
+    } = prepared;
+    let child = start(command).map_err(|error| start_failure(&error))?;
+    let stop = async {
+        tokio::select! {
+            () = control.cancel.cancelled() => {}
+            () = control.hard.cancelled() => {}
+        }
+    };
+    let at_once = async {
+        control.hard.cancelled().await;
+        sleep(LAST_GRACE).await;
+    };
+    let report = child.supervise_until(Some(time_limit), stop, at_once).await;
+    // They lived as long as the child.
+    drop(files);
+    if report.pipes_held_open {
+        tracing::warn!(
+            child.pid = report.pid,
+            "a process that the action left behind kept its output open"
+        );
+    }
+    let Report {
+        outcome,
+        stdout,
+        stderr,
+        stdin_error,
+        duration,
+        ..
+    } = report;
+    let stdout = CapturedText::new(&stdout.bytes, stdout.dropped_bytes);
+    let completeness = if stdout.dropped_bytes == 0 {
+        Completeness::Whole
+    } else {
+        Completeness::Cut
+    };
+    let parse = matches!(outcome, Outcome::Exited(0));
+    Ok(Ran {
+        ending: ending(outcome, control),
+        duration,
+        data: parse
+            .then(|| output::parse(&stdout.text, output_format, completeness))
+            .flatten(),
+        stdout,
+        stderr: CapturedText::new(&stderr.bytes, stderr.dropped_bytes),
+        stdin_error,
+        kind,
+        sealed: Vec::new(),
+    })
+}
+
+fn ending(outcome: Outcome, control: &Control) -> Ending {
+    match outcome {
+        Outcome::Exited(code) => Ending::Exited(code),
+        Outcome::Signalled { .. } => Ending::Signalled,
+        Outcome::TimedOut { limit, .. } => Ending::TimedOut(limit),
+        Outcome::Cancelled { exit_code } if control.cancel.is_cancelled() => {
+            Ending::Cancelled { exit_code }
+        }
+        Outcome::Cancelled { .. } => Ending::WorkerStopped,
+        Outcome::Lost(why) => Ending::Lost(why),
+    }
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    Failure {
+        prefix: "Process error",
+        cause: chain(error),
+    }
+}
