@@ -59,6 +59,27 @@ static APPLETS: &[Applet] = &[
         about: Some("keep the platform's sensor processes alive"),
         run: applets::sensor::run,
     },
+    Applet {
+        name: "packs",
+        aliases: &[],
+        program: None,
+        about: Some("check pack folders, or show what is in them"),
+        run: applets::packs::run,
+    },
+    Applet {
+        name: "detect",
+        aliases: &[],
+        program: None,
+        about: Some("report the runtimes found on this system"),
+        run: applets::detect::run,
+    },
+    Applet {
+        name: "config",
+        aliases: &[],
+        program: None,
+        about: Some("check the configuration, or print the reference of all keys"),
+        run: applets::config::run,
+    },
 ];
 
 /// What the command line asks for.
@@ -130,22 +151,20 @@ fn shown() -> impl Iterator<Item = (&'static Applet, &'static str)> {
 }
 
 fn help() -> String {
-    let mut text = format!(
+    let entries = shown().map(|(applet, about)| {
+        let aliases = applet.aliases.iter().map(|alias| format!("  {:<14} also `{alias}`\n", ""));
+        let program = applet.program.map(|program| format!("  {:<14} also as the program `{program}`\n", ""));
+        let lines: String = aliases.chain(program).collect();
+        format!("  {:<14} {about}\n{lines}", applet.name)
+    });
+    let entries: String = entries.collect();
+    format!(
         "Usage: {PROGRAM} APPLET [ARGUMENTS]\n   or: a link to it with the name of a program below\n\n\
-         Workers and sensor hosts for Attune, and what packs need to be tried out.\n\nApplets:\n"
-    );
-    for (applet, about) in shown() {
-        text += &format!("  {:<14} {about}\n", applet.name);
-        for alias in applet.aliases {
-            text += &format!("  {:<14} also `{alias}`\n", "");
-        }
-        if let Some(program) = applet.program {
-            text += &format!("  {:<14} also as the program `{program}`\n", "");
-        }
-    }
-    text + "\nOptions:\n  --list         print each applet and, after it, the program that it is\n\
-            \u{20} --help         print this; after an applet: its own help\n\
-            \u{20} --version      print the version; after an applet: of that program\n"
+         Workers and sensor hosts for Attune, and what packs need to be tried out.\n\nApplets:\n{entries}\n\
+         Options:\n  --list         print each applet and, after it, the program that it is\n  \
+         --help         print this; after an applet: its own help\n  \
+         --version      print the version; after an applet: of that program\n"
+    )
 }
 
 fn list() -> String {

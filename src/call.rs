@@ -36,7 +36,7 @@ impl Call {
         let command: Vec<&str> = self.command.split(' ').collect();
         match T::from_args(&command, &words) {
             Ok(arguments) => body(arguments),
-            Err(EarlyExit { output: help, status: Ok(()) }) => output::print(&format!("{}\n", help.trim_end())),
+            Err(EarlyExit { output: help, status: Ok(()) }) => output::print(&completed(&help)),
             Err(EarlyExit { output: problem, status: Err(()) }) => {
                 let hint = near_flag::<T>(&command, &words, &problem);
                 Err(self.usage(&format!("{}{hint}", problem.trim_end())))
@@ -67,6 +67,16 @@ impl Call {
         }
         Ok(words)
     }
+}
+
+/// argh's line about its own options, and the one that says what there really is.
+const OWN_OPTIONS: (&str, &str) = (
+    "  --help, help      display usage information",
+    "  -h, --help        print this\n  -V, --version     print the version",
+);
+
+fn completed(help: &str) -> String {
+    format!("{}\n", help.replacen(OWN_OPTIONS.0, OWN_OPTIONS.1, 1).trim_end())
 }
 
 /// `argument` as it can be shown: quotes around it, everything unprintable escaped.

@@ -8,6 +8,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::telemetry;
+
 /// Every way in which a command of this binary ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -32,12 +34,16 @@ pub(crate) enum Exit {
     /// The action was cancelled.
     Cancelled,
     /// `__exec` failed before it could become the program.
+    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
     ExecFailed,
     /// `__exec` found the program, but it cannot be executed.
+    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
     ExecRefused,
     /// `__exec` did not find the program.
+    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
     ExecNotFound,
     /// A child was ended by this signal.
+    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
     Signalled(u8),
 }
 
@@ -119,13 +125,22 @@ impl Error for Message {}
 /// Says why a command failed, on standard error, and gives the process its exit code.
 pub(crate) fn conclude(result: Result<Exit, Failure>) -> ExitCode {
     let exit = result.unwrap_or_else(|failure| {
-        let text = format!("error: {}\n", failure.to_string().trim_end());
-        match io::stderr().write_all(text.as_bytes()) {
-            // Without a standard error nobody can be told; the exit code still says it.
-            Ok(()) | Err(_) => failure.exit(),
-        }
+        say(&failure);
+        failure.exit()
     });
     ExitCode::from(exit.number())
+}
+
+fn say(failure: &Failure) {
+    let text = failure.to_string();
+    if telemetry::speaks_json() {
+        tracing::error!(exit.code = failure.exit().number(), "{}", text.trim_end());
+        return;
+    }
+    match io::stderr().write_all(format!("error: {}\n", text.trim_end()).as_bytes()) {
+        // Without a standard error nobody can be told; the exit code still says it.
+        Ok(()) | Err(_) => {}
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// Code, name in the page.
+    /// In the order of the page.
     const PINNED: &[(Exit, u8)] = &[
         (Exit::Success, 0),
         (Exit::Failed, 1),

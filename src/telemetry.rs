@@ -7,6 +7,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use attune_config::Source;
 use tracing::level_filters::LevelFilter;
@@ -37,6 +38,14 @@ impl FromStr for LogFormat {
             _ => Err("expected `json` or `text`"),
         }
     }
+}
+
+/// Whether log lines are JSON. Then the last words of the process are, too.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard error carries one JSON object a line.
+pub(crate) fn speaks_json() -> bool {
+    JSON.load(Ordering::Relaxed)
 }
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
@@ -74,6 +83,7 @@ impl Telemetry {
             install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
             Self { level: Some(handle) }
         };
+        JSON.store(format == LogFormat::Json, Ordering::Relaxed);
         std::panic::set_hook(Box::new(log_panic));
         Ok(telemetry)
     }

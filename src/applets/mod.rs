@@ -4,5 +4,8 @@
 //! and an entry in the table of `applet.rs`.
 
 mod agent;
+pub(crate) mod config;
+pub(crate) mod detect;
+pub(crate) mod packs;
 pub(crate) mod sensor;
 pub(crate) mod worker;

@@ -4,7 +4,7 @@
 
 use attune_yaml::{Mapping, Node};
 
-use crate::files::{ENVIRONMENT_VARIABLE, LoadedFile};
+use crate::files::LoadedFile;
 use crate::key::{Described, Shape, VARIABLE_PREFIX, variable_of};
 use crate::layers::Layers;
 use crate::problem::{Note, Problem};
@@ -21,10 +21,15 @@ const MISSPELT: f64 = 0.95;
 pub(crate) fn check(layers: &Layers, source: &dyn Source) -> (Vec<Note>, Vec<Problem>) {
     let mut found = Findings::default();
     for (path, variable) in &layers.variables {
-        if standing(path) == Standing::Unknown && variable.name != ENVIRONMENT_VARIABLE {
-            let hint = nearest(path).map(|near| format!("; did you mean {}?", variable_of(near))).unwrap_or_default();
-            found.notes.push(Note::Warning(format!("variable {} is not known and not used{hint}", variable.name)));
-        }
+        let name = &variable.name;
+        let hint = match standing(path) {
+            Standing::Used | Standing::Unused => continue,
+            Standing::Section => format!("; it names a section, whose keys are set by {name}__KEY"),
+            Standing::Unknown => {
+                nearest(path).map(|near| format!("; did you mean {}?", variable_of(near))).unwrap_or_default()
+            }
+        };
+        found.notes.push(Note::Warning(format!("variable {name} is not known and not used{hint}")));
     }
     found.single_underscores(source);
     for file in &layers.files {

@@ -190,12 +190,14 @@ fn unknown_names_are_warned_about_with_the_nearest_one() {
         .with("ATTUNE__WORKER__HEARTBEAT_INTREVAL", "5")
         .with("ATTUNE_WORKER__NAME", "x")
         .with("ATTUNE__ZEBRA", "x")
+        .with("ATTUNE__WORKER", "x")
         .with("ATTUNE_AGENT_DIR", "/opt");
     let loaded = worker(&environment, folder.path()).unwrap();
     let file = folder.path().join("config.yaml");
     assert_eq!(
         warnings(&loaded.notes),
         [
+            "variable ATTUNE__WORKER is not known and not used; it names a section, whose keys are set by ATTUNE__WORKER__KEY".to_owned(),
             "variable ATTUNE__WORKER__HEARTBEAT_INTREVAL is not known and not used; did you mean ATTUNE__WORKER__HEARTBEAT_INTERVAL?".to_owned(),
             "variable ATTUNE__ZEBRA is not known and not used".to_owned(),
             "variable ATTUNE_WORKER__NAME is not known and not used; did you mean ATTUNE__WORKER__NAME?".to_owned(),
