@@ -31,6 +31,7 @@ pub const HARD_STOP_LIMIT: Duration = Duration::from_secs(5);
 pub struct Stop {
     soft: CancellationToken,
     hard: CancellationToken,
+    asked: CancellationToken,
 }
 
 impl Stop {
@@ -40,6 +41,7 @@ impl Stop {
         Self {
             soft: hard.child_token(),
             hard,
+            asked: CancellationToken::new(),
         }
     }
 
@@ -51,6 +53,12 @@ impl Stop {
     /// Stop now.
     pub fn hard(&self) -> &CancellationToken {
         &self.hard
+    }
+
+    /// Asks for the soft stop from inside the program: a wanted end, unlike that of a vital task.
+    pub fn ask(&self) {
+        self.asked.cancel();
+        self.soft.cancel();
     }
 }
 
@@ -156,12 +164,16 @@ impl Lifecycle {
 
     /// Runs `start` unless a signal comes first; none means that the process was asked to stop meanwhile.
     pub async fn starting<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
+        let signalled = tokio::select! {
             biased;
-            _ = self.sigterm.recv() => { self.stop.soft.cancel(); None }
-            _ = self.sigint.recv() => { self.stop.soft.cancel(); None }
+            _ = self.sigterm.recv() => None,
+            _ = self.sigint.recv() => None,
             value = start => Some(value),
+        };
+        if signalled.is_none() {
+            self.stop.ask();
         }
+        signalled
     }
 
     /// Waits for a reason to stop, then drains within `grace` and [`HARD_STOP_LIMIT`].
@@ -169,7 +181,7 @@ impl Lifecycle {
         let asked = tokio::select! {
             _ = self.sigterm.recv() => true,
             _ = self.sigint.recv() => true,
-            () = self.stop.soft.cancelled() => false,
+            () = self.stop.soft.cancelled() => self.stop.asked.is_cancelled(),
         };
         self.drain(grace).await?;
         if asked {
@@ -177,16 +189,6 @@ impl Lifecycle {
         } else {
             Err(StopError::TaskEnded)
         }
-    }
-
-    /// Like [`Lifecycle::run`], but a soft stop from inside the program counts as being asked.
-    pub async fn run_until_stopped(mut self, grace: Duration) -> Result<(), StopError> {
-        tokio::select! {
-            _ = self.sigterm.recv() => {}
-            _ = self.sigint.recv() => {}
-            () = self.stop.soft.cancelled() => {}
-        }
-        self.drain(grace).await
     }
 
     async fn drain(&mut self, grace: Duration) -> Result<(), StopError> {
@@ -249,11 +251,8 @@ mod tests {
             lifecycle
                 .tasks()
                 .spawn(async move { hard.cancelled().await });
-            lifecycle.stop().soft().cancel();
-            lifecycle
-                .run_until_stopped(Duration::from_millis(10))
-                .await
-                .unwrap();
+            lifecycle.stop().ask();
+            lifecycle.run(Duration::from_millis(10)).await.unwrap();
         });
     }
 
@@ -267,8 +266,8 @@ mod tests {
         runtime.block_on(async {
             let lifecycle = Lifecycle::new().unwrap();
             lifecycle.tasks().spawn(std::future::pending::<()>());
-            lifecycle.stop().soft().cancel();
-            let ended = lifecycle.run_until_stopped(Duration::from_secs(1)).await;
+            lifecycle.stop().ask();
+            let ended = lifecycle.run(Duration::from_secs(1)).await;
             assert!(matches!(ended, Err(StopError::Stuck(1))), "{ended:?}");
         });
     }
