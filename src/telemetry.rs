@@ -125,3 +125,43 @@ fn log_panic(info: &PanicHookInfo<'_>) {
         tracing::error!(panic.place = place, panic.thread = thread, "panicked: {message}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::panic::{self, AssertUnwindSafe};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_a_log_line_with_its_place() {
+        let written = Written::default();
+        let sink = written.clone();
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || sink.clone());
+        let before = panic::take_hook();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            panic::set_hook(Box::new(log_panic));
+            let number = 7;
+            panic::catch_unwind(AssertUnwindSafe(|| panic!("number {number}"))).unwrap_err();
+        });
+        panic::set_hook(before);
+        let bytes = written.0.lock().unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((&line["level"], &line["message"]), (&"ERROR".into(), &"panicked: number 7".into()));
+        assert!(line["panic.place"].as_str().unwrap().starts_with("src/telemetry.rs:"), "{line}");
+    }
+}

@@ -91,6 +91,13 @@ impl Kind for Seconds {
     }
 }
 
+/// Reads a duration as the configuration does: seconds, or a number with `ms`, `s`, `m`, `h` or `d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    with_unit(text, 1000, TIME_UNITS)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("expected a duration such as 30, 500ms or 2m, not {text:?}"))
+}
+
 /// A number of bytes, up to a limit. A number alone counts bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Bytes(pub(crate) RangeInclusive<u64>);
@@ -242,6 +249,13 @@ mod tests {
             let problem = kind.read(Given::Text(text)).unwrap_err();
             assert!(problem.starts_with("must be a duration from 0 s to 100000 s"), "{text}: {problem}");
         }
+    }
+
+    #[test]
+    fn the_command_line_takes_durations_like_the_configuration() {
+        assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_duration("soon"), Err("expected a duration such as 30, 500ms or 2m, not \"soon\"".to_owned()));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub use agent::{
     Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_sensor, load_worker, working_folder,
 };
 pub use child::{OWN_PREFIX, PASSED_NAMES, PASSED_PREFIXES, child_env};
+pub use kinds::parse_duration;
 pub use problem::{Note, Problem, Rejected};
 pub use reference::markdown;
 pub use sections::artifacts::{ArtifactsConfig, Transport};
