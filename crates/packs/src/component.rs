@@ -20,7 +20,8 @@ pub(crate) trait Declared: Sized {
     /// Every key that some version of the platform writes; others are warned about.
     const KEYS: &'static [&'static str];
 
-    /// Reads it. None when it cannot be used at all or is ignored with a warning.
+    /// Reads it, as far as it can be read: with an error in the report the pack is not used anyway, and going on finds
+    /// the other errors. None when it is ignored with a warning.
     fn read(component: &Component<'_>) -> Option<Self>;
 
     /// Its ref.

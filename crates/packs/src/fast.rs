@@ -160,8 +160,10 @@ fn find_action(
         }
         match reader.file::<NewAction>(&file) {
             Some(action) if action.r#ref == action_ref => return Ok(action),
-            None if has_errors(&reader.problems) => {
-                return Err(FindActionError::Broken(reader.problems.clone()));
+            _ if has_errors(&reader.problems) => {
+                return Err(FindActionError::Broken(std::mem::take(
+                    &mut reader.problems,
+                )));
             }
             _ => {}
         }

@@ -248,6 +248,9 @@ impl<'a> Reader<'a> {
             pack_ref: self.pack_ref,
         };
         let read = T::read(&component)?;
+        if read.own_ref().is_empty() {
+            return None; // said in the report
+        }
         let key = (T::KIND, read.own_ref().to_owned());
         if let Some(other) = self.sources.get(&key) {
             let message = format!(

@@ -34,43 +34,38 @@ impl Declared for NewRule {
     const KEYS: &'static [&'static str] = KEYS;
 
     fn read(component: &Component<'_>) -> Option<Self> {
-        read(component)
+        let fields = &component.fields;
+        let own_ref = component.own_ref().unwrap_or_default();
+        let full = |field| {
+            fields
+                .required_text(field)
+                .and_then(|text| component.foreign_ref(field, text))
+        };
+        let trigger_ref = full("trigger_ref");
+        let action_ref = full("action_ref");
+        let conditions = conditions(fields);
+        let params = |field| Value::Object(fields.object(field).unwrap_or_default());
+        let (action_params, trigger_params) = (params("action_params"), params("trigger_params"));
+        let one_set = || fields.text("permission_set_ref").map(|one| vec![one]);
+        let permission_set_refs = fields.texts("permission_set_refs").or_else(one_set);
+        let enabled = fields.boolean("enabled").unwrap_or(true);
+        Some(NewRule {
+            label: component.label(&own_ref),
+            description: fields.text("description"),
+            action_ref: action_ref.unwrap_or_default(),
+            trigger_ref: trigger_ref.unwrap_or_default(),
+            conditions,
+            action_params,
+            trigger_params,
+            permission_set_refs,
+            enabled,
+            r#ref: own_ref,
+        })
     }
 
     fn own_ref(&self) -> &str {
         &self.r#ref
     }
-}
-
-fn read(component: &Component<'_>) -> Option<NewRule> {
-    let fields = &component.fields;
-    let own_ref = component.own_ref();
-    let full = |field| {
-        fields
-            .required_text(field)
-            .and_then(|text| component.foreign_ref(field, text))
-    };
-    let trigger_ref = full("trigger_ref");
-    let action_ref = full("action_ref");
-    let conditions = conditions(fields);
-    let params = |field| Value::Object(fields.object(field).unwrap_or_default());
-    let (action_params, trigger_params) = (params("action_params"), params("trigger_params"));
-    let one_set = || fields.text("permission_set_ref").map(|one| vec![one]);
-    let permission_set_refs = fields.texts("permission_set_refs").or_else(one_set);
-    let enabled = fields.boolean("enabled").unwrap_or(true);
-    let own_ref = own_ref?;
-    Some(NewRule {
-        label: component.label(&own_ref),
-        description: fields.text("description"),
-        action_ref: action_ref?,
-        trigger_ref: trigger_ref?,
-        conditions,
-        action_params,
-        trigger_params,
-        permission_set_refs,
-        enabled,
-        r#ref: own_ref,
-    })
 }
 
 /// A shape that no event can match is an error here: the platform would skip the rule without a word.

@@ -48,36 +48,32 @@ impl Declared for NewRuntime {
     const KEYS: &'static [&'static str] = KEYS;
 
     fn read(component: &Component<'_>) -> Option<Self> {
-        read(component)
+        let fields = &component.fields;
+        let own_ref = component.own_ref().unwrap_or_default();
+        let name = fields.required_text("name");
+        let versions = versions(fields);
+        let runtime = NewRuntime {
+            r#ref: own_ref,
+            name: name.unwrap_or_default(),
+            description: fields.text("description"),
+            aliases: fields.texts("aliases").unwrap_or_default(),
+            distributions: Value::Object(fields.object("distributions").unwrap_or_default()),
+            installation: fields.json("installation"),
+            execution_config: execution_config(fields),
+            versions,
+        };
+        if runtime.aliases.is_empty() {
+            fields.warning(
+                "aliases",
+                "none: workers can be asked for this runtime by its name only",
+            );
+        }
+        Some(runtime)
     }
 
     fn own_ref(&self) -> &str {
         &self.r#ref
     }
-}
-
-fn read(component: &Component<'_>) -> Option<NewRuntime> {
-    let fields = &component.fields;
-    let own_ref = component.own_ref();
-    let name = fields.required_text("name");
-    let versions = versions(fields);
-    let runtime = NewRuntime {
-        r#ref: own_ref?,
-        name: name?,
-        description: fields.text("description"),
-        aliases: fields.texts("aliases").unwrap_or_default(),
-        distributions: Value::Object(fields.object("distributions").unwrap_or_default()),
-        installation: fields.json("installation"),
-        execution_config: execution_config(fields),
-        versions,
-    };
-    if runtime.aliases.is_empty() {
-        fields.warning(
-            "aliases",
-            "none: workers can be asked for this runtime by its name only",
-        );
-    }
-    Some(runtime)
 }
 
 fn versions(fields: &Fields<'_>) -> Vec<NewRuntimeVersion> {

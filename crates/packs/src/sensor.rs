@@ -39,36 +39,31 @@ impl Declared for NewSensor {
     const KEYS: &'static [&'static str] = KEYS;
 
     fn read(component: &Component<'_>) -> Option<Self> {
-        read(component)
+        let fields = &component.fields;
+        let own_ref = component.own_ref().unwrap_or_default();
+        let runner = Runner::of_sensor(component);
+        let entrypoint = entry_point::of_sensor(component, &runner);
+        let trigger_refs = trigger_refs(component);
+        Some(NewSensor {
+            label: component.label(&own_ref),
+            description: fields.text("description"),
+            entrypoint: entrypoint.unwrap_or_default(),
+            runtime_ref: runner.name,
+            trigger_refs,
+            enabled: fields.boolean("enabled").unwrap_or(true),
+            param_schema: component.schema("parameters"),
+            config: fields.object("config").map(Into::into),
+            runtime_version_constraint: component.version_constraint("runtime_version"),
+            placement: component.placement(),
+            log_retention: component.retention("log"),
+            artifact_retention: component.retention("artifact"),
+            r#ref: own_ref,
+        })
     }
 
     fn own_ref(&self) -> &str {
         &self.r#ref
     }
-}
-
-fn read(component: &Component<'_>) -> Option<NewSensor> {
-    let fields = &component.fields;
-    let own_ref = component.own_ref();
-    let runner = Runner::of_sensor(component);
-    let entrypoint = entry_point::of_sensor(component, &runner);
-    let trigger_refs = trigger_refs(component);
-    let own_ref = own_ref?;
-    Some(NewSensor {
-        label: component.label(&own_ref),
-        description: fields.text("description"),
-        entrypoint: entrypoint?,
-        runtime_ref: runner.name,
-        trigger_refs,
-        enabled: fields.boolean("enabled").unwrap_or(true),
-        param_schema: component.schema("parameters"),
-        config: fields.object("config").map(Into::into),
-        runtime_version_constraint: component.version_constraint("runtime_version"),
-        placement: component.placement(),
-        log_retention: component.retention("log"),
-        artifact_retention: component.retention("artifact"),
-        r#ref: own_ref,
-    })
 }
 
 fn trigger_refs(component: &Component<'_>) -> Vec<String> {

@@ -26,27 +26,22 @@ impl Declared for NewTrigger {
     const KEYS: &'static [&'static str] = KEYS;
 
     fn read(component: &Component<'_>) -> Option<Self> {
-        read(component)
+        let fields = &component.fields;
+        let own_ref = component.own_ref().unwrap_or_default();
+        let param_schema = component.schema("parameters");
+        let out_schema = component.schema("output");
+        let enabled = fields.boolean("enabled").unwrap_or(true);
+        Some(NewTrigger {
+            label: component.label(&own_ref),
+            description: fields.text("description"),
+            enabled,
+            param_schema,
+            out_schema,
+            r#ref: own_ref,
+        })
     }
 
     fn own_ref(&self) -> &str {
         &self.r#ref
     }
-}
-
-fn read(component: &Component<'_>) -> Option<NewTrigger> {
-    let fields = &component.fields;
-    let own_ref = component.own_ref();
-    let param_schema = component.schema("parameters");
-    let out_schema = component.schema("output");
-    let enabled = fields.boolean("enabled").unwrap_or(true);
-    let own_ref = own_ref?;
-    Some(NewTrigger {
-        label: component.label(&own_ref),
-        description: fields.text("description"),
-        enabled,
-        param_schema,
-        out_schema,
-        r#ref: own_ref,
-    })
 }

@@ -13,4 +13,4 @@ while IFS= read -r line; do
     esac
 done
 
-echo "$message, for the ${count}th time, from execution ${ATTUNE_EXEC_ID:-by hand}"
+echo "$message, number $count, from execution ${ATTUNE_EXEC_ID:-0}"
