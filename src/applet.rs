@@ -46,6 +46,13 @@ impl Applet {
 /// Every applet, in the order of `--help`.
 static APPLETS: &[Applet] = &[
     Applet {
+        name: "dev",
+        aliases: &[],
+        program: None,
+        about: Some("run packs on this machine, with nothing else installed"),
+        run: applets::dev::run,
+    },
+    Applet {
         name: "worker",
         aliases: &["agent"],
         program: Some("attune-agent"),
@@ -80,6 +87,7 @@ static APPLETS: &[Applet] = &[
         about: Some("check the configuration, or print the reference of all keys"),
         run: applets::config::run,
     },
+    Applet { name: attune_process::EXEC_APPLET, aliases: &[], program: None, about: None, run: applets::exec::run },
 ];
 
 /// What the command line asks for.

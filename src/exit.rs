@@ -34,16 +34,13 @@ pub(crate) enum Exit {
     /// The action was cancelled.
     Cancelled,
     /// `__exec` failed before it could become the program.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
     ExecFailed,
     /// `__exec` found the program, but it cannot be executed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
     ExecRefused,
     /// `__exec` did not find the program.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
     ExecNotFound,
-    /// A child was ended by this signal.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reserved: `__exec` is not in the table yet"))]
+    /// A child was ended by this signal: what a shell reports for a program that `__exec` has become.
+    #[cfg_attr(not(test), expect(dead_code, reason = "seen from outside only; part of the documented numbers"))]
     Signalled(u8),
 }
 

@@ -107,7 +107,9 @@ fn version_help_and_list_go_to_standard_output_alone() {
     let help = attune(&["--help"]);
     let list = attune(&["--list"]);
     assert_eq!((help.code, help.stderr.as_str(), list.code, list.stderr.as_str()), (0, "", 0, ""));
-    assert!(list.stdout.starts_with("worker attune-agent\nsensor attune-sensor-agent\n"), "{}", list.stdout);
+    for line in ["worker attune-agent", "sensor attune-sensor-agent", "detect", "config"] {
+        assert!(list.stdout.lines().any(|listed| listed == line), "{}", list.stdout);
+    }
     for line in list.stdout.lines() {
         let name = line.split(' ').next().unwrap();
         assert!(help.stdout.contains(&format!("\n  {name} ")), "{name} is listed and not in the help:\n{}", help.stdout);
@@ -224,4 +226,19 @@ fn a_pipe_that_is_read_gets_the_whole_help() {
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(text.ends_with("of that program\n"), "{text}");
+}
+
+#[test]
+fn the_hidden_applet_becomes_the_program_with_its_arguments_byte_by_byte() {
+    let exec = |words: &[&OsStr]| {
+        let output = Command::new(BINARY).arg("__exec").args(words).env_clear().output().unwrap();
+        (output.status.code(), output.stdout)
+    };
+    let printf = [OsStr::new("--"), OsStr::new("/usr/bin/printf"), OsStr::new("%s|"), OsStr::new("--version"), &odd()];
+    assert_eq!(exec(&printf), (Some(0), b"--version|wor\xffker|".to_vec()));
+    assert_eq!(exec(&[OsStr::new("--"), OsStr::new("/nowhere/program")]).0, Some(127));
+    assert_eq!(exec(&[OsStr::new("--"), OsStr::new("/etc/passwd")]).0, Some(126));
+    assert_eq!(exec(&[OsStr::new("what")]).0, Some(125));
+    assert!(!attune(&["--list"]).stdout.contains("__exec"));
+    assert!(!attune(&["--help"]).stdout.contains("__exec"));
 }

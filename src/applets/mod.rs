@@ -6,6 +6,8 @@
 mod agent;
 pub(crate) mod config;
 pub(crate) mod detect;
+pub(crate) mod dev;
+pub(crate) mod exec;
 pub(crate) mod packs;
 pub(crate) mod sensor;
 pub(crate) mod worker;
