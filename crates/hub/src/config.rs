@@ -1,0 +1,50 @@
+//! What the hub is told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use attune_security::{SealingKey, TokenKey};
+
+/// Settings of a hub. The times are the platform's unless changed.
+#[derive(Debug, Clone)]
+pub struct HubConfig {
+    /// Where to listen; port 0 takes a free one. Sensor tokens are given without authentication on a loopback address
+    /// only.
+    pub listen: SocketAddr,
+    /// Signs and verifies tokens.
+    pub token_key: TokenKey,
+    /// Encrypts secret parameters.
+    pub sealing_key: SealingKey,
+    /// What `/health/detailed` says.
+    pub version: String,
+    /// How long a worker may be silent before it counts as lost.
+    pub heartbeat_limit: Duration,
+    /// How long an execution may wait for its worker to start it.
+    pub scheduled_limit: Duration,
+    /// How long an execution may wait for a worker that fits to come back.
+    pub waiting_limit: Duration,
+    /// How often lost workers and overdue executions are looked for.
+    pub monitor_period: Duration,
+    /// How often it is looked whether a worker came back, while an execution waits for one.
+    pub fleet_period: Duration,
+    /// How often executions are looked for whose message was lost.
+    pub sweep_period: Duration,
+}
+
+impl HubConfig {
+    /// The platform's times.
+    pub fn new(listen: SocketAddr, token_key: TokenKey, sealing_key: SealingKey) -> Self {
+        Self {
+            listen,
+            token_key,
+            sealing_key,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            heartbeat_limit: Duration::from_secs(90),
+            scheduled_limit: Duration::from_mins(5),
+            waiting_limit: Duration::from_hours(2),
+            monitor_period: Duration::from_mins(1),
+            fleet_period: Duration::from_secs(1),
+            sweep_period: Duration::from_secs(30),
+        }
+    }
+}

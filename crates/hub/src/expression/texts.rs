@@ -1,0 +1,76 @@
+//! Functions on texts.
+
+use regex::RegexBuilder;
+use serde_json::Value;
+
+use super::evaluate::Fuel;
+use super::functions::Arguments;
+use super::value::text_of;
+
+/// Largest compiled pattern, in bytes.
+const LARGEST_PATTERN: usize = 1024 * 1024;
+
+/// Calls one of them; the number of arguments was checked.
+pub(super) fn call(name: &str, arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
+    Ok(match name {
+        "lower" => arguments.text(0)?.to_lowercase().into(),
+        "upper" => arguments.text(0)?.to_uppercase().into(),
+        "trim" => arguments.text(0)?.trim().into(),
+        "starts_with" => arguments.text(0)?.starts_with(arguments.text(1)?).into(),
+        "ends_with" => arguments.text(0)?.ends_with(arguments.text(1)?).into(),
+        "split" => split(arguments)?,
+        "join" => join(arguments, fuel)?,
+        "replace" => replace(arguments, fuel)?,
+        _ => matches(arguments)?,
+    })
+}
+
+/// `split(text)` at white space, `split(text, separator)` at every separator.
+fn split(arguments: &Arguments) -> Result<Value, String> {
+    let text = arguments.text(0)?;
+    if arguments.get(1).is_none() {
+        return Ok(text.split_whitespace().map(Value::from).collect());
+    }
+    let separator = arguments.text(1)?;
+    if separator.is_empty() {
+        return Err("the separator is empty".to_owned());
+    }
+    Ok(text.split(separator).map(Value::from).collect())
+}
+
+/// `join(list)` or `join(list, separator)`.
+fn join(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
+    let items = arguments.list(0)?;
+    let separator = if arguments.get(1).is_some() {
+        arguments.text(1)?
+    } else {
+        ""
+    };
+    fuel.burn(items.len().saturating_mul(separator.len()))?;
+    let texts: Vec<String> = items.iter().map(text_of).collect();
+    Ok(texts.join(separator).into())
+}
+
+/// `replace(text, old, new)`, everywhere.
+fn replace(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
+    let (text, old, new) = (arguments.text(0)?, arguments.text(1)?, arguments.text(2)?);
+    if old.is_empty() {
+        return Err("the text to replace is empty".to_owned());
+    }
+    fuel.burn(text.matches(old).count().saturating_mul(new.len()))?;
+    Ok(text.replace(old, new).into())
+}
+
+/// `match(pattern, text)`: whether the regular expression is found anywhere; `^` and `$` anchor it.
+fn matches(arguments: &Arguments) -> Result<Value, String> {
+    let (pattern, text) = (arguments.text(0)?, arguments.text(1)?);
+    let pattern = RegexBuilder::new(pattern)
+        .size_limit(LARGEST_PATTERN)
+        .dfa_size_limit(LARGEST_PATTERN)
+        .build();
+    match pattern {
+        Ok(pattern) => Ok(pattern.is_match(text).into()),
+        Err(regex::Error::CompiledTooBig(_)) => Err("the pattern is too large".to_owned()),
+        Err(_) => Err("the pattern is not a regular expression".to_owned()),
+    }
+}

@@ -1,0 +1,171 @@
+//! The hub as a service: bound by `build`, running after `spawn`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_bus::{Bus, Consumer, QueueSpec};
+use attune_lifecycle::{Stop, Tasks};
+use attune_model::Secret;
+use attune_model::clock::Clock;
+use attune_model::message::Exchange;
+use attune_security::sign_access_token;
+use attune_store::{HubStore, NewPack, PackChanges, PackRemoval};
+use tokio::net::TcpListener;
+
+use crate::core::Core;
+use crate::scheduling::Scheduler;
+use crate::{HubConfig, HubError, events, http, monitor, packs, scheduling};
+
+/// Most unanswered deliveries of each queue; they are handled one at a time.
+const PREFETCH: u16 = 16;
+
+/// A hub that listens, with its queues declared, but does nothing yet.
+#[derive(Debug)]
+pub struct Hub {
+    handle: HubHandle,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    events: Box<dyn Consumer>,
+    requests: Box<dyn Consumer>,
+}
+
+/// What a program does with its hub besides running it.
+#[derive(Debug, Clone)]
+pub struct HubHandle {
+    core: Arc<Core>,
+}
+
+impl Hub {
+    /// Binds the address, declares and consumes the queues, makes sure that identity 1 exists.
+    pub async fn build(
+        config: HubConfig,
+        store: Arc<dyn HubStore>,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, HubError> {
+        let listener = bind(config.listen).await?;
+        let address = config.listen;
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| HubError::Bind { address, source })?;
+        let system = store
+            .system_identity()
+            .await
+            .map_err(HubError::store("find identity 1"))?;
+        let events = consume(&*bus, events::QUEUE, events::BINDING).await?;
+        let requests = consume(&*bus, scheduling::QUEUE, scheduling::BINDING).await?;
+        let handle = HubHandle {
+            core: Arc::new(Core {
+                config,
+                store,
+                bus,
+                clock,
+                system,
+            }),
+        };
+        Ok(Self {
+            handle,
+            listener,
+            local_addr,
+            events,
+            requests,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// For packs and tokens, also after [`Hub::spawn`].
+    pub fn handle(&self) -> HubHandle {
+        self.handle.clone()
+    }
+
+    /// Recovers what an earlier life left behind and serves until the stop.
+    pub fn spawn(self, stop: &Stop, tasks: &Tasks) {
+        let core = &self.handle.core;
+        let loopback = self.local_addr.ip().is_loopback();
+        let api = http::Api::new(core.clone(), stop.clone(), tasks.clone());
+        let router = http::router(
+            api,
+            if loopback {
+                http::Reach::Loopback
+            } else {
+                http::Reach::Network
+            },
+        );
+        tasks.spawn_vital(
+            "hub http",
+            stop,
+            http::serve(self.listener, router, stop.clone(), tasks.clone()),
+        );
+        tasks.spawn_vital(
+            "hub events",
+            stop,
+            events::run(core.clone(), self.events, stop.clone()),
+        );
+        let scheduler = Scheduler::new(core.clone(), stop.clone());
+        tasks.spawn_vital("hub scheduler", stop, scheduler.run(self.requests));
+        tasks.spawn_vital(
+            "hub monitor",
+            stop,
+            monitor::run(core.clone(), stop.clone()),
+        );
+    }
+}
+
+impl HubHandle {
+    /// Makes storage equal to `pack`, and publishes `PackRegistered` and what became of the rules. Packs that others
+    /// need, the core runtimes first of all, are to be registered before them.
+    pub async fn register_pack(&self, pack: &NewPack) -> Result<PackChanges, HubError> {
+        packs::register(&self.core, pack).await
+    }
+
+    /// Removes a pack, and publishes what became of the rules and `PackDeleted`. None when it does not exist.
+    pub async fn remove_pack(&self, pack_ref: &str) -> Result<Option<PackRemoval>, HubError> {
+        packs::remove(&self.core, pack_ref).await
+    }
+
+    /// A token for a person at this machine, who acts as the system identity.
+    pub fn access_token(&self, lifetime: Duration) -> Result<Secret, HubError> {
+        let core = &self.core;
+        Ok(sign_access_token(
+            &core.config.token_key,
+            core.system,
+            "local",
+            core.now(),
+            lifetime,
+        )?)
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, HubError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => HubError::AddressInUse(address),
+            _ => HubError::Bind { address, source },
+        })
+}
+
+async fn consume(
+    bus: &dyn Bus,
+    queue: &'static str,
+    binding: (Exchange, &str),
+) -> Result<Box<dyn Consumer>, HubError> {
+    let (exchange, key) = binding;
+    let failed = |source| HubError::Bus { queue, source };
+    let spec = QueueSpec {
+        name: queue.to_owned(),
+        bindings: vec![(exchange, key.to_owned())],
+        message_ttl_ms: None,
+        dead_letters: true,
+    };
+    bus.declare(&spec).await.map_err(failed)?;
+    bus.consume(queue, "attune-hub", PREFETCH)
+        .await
+        .map_err(failed)
+}
