@@ -142,6 +142,8 @@ pub struct Chosen {
     pub runtime: RuntimeId,
     /// Its ref.
     pub runtime_ref: String,
+    /// Its lower-case display name.
+    pub runtime_name: String,
     /// The row whose configuration is used instead of the runtime's own, with its text.
     pub version: Option<(RuntimeVersionId, String)>,
     /// That configuration.
@@ -156,6 +158,14 @@ pub struct Chosen {
     pub label: String,
     /// The interpreter outside any environment; none when the code is executed itself.
     pub interpreter: Option<PathBuf>,
+}
+
+impl Chosen {
+    /// Whether actions and sensors call the environment's folder the same, so that one row of `pack_environment` can stand
+    /// for it.
+    pub(crate) fn has_shared_name(&self) -> bool {
+        self.kind == Kind::Action || self.version.is_some() || self.label == self.runtime_name
+    }
 }
 
 /// Everything about a start but parameters and the platform's own variables.

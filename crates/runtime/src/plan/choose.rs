@@ -44,6 +44,7 @@ impl Planner {
             pack_ref: request.env_pack().to_owned(),
             runtime: request.runtime.id,
             runtime_ref: request.runtime.r#ref.clone(),
+            runtime_name: request.runtime.name.to_lowercase(),
             version: selected.version,
             config: selected.config,
             code,

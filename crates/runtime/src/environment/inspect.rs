@@ -1,0 +1,151 @@
+//! Whether the environment that is there can be used: complete, installed from this manifest, fit for this image.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::build::Site;
+use super::manifest::{Checksums, Stamp};
+use super::{Environment, EnvironmentError};
+use crate::image::Image;
+use crate::places::is_executable;
+
+/// Holds the checksum of the manifest that was installed; name and content are facts of the platform.
+pub(super) const MARKER: &str = ".attune_deps_installed";
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Usable.
+    Ready(Environment),
+    /// Absent or incomplete, for this reason; to be built.
+    Missing(String),
+    /// Complete, but of another kind of image, for this reason; not to be touched.
+    Unfit(String),
+}
+
+/// The condition, and the checksum of the manifest that it was held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Inspected {
+    pub(super) condition: Condition,
+    /// None when there is nothing to install.
+    pub(super) checksum: Option<String>,
+}
+
+/// Remembers what has been looked at and has not changed since.
+#[derive(Debug, Default)]
+pub(super) struct Inspector {
+    checksums: Checksums,
+    fitting: Mutex<HashMap<PathBuf, Stamp>>,
+}
+
+impl Inspector {
+    pub(super) fn inspect(&self, site: &Site<'_>) -> Result<Inspected, EnvironmentError> {
+        let checksum = self.checksum(site)?;
+        let condition = self
+            .condition(site, checksum.as_deref())
+            .unwrap_or_else(|condition| condition);
+        Ok(Inspected {
+            condition,
+            checksum,
+        })
+    }
+
+    fn checksum(&self, site: &Site<'_>) -> Result<Option<String>, EnvironmentError> {
+        let Some(manifest) = site.manifest.as_deref().filter(|_| site.installs()) else {
+            return Ok(None);
+        };
+        self.checksums
+            .of(manifest)
+            .map_err(|source| EnvironmentError::Io {
+                what: "read the manifest",
+                path: manifest.to_owned(),
+                source,
+            })
+    }
+
+    fn condition(&self, site: &Site<'_>, checksum: Option<&str>) -> Result<Condition, Condition> {
+        if !site.env_dir.is_dir() {
+            return Err(Condition::Missing("it does not exist".to_owned()));
+        }
+        let interpreter = site.interpreter_in(&site.env_dir);
+        if let Some(interpreter) = &interpreter {
+            self.check_interpreter(interpreter, &site.env_dir)?;
+        }
+        if let Some(checksum) = checksum {
+            check_marker(&site.env_dir.join(MARKER), checksum)?;
+        }
+        Ok(Condition::Ready(Environment::Ready { interpreter }))
+    }
+
+    fn check_interpreter(&self, interpreter: &Path, env_dir: &Path) -> Result<(), Condition> {
+        let metadata = fs::metadata(interpreter).map_err(|error| absent(interpreter, &error))?;
+        let stamp = Stamp::of(&metadata);
+        let fitting = || self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if fitting().get(interpreter) == Some(&stamp) {
+            return check_base(env_dir);
+        }
+        if let Some(reason) = Image::of(interpreter).misfit() {
+            return Err(Condition::Unfit(format!(
+                "{}: {reason}",
+                interpreter.display()
+            )));
+        }
+        check_base(env_dir)?;
+        fitting().insert(interpreter.to_owned(), stamp);
+        Ok(())
+    }
+}
+
+fn absent(interpreter: &Path, error: &io::Error) -> Condition {
+    Condition::Missing(match fs::read_link(interpreter) {
+        Ok(target) => format!(
+            "{} points to {}, which does not exist here",
+            interpreter.display(),
+            target.display()
+        ),
+        Err(_) => format!("{} cannot be used ({error})", interpreter.display()),
+    })
+}
+
+/// A virtual environment, also one with copied binaries, needs the standard library of the Python it was made from.
+fn check_base(env_dir: &Path) -> Result<(), Condition> {
+    let Ok(config) = fs::read_to_string(env_dir.join("pyvenv.cfg")) else {
+        return Ok(());
+    };
+    let value = |key: &str| {
+        let pairs = config.lines().filter_map(|line| line.split_once('='));
+        pairs
+            .map(|(name, value)| (name.trim(), value.trim()))
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+    };
+    let line = value("version")
+        .map(|version| version.splitn(3, '.').take(2).collect::<Vec<_>>().join("."));
+    let base = match (value("executable"), value("home"), line) {
+        (Some(executable), ..) => PathBuf::from(executable),
+        (None, Some(home), Some(line)) => Path::new(home).join(format!("python{line}")),
+        _ => return Ok(()),
+    };
+    if is_executable(&base) {
+        return Ok(());
+    }
+    Err(Condition::Missing(format!(
+        "it was made from {}, which does not exist here",
+        base.display()
+    )))
+}
+
+fn check_marker(marker: &Path, checksum: &str) -> Result<(), Condition> {
+    match fs::read_to_string(marker) {
+        Ok(text) if text.trim() == checksum => Ok(()),
+        Ok(_) => Err(Condition::Missing(
+            "the manifest has changed since dependencies were installed".to_owned(),
+        )),
+        Err(_) => Err(Condition::Missing(
+            "dependencies have not been installed completely".to_owned(),
+        )),
+    }
+}
