@@ -1,1 +1,46 @@
 //! The sensor host: dispatcher (the world) and supervisor (one sensor).
+//!
+//! ```text
+//!   bus ── listener ─┐ look again                     ┌── supervisor ── process ── logs
+//!   clock ───────────┴─► dispatcher ── wishes (watch) ┼── supervisor ── process ── logs
+//!   store ── desired sensors ─┘                       └── …
+//! ```
+//!
+//! A wish is a value, not an event: a supervisor always sees the latest one, and a process is replaced only when what it
+//! was started with has changed. Nothing that a message says is trusted; the store is read again.
+
+mod alert;
+mod alerting;
+mod config;
+mod context;
+mod delay;
+mod dispatcher;
+mod excerpt;
+mod files;
+mod heartbeat;
+mod host;
+mod listener;
+mod log;
+mod process;
+mod record;
+mod registry;
+mod start;
+mod supervisor;
+mod target;
+mod token;
+mod variables;
+
+pub use config::{LogLimits, SensorConfig, SensorPaths, SensorTiming};
+pub use host::{BuildError, SensorHost, Started};
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,62 @@
+//! Tells the platform about a sensor that fails again and again.
+
+use std::time::Duration;
+
+use attune_bus::{BusError, Outgoing};
+use attune_store::ProcessEnd;
+use tokio::time::timeout;
+
+use crate::alert::{Failing, is_due, payload};
+use crate::context::{BUS_LIMIT, Context, STORE_LIMIT};
+use crate::target::Target;
+
+/// `source_service` of the message (a fact of the platform).
+const SOURCE: &str = "system-alert";
+
+/// Raises the alert if it is due; whether it was. A failed publish leaves the stored event, as on the platform.
+pub(crate) async fn raise_alert(
+    context: &Context,
+    target: &Target,
+    end: &ProcessEnd,
+    delay: Duration,
+    alerted: i32,
+) -> bool {
+    if !is_due(target.active_rules, end.consecutive_failures, alerted) {
+        return false;
+    }
+    let payload = payload(&Failing {
+        sensor: &target.sensor,
+        worker: context.worker(),
+        end,
+        delay,
+        active_rules: target.active_rules,
+        now: context.clock.now(),
+    });
+    let stored = match timeout(STORE_LIMIT, context.store.insert_alert(&payload)).await {
+        Ok(Ok(stored)) => stored,
+        Ok(Err(error)) => return failed(target, &crate::chain(&error)),
+        Err(_elapsed) => return failed(target, "the store did not answer in time"),
+    };
+    let Some(event) = stored else {
+        tracing::warn!(sensor.ref = %target.sensor.r#ref, "no alert: trigger core.alert does not exist");
+        return false;
+    };
+    let published = async {
+        let message = Outgoing::new(&event, SOURCE, context.clock.now())?;
+        timeout(BUS_LIMIT, context.bus.publish(&[message]))
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(BusError::Unavailable("no confirmation in time".to_owned()))
+            })
+    };
+    if let Err(error) = published.await {
+        tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %crate::chain(&error),
+            "the alert is stored but was not published");
+    }
+    true
+}
+
+fn failed(target: &Target, problem: &str) -> bool {
+    tracing::warn!(sensor.ref = %target.sensor.r#ref, error = problem, "failed to store an alert");
+    false
+}

@@ -1,0 +1,106 @@
+//! Settings of a sensor host, validated by whoever made them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_model::{JsonMap, Secret};
+use attune_runtime::environment::Environments;
+use attune_runtime::plan::Planner;
+
+/// Everything a sensor host is told. Nothing here is read from the environment by the host itself.
+#[derive(Debug, Clone)]
+pub struct SensorConfig {
+    /// Name of the worker row, unique over both roles.
+    pub name: String,
+    /// Host name, for people.
+    pub host: Option<String>,
+    /// What this host can do: `runtimes`, `runtime_versions`, `detected_interpreters`, `labels`, `taints` and whatever else
+    /// was configured. The host adds its own numbers and its version.
+    pub capabilities: JsonMap,
+    /// Reported only; the platform's readers compute utilisation from it.
+    pub max_concurrent_sensors: u32,
+    /// Folders.
+    pub paths: SensorPaths,
+    /// Base URL of the API, for this host and its children.
+    pub api_url: String,
+    /// Trusted besides the built-in roots when that URL is `https`.
+    pub ca_file: Option<PathBuf>,
+    /// `ATTUNE_MQ_URL` of the children; none means the platform's default.
+    pub mq_url: Option<Secret>,
+    /// Variables of this process that children may see; everything else is invisible to them.
+    pub base_environment: Vec<(OsString, OsString)>,
+    /// How code is started on this machine: interpreters, folders, programs that stand for entry points without a file.
+    pub planner: Planner,
+    /// Makes environments of packs ready; to be shared by everything in this process that does.
+    pub environments: Arc<Environments>,
+    /// Delays and limits.
+    pub timing: SensorTiming,
+    /// Log files.
+    pub logs: LogLimits,
+}
+
+/// Folders and files of a sensor host, all absolute.
+#[derive(Debug, Clone)]
+pub struct SensorPaths {
+    /// `packs_base_dir`.
+    pub packs: PathBuf,
+    /// `artifacts_dir`.
+    pub artifacts: PathBuf,
+    /// Our own binary; `ATTUNE_AGENT_BIN` of the children.
+    pub agent_binary: PathBuf,
+}
+
+/// Delays and limits of a sensor host.
+#[derive(Debug, Clone)]
+pub struct SensorTiming {
+    /// Well below the 90 s after which the platform takes a host for dead.
+    pub heartbeat_interval: Duration,
+    /// How often the wanted and the running sensors are compared without being asked to.
+    pub reconcile_interval: Duration,
+    /// Life of a sensor's token; the API takes one hour to three days.
+    pub token_lifetime: Duration,
+    /// First delay after a failure; it doubles with each further one.
+    pub backoff_min: Duration,
+    /// Longest delay after a failure.
+    pub backoff_max: Duration,
+    /// A sensor that ran so long is healthy: its next failure counts as the first.
+    pub healthy_after: Duration,
+    /// How long a sensor may take to end after TERM.
+    pub stop_grace: Duration,
+}
+
+impl Default for SensorTiming {
+    /// The numbers of the platform where it has any.
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_secs(30),
+            reconcile_interval: Duration::from_secs(30),
+            token_lifetime: Duration::from_hours(24),
+            backoff_min: Duration::from_secs(5),
+            backoff_max: Duration::from_mins(5),
+            healthy_after: Duration::from_mins(10),
+            stop_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Limits of log files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// `artifacts.sensor_log_max_bytes`: a file that would grow beyond it is followed by a new one.
+    pub max_bytes: u64,
+    /// `artifacts.sensor_log_max_files`: older files outside the store; 0 means that files grow for ever.
+    pub max_files: u32,
+}
+
+impl Default for LogLimits {
+    /// The platform's defaults.
+    fn default() -> Self {
+        Self {
+            max_bytes: 10 * 1024 * 1024,
+            max_files: 4,
+        }
+    }
+}

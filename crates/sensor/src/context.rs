@@ -1,0 +1,39 @@
+//! What every part of a sensor host needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_bus::Bus;
+use attune_http::Client;
+use attune_lifecycle::Stop;
+use attune_model::WorkerId;
+use attune_model::activity::Observer;
+use attune_model::clock::Clock;
+use attune_store::SensorStore;
+
+use crate::config::SensorConfig;
+
+/// No call to the store waits longer.
+pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(10);
+/// No publish waits longer.
+pub(crate) const BUS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Settings and services of one host, with the row it was registered as.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: SensorConfig,
+    pub(crate) store: Arc<dyn SensorStore>,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) http: Client,
+    pub(crate) worker: WorkerId,
+    pub(crate) stop: Stop,
+}
+
+impl Context {
+    /// As the rows of processes name this host.
+    pub(crate) fn worker(&self) -> (WorkerId, &str) {
+        (self.worker, &self.config.name)
+    }
+}

@@ -1,0 +1,242 @@
+//! The world: which sensors this host is to run. Compares wish and reality whenever it is told to look again, and slowly
+//! by itself.
+//!
+//! Messages carry no state here: whatever arrives, however often, comes to one comparison with the store. An error of the
+//! store means "unknown": everything stays as it is. This task alone makes supervisors, so each sensor has one.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_lifecycle::{Backoff, Tasks};
+use attune_model::SensorId;
+use attune_model::activity::Activity;
+use attune_model::capabilities::CapabilityView;
+use attune_model::status::SensorProcessStatus;
+use attune_store::DesiredSensor;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use crate::context::{Context, STORE_LIMIT};
+use crate::delay::shortened;
+use crate::registry::Registry;
+use crate::supervisor::{Phase, Status, Supervisor, Wish};
+use crate::target::{Refusal, Target};
+
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Decides what runs.
+pub(crate) struct Dispatcher {
+    context: Arc<Context>,
+    tasks: Tasks,
+    look_again: Arc<Notify>,
+    registry: Registry,
+    owners: HashMap<SensorId, Owner>,
+    /// What was last said about each sensor that does not run here, so that it is said once.
+    refused: HashMap<SensorId, String>,
+    /// Becomes true when each sensor that was wanted at first has been tried.
+    started: Option<watch::Sender<bool>>,
+}
+
+struct Owner {
+    wish: watch::Sender<Wish>,
+    status: watch::Receiver<Status>,
+    task: JoinHandle<()>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        tasks: Tasks,
+        look_again: Arc<Notify>,
+        registry: Registry,
+        started: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            context,
+            tasks,
+            look_again,
+            registry,
+            owners: HashMap::new(),
+            refused: HashMap::new(),
+            started: Some(started),
+        }
+    }
+
+    /// Until the host stops and every sensor has ended.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        let soft = self.context.stop.soft().clone();
+        while !soft.is_cancelled() {
+            let wait = match self.reconcile().await {
+                Ok(()) => {
+                    backoff.reset();
+                    let interval = self.context.config.timing.reconcile_interval;
+                    shortened(interval, Uuid::new_v4().as_bytes()[0])
+                }
+                Err(problem) => {
+                    let wait = backoff.next_delay();
+                    tracing::warn!(error = %problem, "failed to read the wanted sensors; everything stays as it is");
+                    wait
+                }
+            };
+            tokio::select! {
+                () = soft.cancelled() => {}
+                () = self.look_again.notified() => {}
+                () = sleep(wait) => {}
+            }
+        }
+        // The supervisors follow the same token, all at once; here they are only waited for.
+        for (sensor, owner) in self.owners.drain() {
+            if let Err(error) = owner.task.await {
+                tracing::error!(sensor.id = %sensor, %error, "the supervisor of a sensor panicked");
+            }
+        }
+    }
+
+    async fn reconcile(&mut self) -> Result<(), String> {
+        let desired = match timeout(STORE_LIMIT, self.context.store.desired_sensors()).await {
+            Ok(Ok(desired)) => desired,
+            Ok(Err(error)) => return Err(crate::chain(&error)),
+            Err(_elapsed) => {
+                return Err(format!("the store did not answer within {STORE_LIMIT:?}"));
+            }
+        };
+        let context = self.context.clone();
+        let judged = spawn_blocking(move || judge_all(&context, desired))
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut wanted = HashSet::new();
+        let mut enabled = HashSet::new();
+        for Judged {
+            sensor,
+            sensor_ref,
+            verdict,
+        } in judged
+        {
+            enabled.insert(sensor);
+            match verdict {
+                Ok(target) => {
+                    self.refused.remove(&sensor);
+                    wanted.insert(sensor);
+                    self.wish_for(sensor, Arc::new(target));
+                }
+                Err(refusal) => self.refuse(sensor, &sensor_ref, &refusal),
+            }
+        }
+        self.refused.retain(|sensor, _| enabled.contains(sensor));
+        self.release(&wanted);
+        self.announce_start();
+        Ok(())
+    }
+
+    fn wish_for(&mut self, sensor: SensorId, target: Arc<Target>) {
+        if self
+            .owners
+            .get(&sensor)
+            .is_some_and(|owner| owner.task.is_finished())
+        {
+            tracing::error!(sensor.ref = %target.sensor.r#ref, "the supervisor of a sensor ended; making another");
+            self.forget(sensor);
+        }
+        if let Some(owner) = self.owners.get(&sensor) {
+            owner.wish.send_replace(Some(target));
+            return;
+        }
+        let (wish, wishes) = watch::channel(Some(target));
+        let (statuses, status) = watch::channel(Status::default());
+        let task = self
+            .tasks
+            .spawn(Supervisor::new(self.context.clone(), wishes, statuses).run());
+        self.registry.add(sensor, status.clone());
+        self.owners.insert(sensor, Owner { wish, status, task });
+    }
+
+    /// Stops what is not wanted any more, and forgets what has stopped. A supervisor that is idle and without a wish
+    /// starts nothing unless it is told to from here.
+    fn release(&mut self, wanted: &HashSet<SensorId>) {
+        let unwanted: Vec<SensorId> = self
+            .owners
+            .keys()
+            .filter(|sensor| !wanted.contains(*sensor))
+            .copied()
+            .collect();
+        for sensor in unwanted {
+            let Some(owner) = self.owners.get(&sensor) else {
+                continue;
+            };
+            let was_wanted = owner.wish.send_replace(None).is_some();
+            if !was_wanted && owner.status.borrow().phase == Phase::Idle {
+                self.forget(sensor);
+            }
+        }
+    }
+
+    fn forget(&mut self, sensor: SensorId) {
+        self.owners.remove(&sensor);
+        self.registry.remove(sensor);
+    }
+
+    fn refuse(&mut self, sensor: SensorId, sensor_ref: &str, refusal: &Refusal) {
+        if matches!(refusal, Refusal::NoRules) {
+            self.refused.remove(&sensor);
+            return;
+        }
+        let reason = crate::chain(refusal);
+        if self.refused.get(&sensor) == Some(&reason) {
+            return;
+        }
+        tracing::warn!(sensor.ref = sensor_ref, "sensor does not run on this host: {reason}");
+        self.context.observer.observe(Activity::Sensor {
+            sensor_ref: sensor_ref.to_owned(),
+            status: SensorProcessStatus::Failed,
+            pid: None,
+            reason: Some(reason.clone()),
+            log: None,
+        });
+        self.refused.insert(sensor, reason);
+    }
+
+    /// After the first look: waits beside the loop until each wanted sensor was tried.
+    fn announce_start(&mut self) {
+        let Some(started) = self.started.take() else {
+            return;
+        };
+        let statuses: Vec<_> = self
+            .owners
+            .values()
+            .map(|owner| owner.status.clone())
+            .collect();
+        let soft = self.context.stop.soft().clone();
+        self.tasks.spawn(async move {
+            for mut status in statuses {
+                tokio::select! {
+                    () = soft.cancelled() => return,
+                    // An error means that its supervisor is gone: nothing to wait for.
+                    _ = status.wait_for(|status| status.settled) => {}
+                }
+            }
+            started.send_replace(true);
+        });
+    }
+}
+
+struct Judged {
+    sensor: SensorId,
+    sensor_ref: String,
+    verdict: Result<Target, Refusal>,
+}
+
+fn judge_all(context: &Context, desired: Vec<DesiredSensor>) -> Vec<Judged> {
+    let config = &context.config;
+    let host = CapabilityView::of(&config.capabilities);
+    let judge = |desired: DesiredSensor| Judged {
+        sensor: desired.sensor.id,
+        sensor_ref: desired.sensor.r#ref.clone(),
+        verdict: Target::judge(desired, &config.planner, &host, &config.paths.packs),
+    };
+    desired.into_iter().map(judge).collect()
+}

@@ -1,0 +1,73 @@
+//! Which files of a pack one sensor consists of, and whether they changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use attune_model::execution_config::ExecutionConfig;
+use attune_model::rows::Sensor;
+
+/// Shared code of a pack, which its sensors import.
+const SHARED_FOLDER: &str = "lib";
+/// More files than a pack's library ever has; beyond it a change of the others is not seen.
+const MOST_FILES: usize = 10_000;
+
+/// Modification time and size of each file, in a stable order; none for one that is not there.
+pub(crate) type Fingerprint = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
+
+/// The script, what stands beside it in a folder of its own, the pack's library and the manifest of its environment.
+pub(crate) fn fingerprint(
+    packs: &Path,
+    sensor: &Sensor,
+    config: Option<&ExecutionConfig>,
+) -> Fingerprint {
+    let Some(pack_ref) = &sensor.pack_ref else {
+        return Vec::new();
+    };
+    let pack = packs.join(pack_ref);
+    let sensors = pack.join("sensors");
+    let script = sensors.join(&sensor.entrypoint);
+    let mut files = vec![stamp(script.clone())];
+    if let Some(folder) = script
+        .parent()
+        .filter(|folder| *folder != sensors && folder.starts_with(&sensors))
+    {
+        walk(folder, &mut files);
+    }
+    walk(&pack.join(SHARED_FOLDER), &mut files);
+    if let Some(dependencies) = config.and_then(|config| config.dependencies.as_ref()) {
+        files.push(stamp(pack.join(&dependencies.manifest_file)));
+    }
+    files.sort();
+    files.dedup();
+    files
+}
+
+fn stamp(path: PathBuf) -> (PathBuf, Option<(SystemTime, u64)>) {
+    let stamp = fs::metadata(&path)
+        .and_then(|metadata| Ok((metadata.modified()?, metadata.len())))
+        .ok();
+    (path, stamp)
+}
+
+/// All files below `folder`, without what interpreters write there themselves. Links to folders are not followed: they
+/// may lead in circles.
+fn walk(folder: &Path, files: &mut Fingerprint) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if files.len() >= MOST_FILES {
+            return;
+        }
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_by_product =
+            entry.file_name() == "__pycache__" || entry.file_name() == "node_modules";
+        match (is_folder, is_by_product) {
+            (true, true) => {}
+            (true, false) => walk(&path, files),
+            (false, _) => files.push(stamp(path)),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Keeps the host's row fresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_lifecycle::CancellationToken;
+use attune_model::status::WorkerStatus;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::context::{Context, STORE_LIMIT};
+use crate::registry::{Counts, Registry, capabilities};
+
+/// Beats until `stop`, the first time at once. An unreachable store is tried again with the next beat.
+pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: CancellationToken) {
+    let mut ticks = interval(
+        context
+            .config
+            .timing
+            .heartbeat_interval
+            .max(Duration::from_millis(10)),
+    );
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut written = Counts::default();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match timeout(
+            STORE_LIMIT,
+            context
+                .store
+                .heartbeat(context.worker, WorkerStatus::Active),
+        )
+        .await
+        {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                tracing::error!(worker.id = %context.worker, "the row of this host was deleted; restart it to register again");
+            }
+            Ok(Err(error)) => tracing::warn!(error = %crate::chain(&error), "heartbeat failed"),
+            Err(_elapsed) => {
+                tracing::warn!("heartbeat failed: the store did not answer within {STORE_LIMIT:?}");
+            }
+        }
+        let counts = registry.counts();
+        if counts != written && write(&context, counts).await {
+            written = counts;
+        }
+    }
+}
+
+async fn write(context: &Context, counts: Counts) -> bool {
+    let capabilities = capabilities(&context.config, counts);
+    match timeout(
+        STORE_LIMIT,
+        context
+            .store
+            .set_capabilities(context.worker, &capabilities),
+    )
+    .await
+    {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(error = %crate::chain(&error), "failed to write the capabilities");
+            false
+        }
+        Err(_elapsed) => false,
+    }
+}

@@ -1,0 +1,18 @@
+//! Logs of sensors: from the pipe to versioned files.
+//!
+//! ```text
+//!   pipe ─► LogSink ─(bounded)─► LogSource ─► LineSplitter ─► LogWriter ─► Segment
+//!                                                               │ version, retention, sizes
+//!                                                               └──────► LogStore
+//! ```
+//!
+//! Nothing in the lines is interpreted. A new version begins with the first line of each process; when the store refuses
+//! versions, the lines go to a plain file that the platform's readers know as well.
+
+mod lines;
+mod queue;
+mod segment;
+mod writer;
+
+pub(crate) use queue::queue;
+pub(crate) use writer::{CurrentFile, LogTarget, LogWriter};

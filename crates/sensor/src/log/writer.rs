@@ -1,0 +1,380 @@
+//! Writes the lines of one stream of one process: versions, rotation, retention, sizes.
+//!
+//! Every call to the store and to the file system may fail; then it is tried again for a while, and what had to be given
+//! up is counted in the log itself.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use attune_lifecycle::Backoff;
+use attune_model::rows::Sensor;
+use attune_model::status::{OwnerType, RetentionPolicy};
+use attune_store::{Decision, LogArtifact, LogStream, LogVersion, SensorStore};
+use serde_json::json;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::lines::LineSplitter;
+use super::queue::{Batch, LogSource};
+use super::segment::{Segment, inside, rotate};
+use crate::config::LogLimits;
+
+/// Of an artifact whose sensor names none (a fact of the platform).
+const DEFAULT_RETENTION: (RetentionPolicy, i32) = (RetentionPolicy::Versions, 4);
+const STORE_LIMIT: Duration = Duration::from_secs(10);
+/// Tries of one write or one new version: about ten seconds, while the buffer takes what comes.
+const MOST_TRIES: u32 = 6;
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How much of a line goes into our own log.
+const TRACED_BYTES: usize = 2_000;
+
+/// Which stream of which sensor, and where its files belong.
+#[derive(Debug, Clone)]
+pub(crate) struct LogTarget {
+    /// Whose.
+    pub(crate) sensor_ref: String,
+    /// Which.
+    pub(crate) stream: LogStream,
+    /// `artifacts_dir`.
+    pub(crate) root: PathBuf,
+    /// Limits of files.
+    pub(crate) limits: LogLimits,
+    /// Its artifact.
+    pub(crate) artifact: LogArtifact,
+}
+
+impl LogTarget {
+    /// The log of `stream` of `sensor` (names: a fact of the platform).
+    pub(crate) fn new(
+        sensor: &Sensor,
+        stream: LogStream,
+        root: PathBuf,
+        limits: LogLimits,
+    ) -> Self {
+        let (sensor_ref, stream_name) = (&sensor.r#ref, stream.as_str());
+        let artifact = LogArtifact {
+            r#ref: format!("sensor.{sensor_ref}.{stream_name}"),
+            scope: OwnerType::Sensor,
+            owner: sensor_ref.clone(),
+            name: format!("{sensor_ref} sensor {stream_name} log"),
+            description: format!("Rotating {stream_name} log for sensor '{sensor_ref}'"),
+            retention_policy: sensor.log_retention.policy.unwrap_or(DEFAULT_RETENTION.0),
+            retention_limit: sensor.log_retention.limit.unwrap_or(DEFAULT_RETENTION.1),
+            execution: None,
+            meta: json!({ "sensor_ref": sensor_ref, "stream": stream_name }),
+            created_by: "sensor",
+        };
+        Self {
+            sensor_ref: sensor_ref.clone(),
+            stream,
+            root,
+            limits,
+            artifact,
+        }
+    }
+
+    /// The file when the store takes no versions.
+    fn plain_file(&self) -> PathBuf {
+        Path::new("sensors")
+            .join(&self.sensor_ref)
+            .join(format!("{}.log", self.stream.as_str()))
+    }
+}
+
+/// Where a stream's current file is, for whoever reports about the sensor.
+pub(crate) type CurrentFile = Arc<Mutex<Option<PathBuf>>>;
+
+/// The writer of one stream of one process.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    store: Arc<dyn SensorStore>,
+    target: LogTarget,
+    source: LogSource,
+    lines: LineSplitter,
+    open: Option<Open>,
+    /// Set when the store refused a version: the rest of this process goes to the plain file.
+    plain: bool,
+    lost_bytes: u64,
+    current_file: CurrentFile,
+}
+
+#[derive(Debug)]
+struct Open {
+    segment: Segment,
+    /// `artifact_version.id`; none for the plain file.
+    version: Option<i64>,
+}
+
+impl LogWriter {
+    pub(crate) fn new(store: Arc<dyn SensorStore>, target: LogTarget, source: LogSource) -> Self {
+        Self {
+            store,
+            target,
+            source,
+            lines: LineSplitter::default(),
+            open: None,
+            plain: false,
+            lost_bytes: 0,
+            current_file: CurrentFile::default(),
+        }
+    }
+
+    /// Follows the file as it changes.
+    pub(crate) fn current_file(&self) -> CurrentFile {
+        self.current_file.clone()
+    }
+
+    /// Until the stream ends and all of it is written or given up.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let Batch {
+                bytes,
+                lost_bytes,
+                finished,
+            } = self.source.take().await;
+            let mut lines = self.lines.push(&bytes);
+            if finished || lost_bytes > 0 {
+                lines.extend(self.lines.finish());
+            }
+            self.trace(&lines);
+            self.write(&lines).await;
+            self.lost_bytes += lost_bytes;
+            self.report_loss().await;
+            if finished {
+                return self.close().await;
+            }
+        }
+    }
+
+    /// Splits `lines` where a file becomes too large and writes the parts.
+    async fn write(&mut self, lines: &[u8]) {
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let size = self.open.as_ref().map_or(0, |open| open.segment.size());
+            let part = self.fitting(rest, size);
+            if part == 0 {
+                self.next_segment().await;
+                continue;
+            }
+            let (now, later) = rest.split_at(part);
+            if !self.write_part(now.to_vec()).await {
+                self.lost_bytes += now.len() as u64;
+            }
+            rest = later;
+        }
+    }
+
+    /// How many of the bytes, in whole lines, go into a file of `size`; 0 asks for another file. A line that is larger
+    /// than a whole file gets one of its own.
+    fn fitting(&self, lines: &[u8], size: u64) -> usize {
+        let LogLimits {
+            max_bytes,
+            max_files,
+        } = self.target.limits;
+        if max_files == 0 {
+            return lines.len();
+        }
+        let mut end = 0;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let total = size + (end + line.len()) as u64;
+            if total > max_bytes && size + end as u64 > 0 {
+                break;
+            }
+            end += line.len();
+        }
+        end
+    }
+
+    /// False when the bytes had to be given up.
+    async fn write_part(&mut self, bytes: Vec<u8>) -> bool {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        loop {
+            let Some(mut open) = self.take_open(&mut backoff).await else {
+                return false;
+            };
+            let before = open.segment.size();
+            let copy = bytes.clone();
+            let written = spawn_blocking(move || {
+                let result = open.segment.append(&copy);
+                (open, result)
+            })
+            .await;
+            let error = match written {
+                Ok((open, Ok(()))) => {
+                    self.open = Some(open);
+                    return true;
+                }
+                Ok((open, Err(error))) => {
+                    let partly = open.segment.size() > before;
+                    self.open = Some(open);
+                    if partly {
+                        tracing::warn!(sensor.ref = %self.target.sensor_ref, %error, "log written only partly");
+                        return false;
+                    }
+                    error
+                }
+                Err(error) => io::Error::other(error),
+            };
+            if !self.may_retry(&mut backoff, &error.to_string()).await {
+                return false;
+            }
+        }
+    }
+
+    /// The open file, opened if need be; none when that was tried often enough.
+    async fn take_open(&mut self, backoff: &mut Backoff) -> Option<Open> {
+        loop {
+            if let Some(open) = self.open.take() {
+                return Some(open);
+            }
+            let problem = match self.open_segment().await {
+                Ok(open) => {
+                    *self
+                        .current_file
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) =
+                        Some(open.segment.path().to_owned());
+                    return Some(open);
+                }
+                Err(problem) => problem,
+            };
+            if !self.may_retry(backoff, &problem).await {
+                return None;
+            }
+        }
+    }
+
+    async fn may_retry(&self, backoff: &mut Backoff, problem: &str) -> bool {
+        let delay = backoff.next_delay();
+        if backoff.attempts() >= MOST_TRIES {
+            tracing::warn!(sensor.ref = %self.target.sensor_ref, stream = self.target.stream.as_str(), problem,
+                "lines of a sensor's log were given up");
+            return false;
+        }
+        tokio::time::sleep(delay).await;
+        true
+    }
+
+    async fn open_segment(&mut self) -> Result<Open, String> {
+        let version = if self.plain {
+            None
+        } else {
+            self.new_version().await?
+        };
+        let relative = match &version {
+            Some(version) => PathBuf::from(&version.file_path),
+            None => self.target.plain_file(),
+        };
+        let root = self.target.root.clone();
+        let expired = version
+            .as_ref()
+            .map(|version| version.expired_files.clone())
+            .unwrap_or_default();
+        let segment = spawn_blocking(move || {
+            remove_expired(&root, &expired);
+            Segment::open(&root, &relative)
+        })
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+        Ok(Open {
+            segment,
+            version: version.map(|version| version.id),
+        })
+    }
+
+    /// None when the store refuses versions for good.
+    async fn new_version(&mut self) -> Result<Option<LogVersion>, String> {
+        match timeout(
+            STORE_LIMIT,
+            self.store.add_log_version(&self.target.artifact),
+        )
+        .await
+        {
+            Ok(Ok(version)) => Ok(Some(version)),
+            Ok(Err(error)) if error.decision() == Decision::Fail => {
+                tracing::warn!(artifact.ref = %self.target.artifact.r#ref, error = %crate::chain(&error),
+                    "the store takes no version of a log; writing to a plain file");
+                self.plain = true;
+                Ok(None)
+            }
+            Ok(Err(error)) => Err(crate::chain(&error)),
+            Err(_elapsed) => Err(format!("the store did not answer within {STORE_LIMIT:?}")),
+        }
+    }
+
+    /// Ends the current file; the next write opens another.
+    async fn next_segment(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if open.version.is_some() {
+            self.record_size(&open).await;
+            return;
+        }
+        let (path, keep) = (open.segment.path().to_owned(), self.target.limits.max_files);
+        if let Ok(Err(error)) = spawn_blocking(move || rotate(&path, keep)).await {
+            tracing::warn!(sensor.ref = %self.target.sensor_ref, %error, "a log could not be rotated");
+        }
+    }
+
+    async fn close(mut self) {
+        if let Some(open) = self.open.take() {
+            self.record_size(&open).await;
+        }
+    }
+
+    async fn record_size(&self, open: &Open) {
+        let Some(version) = open.version else { return };
+        let sizes = [(version, open.segment.size())];
+        match timeout(STORE_LIMIT, self.store.set_log_sizes(&sizes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(artifact.ref = %self.target.artifact.r#ref, error = %crate::chain(&error),
+                    "the size of a log was not recorded");
+            }
+            Err(_elapsed) => tracing::warn!(artifact.ref = %self.target.artifact.r#ref,
+                "the size of a log was not recorded: the store does not answer"),
+        }
+    }
+
+    /// Says in the log what is missing from it, as soon as it can be written again.
+    async fn report_loss(&mut self) {
+        if self.lost_bytes == 0 {
+            return;
+        }
+        let note = format!(
+            "[attune: {} bytes of output were lost here]\n",
+            self.lost_bytes
+        );
+        if self.write_part(note.into_bytes()).await {
+            self.lost_bytes = 0;
+        }
+    }
+
+    fn trace(&self, lines: &[u8]) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        for line in lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let text = String::from_utf8_lossy(&line[..line.len().min(TRACED_BYTES)]);
+            tracing::debug!(sensor.ref = %self.target.sensor_ref, stream = self.target.stream.as_str(), "{text}");
+        }
+    }
+}
+
+fn remove_expired(root: &Path, files: &[String]) {
+    for file in files {
+        let removed = inside(root, Path::new(file)).and_then(std::fs::remove_file);
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file, %error, "an expired log file could not be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}

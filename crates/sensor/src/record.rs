@@ -1,0 +1,87 @@
+//! The row of one sensor's process on this host. A change that could not be written is kept and written later: what the
+//! row says last is what happened last.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_store::ProcessChange;
+use tokio::time::{sleep, timeout};
+
+use crate::context::{Context, STORE_LIMIT};
+use crate::target::Target;
+
+const RETRY: Duration = Duration::from_secs(2);
+const LAST_TRIES: usize = 3;
+const LAST_RETRY: Duration = Duration::from_millis(200);
+
+/// Writes changes of one row.
+#[derive(Debug)]
+pub(crate) struct Record {
+    context: Arc<Context>,
+    unwritten: Option<(Arc<Target>, ProcessChange)>,
+}
+
+impl Record {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            unwritten: None,
+        }
+    }
+
+    /// Writes a change, once; see [`Record::retry`].
+    pub(crate) async fn write(&mut self, target: &Arc<Target>, change: ProcessChange) {
+        self.unwritten = Some((target.clone(), change));
+        if !self.attempt().await {
+            tracing::warn!(sensor.ref = %target.sensor.r#ref, "the state of the sensor will be recorded later");
+        }
+    }
+
+    /// Writes what could not be written, after a while; never ends when there is nothing. Cancel-safe: what is not
+    /// known to be written stays.
+    pub(crate) async fn retry(&mut self) {
+        loop {
+            if self.unwritten.is_none() {
+                pending::<()>().await;
+            }
+            sleep(RETRY).await;
+            if self.attempt().await {
+                return;
+            }
+        }
+    }
+
+    /// Writes what could not be written, a few times at once: there is no later.
+    pub(crate) async fn flush(&mut self) {
+        for _ in 0..LAST_TRIES {
+            if self.attempt().await {
+                return;
+            }
+            sleep(LAST_RETRY).await;
+        }
+    }
+
+    async fn attempt(&mut self) -> bool {
+        let Some((target, change)) = &self.unwritten else {
+            return true;
+        };
+        let active_rules = Some(target.active_rules);
+        let write = self.context.store.record_process(
+            &target.sensor,
+            self.context.worker(),
+            active_rules,
+            change,
+        );
+        let problem = match timeout(STORE_LIMIT, write).await {
+            Ok(Ok(())) => {
+                self.unwritten = None;
+                return true;
+            }
+            Ok(Err(error)) => crate::chain(&error),
+            Err(_elapsed) => format!("the store did not answer within {STORE_LIMIT:?}"),
+        };
+        tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %problem, "failed to record the state of a sensor");
+        false
+    }
+}

@@ -1,0 +1,417 @@
+//! One sensor: started, watched, started again, stopped. Knows nothing of the world but what it is told to run.
+//!
+//! ```text
+//!            wanted                    start failed, or it ended by itself
+//!   idle ────────────► starting ─────────────────────────────► back-off
+//!    ▲                  │   ▲  ▲                                 │ │
+//!    │                  ▼   │  └───── delay over, or new input ──┘ │
+//!    │                running                                      │
+//!    │                  │  new input, token of a certain age:      │
+//!    │                  │  prepare, stop, start again              │
+//!    └── not wanted ────┴──────────────────────────────────────────┘
+//! ```
+//!
+//! Invariant: one supervisor per sensor, one process per supervisor; a process is started only after the end of the one
+//! before was seen. Every branch of a `select!` here is cancel-safe, except the end of the process, which is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_model::activity::Activity;
+use attune_model::status::SensorProcessStatus;
+use attune_store::{ProcessChange, ProcessEnd};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::alerting::raise_alert;
+use crate::context::{Context, STORE_LIMIT};
+use crate::delay::delay;
+use crate::process::{Failure, Process};
+use crate::record::Record;
+use crate::start::{Prepared, prepare};
+use crate::target::Target;
+
+/// What a sensor should be running; none when it should not.
+pub(crate) type Wish = Option<Arc<Target>>;
+
+/// Where a sensor stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    #[default]
+    Idle,
+    Starting,
+    Running,
+    Backoff,
+}
+
+/// What a supervisor says about its sensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Status {
+    pub(crate) phase: Phase,
+    /// Enabled rules that it serves.
+    pub(crate) active_rules: i32,
+    /// Whether the first wish was attended to, with whatever success.
+    pub(crate) settled: bool,
+}
+
+/// What follows the end of a process or of a start.
+enum Next {
+    /// Not wanted any more, or the host stops.
+    Stop,
+    /// A planned start with another input or another token.
+    Again(Arc<Target>, Option<Prepared>),
+    /// It is wanted and does not run.
+    Failed(Failure),
+}
+
+/// The owner of one sensor.
+pub(crate) struct Supervisor {
+    context: Arc<Context>,
+    wish: watch::Receiver<Wish>,
+    status: watch::Sender<Status>,
+    record: Record,
+    /// In a row, as the row says it.
+    failures: i32,
+    /// At which of them the last alert was raised.
+    alerted: i32,
+    /// Whether the next start sets both back.
+    reset: bool,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        wish: watch::Receiver<Wish>,
+        status: watch::Sender<Status>,
+    ) -> Self {
+        let record = Record::new(context.clone());
+        Self {
+            context,
+            wish,
+            status,
+            record,
+            failures: 0,
+            alerted: 0,
+            reset: false,
+        }
+    }
+
+    /// Until the host stops or forgets the sensor. No process is left.
+    pub(crate) async fn run(mut self) {
+        let mut history_is_known = false;
+        while let Some(target) = self.wanted().await {
+            if !history_is_known {
+                history_is_known = self.read_history(&target).await;
+            }
+            let last = self.keep_running(target).await;
+            self.record.write(&last, ProcessChange::Stopped).await;
+            self.observe(&last, SensorProcessStatus::Stopped, None, None);
+            self.set_phase(Phase::Idle, &last);
+        }
+        self.record.flush().await;
+    }
+
+    /// Waits for a wish; none when there will be no more.
+    async fn wanted(&mut self) -> Wish {
+        loop {
+            if self.context.stop.soft().is_cancelled() {
+                return None;
+            }
+            if let Some(target) = self.wish.borrow_and_update().clone() {
+                return Some(target);
+            }
+            tokio::select! {
+                () = self.context.stop.soft().cancelled() => return None,
+                changed = self.wish.changed() => if changed.is_err() { return None },
+                () = self.record.retry() => {}
+            }
+        }
+    }
+
+    /// Until the sensor is not wanted any more; the last target is returned.
+    async fn keep_running(&mut self, mut target: Arc<Target>) -> Arc<Target> {
+        let mut prepared = None;
+        loop {
+            let next = match self.start(&target, prepared.take()).await {
+                Ok(process) => self.watch(process, &mut target).await,
+                Err(next) => next,
+            };
+            match next {
+                Next::Stop => return target,
+                Next::Again(new, ready) => (target, prepared) = (new, ready),
+                Next::Failed(failure) => match self.back_off(&mut target, failure).await {
+                    Next::Again(new, _) => target = new,
+                    Next::Stop | Next::Failed(_) => return target,
+                },
+            }
+        }
+    }
+
+    async fn start(
+        &mut self,
+        target: &Arc<Target>,
+        prepared: Option<Prepared>,
+    ) -> Result<Process, Next> {
+        self.set_phase(Phase::Starting, target);
+        self.record.write(target, ProcessChange::Starting).await;
+        self.observe(target, SensorProcessStatus::Starting, None, None);
+        let prepared = match prepared {
+            Some(prepared) => Ok(prepared),
+            None => prepare(&self.context, target).await,
+        };
+        // The host's stop ends preparing with an error of its own.
+        if self.context.stop.soft().is_cancelled() {
+            return Err(Next::Stop);
+        }
+        let prepared = prepared.map_err(|error| start_failure(&error))?;
+        // Preparing may take minutes (dependencies): what is started must still be what is wanted.
+        if let Some(next) = self.superseded(target) {
+            return Err(next);
+        }
+        let process = prepared
+            .start(&self.context, target)
+            .map_err(|error| start_failure(&error))?;
+        let pid = process.pid;
+        let reset_failures = std::mem::take(&mut self.reset);
+        self.set_phase(Phase::Running, target);
+        self.record
+            .write(
+                target,
+                ProcessChange::Running {
+                    pid: pid.cast_signed(),
+                    reset_failures,
+                },
+            )
+            .await;
+        self.observe(target, SensorProcessStatus::Running, Some(&process), None);
+        Ok(process)
+    }
+
+    /// What to do instead when the wish changed in the meantime.
+    fn superseded(&mut self, target: &Arc<Target>) -> Option<Next> {
+        if self.context.stop.soft().is_cancelled() || self.wish.has_changed().is_err() {
+            return Some(Next::Stop);
+        }
+        match self.wish.borrow_and_update().clone() {
+            None => Some(Next::Stop),
+            Some(new) if new.has_input_of(target) => None,
+            Some(new) => Some(Next::Again(new, None)),
+        }
+    }
+
+    async fn watch(&mut self, mut process: Process, target: &mut Arc<Target>) -> Next {
+        loop {
+            let renew_at = process.renew_at;
+            let new = tokio::select! {
+                biased;
+                failure = process.ended() => return Next::Failed(failure),
+                () = self.context.stop.soft().cancelled() => None,
+                changed = self.wish.changed() => match changed {
+                    Ok(()) => self.wish.borrow_and_update().clone(),
+                    Err(_closed) => None,
+                },
+                () = sleep_until(renew_at) => Some(target.clone()),
+                () = self.record.retry() => continue,
+            };
+            let Some(new) = new else {
+                process.end().await;
+                return Next::Stop;
+            };
+            let is_renewal = Arc::ptr_eq(&new, target);
+            if !is_renewal && new.has_input_of(target) {
+                *target = new;
+                self.set_phase(Phase::Running, target);
+                continue;
+            }
+            if let Some(next) = self.replace(&mut process, &new, is_renewal).await {
+                // The old one is gone before the new one comes.
+                process.end().await;
+                *target = new;
+                return next;
+            }
+        }
+    }
+
+    /// Prepares the successor of a running process while that goes on. None: it stays (a renewal that did not work is
+    /// tried again, its token is still good).
+    async fn replace(
+        &mut self,
+        process: &mut Process,
+        new: &Arc<Target>,
+        is_renewal: bool,
+    ) -> Option<Next> {
+        let mut ended = None;
+        let prepared = {
+            let mut preparing = std::pin::pin!(prepare(&self.context, new));
+            loop {
+                tokio::select! {
+                    biased;
+                    failure = process.ended(), if ended.is_none() => ended = Some(failure),
+                    prepared = &mut preparing => break prepared,
+                }
+            }
+        };
+        if self.context.stop.soft().is_cancelled() {
+            return Some(Next::Stop);
+        }
+        if is_renewal && let Some(failure) = ended {
+            return Some(Next::Failed(failure));
+        }
+        match prepared {
+            Ok(prepared) if is_renewal => Some(Next::Again(new.clone(), Some(prepared))),
+            Ok(prepared) => Some(self.again(new, Some(prepared))),
+            Err(error) if is_renewal => {
+                tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %crate::chain(&error),
+                    "failed to prepare a restart with a new token; trying again");
+                process.renew_at = Instant::now() + self.context.config.timing.backoff_min;
+                None
+            }
+            Err(error) => {
+                self.forget_failures();
+                Some(start_failure(&error))
+            }
+        }
+    }
+
+    /// A start because of another input.
+    fn again(&mut self, new: &Arc<Target>, prepared: Option<Prepared>) -> Next {
+        self.forget_failures();
+        Next::Again(new.clone(), prepared)
+    }
+
+    /// Failures with one input say nothing about another.
+    fn forget_failures(&mut self) {
+        (self.failures, self.alerted, self.reset) = (0, 0, true);
+    }
+
+    /// Records the failure and waits; [`Next::Again`] when it is time for the next start.
+    async fn back_off(&mut self, target: &mut Arc<Target>, failure: Failure) -> Next {
+        let timing = &self.context.config.timing;
+        if failure.ran_for >= timing.healthy_after {
+            (self.failures, self.alerted) = (0, 0);
+        }
+        self.failures = self.failures.saturating_add(1);
+        let wait = delay(
+            timing.backoff_min,
+            timing.backoff_max,
+            self.failures.unsigned_abs(),
+        );
+        let until = Instant::now() + wait;
+        self.set_phase(Phase::Backoff, target);
+        self.record_failure(target, &failure, wait).await;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.context.stop.soft().cancelled() => return Next::Stop,
+                changed = self.wish.changed() => {
+                    let new = if changed.is_ok() { self.wish.borrow_and_update().clone() } else { None };
+                    match new {
+                        None => return Next::Stop,
+                        Some(new) if new.has_input_of(target) => *target = new,
+                        Some(new) => return self.again(&new, None),
+                    }
+                }
+                () = sleep_until(until) => return Next::Again(target.clone(), None),
+                () = self.record.retry() => {}
+            }
+        }
+    }
+
+    async fn record_failure(&mut self, target: &Arc<Target>, failure: &Failure, wait: Duration) {
+        let now = self.context.clock.now();
+        let end = ProcessEnd {
+            consecutive_failures: self.failures,
+            exit_code: failure.exit_code,
+            signal: failure.signal,
+            stderr_excerpt: failure.excerpt.clone(),
+            next_restart_at: chrono::TimeDelta::from_std(wait)
+                .ok()
+                .map(|wait| now + wait),
+        };
+        let reason = format!(
+            "{}; next start in {:.1} s",
+            failure.reason,
+            wait.as_secs_f64()
+        );
+        tracing::warn!(sensor.ref = %target.sensor.r#ref, failures = self.failures, "sensor does not run: {reason}");
+        self.context.observer.observe(Activity::Sensor {
+            sensor_ref: target.sensor.r#ref.clone(),
+            status: SensorProcessStatus::Backoff,
+            pid: None,
+            reason: Some(reason),
+            log: failure.log.clone(),
+        });
+        self.record
+            .write(target, ProcessChange::Backoff(end.clone()))
+            .await;
+        if raise_alert(&self.context, target, &end, wait, self.alerted).await {
+            self.alerted = self.failures;
+            self.record
+                .write(
+                    target,
+                    ProcessChange::Alerted {
+                        failures: self.failures,
+                    },
+                )
+                .await;
+        }
+    }
+
+    /// Goes on counting where an earlier life of this host stopped. False when the store did not say.
+    async fn read_history(&mut self, target: &Target) -> bool {
+        let read = self
+            .context
+            .store
+            .process(target.sensor.id, self.context.worker);
+        match timeout(STORE_LIMIT, read).await {
+            Ok(Ok(row)) => {
+                let row = row.map(|row| (row.consecutive_failures, row.last_alerted_failure_count));
+                let (failures, alerted) = row.unwrap_or_default();
+                // An alert mark above the count is of an earlier series.
+                (self.failures, self.alerted) =
+                    (failures, if alerted > failures { 0 } else { alerted });
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    fn set_phase(&self, phase: Phase, target: &Target) {
+        let settled = phase != Phase::Starting;
+        self.status.send_modify(|status| {
+            *status = Status {
+                phase,
+                active_rules: target.active_rules,
+                settled: status.settled || settled,
+            };
+        });
+    }
+
+    fn observe(
+        &self,
+        target: &Target,
+        status: SensorProcessStatus,
+        process: Option<&Process>,
+        reason: Option<String>,
+    ) {
+        let pid = process.map(|process| process.pid);
+        tracing::info!(sensor.ref = %target.sensor.r#ref, child.pid = pid, "sensor is {status}");
+        self.context.observer.observe(Activity::Sensor {
+            sensor_ref: target.sensor.r#ref.clone(),
+            status,
+            pid,
+            reason,
+            log: process.and_then(Process::log),
+        });
+    }
+}
+
+fn start_failure(error: &crate::start::StartFailure) -> Next {
+    let reason = format!("start failed: {}", crate::chain(error));
+    let excerpt = Some(reason.replace('\0', ""));
+    Next::Failed(Failure {
+        reason,
+        excerpt,
+        ..Failure::default()
+    })
+}

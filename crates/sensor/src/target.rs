@@ -1,0 +1,162 @@
+//! One wanted sensor: everything that decides how it runs, and whether a change of it matters to a running process.
+
+use std::path::Path;
+
+use attune_model::capabilities::CapabilityView;
+use attune_model::placement::{Misfit, Placement, PlacementError};
+use attune_model::rows::{Retention, Rule, Runtime, RuntimeVersion, Sensor, Trigger};
+use attune_model::{SensorId, runtime_name};
+use attune_runtime::plan::{Chosen, PlanError, PlanRequest, Planner};
+use attune_store::DesiredSensor;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::files::{self, Fingerprint};
+
+/// A sensor that this host is to run.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) sensor: Sensor,
+    pub(crate) runtime: Runtime,
+    pub(crate) versions: Vec<RuntimeVersion>,
+    /// How many rules wait for its events.
+    pub(crate) active_rules: i32,
+    /// What its process is started with.
+    pub(crate) input: Input,
+}
+
+/// What a process reads once, at its start. Another input needs another process.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Input {
+    sensor: SensorId,
+    sensor_ref: String,
+    config: Option<Value>,
+    log_retention: Retention,
+    /// Refs of all its triggers, for its token.
+    pub(crate) trigger_refs: Vec<String>,
+    /// `ATTUNE_SENSOR_TRIGGERS`.
+    pub(crate) rules_json: String,
+    /// `ATTUNE_SENSOR_TRIGGER_REFS`: the trigger of each of those rules, in the same order.
+    pub(crate) rule_triggers_json: String,
+    /// None when it cannot be planned; the start will say why.
+    chosen: Option<Chosen>,
+    files: Fingerprint,
+}
+
+impl Input {
+    fn new(
+        sensor: &Sensor,
+        triggers: &[Trigger],
+        rules: &[Rule],
+        chosen: Option<Chosen>,
+        packs: &Path,
+    ) -> Self {
+        let rule_triggers: Vec<&str> = rules.iter().map(|rule| rule.trigger_ref.as_str()).collect();
+        Self {
+            sensor: sensor.id,
+            sensor_ref: sensor.r#ref.clone(),
+            config: sensor.config.clone(),
+            log_retention: sensor.log_retention,
+            trigger_refs: triggers
+                .iter()
+                .map(|trigger| trigger.r#ref.clone())
+                .collect(),
+            rules_json: Value::Array(rules.iter().map(element).collect()).to_string(),
+            rule_triggers_json: json!(rule_triggers).to_string(),
+            files: files::fingerprint(packs, sensor, chosen.as_ref().map(|chosen| &chosen.config)),
+            chosen,
+        }
+    }
+}
+
+/// One element of `ATTUNE_SENSOR_TRIGGERS` (a fact of the platform).
+fn element(rule: &Rule) -> Value {
+    let config = if rule.trigger_params.is_null() {
+        json!({})
+    } else {
+        rule.trigger_params.clone()
+    };
+    json!({ "config": config, "id": rule.id, "ref": rule.r#ref })
+}
+
+/// Why an enabled sensor does not run on this host.
+#[derive(Debug, Error)]
+pub(crate) enum Refusal {
+    /// Nothing waits for its events. This is the normal state of many sensors and no news.
+    #[error("no enabled rule waits for its events")]
+    NoRules,
+    /// A placement that nobody can read: nobody may run it until it is mended.
+    #[error("its placement is not valid")]
+    Placement(#[source] PlacementError),
+    /// Another host's.
+    #[error("it is not placed here")]
+    Misfit(#[source] Misfit),
+    /// Nothing here runs it.
+    #[error("this host does not offer runtime {runtime} (it offers: {offered})")]
+    Runtime { runtime: String, offered: String },
+    /// Here are other versions.
+    #[error("no version fits")]
+    Version(#[source] PlanError),
+}
+
+impl Target {
+    /// Decides whether `desired` is to run on this host. Reads files; blocks.
+    pub(crate) fn judge(
+        desired: DesiredSensor,
+        planner: &Planner,
+        host: &CapabilityView,
+        packs: &Path,
+    ) -> Result<Self, Refusal> {
+        if desired.rules.is_empty() {
+            return Err(Refusal::NoRules);
+        }
+        let DesiredSensor {
+            sensor,
+            runtime,
+            runtime_versions: versions,
+            triggers,
+            rules,
+        } = desired;
+        Placement::parse(&sensor.placement)
+            .map_err(Refusal::Placement)?
+            .check(host)
+            .map_err(Refusal::Misfit)?;
+        if !is_offered(&runtime, host) {
+            let offered = if host.runtimes.is_empty() {
+                "none".to_owned()
+            } else {
+                host.runtimes.join(", ")
+            };
+            return Err(Refusal::Runtime {
+                runtime: runtime.r#ref,
+                offered,
+            });
+        }
+        let chosen = match planner.choose(&PlanRequest::sensor(&sensor, &runtime, &versions)) {
+            Ok(chosen) => Some(chosen),
+            Err(error @ PlanError::NoVersion { .. }) => return Err(Refusal::Version(error)),
+            Err(_) => None,
+        };
+        Ok(Self {
+            active_rules: i32::try_from(rules.len()).unwrap_or(i32::MAX),
+            input: Input::new(&sensor, &triggers, &rules, chosen, packs),
+            sensor,
+            runtime,
+            versions,
+        })
+    }
+
+    /// Whether a process that was started for `self` is also right for `other`.
+    pub(crate) fn has_input_of(&self, other: &Self) -> bool {
+        self.input == other.input
+    }
+}
+
+/// Runtimes that detection knows, and native code, have to be advertised. One that detection has never heard of is tried:
+/// its start names the interpreter if that is missing.
+fn is_offered(runtime: &Runtime, host: &CapabilityView) -> bool {
+    runtime_name::is_advertised(runtime, &host.runtimes)
+        || runtime_name::names_of(runtime)
+            .iter()
+            .all(|name| runtime_name::lookup(name).is_none())
+}

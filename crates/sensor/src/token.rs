@@ -1,0 +1,62 @@
+//! Tokens of sensors, one per start, from the API.
+
+use std::time::Duration;
+
+use attune_http::{HttpError, Request};
+use attune_model::Secret;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::context::Context;
+use crate::delay::shortened;
+use crate::target::Target;
+
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A sensor's token.
+#[derive(Debug)]
+pub(crate) struct Token {
+    /// For `ATTUNE_API_TOKEN`.
+    pub(crate) value: Secret,
+    /// After which time a new one is fetched: 80 % of its life, a little less by chance.
+    pub(crate) renew_after: Duration,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    data: ReplyData,
+}
+
+#[derive(Deserialize)]
+struct ReplyData {
+    token: String,
+    expires_at: DateTime<Utc>,
+}
+
+/// Asks the API for a token (request: a fact of the platform).
+pub(crate) async fn fetch(context: &Context, target: &Target) -> Result<Token, HttpError> {
+    let lifetime = context.config.timing.token_lifetime;
+    let body = json!({
+        "sensor_ref": target.sensor.r#ref,
+        "trigger_types": target.input.trigger_refs,
+        "ttl_seconds": lifetime.as_secs(),
+    });
+    let url = format!(
+        "{}/auth/internal/sensor-token",
+        context.config.api_url.trim_end_matches('/')
+    );
+    let request = Request::post_json(url, &body)?.timeout(CALL_LIMIT);
+    let Reply { data } = context.http.send_for_json(&request).await?;
+    // A clock of the API that is far from ours must not make us renew without end.
+    let remaining = (data.expires_at - context.clock.now())
+        .to_std()
+        .unwrap_or(lifetime)
+        .min(lifetime);
+    let renew_after = shortened(remaining * 8 / 10, Uuid::new_v4().as_bytes()[0]);
+    Ok(Token {
+        value: Secret::new(data.token),
+        renew_after,
+    })
+}
