@@ -1,0 +1,378 @@
+//! Sensors that end, cannot start, or print what they like; an API that is away; a host that comes back.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use attune_bus::{Bus, ConsumerEvent, QueueSpec, decode};
+use attune_model::message::{EventCreated, Exchange};
+use attune_model::rows::SensorProcess;
+use attune_model::status::SensorProcessStatus;
+use attune_testkit::eventually;
+use serde_json::json;
+
+use support::{World, is_alive};
+
+const FAITHFUL: &str =
+    r#"echo "$$ $ATTUNE_API_TOKEN" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
+
+fn in_backoff(row: &SensorProcess) -> bool {
+    row.status == SensorProcessStatus::Backoff
+}
+
+#[tokio::test]
+async fn every_kind_of_end_is_a_failure_that_is_recorded_and_tried_again() {
+    let mut world = World::new().await;
+    let beginning = r#"echo started >> "$FACTS/$ATTUNE_SENSOR_REF"; "#;
+    world.add_sensor("zero", "shell", &format!("{beginning} exit 0"));
+    world.add_sensor(
+        "one",
+        "shell",
+        &format!("{beginning} echo first >&2; echo bad luck >&2; exit 1"),
+    );
+    world.add_sensor("killed", "shell", &format!("{beginning} kill -9 $$"));
+    world.timing.backoff_max = Duration::from_millis(40);
+    let host = world.start().await;
+    for sensor in ["demo.zero", "demo.one", "demo.killed"] {
+        world.eventually_facts(sensor, 3).await;
+    }
+    let worker = host.worker;
+    let failed_twice = |row: &SensorProcess| in_backoff(row) && row.consecutive_failures >= 2;
+    let zero = world
+        .eventually_row(worker, "demo.zero", failed_twice)
+        .await;
+    assert_eq!(
+        (zero.last_exit_code, zero.last_signal, zero.pid),
+        (Some(0), None, None)
+    );
+    assert!(zero.next_restart_at.unwrap() > zero.last_stopped_at.unwrap());
+    let one = world.eventually_row(worker, "demo.one", failed_twice).await;
+    assert_eq!(
+        (one.last_exit_code, one.stderr_excerpt.as_deref()),
+        (Some(1), Some("first\nbad luck"))
+    );
+    let killed = world
+        .eventually_row(worker, "demo.killed", failed_twice)
+        .await;
+    assert_eq!((killed.last_exit_code, killed.last_signal), (None, Some(9)));
+    host.stop().await;
+    assert_eq!(
+        world.row(worker, "demo.one").await.unwrap().status,
+        SensorProcessStatus::Stopped
+    );
+}
+
+#[tokio::test]
+async fn a_missing_script_or_interpreter_is_named_in_the_row_and_mended_without_waiting() {
+    let mut world = World::new().await;
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
+    world.add_sensor("gone", "shell", FAITHFUL);
+    world.add_sensor("odd", "missing", FAITHFUL);
+    fs::remove_file(world.path("packs/demo/sensors/gone")).unwrap();
+    let mut host = world.start().await;
+    assert!(host.started.wait().await, "a failed start is an attempt");
+    let gone = world
+        .eventually_row(host.worker, "demo.gone", in_backoff)
+        .await;
+    let excerpt = gone.stderr_excerpt.unwrap();
+    assert!(
+        excerpt.contains("start failed") && excerpt.contains("demo/sensors/gone"),
+        "{excerpt}"
+    );
+    assert_eq!(gone.consecutive_failures, 1);
+    let odd = world
+        .eventually_row(host.worker, "demo.odd", in_backoff)
+        .await;
+    assert!(
+        odd.stderr_excerpt
+            .as_ref()
+            .unwrap()
+            .contains("no-such-interpreter"),
+        "{odd:?}"
+    );
+    assert_eq!(
+        world.api.tokens.load(Ordering::SeqCst),
+        0,
+        "no token for what cannot start"
+    );
+    world.write_script("gone", FAITHFUL);
+    world.hint().await;
+    let row = world.eventually_running(host.worker, "demo.gone").await;
+    assert_eq!(row.consecutive_failures, 0);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_does_not_shorten_the_delay_of_an_unchanged_sensor() {
+    let mut world = World::new().await;
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
+    world.add_sensor("one", "shell", r#"echo started >> "$FACTS/one"; exit 3"#);
+    let host = world.start().await;
+    world
+        .eventually_row(host.worker, "demo.one", in_backoff)
+        .await;
+    for _ in 0..50 {
+        world.hint().await;
+    }
+    world.add_sensor("two", "shell", FAITHFUL);
+    world.load().await;
+    world.hint().await;
+    world.eventually_facts("demo.two", 1).await;
+    assert_eq!(world.facts("one").len(), 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn an_api_that_is_away_delays_the_start_only() {
+    let mut world = World::new().await;
+    world.api.is_down.store(true, Ordering::SeqCst);
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    let row = world
+        .eventually_row(host.worker, "demo.one", in_backoff)
+        .await;
+    assert!(row.stderr_excerpt.unwrap().contains("503"));
+    world.api.is_down.store(false, Ordering::SeqCst);
+    world.eventually_running(host.worker, "demo.one").await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_by_a_restart_that_is_no_failure() {
+    let mut world = World::new().await;
+    world.api.life_ms.store(400, Ordering::SeqCst);
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    let facts = world.eventually_facts("demo.one", 2).await;
+    assert!(
+        facts[0].ends_with("secret-token-1") && facts[1].ends_with("secret-token-2"),
+        "{facts:?}"
+    );
+    // While the API is away the sensor goes on with what it has.
+    world.api.life_ms.store(0, Ordering::SeqCst);
+    let before = world.facts("demo.one").len();
+    let last = world
+        .eventually_facts("demo.one", before)
+        .await
+        .pop()
+        .unwrap();
+    let row = world
+        .eventually_row(host.worker, "demo.one", |row| {
+            row.status == SensorProcessStatus::Running
+        })
+        .await;
+    assert_eq!((row.consecutive_failures, row.last_exit_code), (0, None));
+    let restarts = eventually("a token for a day", async || {
+        let facts = world.facts("demo.one");
+        let pid = facts.last()?.split(' ').next()?.to_owned();
+        is_alive(&pid).then_some(facts.len())
+    })
+    .await;
+    assert!(restarts >= 2, "{last}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_sensor_whose_token_cannot_be_renewed_goes_on() {
+    let mut world = World::new().await;
+    world.api.life_ms.store(300, Ordering::SeqCst);
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    let facts = world.eventually_facts("demo.one", 1).await;
+    world.api.is_down.store(true, Ordering::SeqCst);
+    let asked = world.api.requests.lock().unwrap().len();
+    eventually("further requests", async || {
+        (world.api.requests.lock().unwrap().len() >= asked + 2).then_some(())
+    })
+    .await;
+    let last = world.facts("demo.one").pop().unwrap();
+    assert!(is_alive(last.split(' ').next().unwrap()));
+    assert!(!facts.is_empty());
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_sensor_prints_is_kept_whatever_it_is_and_without_its_token() {
+    let mut world = World::new().await;
+    let script = r#"
+import os, sys
+out = sys.stdout.buffer
+out.write(b"caf\xe9 \xff\n" + b"x" * 300000 + b"\n" + os.environ["ATTUNE_API_TOKEN"].encode() + b"\nlast")
+out.flush()
+sys.stderr.write("warned\n")
+sys.stderr.flush()
+open(os.environ["FACTS"] + "/printed", "w").write("yes\n")
+import time
+time.sleep(1000)
+"#;
+    world.add_sensor("loud", "python", script);
+    let host = world.start().await;
+    let worker = host.worker;
+    world.eventually_facts("printed", 1).await;
+    let row = world.eventually_running(worker, "demo.loud").await;
+    assert!(
+        is_alive(&row.pid.unwrap().to_string()),
+        "no byte of output kills it"
+    );
+    host.stop().await;
+    let log = fs::read(world.path("artifacts/sensor/demo/loud/stdout/v1.txt")).unwrap();
+    assert!(log.starts_with(b"caf\xe9 \xff\nxxx"));
+    assert!(
+        log.ends_with(b"\n[redacted]\nlast\n"),
+        "{}",
+        String::from_utf8_lossy(&log[log.len() - 60..])
+    );
+    assert_eq!(log.iter().filter(|byte| **byte == b'x').count(), 300_000);
+    let stderr =
+        fs::read_to_string(world.path("artifacts/sensor/demo/loud/stderr/v1.txt")).unwrap();
+    assert_eq!(stderr, "warned\n");
+}
+
+#[tokio::test]
+async fn logs_grow_by_versions_of_bounded_size_and_old_ones_go() {
+    let mut world = World::new().await;
+    world.logs.max_bytes = 100;
+    let script = r#"for n in $(seq 100 199); do echo "line $n of a log"; done; echo done >> "$FACTS/done"; exec sleep 1000"#;
+    world.add_sensor("long", "shell", script);
+    let host = world.start().await;
+    world.eventually_facts("done", 1).await;
+    host.stop().await;
+    let folder = world.path("artifacts/sensor/demo/long/stdout");
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert_eq!(files.len(), 4, "{files:?}");
+    for file in &files {
+        assert!(fs::metadata(file).unwrap().len() <= 100, "{file:?}");
+    }
+    let newest = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .find(|text| text.contains("line 199"));
+    assert!(newest.is_some());
+}
+
+#[tokio::test]
+async fn the_third_failure_raises_an_alert_on_the_bus() {
+    let mut world = World::new().await;
+    let spec = QueueSpec {
+        name: "test.events".to_owned(),
+        bindings: vec![(Exchange::Events, "event.created".to_owned())],
+        message_ttl_ms: None,
+        dead_letters: false,
+    };
+    world.bus.declare(&spec).await.unwrap();
+    let mut consumer = world.bus.consume("test.events", "test", 10).await.unwrap();
+    world.add_sensor("one", "shell", "echo why >&2; exit 4");
+    let host = world.start().await;
+    let Some(ConsumerEvent::Delivery(delivery)) = consumer.next().await else {
+        panic!("no message")
+    };
+    let (envelope, event): (_, EventCreated) = decode(&delivery.body).unwrap();
+    assert_eq!(
+        envelope.headers.source_service.as_deref(),
+        Some("system-alert")
+    );
+    let payload = event.payload.unwrap();
+    assert_eq!(event.trigger_ref, "core.alert");
+    assert_eq!(payload["failure_type"], "sensor_process_repeated_failure");
+    assert_eq!(payload["component_ref"], "demo.one");
+    let details = &payload["details"];
+    assert_eq!(details["consecutive_failures"], 3);
+    assert_eq!(
+        (&details["last_exit_code"], &details["stderr_excerpt"]),
+        (&json!(4), &json!("why"))
+    );
+    let row = world
+        .eventually_row(host.worker, "demo.one", |row| {
+            row.last_alerted_failure_count >= 3
+        })
+        .await;
+    assert!(row.consecutive_failures >= 3);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_comes_back_goes_on_counting_and_forgets_dead_processes() {
+    let mut world = World::new().await;
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
+    world.add_sensor("bad", "shell", "exit 1");
+    world.add_sensor("good", "shell", FAITHFUL);
+    let host = world.start().await;
+    let worker = host.worker;
+    world.eventually_row(worker, "demo.bad", in_backoff).await;
+    world.eventually_running(worker, "demo.good").await;
+    host.stop().await;
+    world.pack.sensors[1].enabled = false;
+    let again = world.start().await;
+    assert_eq!(again.worker, worker, "the row is the same");
+    let row = world
+        .eventually_row(worker, "demo.bad", |row| {
+            in_backoff(row) && row.consecutive_failures == 2
+        })
+        .await;
+    assert_eq!(row.last_exit_code, Some(1));
+    assert_eq!(
+        world.row(worker, "demo.good").await.unwrap().status,
+        SensorProcessStatus::Stopped
+    );
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_healthy_time_makes_the_next_failure_the_first() {
+    let mut world = World::new().await;
+    world.timing.healthy_after = Duration::ZERO;
+    world.add_sensor("one", "shell", r#"echo started >> "$FACTS/one"; exit 1"#);
+    let host = world.start().await;
+    world.eventually_facts("one", 5).await;
+    let row = world
+        .eventually_row(host.worker, "demo.one", in_backoff)
+        .await;
+    assert_eq!(row.consecutive_failures, 1);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn rules_that_the_kernel_would_refuse_are_named_and_harm_no_other_sensor() {
+    let mut world = World::new().await;
+    world.add_sensor("big", "shell", FAITHFUL);
+    world.add_rule("huge", "big", &json!({"text": "x".repeat(140_000)}));
+    world.add_sensor("small", "shell", FAITHFUL);
+    let host = world.start().await;
+    let row = world
+        .eventually_row(host.worker, "demo.big", in_backoff)
+        .await;
+    assert!(
+        row.stderr_excerpt
+            .as_ref()
+            .unwrap()
+            .contains("ATTUNE_SENSOR_TRIGGERS"),
+        "{row:?}"
+    );
+    world.eventually_facts("demo.small", 1).await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn an_entry_point_outside_of_the_pack_is_not_run() {
+    let mut world = World::new().await;
+    world.add_sensor("one", "shell", FAITHFUL);
+    world.pack.sensors[0].entrypoint = "../../../evil".to_owned();
+    fs::write(world.path("evil"), FAITHFUL).unwrap();
+    let host = world.start().await;
+    let row = world
+        .eventually_row(host.worker, "demo.one", in_backoff)
+        .await;
+    assert!(row.stderr_excerpt.unwrap().contains("leads out of"));
+    assert!(world.facts("demo.one").is_empty());
+    host.stop().await;
+}
