@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 
 use crate::command::{Keep, Sink, Stream};
+use crate::notes::NoteFilter;
 use crate::redact::RedactedStream;
 use crate::report::Captured;
 
 pub(crate) struct Capture {
+    filter: Option<NoteFilter>,
     redacted: Option<RedactedStream>,
     seen: Seen,
 }
@@ -17,6 +19,7 @@ impl Capture {
     pub(crate) fn new(stream: Stream) -> Self {
         let redactor = stream.redact.filter(|redactor| !redactor.is_empty());
         Self {
+            filter: None,
             redacted: redactor.map(RedactedStream::new),
             seen: Seen {
                 kept: Kept::new(stream.keep),
@@ -26,29 +29,45 @@ impl Capture {
         }
     }
 
+    /// Takes the notes that begin with `token` out.
+    pub(crate) fn with_notes(mut self, token: Option<&str>) -> Self {
+        self.filter = token.map(NoteFilter::new);
+        self
+    }
+
     pub(crate) fn accept(&mut self, chunk: &[u8]) {
-        let seen = &mut self.seen;
-        match &mut self.redacted {
-            Some(redacted) => redacted.push(chunk, &mut |clean| seen.accept(clean)),
-            None => seen.accept(chunk),
+        let Self {
+            filter,
+            redacted,
+            seen,
+        } = self;
+        match filter {
+            Some(filter) => filter.accept(chunk, &mut |part| accept_redacted(redacted, seen, part)),
+            None => accept_redacted(redacted, seen, chunk),
         }
     }
 
-    pub(crate) fn finish(mut self) -> Captured {
-        if let Some(redacted) = self.redacted {
-            redacted.finish(&mut |clean| self.seen.accept(clean));
+    /// The stream, and the notes that came before it.
+    pub(crate) fn finish(self) -> (Captured, Vec<String>) {
+        let Self {
+            filter,
+            mut redacted,
+            mut seen,
+        } = self;
+        let notes = filter.map_or_else(Vec::new, |filter| {
+            filter.finish(&mut |part| accept_redacted(&mut redacted, &mut seen, part))
+        });
+        if let Some(redacted) = redacted {
+            redacted.finish(&mut |clean| seen.accept(clean));
         }
-        if let Some(mut sink) = self.seen.sink {
-            sink.finish();
-        }
-        Captured {
-            bytes: match self.seen.kept {
-                Kept::Nothing => Vec::new(),
-                Kept::Head { bytes, .. } => bytes,
-                Kept::Tail { bytes, .. } => bytes.into(),
-            },
-            dropped_bytes: self.seen.dropped_bytes,
-        }
+        (seen.finish(), notes)
+    }
+}
+
+fn accept_redacted(redacted: &mut Option<RedactedStream>, seen: &mut Seen, chunk: &[u8]) {
+    match redacted {
+        Some(redacted) => redacted.push(chunk, &mut |clean| seen.accept(clean)),
+        None => seen.accept(chunk),
     }
 }
 
@@ -64,6 +83,20 @@ impl Seen {
         self.dropped_bytes += self.kept.accept(chunk) as u64;
         if let Some(sink) = &mut self.sink {
             sink.write(chunk);
+        }
+    }
+
+    fn finish(self) -> Captured {
+        if let Some(mut sink) = self.sink {
+            sink.finish();
+        }
+        Captured {
+            bytes: match self.kept {
+                Kept::Nothing => Vec::new(),
+                Kept::Head { bytes, .. } => bytes,
+                Kept::Tail { bytes, .. } => bytes.into(),
+            },
+            dropped_bytes: self.dropped_bytes,
         }
     }
 }
@@ -119,7 +152,7 @@ mod tests {
         for chunk in chunks {
             capture.accept(chunk);
         }
-        capture.finish()
+        capture.finish().0
     }
 
     proptest! {

@@ -25,7 +25,9 @@ use crate::command::{Command, Ending, Stream};
 use crate::diagnose::diagnose;
 use crate::input::prepare;
 use crate::leader::{ExitNotice, Leader};
-use crate::pumps::{Pumps, Reader, Writer};
+use crate::notes::new_token;
+use crate::policy::Setup;
+use crate::pumps::{Gathered, Pumps, Reader, Writer};
 use crate::report::{Outcome, Report, Usage};
 use crate::spawn::{Channel, Request, Spawned, absolute, spawn};
 use crate::start_error::StartError;
@@ -65,13 +67,24 @@ pub fn start(command: Command) -> Result<Child, StartError> {
             Channel::Pipe
         }
     };
+    let setup = command.policy.map(|policy| Setup {
+        parent: policy.dies_with_agent.then(std::process::id),
+        token: Some(new_token()),
+        policy,
+    });
+    let token = setup.as_ref().and_then(|setup| setup.token.as_deref());
     let request = Request {
         program: &program,
         args: &command.args,
         cwd: command.cwd.as_deref(),
         env: &command.env,
         stdout: channel(&command.stdout),
-        stderr: channel(&command.stderr),
+        stderr: if setup.is_some() {
+            // The notes come this way.
+            Channel::Pipe
+        } else {
+            channel(&command.stderr)
+        },
     };
     let (stdin, input) = prepare(command.stdin).map_err(|error| diagnose(&request, error))?;
     let started = Instant::now();
@@ -79,13 +92,13 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         leader,
         stdout,
         stderr,
-    } = spawn(&request, stdin)?;
+    } = spawn(&request, stdin, setup.as_ref())?;
     // From here on an early return drops the leader, which kills the child.
     let watch = || -> io::Result<(ExitNotice, Pumps)> {
         let pumps = Pumps::new(
             Writer::new(input)?,
             Reader::new(stdout, Capture::new(command.stdout))?,
-            Reader::new(stderr, Capture::new(command.stderr))?,
+            Reader::new(stderr, Capture::new(command.stderr).with_notes(token))?,
         );
         Ok((ExitNotice::new(leader.pid())?, pumps))
     };
@@ -146,21 +159,27 @@ impl Child {
         let drained = timeout(self.ending.drain, self.pumps.run()).await;
         let pipes_held_open = drained.is_err() && self.pumps.outputs_are_open();
         let pid = self.pid();
-        let (stdout, stderr, stdin_error) = self.pumps.finish();
+        let usage = reaped.as_ref().map_or_else(|_| Usage::default(), usage);
+        let outcome = match reaped {
+            Ok(reaped) => outcome(cause, &reaped),
+            Err(error) => Outcome::Lost(format!("the end of process {pid} was not seen: {error}")),
+        };
+        let Gathered {
+            stdout,
+            stderr,
+            stdin_error,
+            notes,
+        } = self.pumps.finish();
         Report {
             pid,
-            usage: reaped.as_ref().map_or_else(|_| Usage::default(), usage),
-            outcome: match reaped {
-                Ok(reaped) => outcome(cause, &reaped),
-                Err(error) => {
-                    Outcome::Lost(format!("the end of process {pid} was not seen: {error}"))
-                }
-            },
+            outcome,
             stdout,
             stderr,
             stdin_error,
             duration,
+            usage,
             pipes_held_open,
+            notes,
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::Policy;
 use crate::redact::Redactor;
 
 /// One child to start.
@@ -27,6 +28,8 @@ pub struct Command {
     pub stderr: Stream,
     /// How it is ended when its time is over or nobody wants it any more.
     pub ending: Ending,
+    /// What it sets up in itself before it becomes the program; none starts it directly, which is cheaper.
+    pub policy: Option<Policy>,
 }
 
 impl Command {
@@ -41,6 +44,7 @@ impl Command {
             stdout: Stream::null(),
             stderr: Stream::null(),
             ending: Ending::default(),
+            policy: None,
         }
     }
 }
@@ -58,6 +62,7 @@ impl fmt::Debug for Command {
             .field("stdout", &self.stdout)
             .field("stderr", &self.stderr)
             .field("ending", &self.ending)
+            .field("policy", &self.policy)
             .finish()
     }
 }

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::executable::{Executable, NATIVE_MACHINE, machine_name};
 use crate::spawn::{NULL_DEVICE, Request};
@@ -23,9 +23,12 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             missing_directory(request).unwrap_or_else(|| missing(request, error))
         }
-        io::ErrorKind::PermissionDenied => {
-            missing_directory(request).unwrap_or_else(|| forbidden(program, error))
-        }
+        io::ErrorKind::PermissionDenied => missing_directory(request)
+            .or_else(|| not_executable(&program))
+            .unwrap_or(StartError::Permission {
+                program,
+                source: error,
+            }),
         io::ErrorKind::ExecutableFileBusy => StartError::TextFileBusy { program },
         io::ErrorKind::ArgumentListTooLong => too_long(request),
         io::ErrorKind::OutOfMemory => StartError::NoMemory { program },
@@ -35,7 +38,10 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
             source: error,
         }),
         _ => match error.raw_os_error() {
-            Some(ENOEXEC | ELIBBAD) => unknown_format(program, error),
+            Some(ENOEXEC | ELIBBAD) => foreign_format(&program).unwrap_or(StartError::Other {
+                program,
+                source: error,
+            }),
             Some(EMFILE | ENFILE) => StartError::FileLimit {
                 program,
                 source: error,
@@ -46,6 +52,27 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
             },
         },
     }
+}
+
+/// What the kernel would say about the program, for a child that becomes it only later.
+///
+/// A file that cannot be read is left to the kernel: it may be executable all the same, or for another user.
+pub(crate) fn preflight(request: &Request<'_>) -> Result<(), StartError> {
+    if let Some(error) = missing_directory(request) {
+        return Err(error);
+    }
+    let program = request.program;
+    if let Err(error) = fs::metadata(program) {
+        return match error.kind() {
+            io::ErrorKind::PermissionDenied => Ok(()),
+            _ => Err(StartError::NotFound {
+                program: program.to_owned(),
+            }),
+        };
+    }
+    // Not its format: this kernel may be able to run more than it seems.
+    let refused = not_executable(program).or_else(|| missing_behind(program, MAX_SCRIPT_DEPTH));
+    refused.map_or(Ok(()), Err)
 }
 
 // The same on every processor that Linux runs on, except ELIBBAD on mips and sparc.
@@ -119,55 +146,50 @@ fn missing_behind(program: &Path, depth: u8) -> Option<StartError> {
     }
 }
 
-/// The program, or its interpreter, may not be executed.
-fn forbidden(program: PathBuf, error: io::Error) -> StartError {
-    let mut candidate = program.clone();
+/// The program, or its interpreter, is a folder or lacks the executable bit.
+fn not_executable(program: &Path) -> Option<StartError> {
+    let mut candidate = program.to_owned();
     for _ in 0..=MAX_SCRIPT_DEPTH {
         if let Ok(found) = fs::metadata(&candidate) {
-            if found.is_dir() {
-                return StartError::NotExecutable {
+            let reason = if found.is_dir() {
+                Some("it is a folder; name the file in it")
+            } else if found.permissions().mode() & 0o111 == 0 {
+                Some("the executable bit is not set; run chmod +x on it")
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                return Some(StartError::NotExecutable {
                     program: candidate,
-                    reason: "it is a folder; name the file in it",
-                };
-            }
-            if found.permissions().mode() & 0o111 == 0 {
-                return StartError::NotExecutable {
-                    program: candidate,
-                    reason: "the executable bit is not set; run chmod +x on it",
-                };
+                    reason,
+                });
             }
         }
-        match Executable::read(&candidate) {
-            Ok(Executable::Script { interpreter }) => candidate = interpreter,
-            _ => break,
-        }
+        let Ok(Executable::Script { interpreter }) = Executable::read(&candidate) else {
+            break;
+        };
+        candidate = interpreter;
     }
-    StartError::Permission {
-        program,
-        source: error,
-    }
+    None
 }
 
-fn unknown_format(program: PathBuf, error: io::Error) -> StartError {
-    let expected = std::env::consts::ARCH;
-    match Executable::read(&program) {
-        Ok(Executable::Elf {
+/// The program is no program at all, or one for another machine.
+fn foreign_format(program: &Path) -> Option<StartError> {
+    match Executable::read(program).ok()? {
+        Executable::Elf {
             machine,
             native_layout,
             ..
-        }) if machine != NATIVE_MACHINE || !native_layout => StartError::WrongArchitecture {
-            program,
+        } if machine != NATIVE_MACHINE || !native_layout => Some(StartError::WrongArchitecture {
+            program: program.to_owned(),
             found: machine_name(machine),
-            expected,
-        },
-        Ok(Executable::Unknown) => StartError::NotExecutable {
-            program,
+            expected: std::env::consts::ARCH,
+        }),
+        Executable::Unknown => Some(StartError::NotExecutable {
+            program: program.to_owned(),
             reason: "it is neither a program nor a script whose first line is #! with an interpreter",
-        },
-        _ => StartError::Other {
-            program,
-            source: error,
-        },
+        }),
+        _ => None,
     }
 }
 

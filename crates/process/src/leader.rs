@@ -36,7 +36,14 @@ impl Leader {
         if self.reaped {
             return;
         }
-        if let Err(error) = attune_sys::kill_group(self.pid, signal) {
+        let sent = match attune_sys::kill_group(self.pid, signal) {
+            // It is just changing over to a new session, and is alone.
+            Err(error) if attune_sys::is_no_such_process(&error) => {
+                attune_sys::kill(self.pid, signal)
+            }
+            sent => sent,
+        };
+        if let Err(error) = sent {
             // Members of another user: nothing that a retry would change.
             tracing::warn!(child.pid = self.pid.get(), signal, %error, "signalling a process group failed");
         }

@@ -59,7 +59,7 @@ pub fn probe(
         stdout: Channel::Pipe,
         stderr: Channel::Pipe,
     };
-    let spawned = spawn(&request, Stdio::null())?;
+    let spawned = spawn(&request, Stdio::null(), None)?;
     let mut asked = Asked {
         leader: spawned.leader,
         stdout: Answer::new(spawned.stdout),
@@ -180,6 +180,6 @@ impl Answer {
 
     fn take(&mut self) -> Vec<u8> {
         let capture = std::mem::replace(&mut self.capture, Capture::new(Stream::null()));
-        capture.finish().bytes
+        capture.finish().0.bytes
     }
 }

@@ -62,12 +62,15 @@ impl Pumps {
     }
 
     /// Closes the pipes.
-    pub(crate) fn finish(self) -> (Captured, Captured, Option<io::Error>) {
-        (
-            self.stdout.capture.finish(),
-            self.stderr.capture.finish(),
-            self.stdin.error,
-        )
+    pub(crate) fn finish(self) -> Gathered {
+        let (stdout, _) = self.stdout.capture.finish();
+        let (stderr, notes) = self.stderr.capture.finish();
+        Gathered {
+            stdout,
+            stderr,
+            stdin_error: self.stdin.error,
+            notes,
+        }
     }
 
     #[expect(
@@ -88,6 +91,14 @@ impl Pumps {
             }
         }
     }
+}
+
+/// What came through the pipes.
+pub(crate) struct Gathered {
+    pub(crate) stdout: Captured,
+    pub(crate) stderr: Captured,
+    pub(crate) stdin_error: Option<io::Error>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// One output pipe and what becomes of it.

@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use attune_sys::{Disposition, Pid, SIGCHLD};
 
-use crate::diagnose::diagnose;
+use crate::diagnose::{diagnose, preflight};
 use crate::leader::Leader;
+use crate::policy::Setup;
+use crate::spawner::on_lasting_thread;
 use crate::start_error::StartError;
 
 pub(crate) const NULL_DEVICE: &str = "/dev/null";
@@ -77,9 +79,20 @@ pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
 }
 
 /// Starts a child as the leader of a new process group. The pipes are close-on-exec and blocking.
-pub(crate) fn spawn(request: &Request<'_>, stdin: Stdio) -> Result<Spawned, StartError> {
+pub(crate) fn spawn(
+    request: &Request<'_>,
+    stdin: Stdio,
+    setup: Option<&Setup>,
+) -> Result<Spawned, StartError> {
     keep_exit_statuses();
-    let mut child = start_patiently(request, stdin).map_err(|error| diagnose(request, error))?;
+    let started = match setup {
+        None => {
+            let command = command(request.program, request.args, request, stdin);
+            start_patiently(command).map_err(|error| diagnose(request, error))
+        }
+        Some(setup) => launch(request, stdin, setup),
+    };
+    let mut child = started?;
     let Some(pid) = Pid::new(child.id()) else {
         return Err(StartError::Other {
             program: request.program.to_owned(),
@@ -91,6 +104,48 @@ pub(crate) fn spawn(request: &Request<'_>, stdin: Stdio) -> Result<Spawned, Star
         stdout: child.stdout.take().map(OwnedFd::from),
         stderr: child.stderr.take().map(OwnedFd::from),
     })
+}
+
+/// Starts the launcher, which becomes the program. What can be known beforehand about the program is checked here, so that
+/// the same errors come from the same call.
+fn launch(
+    request: &Request<'_>,
+    stdin: Stdio,
+    setup: &Setup,
+) -> Result<std::process::Child, StartError> {
+    preflight(request)?;
+    let launcher = &setup.policy.launcher.program;
+    let args = setup.arguments(request.program, request.args);
+    let command = command(launcher, &args, request, stdin);
+    let started = if setup.parent.is_some() {
+        on_lasting_thread(command, start_patiently)
+    } else {
+        start_patiently(command)
+    };
+    started.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => StartError::Launcher {
+            program: request.program.to_owned(),
+            launcher: launcher.clone(),
+            source: error,
+        },
+        _ => diagnose(request, error),
+    })
+}
+
+fn command(program: &Path, args: &[OsString], request: &Request<'_>, stdin: Stdio) -> StdCommand {
+    let mut command = StdCommand::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .envs(request.env.iter().map(|(name, value)| (name, value)))
+        .stdin(stdin)
+        .stdout(request.stdout)
+        .stderr(request.stderr)
+        .process_group(0);
+    if let Some(cwd) = request.cwd {
+        command.current_dir(cwd);
+    }
+    command
 }
 
 /// An ignored SIGCHLD is inherited over exec from whoever started the agent, and makes the kernel throw the exit status of
@@ -113,19 +168,7 @@ fn keep_exit_statuses() {
     clippy::disallowed_methods,
     reason = "the one place that starts processes; and the pause is for a rare case, at most 125 ms in all"
 )]
-fn start_patiently(request: &Request<'_>, stdin: Stdio) -> io::Result<std::process::Child> {
-    let mut command = StdCommand::new(request.program);
-    command
-        .args(request.args)
-        .env_clear()
-        .envs(request.env.iter().map(|(name, value)| (name, value)))
-        .stdin(stdin)
-        .stdout(request.stdout)
-        .stderr(request.stderr)
-        .process_group(0);
-    if let Some(cwd) = request.cwd {
-        command.current_dir(cwd);
-    }
+fn start_patiently(mut command: StdCommand) -> io::Result<std::process::Child> {
     for _ in 0..BUSY_RETRIES {
         match command.spawn() {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {

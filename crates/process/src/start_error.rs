@@ -140,6 +140,16 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The binary that sets the child up cannot be started.
+    #[error("cannot start {launcher}, which sets {program} up; /proc must be mounted and executable", launcher = launcher.display(), program = program.display())]
+    Launcher {
+        /// The program.
+        program: PathBuf,
+        /// What sets it up.
+        launcher: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The child started and could not be watched; it has been killed.
     #[error("{program} was started and ended at once, because it could not be watched", program = program.display())]
     Watch {

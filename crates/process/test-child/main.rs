@@ -7,17 +7,23 @@
 )]
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
+use attune_process::{EXEC_APPLET, Policy, exec_main};
 use attune_sys::{Disposition, Pid};
 
 type Step<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == EXEC_APPLET) {
+        return exec_main(arguments);
+    }
     let mut steps = std::env::args().skip(1);
     loop {
         match step(&mut steps) {
@@ -36,32 +42,30 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
     let Some(name) = steps.next() else {
         return Ok(Some(0));
     };
+    if write_step(&name, steps)? {
+        return Ok(None);
+    }
     let mut operand = || steps.next().ok_or("an operand is missing");
     match name.as_str() {
         "exit" => return Ok(Some(operand()?.parse()?)),
-        "print" => writeln!(io::stdout(), "{}", operand()?)?,
-        "eprint" => writeln!(io::stderr(), "{}", operand()?)?,
-        "fill" => fill(io::stdout(), operand()?.parse()?)?,
-        "fill-both" => fill_both(operand()?.parse()?)?,
-        "fill-for-ever" => fill(io::stdout(), u64::MAX)?,
         "read-all" => {
             let count = io::copy(&mut io::stdin(), &mut io::sink())?;
             writeln!(io::stdout(), "read {count}")?;
         }
         "read-some" => io::stdin().read_exact(&mut [0; 10])?,
         "close-stdout" => close_stdout()?,
-        "print-env" => {
-            for (name, value) in std::env::vars() {
-                writeln!(io::stdout(), "{name}={value}")?;
-            }
-        }
-        "print-cwd" => writeln!(io::stdout(), "{}", std::env::current_dir()?.display())?,
         "write-pid" => {
             // Complete as soon as it is there.
             let path = operand()?;
             let unfinished = format!("{path}.new");
             std::fs::write(&unfinished, std::process::id().to_string())?;
             std::fs::rename(unfinished, path)?;
+        }
+        "wait-for-file" => {
+            let path = operand()?;
+            while !std::fs::exists(&path)? {
+                thread::sleep(Duration::from_millis(2));
+            }
         }
         "ignore-term" => attune_sys::set_disposition(attune_sys::SIGTERM, Disposition::Ignore)?,
         "raise" => signal_self(operand()?.parse()?)?,
@@ -74,15 +78,13 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
             let bytes = vec![1_u8; operand()?.parse()?];
             std::hint::black_box(&bytes);
         }
-        "wait-for-file" => {
-            let path = operand()?;
-            while !std::fs::exists(&path)? {
-                thread::sleep(Duration::from_millis(2));
-            }
-        }
         "spawn" => {
             let count = operand()?.parse()?;
             other(steps.take(count)).spawn()?;
+        }
+        "supervise-doomed" => {
+            let count = operand()?.parse()?;
+            supervise_doomed(steps.take(count).map(Into::into).collect())?;
         }
         "new-session" => attune_sys::setsid()?,
         unknown => return Err(format!("unknown step {unknown}").into()),
@@ -90,10 +92,60 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
     Ok(None)
 }
 
+/// The steps that write something; false for any other step.
+fn write_step(name: &str, steps: &mut impl Iterator<Item = String>) -> Step<bool> {
+    let mut operand = || steps.next().ok_or("an operand is missing");
+    let mut out = io::stdout();
+    match name {
+        "print" => writeln!(out, "{}", operand()?)?,
+        "eprint" => writeln!(io::stderr(), "{}", operand()?)?,
+        "fill" => fill(out, operand()?.parse()?)?,
+        "fill-both" => fill_both(operand()?.parse()?)?,
+        "fill-for-ever" => fill(out, u64::MAX)?,
+        "print-env" => {
+            for (name, value) in std::env::vars() {
+                writeln!(out, "{name}={value}")?;
+            }
+        }
+        "print-file" => {
+            io::copy(&mut std::fs::File::open(operand()?)?, &mut out)?;
+        }
+        "print-descriptors" => {
+            for entry in std::fs::read_dir("/proc/self/fd")? {
+                writeln!(out, "{}", entry?.file_name().display())?;
+            }
+        }
+        "print-cwd" => writeln!(out, "{}", std::env::current_dir()?.display())?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
 fn other(steps: impl Iterator<Item = String>) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("attune-test-child").args(steps);
     command
+}
+
+/// Starts a child that is to die with this process, from a thread that ends at once.
+fn supervise_doomed(steps: Vec<OsString>) -> Step<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    let starter = thread::spawn(move || {
+        let _inside = handle.enter();
+        let mut command = attune_process::Command::new("/proc/self/exe");
+        command.args = steps;
+        command.policy = Some(Policy {
+            dies_with_agent: true,
+            ..Policy::default()
+        });
+        attune_process::start(command)
+    });
+    let child = starter.join().map_err(|_| "starting panicked")??;
+    let report = runtime.block_on(child.supervise(None, std::future::pending()));
+    Err(format!("the child ended: {report:?}").into())
 }
 
 fn signal_self(signal: i32) -> Step<()> {

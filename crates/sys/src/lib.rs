@@ -6,7 +6,9 @@
 #![expect(unsafe_code, reason = "the one crate where unsafe code is allowed")]
 
 mod check;
+mod exec;
 mod limits;
+mod own;
 mod pid;
 mod poll;
 mod session;
@@ -15,11 +17,18 @@ mod standard_output;
 mod wait;
 mod watch;
 
-pub use limits::{argument_bytes_limit, page_size};
+pub use exec::exec;
+pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
+pub use own::{
+    close_others_on_exec, set_group, set_groups, set_nice, set_no_new_privileges,
+    set_parent_death_signal, set_subreaper, set_umask, set_undumpable, set_user,
+};
 pub use pid::{Pid, pidfd_open};
 pub use poll::{Polled, poll, set_nonblocking};
-pub use session::{replace_stdout, setsid};
-pub use signal::{Disposition, is_ignored, kill, kill_group, set_disposition};
+pub use session::{group_of, join_group, replace_stdout, setsid};
+pub use signal::{
+    Disposition, is_ignored, is_no_such_process, kill, kill_group, set_disposition, unblock_signals,
+};
 pub use signal::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 pub use standard_output::stdout_was_closed;
 pub use wait::{Reaped, has_exited, reap};

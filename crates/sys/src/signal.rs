@@ -27,6 +27,11 @@ pub fn kill_group(leader: Pid, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(-leader.raw(), signal) }).map(drop)
 }
 
+/// Whether `error` says that there is no such process or group.
+pub fn is_no_such_process(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
 /// What a signal does to this process, where no handler is involved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
@@ -58,6 +63,15 @@ pub fn is_ignored(signal: i32) -> io::Result<bool> {
     check(unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, so the kernel has filled the whole structure.
     Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
+}
+
+/// `sigprocmask(2)`: no signal is blocked any more. For a process with one thread.
+pub fn unblock_signals() -> io::Result<()> {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset writes one sigset_t, for which the pointer is valid.
+    check(unsafe { libc::sigemptyset(none.as_mut_ptr()) })?;
+    // SAFETY: sigprocmask reads one sigset_t, which sigemptyset has set, and a null old set is allowed.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) }).map(drop)
 }
 
 #[cfg(test)]

@@ -1,0 +1,317 @@
+//! What is set up inside a child before it becomes its program, and how that is said on a command line.
+//!
+//! The agent does not fork: it starts its own binary again as the hidden applet `__exec`, which applies the [`Policy`] to
+//! itself and executes the program ([`crate::exec_main`]). Only children with a policy pay for that.
+//!
+//! ```text
+//!   /proc/self/exe __exec parent=71 notes=<token> umask=18 memory=268435456 … -- /usr/bin/python3 main.py
+//! ```
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// The name of the hidden applet.
+pub const EXEC_APPLET: &str = "__exec";
+
+/// What a child sets up in itself before it becomes its program.
+///
+/// A part that the container forbids is left out and named in [`crate::Report::notes`]; only a user that cannot be taken on
+/// ends the child, because running with more rights than asked for is worse than not running.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// Its session.
+    pub session: Session,
+    /// Its resources.
+    pub limits: Limits,
+    /// The permission bits that its new files do not get.
+    pub umask: Option<u32>,
+    /// How nice it is, from -20 to 19.
+    pub nice: Option<i32>,
+    /// How early the kernel picks it when memory is out, from -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Its programs gain no rights from set-user-id files.
+    pub no_new_privileges: bool,
+    /// Another user to run as.
+    pub user: Option<User>,
+    /// It is killed when the agent dies, however that happens.
+    pub dies_with_agent: bool,
+    /// How the applet is reached.
+    pub launcher: Launcher,
+}
+
+/// The session of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Session {
+    /// That of the agent, in a group of its own.
+    #[default]
+    Inherited,
+    /// A new one, without a terminal.
+    New,
+}
+
+/// Limits of one process; its descendants inherit them, each for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of address space. Some runtimes reserve far more than they use.
+    pub memory_bytes: Option<u64>,
+    /// Seconds of CPU time.
+    pub cpu_seconds: Option<u64>,
+    /// Open descriptors.
+    pub open_files: Option<u64>,
+    /// Processes and threads of the user, all together.
+    pub processes: Option<u64>,
+    /// Bytes of a core file. None by default: it would hold the secrets that the child was given.
+    pub core_bytes: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: None,
+            cpu_seconds: None,
+            open_files: None,
+            processes: None,
+            core_bytes: Some(0),
+        }
+    }
+}
+
+/// A user by numbers; names would need the image's user database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user.
+    pub uid: u32,
+    /// Its main group.
+    pub gid: u32,
+    /// Its other groups; all others are given up.
+    pub groups: Vec<u32>,
+}
+
+/// How the applet is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launcher {
+    /// A binary that contains it.
+    pub program: PathBuf,
+    /// What comes before its arguments.
+    pub args: Vec<OsString>,
+}
+
+impl Default for Launcher {
+    /// The running binary, which is there even when its file was replaced or removed.
+    fn default() -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
+            args: vec![EXEC_APPLET.into()],
+        }
+    }
+}
+
+/// A policy as `__exec` gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Setup {
+    pub(crate) policy: Policy,
+    /// The agent, when the child is to die with it.
+    pub(crate) parent: Option<u32>,
+    /// What every note begins with.
+    pub(crate) token: Option<String>,
+}
+
+impl Setup {
+    /// The whole command line of the launcher, without the launcher itself.
+    pub(crate) fn arguments(&self, program: &Path, args: &[OsString]) -> Vec<OsString> {
+        let mut words = self.policy.launcher.args.clone();
+        words.extend(self.words().into_iter().map(OsString::from));
+        words.push("--".into());
+        words.push(program.into());
+        words.extend_from_slice(args);
+        words
+    }
+
+    fn words(&self) -> Vec<String> {
+        // Taken apart without "..", so that a new part cannot be forgotten here.
+        let Policy {
+            session,
+            limits,
+            umask,
+            nice,
+            oom_score_adj,
+            no_new_privileges,
+            user,
+            dies_with_agent: _,
+            launcher: _,
+        } = &self.policy;
+        let Limits {
+            memory_bytes,
+            cpu_seconds,
+            open_files,
+            processes,
+            core_bytes,
+        } = *limits;
+        let word = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
+        let number =
+            |name: &str, value: Option<u64>| word(name, value.map(|value| value.to_string()));
+        let flag = |name: &str, is_set: bool| is_set.then(|| format!("{name}=1"));
+        let groups = user.as_ref().map(|user| {
+            let groups: Vec<_> = user.groups.iter().map(u32::to_string).collect();
+            groups.join(",")
+        });
+        [
+            number("parent", self.parent.map(u64::from)),
+            word("notes", self.token.clone()),
+            flag("session", *session == Session::New),
+            number("memory", memory_bytes),
+            number("cpu", cpu_seconds),
+            number("files", open_files),
+            number("processes", processes),
+            number("core", core_bytes),
+            number("umask", umask.map(u64::from)),
+            word("nice", nice.map(|value| value.to_string())),
+            word("oom", oom_score_adj.map(|value| value.to_string())),
+            flag("no-new-privileges", *no_new_privileges),
+            number("uid", user.as_ref().map(|user| u64::from(user.uid))),
+            number("gid", user.as_ref().map(|user| u64::from(user.gid))),
+            word("groups", groups),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Reads what [`Setup::words`] wrote, up to and including `--`; none when it is anything else.
+    pub(crate) fn read(words: &mut impl Iterator<Item = OsString>) -> Option<Self> {
+        let mut setup = Self::default();
+        setup.policy.limits.core_bytes = None;
+        loop {
+            let word = words.next()?;
+            if word == OsStr::new("--") {
+                return Some(setup);
+            }
+            let word = str::from_utf8(word.as_bytes()).ok()?;
+            let (name, value) = word.split_once('=')?;
+            setup.set(name, value)?;
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        let policy = &mut self.policy;
+        let user = |user: &mut Option<User>| {
+            user.take().unwrap_or(User {
+                uid: 0,
+                gid: 0,
+                groups: Vec::new(),
+            })
+        };
+        match name {
+            "parent" => self.parent = Some(value.parse().ok()?),
+            "notes" => self.token = Some(value.to_owned()),
+            "session" => policy.session = Session::New,
+            "memory" => policy.limits.memory_bytes = Some(value.parse().ok()?),
+            "cpu" => policy.limits.cpu_seconds = Some(value.parse().ok()?),
+            "files" => policy.limits.open_files = Some(value.parse().ok()?),
+            "processes" => policy.limits.processes = Some(value.parse().ok()?),
+            "core" => policy.limits.core_bytes = Some(value.parse().ok()?),
+            "umask" => policy.umask = Some(value.parse().ok()?),
+            "nice" => policy.nice = Some(value.parse().ok()?),
+            "oom" => policy.oom_score_adj = Some(value.parse().ok()?),
+            "no-new-privileges" => policy.no_new_privileges = true,
+            "uid" => {
+                let uid = value.parse().ok()?;
+                policy.user = Some(User {
+                    uid,
+                    ..user(&mut policy.user)
+                });
+            }
+            "gid" => {
+                let gid = value.parse().ok()?;
+                policy.user = Some(User {
+                    gid,
+                    ..user(&mut policy.user)
+                });
+            }
+            "groups" => {
+                let groups = value.split(',').filter(|group| !group.is_empty());
+                let groups = groups.map(str::parse).collect::<Result<_, _>>().ok()?;
+                policy.user = Some(User {
+                    groups,
+                    ..user(&mut policy.user)
+                });
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        fn any_limits()(
+            memory_bytes in any::<Option<u64>>(),
+            cpu_seconds in any::<Option<u64>>(),
+            open_files in any::<Option<u64>>(),
+            processes in any::<Option<u64>>(),
+            core_bytes in any::<Option<u64>>(),
+        ) -> Limits {
+            Limits { memory_bytes, cpu_seconds, open_files, processes, core_bytes }
+        }
+    }
+
+    prop_compose! {
+        fn any_policy()(
+            limits in any_limits(),
+            is_new in any::<bool>(),
+            umask in any::<Option<u32>>(),
+            nice in any::<Option<i32>>(),
+            oom_score_adj in any::<Option<i32>>(),
+            no_new_privileges in any::<bool>(),
+            user in any::<Option<(u32, u32, Vec<u32>)>>(),
+        ) -> Policy {
+            Policy {
+                session: if is_new { Session::New } else { Session::Inherited },
+                limits,
+                umask,
+                nice,
+                oom_score_adj,
+                no_new_privileges,
+                user: user.map(|(uid, gid, groups)| User { uid, gid, groups }),
+                ..Policy::default()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_agent_asks_for_is_what_the_applet_reads(
+            policy in any_policy(),
+            parent in any::<Option<u32>>(),
+            token in any::<Option<u64>>(),
+            args in prop::collection::vec("\\PC*|--|umask=3", 0..4),
+        ) {
+            let setup = Setup { policy, parent, token: token.map(|token| token.to_string()) };
+            let args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
+            let mut words = setup.arguments(Path::new("/bin/x"), &args).into_iter();
+            prop_assert_eq!(words.next().unwrap(), EXEC_APPLET);
+            prop_assert_eq!(Setup::read(&mut words), Some(setup));
+            prop_assert_eq!(words.next().unwrap(), "/bin/x");
+            prop_assert_eq!(words.collect::<Vec<_>>(), args);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for words in [
+            &["umask=18"][..],
+            &["umask=x", "--"],
+            &["unknown=1", "--"],
+            &["word", "--"],
+        ] {
+            let mut words = words.iter().map(OsString::from);
+            assert_eq!(Setup::read(&mut words), None);
+        }
+    }
+}
