@@ -82,7 +82,12 @@ pub struct PackFolders {
 }
 
 impl PackFolders {
-    /// On the platform it is one (`packs_base_dir`).
+    /// One folder, as on the platform (`packs_base_dir`).
+    pub fn base(base: impl Into<PathBuf>) -> Self {
+        Self::new([base.into()])
+    }
+
+    /// Several folders.
     pub fn new(bases: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             bases: bases.into_iter().collect(),

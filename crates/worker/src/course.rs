@@ -169,7 +169,7 @@ impl Course {
             let sinks = shared.sinks(&claimed);
             shared
                 .executor
-                .run(&claimed, &shared.building(), &control, sinks)
+                .run(&claimed, Some(shared.claims()), &control, sinks)
                 .await
         });
         ran.await.unwrap_or_else(|error| {

@@ -18,7 +18,8 @@ use attune_model::clock::Clock;
 use attune_model::message::{Envelope, ExecutionCancelRequested, ExecutionDispatch};
 use attune_model::rows::Worker as WorkerRow;
 use attune_model::status::{WorkerRole, WorkerStatus};
-use attune_model::{ExecutionId, WorkerId};
+use attune_model::{ExecutionId, JsonMap, WorkerId};
+use attune_runtime::advertise::Tier;
 use attune_store::{StoreError, WorkerRegistration, WorkerStore};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -27,7 +28,7 @@ use tracing::Instrument as _;
 
 use crate::announce::Announcer;
 use crate::cancellations::{Cancellations, Cancelled};
-use crate::capabilities;
+use crate::capabilities::{self, Verify};
 use crate::config::WorkerConfig;
 use crate::course::{Course, end_unfinished};
 use crate::executor::{Executor, ExecutorError};
@@ -84,7 +85,7 @@ struct Parts {
     store: Arc<dyn WorkerStore>,
     announcer: Announcer,
     executor: Executor,
-    observer: Arc<dyn Observer>,
+    given_capabilities: JsonMap,
     readiness: Readiness,
     slot_count: u16,
     heartbeat_interval: Duration,
@@ -110,8 +111,10 @@ impl Worker {
             executor,
         } = config;
         let slot_count = max_concurrent_tasks.max(1);
-        let executor = Executor::new(executor, clock.clone())?;
-        let capabilities = capabilities::complete(capabilities, &executor.advertised(), slot_count);
+        let executor = Executor::new(executor, clock.clone(), observer)?;
+        let given_capabilities = capabilities;
+        let capabilities =
+            capabilities::complete(&given_capabilities, &executor.advertised(), slot_count);
         let registration = WorkerRegistration {
             name: name.clone(),
             role: WorkerRole::Action,
@@ -147,7 +150,7 @@ impl Worker {
                 store,
                 announcer: Announcer::new(bus, clock),
                 executor,
-                observer,
+                given_capabilities,
                 readiness: Readiness::new(),
                 slot_count,
                 heartbeat_interval,
@@ -178,7 +181,7 @@ impl Worker {
             store,
             announcer,
             executor,
-            observer,
+            given_capabilities,
             readiness,
             slot_count,
             heartbeat_interval,
@@ -190,11 +193,11 @@ impl Worker {
             logs: Logs::new(&executor.config().artifacts_dir),
             runtimes: Runtimes::default(),
             executor,
+            given_capabilities,
             cancellations: Cancellations::default(),
             readiness,
             slots: Arc::new(Semaphore::new(usize::from(slot_count))),
             slot_count,
-            observer,
             stop: stop.clone(),
             patience: Patience::new(stop),
             tasks: tasks.clone(),
@@ -232,6 +235,12 @@ impl Worker {
 async fn work(shared: &Arc<Shared>, mut executions: Subscription) {
     end_unfinished(shared, None, "worker was restarted while the execution ran").await;
     let soft = shared.stop.soft();
+    if shared.executor.advertised().tier == Tier::Database {
+        tokio::select! {
+            () = soft.cancelled() => {}
+            () = capabilities::verify(shared, Verify::Everything) => {}
+        }
+    }
     loop {
         // A slot first: what cannot run yet stays with the broker, where its time limit counts.
         let slot = tokio::select! {

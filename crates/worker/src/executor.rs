@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
+use attune_model::activity::Observer;
 use attune_model::clock::Clock;
 use attune_model::rows::Action;
 use attune_model::schema::secret_pointers;
 use attune_process::{Outcome, Redactor, Report, Sink, StartError, start};
+use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::{SealError, TokenError, TokenKey};
@@ -16,7 +18,7 @@ use attune_store::ClaimedExecution;
 use thiserror::Error;
 use tokio::time::sleep;
 
-use crate::building::Building;
+use crate::claims::Claims;
 use crate::config::ExecutorConfig;
 use crate::logs::chain;
 use crate::output::{self, Completeness};
@@ -49,6 +51,7 @@ pub struct Executor {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) secrets: Secrets,
     pub(crate) tokens: Option<TokenKey>,
+    pub(crate) environments: Environments,
     advertised: Mutex<Arc<Advertised>>,
 }
 
@@ -59,6 +62,29 @@ pub struct Control {
     pub cancel: CancellationToken,
     /// The worker has to go.
     pub hard: CancellationToken,
+}
+
+impl Control {
+    /// Comes when either wants the execution to end.
+    pub(crate) async fn ended(&self) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = self.hard.cancelled() => {}
+        }
+    }
+
+    async fn ended_long_ago(&self) {
+        self.ended().await;
+        sleep(LAST_GRACE).await;
+    }
+
+    /// The conclusion of an execution that has no child yet; none if it may go on.
+    fn ended_early(&self) -> Option<Conclusion> {
+        if self.cancel.is_cancelled() {
+            return Some(Conclusion::CancelledEarly);
+        }
+        self.hard.is_cancelled().then_some(Conclusion::StoppedEarly)
+    }
 }
 
 /// Who sees the output while it comes.
@@ -82,7 +108,12 @@ impl std::fmt::Debug for Sinks {
 
 impl Executor {
     /// An executor for this host.
-    pub fn new(config: ExecutorConfig, clock: Arc<dyn Clock>) -> Result<Self, ExecutorError> {
+    pub fn new(
+        config: ExecutorConfig,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ExecutorError> {
+        let host = Arc::new(Host::new(config.passed_environment.clone()));
         Ok(Self {
             secrets: Secrets::new(config.encryption_key.as_ref())
                 .map_err(ExecutorError::EncryptionKey)?,
@@ -92,7 +123,8 @@ impl Executor {
                 .map(TokenKey::new)
                 .transpose()
                 .map_err(ExecutorError::JwtSecret)?,
-            host: Arc::new(Host::new(config.passed_environment.clone())),
+            environments: Environments::new(host.clone(), observer),
+            host,
             advertised: Mutex::new(Arc::new(config.advertised.clone())),
             clock,
             config,
@@ -138,29 +170,36 @@ impl Executor {
     pub async fn run(
         &self,
         claimed: &ClaimedExecution,
-        building: &Building<'_>,
+        claims: Option<Claims<'_>>,
         control: &Control,
         sinks: Sinks,
     ) -> Conclusion {
+        if let Some(conclusion) = control.ended_early() {
+            return conclusion;
+        }
         let prepared = tokio::select! {
-            biased;
-            () = control.cancel.cancelled() => return Conclusion::CancelledEarly,
-            () = control.hard.cancelled() => return Conclusion::StoppedEarly,
-            prepared = self.prepare(claimed, building, sinks) => prepared,
+            prepared = self.prepare(claimed, claims, control, sinks) => prepared,
+            // An environment that is being built is given up in order; storage that hangs is not waited for.
+            () = control.ended_long_ago() => return control.ended_early().unwrap_or(Conclusion::StoppedEarly),
         };
-        let concluded = match prepared {
+        if let Some(conclusion) = control.ended_early() {
+            return conclusion;
+        }
+        let ran = match prepared {
             Ok(prepared) => {
                 let redactor = prepared.redactor.clone();
-                run_child(prepared, control).await.map(|mut ran| {
+                let ran = run_child(prepared, control).await;
+                ran.map(|mut ran| {
                     self.clean(&mut ran, claimed.action.as_ref(), redactor.as_deref());
-                    Conclusion::Ran(ran)
+                    ran
                 })
             }
             Err(failure) => Err(failure),
         };
-        concluded.unwrap_or_else(|Failure { prefix, cause }| {
-            Conclusion::Failed(early_failure(prefix, &cause))
-        })
+        match ran {
+            Ok(ran) => Conclusion::Ran(ran),
+            Err(Failure { prefix, cause }) => Conclusion::Failed(early_failure(prefix, &cause)),
+        }
     }
 
     /// Nothing secret stays readable in what is kept: declared parts of the data are sealed, known secrets are masked, and
@@ -199,17 +238,13 @@ async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure
         ..
     } = prepared;
     let child = start(command).map_err(|error| start_failure(&error))?;
-    let stop = async {
-        tokio::select! {
-            () = control.cancel.cancelled() => {}
-            () = control.hard.cancelled() => {}
-        }
-    };
     let at_once = async {
         control.hard.cancelled().await;
         sleep(LAST_GRACE).await;
     };
-    let report = child.supervise_until(Some(time_limit), stop, at_once).await;
+    let report = child
+        .supervise_until(Some(time_limit), control.ended(), at_once)
+        .await;
     // They lived as long as the child.
     drop(files);
     if report.pipes_held_open {

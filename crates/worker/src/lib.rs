@@ -9,9 +9,9 @@
 //! Shapes and texts that others observe (queues, messages, variables, encodings, result) are facts of the platform.
 
 mod announce;
-mod building;
 mod cancellations;
 mod capabilities;
+mod claims;
 mod config;
 mod course;
 mod dispatcher;
@@ -34,7 +34,7 @@ mod secrets;
 mod shared;
 mod subscription;
 
-pub use building::Building;
+pub use claims::Claims;
 pub use config::{
     CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders,
     WorkerConfig,

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use attune_bus::{BusError, Delivery};
-use attune_model::message::{Envelope, MessageType, PackDeleted};
+use attune_model::message::{Envelope, MessageType, PackDeleted, PackRegistered};
 use serde::Deserialize as _;
 
+use crate::capabilities::{self, Verify};
 use crate::config::is_plain_name;
 use crate::dispatcher::{ack, reject};
 use crate::logs::chain;
@@ -26,8 +27,15 @@ pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
         match event {
             Event::Up => shared.readiness.up(Part::Packs),
             Event::Down => shared.readiness.down(Part::Packs),
-            Event::Delivery(delivery) => match handle(&shared, &delivery) {
-                Ok(()) => ack(delivery).await,
+            Event::Delivery(delivery) => match read(&delivery) {
+                Ok(event) => {
+                    // Answered first: verifying takes longer than a broker likes to wait, and is repeated at every event.
+                    ack(delivery).await;
+                    tokio::select! {
+                        () = shared.stop.soft().cancelled() => break,
+                        () = handle(&shared, event) => {}
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "pack event cannot be read");
                     reject(delivery).await;
@@ -38,30 +46,49 @@ pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
     packs.end().await;
 }
 
-fn handle(shared: &Shared, delivery: &Delivery) -> Result<(), BusError> {
+/// What a message says.
+enum PackEvent {
+    Registered(PackRegistered),
+    Deleted(PackDeleted),
+    Other(MessageType),
+}
+
+fn read(delivery: &Delivery) -> Result<PackEvent, BusError> {
     let envelope: Envelope =
         serde_json::from_slice(&delivery.body).map_err(|source| BusError::Envelope { source })?;
-    match envelope.message_type {
-        MessageType::PackRegistered => shared.runtimes.forget(),
+    let message_type = envelope.message_type;
+    match message_type {
+        MessageType::PackRegistered => {
+            PackRegistered::deserialize(&envelope.payload).map(PackEvent::Registered)
+        }
         MessageType::PackDeleted => {
-            let message_type = envelope.message_type;
-            let deleted = PackDeleted::deserialize(&envelope.payload).map_err(|source| {
-                BusError::Payload {
-                    message_type,
-                    source,
-                }
-            })?;
+            PackDeleted::deserialize(&envelope.payload).map(PackEvent::Deleted)
+        }
+        other => Ok(PackEvent::Other(other)),
+    }
+    .map_err(|source| BusError::Payload {
+        message_type,
+        source,
+    })
+}
+
+async fn handle(shared: &Shared, event: PackEvent) {
+    match event {
+        PackEvent::Registered(pack) => {
             shared.runtimes.forget();
-            remove_environments(
-                &shared.executor.config().runtime_envs_dir,
-                &deleted.pack_ref,
+            capabilities::verify(shared, Verify::Named(&pack.runtime_names)).await;
+        }
+        PackEvent::Deleted(pack) => {
+            shared.runtimes.forget();
+            remove_environments(&shared.executor.config().runtime_envs_dir, &pack.pack_ref);
+        }
+        PackEvent::Other(message_type) => {
+            tracing::warn!(
+                ?message_type,
+                "message does not belong into the queue of packs"
             );
         }
-        other => {
-            tracing::warn!(message_type = ?other, "message does not belong into the queue of packs")
-        }
     }
-    Ok(())
 }
 
 /// Removes the environments of a pack, and nothing outside of `runtime_envs_dir`: a link is removed, not followed.

@@ -11,15 +11,16 @@ use attune_model::rows::{Action, Execution};
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
 use attune_process::{Command, Ending, Input, Keep, Redactor, SIGTERM, Sink, Stream};
+use attune_runtime::environment::Environment;
 use attune_runtime::plan::{Chosen, Code, LaunchPlan, PlanError, PlanRequest};
 use attune_security::{ExecutionToken, sign_execution_token};
 use attune_store::ClaimedExecution;
 use serde_json::Value;
 
-use crate::building::Building;
+use crate::claims::Claims;
 use crate::config::DEFAULT_TIME_LIMIT;
 use crate::environment::ChildEnvironment;
-use crate::executor::{Executor, Sinks, has_secret_output};
+use crate::executor::{Control, Executor, Sinks, has_secret_output};
 use crate::logs::chain;
 use crate::output::NOTICE_RESERVE;
 use crate::result::Kind;
@@ -93,7 +94,8 @@ impl Executor {
     pub(crate) async fn prepare(
         &self,
         claimed: &ClaimedExecution,
-        building: &Building<'_>,
+        claims: Option<Claims<'_>>,
+        control: &Control,
         sinks: Sinks,
     ) -> Result<Prepared, Failure> {
         let execution = &claimed.execution;
@@ -118,7 +120,10 @@ impl Executor {
             opened.add(&Value::String(token.clone()));
             environment.set("ATTUNE_API_TOKEN", token);
         }
-        let (chosen, plan) = self.plan(claimed, action, building, &environment).await?;
+        let (chosen, built) = self.plan(claimed, action, claims, control).await?;
+        let plan = chosen
+            .launch(&built, environment.variables())
+            .map_err(|error| plan_failure(&error, action))?;
         for (name, value) in &plan.env {
             if let Some(name) = name.to_str() {
                 environment.set(name, value.clone());
@@ -166,13 +171,14 @@ impl Executor {
         })
     }
 
+    /// Decides how the code is started and makes its environment ready.
     async fn plan(
         &self,
         claimed: &ClaimedExecution,
         action: &Action,
-        building: &Building<'_>,
-        environment: &ChildEnvironment,
-    ) -> Result<(Chosen, LaunchPlan), Failure> {
+        claims: Option<Claims<'_>>,
+        control: &Control,
+    ) -> Result<(Chosen, Environment), Failure> {
         let runtime = claimed.runtime.as_ref().ok_or_else(|| Failure {
             prefix: "Runtime not found",
             cause: format!(
@@ -188,17 +194,13 @@ impl Executor {
         let chosen = planner
             .choose(&request)
             .map_err(|error| plan_failure(&error, action))?;
-        let ready = building
-            .ensure(&self.host, &chosen, action)
+        let claims = claims.map(|claims| claims.of_pack(action.pack));
+        let environment = self
+            .environments
+            .ensure(&chosen, claims, control.ended())
             .await
-            .map_err(|cause| Failure {
-                prefix: "Setup error",
-                cause,
-            })?;
-        let plan = chosen
-            .launch(&ready, environment.variables())
-            .map_err(|error| plan_failure(&error, action))?;
-        Ok((chosen, plan))
+            .map_err(|error| Failure::setup(&error))?;
+        Ok((chosen, environment))
     }
 
     fn available(&self) -> String {

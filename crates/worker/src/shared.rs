@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use attune_lifecycle::{Stop, Tasks};
-use attune_model::WorkerId;
-use attune_model::activity::Observer;
+use attune_model::{JsonMap, WorkerId};
 use attune_store::WorkerStore;
 use tokio::sync::Semaphore;
 
 use crate::announce::Announcer;
-use crate::building::Building;
 use crate::cancellations::Cancellations;
+use crate::claims::Claims;
 use crate::executor::Executor;
 use crate::logs::Logs;
 use crate::patience::Patience;
@@ -32,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) runtimes: Runtimes,
     /// Their logs.
     pub(crate) logs: Logs,
+    /// What the worker was told to say about itself.
+    pub(crate) given_capabilities: JsonMap,
     /// What is in hand.
     pub(crate) cancellations: Cancellations,
     /// Whether work can be taken.
@@ -40,8 +41,6 @@ pub(crate) struct Shared {
     pub(crate) slots: Arc<Semaphore>,
     /// How many permits there are.
     pub(crate) slot_count: u16,
-    /// Who watches.
-    pub(crate) observer: Arc<dyn Observer>,
     /// The end.
     pub(crate) stop: Stop,
     /// How long after it something may still be tried.
@@ -52,11 +51,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// For environments that executions need.
-    pub(crate) fn building(&self) -> Building<'_> {
-        Building {
-            store: Some(&*self.store),
+    pub(crate) fn claims(&self) -> Claims<'_> {
+        Claims {
+            store: &*self.store,
             worker: self.id,
-            observer: &*self.observer,
         }
     }
 }
