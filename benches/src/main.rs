@@ -1,2 +1,69 @@
-//! `cargo run --release -p attune-bench -- NAME`: figures beside their floors.
-fn main() {}
+//! `cargo run --release -p attune-bench -- NAME [--json]`: figures of the hot paths beside their floors.
+//!
+//! A floor is measured in the same process and the same rounds as our figure, so a slow machine slows down both.
+
+mod detect;
+mod figure;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use argh::FromArgs;
+
+use figure::{Figure, OutputMode};
+
+/// Measures a hot path and the floor beside it.
+#[derive(Debug, FromArgs)]
+struct Arguments {
+    /// what to measure: detect
+    #[argh(positional)]
+    name: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Measures, or says why that is not possible here.
+type Bench = fn() -> Result<Figure, String>;
+
+/// Every benchmark, by name.
+const BENCHES: &[(&str, Bench)] = &[("detect", detect::run)];
+
+fn main() -> ExitCode {
+    let arguments: Arguments = argh::from_env();
+    let mode = if arguments.json {
+        OutputMode::Json
+    } else {
+        OutputMode::Text
+    };
+    let outcome = match BENCHES.iter().find(|(name, _)| *name == arguments.name) {
+        Some((_, run)) => run(),
+        None => Err(format!(
+            "no benchmark {:?}; there are: {}",
+            arguments.name,
+            names()
+        )),
+    };
+    let printed = outcome.and_then(|figure| {
+        let written = io::stdout().lock().write_all(figure.print(mode).as_bytes());
+        written.map_err(|error| format!("cannot write the figures: {error}"))
+    });
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => complain(&problem),
+    }
+}
+
+fn names() -> String {
+    BENCHES
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn complain(problem: &str) -> ExitCode {
+    // With standard error gone there is nobody left to tell; the exit code still does.
+    drop(writeln!(io::stderr(), "attune-bench: {problem}"));
+    ExitCode::FAILURE
+}
