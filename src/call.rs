@@ -80,6 +80,7 @@ fn completed(help: &str) -> String {
 }
 
 /// `argument` as it can be shown: quotes around it, everything unprintable escaped.
+#[expect(clippy::unnecessary_debug_formatting, reason = "its quotes and escapes are wanted here")]
 pub(crate) fn quoted(argument: &OsStr) -> String {
     format!("{argument:?}")
 }
