@@ -245,3 +245,24 @@ fn describe(path: &Path, error: sqlx::Error) -> OpenError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_commit_is_synced_and_foreign_keys_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, readers) = open(&folder.path().join("attune.db")).await.unwrap();
+        for (sql, wanted) in [
+            ("SELECT synchronous FROM pragma_synchronous", 2),
+            ("SELECT foreign_keys FROM pragma_foreign_keys", 1),
+            ("SELECT journal_mode = 'wal' FROM pragma_journal_mode", 1),
+        ] {
+            let value: i64 = sqlx::query_scalar(sql).fetch_one(&writer).await.unwrap();
+            assert_eq!(value, wanted, "{sql}");
+        }
+        let written = sqlx::query("DELETE FROM worker").execute(&readers).await;
+        assert!(written.is_err(), "readers cannot write");
+    }
+}

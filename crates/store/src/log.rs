@@ -70,6 +70,7 @@ pub trait LogStore: Send + Sync + std::fmt::Debug {
     /// Finds or makes the artifact and adds a version. Concurrent calls get different versions of one artifact.
     async fn add_log_version(&self, artifact: &LogArtifact) -> Result<LogVersion, StoreError>;
 
-    /// Writes final sizes in bytes, by version id; a size of 0 deletes the version (its file is the caller's to delete).
+    /// Writes final sizes in bytes, by version id; a size of 0 deletes the version. Its file is the caller's to delete, and
+    /// before: the number may be given out again at once.
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError>;
 }

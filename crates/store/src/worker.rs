@@ -123,6 +123,7 @@ pub trait WorkerStore: AgentStore + EnvironmentStore + LogStore {
         worker: WorkerId,
     ) -> Result<Vec<(Fence, Execution)>, StoreError>;
 
-    /// Rows that are `scheduled` for this worker, oldest first: what a bus that forgot its messages has to be told again.
+    /// Rows that are `scheduled` for this worker, or `canceling` without ever having started, oldest first: what a bus
+    /// that forgot its messages has to be told again.
     async fn scheduled_executions(&self, worker: WorkerId) -> Result<Vec<ExecutionId>, StoreError>;
 }

@@ -1,5 +1,7 @@
 //! Test support: scratch folders, waiting for facts.
 
+pub mod store_contract;
+
 use std::time::{Duration, Instant};
 
 /// How long a fact may take to become true before a test fails.
@@ -18,7 +20,10 @@ pub async fn eventually<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>)
         if let Some(value) = fact().await {
             return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} for: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -34,7 +39,10 @@ pub fn eventually_blocking<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -
         if let Some(value) = fact() {
             return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} for: {what}"
+        );
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

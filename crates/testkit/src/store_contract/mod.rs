@@ -1,0 +1,179 @@
+//! What every store has to do, whatever it is made of.
+//!
+//! Each contract is a function that takes a [`Lab`] with a fresh store. A backend calls
+//! [`store_contract_tests!`](crate::store_contract_tests) in its own tests, which makes one named test of each.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a contract that is broken ends the test that runs it"
+)]
+
+pub mod agent;
+pub mod claim;
+pub mod environment;
+pub mod event;
+pub mod finish;
+pub mod log;
+pub mod pack;
+pub mod process;
+pub mod recovery;
+pub mod schedule;
+pub mod seed;
+pub mod sensor;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use attune_store::{HubStore, SensorStore, WorkerStore};
+
+/// A store for all roles.
+pub trait Store: WorkerStore + SensorStore + HubStore {}
+
+impl<T: WorkerStore + SensorStore + HubStore> Store for T {}
+
+/// A fresh store, and the way around it: what operators and other services do to its tables.
+#[async_trait]
+pub trait Lab: Send + Sync {
+    /// The store under test.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// Runs a statement that every backend understands.
+    async fn execute(&self, sql: &str);
+
+    /// The number that a query yields.
+    async fn number(&self, sql: &str) -> i64;
+}
+
+/// Makes a test of each contract. The argument is an async function that makes a [`Lab`] with an empty store.
+#[macro_export]
+macro_rules! store_contract_tests {
+    ($lab:ident) => {
+        $crate::store_contract_tests! { $lab;
+            agent: a_worker_that_comes_back_keeps_its_row,
+                a_worker_that_comes_back_stays_cordoned,
+                a_name_of_the_other_role_is_a_conflict,
+                a_heartbeat_carries_the_status_and_the_time_of_the_store,
+                a_heartbeat_of_a_removed_worker_says_so,
+                status_and_capabilities_are_written_alone,
+                runtimes_come_by_ref_and_versions_by_runtime;
+            claim: of_twenty_claims_at_once_one_is_granted,
+                a_claim_brings_all_that_the_run_needs,
+                keys_come_in_the_order_in_which_they_override,
+                a_claim_of_a_canceling_execution_cancels_it,
+                a_claim_of_anything_else_is_not_ours,
+                an_action_that_came_back_is_found_by_its_ref,
+                a_claim_is_granted_even_when_the_action_is_gone,
+                the_start_is_read_back_exactly_as_the_fence_has_it;
+            finish: an_end_is_written_once,
+                only_the_claim_that_runs_may_end_the_run,
+                an_end_after_somebody_elses_end_is_dropped,
+                a_run_that_is_being_cancelled_can_end_but_not_time_out,
+                secrets_are_written_with_the_end_or_not_at_all,
+                a_status_that_is_no_end_is_refused,
+                an_earlier_life_left_what_was_running_or_canceling,
+                what_was_scheduled_is_told_again_oldest_first;
+            environment: a_new_environment_is_pending_and_has_one_row,
+                base_and_versions_have_rows_of_their_own,
+                a_changed_manifest_or_path_makes_it_outdated,
+                a_live_claim_is_left_alone_by_a_changed_manifest,
+                of_twenty_builders_at_once_one_gets_the_claim,
+                an_expired_claim_is_taken_over_and_its_owner_has_lost_it,
+                a_claim_is_renewed_by_its_owner_only,
+                a_failed_build_may_be_tried_by_another_worker,
+                a_broken_environment_is_built_again;
+            log: versions_count_from_one_and_name_their_file,
+                versions_asked_for_at_once_differ,
+                the_oldest_versions_beyond_the_limit_go_with_their_files,
+                retention_by_time_removes_nothing_here,
+                a_size_of_zero_removes_the_version;
+            sensor: desired_sensors_come_by_ref_with_all_that_decides,
+                only_enabled_sensors_and_rules_are_desired,
+                an_alert_needs_its_trigger;
+            process: a_process_runs_fails_and_is_stopped,
+                failures_are_counted_by_the_caller_and_reset_on_request,
+                the_rule_count_stays_when_it_is_unknown,
+                a_sensor_that_is_gone_is_no_error,
+                nothing_of_an_earlier_life_is_alive;
+            pack: a_pack_is_read_back_as_it_was_loaded,
+                refs_are_resolved_when_a_pack_is_loaded,
+                loading_the_same_pack_again_writes_nothing,
+                a_changed_component_keeps_its_id,
+                what_vanished_from_the_files_is_removed,
+                what_refers_to_nothing_is_left_out_with_the_reason,
+                a_trigger_has_one_sensor,
+                a_trigger_moves_to_another_sensor_of_its_pack,
+                a_ref_of_another_pack_is_a_conflict_and_nothing_is_written,
+                rules_find_their_trigger_and_action_again,
+                what_people_made_by_hand_stays,
+                a_runtime_that_others_use_cannot_be_removed,
+                a_removed_pack_leaves_its_executions;
+            event: an_event_leads_to_executions_in_one_unit,
+                who_decides_sees_the_event_and_its_rules,
+                an_unknown_trigger_or_event_stores_nothing,
+                an_event_is_enforced_once_per_rule,
+                only_enabled_rules_of_enabled_triggers_are_reached,
+                an_event_for_one_rule_reaches_no_other,
+                secrets_of_an_enforcement_reach_the_worker,
+                a_failure_half_way_leaves_nothing;
+            schedule: of_twenty_schedulers_one_gets_the_execution,
+                a_scheduler_that_died_is_replaced_after_a_while,
+                a_guard_holds_for_one_step,
+                an_execution_is_ended_from_the_state_that_was_seen,
+                a_cancel_does_what_the_status_asks_for,
+                workers_come_with_their_load,
+                lists_come_in_pages,
+                keys_are_replaced_by_ref,
+                identities_are_made_once;
+            recovery: what_nobody_schedules_is_found,
+                scheduled_executions_come_in_portions_with_their_action,
+                what_its_worker_did_not_start_is_overdue,
+                executions_of_lost_workers_are_orphans,
+                silent_workers_become_inactive_once;
+        }
+    };
+    ($lab:ident; $($part:ident: $($contract:ident),+;)+) => {
+        $(mod $part {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $contract() {
+                let lab = super::$lab().await;
+                $crate::store_contract::$part::$contract(&lab).await;
+            })+
+        })+
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    /// A contract that nobody runs would be a promise that nothing keeps.
+    #[test]
+    fn every_contract_is_in_the_list() {
+        let list = include_str!("mod.rs");
+        let parts = [
+            ("agent", include_str!("agent.rs")),
+            ("claim", include_str!("claim.rs")),
+            ("environment", include_str!("environment.rs")),
+            ("event", include_str!("event.rs")),
+            ("finish", include_str!("finish.rs")),
+            ("log", include_str!("log.rs")),
+            ("pack", include_str!("pack.rs")),
+            ("process", include_str!("process.rs")),
+            ("recovery", include_str!("recovery.rs")),
+            ("schedule", include_str!("schedule.rs")),
+            ("sensor", include_str!("sensor.rs")),
+        ];
+        for (part, source) in parts {
+            for line in source
+                .lines()
+                .filter_map(|line| line.strip_prefix("pub async fn "))
+            {
+                let name = line.split('(').next().unwrap();
+                let listed = list.lines().any(|line| {
+                    let line = line.trim().trim_start_matches(&format!("{part}: "));
+                    line.trim_end_matches([',', ';']) == name
+                });
+                assert!(listed, "{part}::{name}");
+            }
+        }
+    }
+}
