@@ -1,3 +1,5 @@
+//! Builds by small shell commands; the real tools are in `tests/real_environments.rs`.
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::pin::pin;

@@ -1,3 +1,5 @@
+//! Planning on machines made of scripts.
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
