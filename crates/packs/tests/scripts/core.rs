@@ -128,7 +128,7 @@ async fn http_request_makes_the_request_in_python_where_there_is_no_agent() {
     let mut api = Api::answering("201 Created").await;
     let parameters = json!({
         "url": format!("{}/a?b=1", api.url), "method": "POST", "query_params": {"c": "d e"},
-        "headers": {"Authorization": "Bearer x"}, "body": {"n": 1},
+        "auth": {"token": "x"}, "body": {"n": 1},
     });
     let ran = action(
         &shells()[0],
@@ -147,6 +147,16 @@ async fn http_request_makes_the_request_in_python_where_there_is_no_agent() {
     assert_eq!(result["success"], true);
     assert_eq!(result["headers"]["content-type"], "application/json");
     assert_eq!(result["json"], json!({"data": {"id": 1}}));
+
+    let refusing = Api::answering("404 Not Found").await;
+    let parameters = json!({"url": refusing.url, "fail_on_error": true}).to_string() + "\n";
+    let ran = action(&shells()[0], "http_request.sh", &[], &parameters).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(
+        ran.stderr.contains("answered with status 404"),
+        "{}",
+        ran.stderr
+    );
 
     let parameters = json!({"url": "http://127.0.0.1:1/", "timeout_seconds": 5}).to_string() + "\n";
     let ran = action(&shells()[0], "http_request.sh", &[], &parameters).await;
