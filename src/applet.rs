@@ -67,6 +67,13 @@ static APPLETS: &[Applet] = &[
         run: applets::sensor::run,
     },
     Applet {
+        name: "timer-sensor",
+        aliases: &[],
+        program: Some("attune-core-timer-sensor"),
+        about: Some("emit the events of timers; started by a sensor host"),
+        run: applets::timer_sensor::run,
+    },
+    Applet {
         name: "packs",
         aliases: &[],
         program: None,
@@ -86,6 +93,13 @@ static APPLETS: &[Applet] = &[
         program: None,
         about: Some("check the configuration, or print the reference of all keys"),
         run: applets::config::run,
+    },
+    Applet {
+        name: "http-request",
+        aliases: &[],
+        program: None,
+        about: Some("make one HTTP request, described as JSON on standard input"),
+        run: applets::http_request::run,
     },
     Applet { name: attune_process::EXEC_APPLET, aliases: &[], program: None, about: None, run: applets::exec::run },
 ];

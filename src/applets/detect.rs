@@ -75,6 +75,11 @@ impl Detection {
         })
     }
 
+    /// Whether an operator chose the runtimes.
+    pub(crate) fn is_overridden(&self, role: Role) -> bool {
+        self.override_of(role).is_some()
+    }
+
     fn override_of(&self, role: Role) -> Option<&str> {
         match role {
             Role::Worker => self.worker_override.as_deref(),

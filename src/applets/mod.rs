@@ -8,6 +8,8 @@ pub(crate) mod config;
 pub(crate) mod detect;
 pub(crate) mod dev;
 pub(crate) mod exec;
+pub(crate) mod http_request;
 pub(crate) mod packs;
 pub(crate) mod sensor;
+pub(crate) mod timer_sensor;
 pub(crate) mod worker;

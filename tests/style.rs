@@ -1,0 +1,65 @@
+//! House rules that no lint knows.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file that is longer holds more than one concept.
+const MOST_LINES: usize = 500;
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    rust_files(Path::new(env!("CARGO_MANIFEST_DIR")), &mut found);
+    assert!(found.len() > 50, "the walk found only {} files", found.len());
+    found
+}
+
+#[test]
+fn no_source_file_is_longer_than_a_reader_can_hold() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|path| (fs::read_to_string(path).unwrap().lines().count(), path))
+        .filter(|(lines, _)| *lines > MOST_LINES)
+        .map(|(lines, path)| format!("{}: {lines}", path.display()))
+        .collect();
+    assert!(long.is_empty(), "split by concept: {long:#?}");
+}
+
+#[test]
+fn every_source_file_says_first_what_it_is_for() {
+    let silent: Vec<PathBuf> =
+        sources().into_iter().filter(|path| !fs::read_to_string(path).unwrap().starts_with("//!")).collect();
+    assert!(silent.is_empty(), "begin with `//!`: {silent:#?}");
+}
+
+#[test]
+fn only_one_crate_touches_what_is_unsafe_and_only_the_binary_names_a_backend() {
+    for path in sources() {
+        let text = fs::read_to_string(&path).unwrap();
+        let place = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+        if !place.starts_with("crates/sys") && place != Path::new("tests/style.rs") {
+            assert!(!text.contains("unsafe {"), "{} is not crates/sys", place.display());
+        }
+        let service = ["worker", "sensor", "hub"].iter().any(|name| place.starts_with(format!("crates/{name}/src")));
+        if service {
+            // Unit tests run on the embedded store; the service itself does not know it.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for backend in ["attune_store_sqlite", "MemoryBus"] {
+                assert!(!code.contains(backend), "{} names the backend {backend}", place.display());
+            }
+        }
+    }
+}
