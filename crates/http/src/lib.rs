@@ -5,11 +5,13 @@
 //! user information and query of a URL. It installs nothing globally: two clients in one process do not disturb each other.
 
 mod client;
+mod described;
 mod error;
 mod message;
 mod tls;
 
 pub use client::{Client, ClientConfig, Redirects};
+pub use described::{DescribedError, described};
 pub use error::{BuildError, Decision, HttpError, Problem};
 pub use message::{Body, Method, Request, Response};
 pub use tls::Verification;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use attune_model::Secret;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -100,6 +102,13 @@ impl Request {
     pub fn bearer(self, token: &Secret) -> Self {
         let value = format!("Bearer {}", token.expose());
         self.header("authorization", value)
+    }
+
+    /// Authenticates with a name and a password.
+    #[must_use]
+    pub fn basic(self, username: &str, password: &Secret) -> Self {
+        let pair = BASE64.encode(format!("{username}:{}", password.expose()));
+        self.header("authorization", format!("Basic {pair}"))
     }
 
     /// Adds a query parameter.

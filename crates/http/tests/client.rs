@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use attune_http::{Client, ClientConfig, Decision, Problem, Redirects, Request};
+use attune_http::{Client, ClientConfig, Decision, Problem, Redirects, Request, described};
 use attune_lifecycle::Tasks;
 use attune_model::Secret;
 use axum::extract::Query;
@@ -149,4 +149,70 @@ async fn an_impossible_url_is_refused_without_being_shown() {
         !format!("{error} {error:?}").contains("s3cret"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn a_described_request_is_made_and_its_answer_described() {
+    let (address, _tasks) = serve().await;
+    let description = json!({
+        "url": format!("http://{address}/echo"),
+        "method": "post",
+        "headers": {"x-a": 1},
+        "query_params": {"q": "a b", "none": null},
+        "body": {"deep": [1, 2.5]},
+        "auth": {"username": "me", "password": "pw"},
+        "timeout_seconds": 5,
+    });
+    let answer = described(description.to_string().as_bytes()).await.unwrap();
+    assert_eq!(
+        (&answer["status_code"], &answer["success"]),
+        (&json!(200), &json!(true))
+    );
+    assert_eq!(answer["json"]["body"], json!({"deep": [1, 2.5]}));
+    assert_eq!(answer["json"]["query"], json!({"q": "a b"}));
+    assert_eq!(answer["json"]["token"], "Basic bWU6cHc=");
+    assert_eq!(answer["headers"]["content-type"], "application/json");
+    assert!(answer["elapsed_ms"].is_u64());
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_answer_unless_the_description_asks_to_fail() {
+    let (address, _tasks) = serve().await;
+    let mut description = json!({"url": format!("http://{address}/refused")});
+    let answer = described(description.to_string().as_bytes()).await.unwrap();
+    assert_eq!(
+        (&answer["status_code"], &answer["body"]),
+        (&json!(403), &json!("not for you"))
+    );
+    assert!(answer.get("json").is_none());
+    description["fail_on_error"] = json!(true);
+    let error = described(description.to_string().as_bytes())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("http://{address}/refused answered with status 403")
+    );
+}
+
+#[tokio::test]
+async fn a_description_that_is_none_names_the_parameter() {
+    for (description, expected) in [
+        (json!({}), "parameter `url` is missing"),
+        (
+            json!({"url": "http://x/", "method": "a b"}),
+            "parameter `method`",
+        ),
+        (
+            json!({"url": "http://x/", "timeout_seconds": -1}),
+            "parameter `timeout_seconds`",
+        ),
+        (json!([]), "not a JSON object"),
+    ] {
+        let error = described(description.to_string().as_bytes())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{description}: {error}");
+    }
 }
