@@ -1,5 +1,5 @@
 //! One execution at a time, with real children.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 #[expect(dead_code, reason = "shared with other tests")]
 mod support;

@@ -1,5 +1,7 @@
 //! Rows and folders for tests of the worker.
 
+pub mod rig;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
