@@ -1,8 +1,8 @@
 //! One builder at a time in this process, and on this machine.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -70,6 +70,10 @@ pub(super) async fn acquire(
         .mode(LOCK_MODE)
         .open(&path)
         .map_err(refused("open the lock file"))?;
+    // The umask has taken bits from the mode. Only the owner can put them back, and has done so when it was not us.
+    if let Err(error) = file.set_permissions(Permissions::from_mode(LOCK_MODE)) {
+        tracing::debug!(path = %path.display(), %error, "the mode of the lock file is left as it is");
+    }
     let deadline = Instant::now() + limit;
     loop {
         match file.try_lock() {
