@@ -3,8 +3,10 @@
 //! The action `core.http_request` is this, so that it works in an image that has nothing but a shell.
 
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use argh::FromArgs;
+use attune_config::{Source, process_env};
 use attune_http::{DescribedError, described};
 use serde_json::Value;
 
@@ -25,7 +27,9 @@ struct HttpRequestArguments {}
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|HttpRequestArguments {}| {
         let parameters = read_input()?;
-        let answer = rt::command()?.block_on(described(&parameters)).map_err(failure)?;
+        // What OpenSSL and curl read, and what children of an agent are let through.
+        let ca_file = process_env().get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let answer = rt::command()?.block_on(described(&parameters, ca_file)).map_err(failure)?;
         output::print(&format!("{}\n", Value::Object(answer)))
     })
 }

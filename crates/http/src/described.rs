@@ -1,6 +1,7 @@
 //! One request described by a JSON object, its answer as another: what the action `core.http_request` does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use attune_model::{JsonMap, Secret};
@@ -80,11 +81,16 @@ enum Auth {
 }
 
 /// Makes the request that `parameters`, a JSON object, describes. Every answer is a success unless it asks to fail.
-pub async fn described(parameters: &[u8]) -> Result<JsonMap, DescribedError> {
+/// `ca_file` is trusted besides the built-in roots.
+pub async fn described(
+    parameters: &[u8],
+    ca_file: Option<PathBuf>,
+) -> Result<JsonMap, DescribedError> {
     let description: Description =
         serde_json::from_slice(parameters).map_err(DescribedError::Description)?;
     let follow = description.follow_redirects.unwrap_or(true);
     let config = ClientConfig {
+        ca_file,
         verification: if description.verify_ssl.unwrap_or(true) {
             Verification::Full
         } else {

@@ -163,7 +163,9 @@ async fn a_described_request_is_made_and_its_answer_described() {
         "auth": {"username": "me", "password": "pw"},
         "timeout_seconds": 5,
     });
-    let answer = described(description.to_string().as_bytes()).await.unwrap();
+    let answer = described(description.to_string().as_bytes(), None)
+        .await
+        .unwrap();
     assert_eq!(
         (&answer["status_code"], &answer["success"]),
         (&json!(200), &json!(true))
@@ -179,14 +181,16 @@ async fn a_described_request_is_made_and_its_answer_described() {
 async fn a_refusal_is_an_answer_unless_the_description_asks_to_fail() {
     let (address, _tasks) = serve().await;
     let mut description = json!({"url": format!("http://{address}/refused")});
-    let answer = described(description.to_string().as_bytes()).await.unwrap();
+    let answer = described(description.to_string().as_bytes(), None)
+        .await
+        .unwrap();
     assert_eq!(
         (&answer["status_code"], &answer["body"]),
         (&json!(403), &json!("not for you"))
     );
     assert!(answer.get("json").is_none());
     description["fail_on_error"] = json!(true);
-    let error = described(description.to_string().as_bytes())
+    let error = described(description.to_string().as_bytes(), None)
         .await
         .unwrap_err();
     assert_eq!(
@@ -209,7 +213,7 @@ async fn a_description_that_is_none_names_the_parameter() {
         ),
         (json!([]), "not a JSON object"),
     ] {
-        let error = described(description.to_string().as_bytes())
+        let error = described(description.to_string().as_bytes(), None)
             .await
             .unwrap_err()
             .to_string();
