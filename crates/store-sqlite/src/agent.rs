@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 
 use crate::columns::{micros, object};
 use crate::error::During;
-use crate::{SqliteStore, now, rows};
+use crate::{SqliteStore, now, rows, written};
 
 #[async_trait]
 impl AgentStore for SqliteStore {
@@ -22,7 +22,7 @@ impl AgentStore for SqliteStore {
         registration: &WorkerRegistration,
     ) -> Result<Worker, StoreError> {
         // A sensor host has no port: what somebody wrote there by hand stays.
-        let row = sqlx::query(
+        let query = sqlx::query(
             r"
             INSERT INTO worker (name, worker_role, worker_type, host, port, status, capabilities, last_heartbeat, created,
                                 updated)
@@ -44,10 +44,10 @@ impl AgentStore for SqliteStore {
         .bind(&registration.host)
         .bind(registration.port)
         .bind(object(&registration.capabilities))
-        .bind(micros(now()))
-        .fetch_optional(&self.writer)
-        .await
-        .during(|| format!("register worker {}", registration.name))?;
+        .bind(micros(now()));
+        let row = written(query, &self.writer)
+            .await
+            .during(|| format!("register worker {}", registration.name))?;
         row.map_or_else(
             || {
                 Err(StoreError::Conflict(format!(

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::columns::{Columns, micros};
 use crate::error::During;
-use crate::{SqliteStore, now};
+use crate::{SqliteStore, now, written};
 
 #[async_trait]
 impl EnvironmentStore for SqliteStore {
@@ -22,7 +22,7 @@ impl EnvironmentStore for SqliteStore {
     ) -> Result<EnvironmentRow, StoreError> {
         let now = now();
         // Right-hand sides see the row as it was; `env_path` and `manifest_checksum` there are the old ones.
-        let row = sqlx::query(
+        let query = sqlx::query(
             r"
             INSERT INTO pack_environment (pack, pack_ref, runtime, runtime_ref, runtime_version, runtime_version_text,
                                           env_path, manifest_checksum, created, updated)
@@ -54,10 +54,11 @@ impl EnvironmentStore for SqliteStore {
         .bind(target.version.as_ref().map(|(_, text)| text))
         .bind(&target.env_path)
         .bind(&target.manifest_checksum)
-        .bind(micros(now))
-        .fetch_one(&self.writer)
-        .await
-        .during(|| format!("register the environment {}", target.env_path))?;
+        .bind(micros(now));
+        let row = written(query, &self.writer)
+            .await
+            .and_then(|row| row.ok_or(sqlx::Error::RowNotFound))
+            .during(|| format!("register the environment {}", target.env_path))?;
         environment(&row, now)
     }
 

@@ -24,9 +24,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::columns::{json, micros};
+use crate::columns::{Columns, json, micros};
 use crate::error::During;
-use crate::{SqliteStore, now, rows};
+use crate::{SqliteStore, now, rows, written};
 
 #[async_trait]
 impl HubStore for SqliteStore {
@@ -137,7 +137,7 @@ impl HubStore for SqliteStore {
 
     async fn identity(&self, login: &str) -> Result<IdentityId, StoreError> {
         // The update changes nothing; without it a row that exists is not returned.
-        sqlx::query_scalar(
+        let query = sqlx::query(
             r"
             INSERT INTO identity (login, created, updated) VALUES (?1, ?2, ?2)
             ON CONFLICT (login) DO UPDATE SET login = login
@@ -145,11 +145,12 @@ impl HubStore for SqliteStore {
             ",
         )
         .bind(login)
-        .bind(micros(now()))
-        .fetch_one(&self.writer)
-        .await
-        .during(|| format!("find or make identity {login}"))
-        .map(IdentityId)
+        .bind(micros(now()));
+        let row = written(query, &self.writer)
+            .await
+            .and_then(|row| row.ok_or(sqlx::Error::RowNotFound))
+            .during(|| format!("find or make identity {login}"))?;
+        Columns::new("identity", &row).get("id").map(IdentityId)
     }
 
     async fn insert_execution(&self, execution: &NewExecution) -> Result<Execution, StoreError> {

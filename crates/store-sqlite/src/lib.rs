@@ -23,7 +23,7 @@ mod worker;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SubsecRound, Utc};
-use sqlx::sqlite::Sqlite;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
 use sqlx::{SqlitePool, Transaction};
 
 use attune_store::StoreError;
@@ -81,4 +81,43 @@ impl SqliteStore {
 /// The store's clock, in the resolution that it stores.
 fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
+}
+
+/// The row that a writing statement returns.
+///
+/// Not `fetch_optional`: it stops at the row, and an error of the commit that follows the row is lost.
+async fn written(query: Query<'_>, writer: &SqlitePool) -> Result<Option<SqliteRow>, sqlx::Error> {
+    Ok(query.fetch_all(writer).await?.pop())
+}
+
+type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Executor as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_returned_row_that_could_not_be_committed_is_an_error() {
+        let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+        let writer = options.connect("sqlite::memory:").await.unwrap();
+        writer
+            .execute("CREATE TABLE one (id INTEGER PRIMARY KEY) STRICT")
+            .await
+            .unwrap();
+        let many =
+            "CREATE TABLE many (one INTEGER REFERENCES one DEFERRABLE INITIALLY DEFERRED) STRICT";
+        writer.execute(many).await.unwrap();
+        // The reference is checked by the commit, after the row was returned.
+        let insert = "INSERT INTO many VALUES (1) RETURNING one";
+        written(sqlx::query(insert), &writer).await.unwrap_err();
+        writer.execute("INSERT INTO one VALUES (1)").await.unwrap();
+        assert!(
+            written(sqlx::query(insert), &writer)
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
 }

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use attune_model::message::EventCreated;
 use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, Trigger};
-use attune_model::{EventId, JsonMap, RuntimeId, SensorId, TriggerId, WorkerId};
+use attune_model::{JsonMap, RuntimeId, SensorId, WorkerId};
 use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore, StoreError};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::columns::{micros, object};
 use crate::error::During;
-use crate::{SqliteStore, now, rows};
+use crate::{SqliteStore, now, rows, written};
 
 /// The trigger of alerts and the source that they name (facts of the platform).
 const ALERT_TRIGGER: &str = "core.alert";
@@ -117,28 +117,31 @@ impl SensorStore for SqliteStore {
     }
 
     async fn insert_alert(&self, payload: &JsonMap) -> Result<Option<EventCreated>, StoreError> {
-        let inserted: Option<(i64, i64)> = sqlx::query_as(
+        let query = sqlx::query(
             r#"
             INSERT INTO event ("trigger", trigger_ref, payload, source_ref, created)
             SELECT id, ref, ?2, ?3, ?4 FROM "trigger" WHERE ref = ?1
-            RETURNING id, "trigger"
+            RETURNING *
             "#,
         )
         .bind(ALERT_TRIGGER)
         .bind(object(payload))
         .bind(ALERT_SOURCE)
-        .bind(micros(now()))
-        .fetch_optional(&self.writer)
-        .await
-        .during(|| "store an alert".to_owned())?;
-        Ok(inserted.map(|(event, trigger)| EventCreated {
-            event_id: EventId(event),
-            trigger_id: Some(TriggerId(trigger)),
-            trigger_ref: ALERT_TRIGGER.to_owned(),
-            sensor_id: None,
-            sensor_ref: Some(ALERT_SOURCE.to_owned()),
-            payload: Some(Value::Object(payload.clone())),
-            config: None,
+        .bind(micros(now()));
+        let row = written(query, &self.writer)
+            .await
+            .during(|| "store an alert".to_owned())?;
+        let Some(event) = row.map(|row| rows::event(&row)).transpose()? else {
+            return Ok(None);
+        };
+        Ok(Some(EventCreated {
+            event_id: event.id,
+            trigger_id: event.trigger,
+            trigger_ref: event.trigger_ref,
+            sensor_id: event.source,
+            sensor_ref: event.source_ref,
+            payload: event.payload,
+            config: event.config,
         }))
     }
 

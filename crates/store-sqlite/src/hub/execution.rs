@@ -16,7 +16,7 @@ use super::before;
 use crate::columns::{Columns, json, list, micros};
 use crate::error::{During, refused};
 use crate::worker::{action_of, put_secret};
-use crate::{now, rows};
+use crate::{now, rows, written};
 
 /// Stores `new` as `requested`, with the secrets of its parameters.
 pub(super) async fn insert(
@@ -122,7 +122,7 @@ pub(super) async fn assign_worker(
     guard: &ExecutionGuard,
     worker: WorkerId,
 ) -> Result<Option<Execution>, StoreError> {
-    let row = sqlx::query(
+    let query = sqlx::query(
         r"
         UPDATE execution SET status = 'scheduled', worker = ?4, updated = max(?5, updated + 1)
         WHERE id = ?1 AND status = ?2 AND updated = ?3 AND status = 'scheduling'
@@ -133,10 +133,10 @@ pub(super) async fn assign_worker(
     .bind(guard.status.as_str())
     .bind(micros(guard.updated))
     .bind(worker.0)
-    .bind(micros(now()))
-    .fetch_optional(writer)
-    .await
-    .during(|| format!("give execution {} to worker {worker}", guard.execution))?;
+    .bind(micros(now()));
+    let row = written(query, writer)
+        .await
+        .during(|| format!("give execution {} to worker {worker}", guard.execution))?;
     row.map(|row| rows::execution(&row)).transpose()
 }
 
@@ -170,7 +170,7 @@ pub(super) async fn end(
     if !status.is_terminal() {
         return Err(refused(operation(), "this status is not an end"));
     }
-    let row = sqlx::query(
+    let query = sqlx::query(
         r"
         UPDATE execution SET status = ?4, result = ?5, updated = max(?6, updated + 1)
         WHERE id = ?1 AND status = ?2 AND updated = ?3 AND ?7
@@ -183,10 +183,8 @@ pub(super) async fn end(
     .bind(status.as_str())
     .bind(json(result))
     .bind(micros(now()))
-    .bind(guard.status.may_become(status))
-    .fetch_optional(writer)
-    .await
-    .during(operation)?;
+    .bind(guard.status.may_become(status));
+    let row = written(query, writer).await.during(operation)?;
     row.map(|row| rows::execution(&row)).transpose()
 }
 

@@ -38,7 +38,11 @@ pub struct World {
 impl World {
     /// Fills the lab's store.
     pub async fn new(lab: &dyn Lab) -> Self {
-        let store = lab.store();
+        Self::of(lab.store()).await
+    }
+
+    /// Fills `store`.
+    pub async fn of(store: Arc<dyn Store>) -> Self {
         let changes = store.upsert_pack(&demo()).await.unwrap();
         assert_eq!(changes.skipped, []);
         Self {
