@@ -147,7 +147,7 @@ fn a_failing_action_and_a_failing_sensor_say_why_and_where_the_log_is() {
     write(&pack.join("sensors/faulty.sh"), "echo 'cannot see anything' >&2\nexit 4\n");
     write(
         &pack.join("rules/never.yaml"),
-        "ref: tick.on_never\nlabel: Never\ntrigger_ref: tick.never\naction_ref: tick.say\nenabled: true\n",
+        "ref: tick.on_never\nlabel: Never\ntrigger_ref: tick.never\naction_ref: tick.say\nenabled: true\naction_params: { text: x }\n",
     );
     let mut dev = Dev::start(scratch.path(), &[&core(), "tick"]);
     let sensor = dev.wait("sensor in back-off", |line| line["ref"] == "tick.faulty" && line["status"] == "backoff");
@@ -252,7 +252,7 @@ fn without_an_interpreter_the_rest_runs_and_the_missing_one_is_named() {
     write(&pack.join("sensors/py.py"), "import time\ntime.sleep(600)\n");
     write(
         &pack.join("rules/never.yaml"),
-        "ref: tick.on_never\nlabel: Never\ntrigger_ref: tick.never\naction_ref: tick.say\nenabled: true\n",
+        "ref: tick.on_never\nlabel: Never\ntrigger_ref: tick.never\naction_ref: tick.say\nenabled: true\naction_params: { text: x }\n",
     );
     // A PATH that has a shell and nothing else.
     let bin = scratch.path().join("bin");

@@ -16,19 +16,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attune-agents"));
-    command.current_dir(folder).args(["dev", "--json", "--data", "data"]).args(arguments);
+    command.current_dir(folder).args(["dev", "--json"]).args(arguments);
+    if !arguments.contains(&"--data") {
+        command.args(["--data", "data"]);
+    }
     command.env_remove("ATTUNE_SENSOR_RUNTIMES").env_remove("ATTUNE_WORKER_RUNTIMES").stdin(Stdio::null());
     command
 }
 
 /// Runs `dev` to its end.
-pub fn run_dev(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run_dev(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().unwrap()
 }
 
 /// A running `dev`; killed when dropped.
 #[derive(Debug)]
-pub struct Dev {
+pub(crate) struct Dev {
     child: Child,
     lines: Option<Receiver<String>>,
     seen: Vec<String>,
@@ -36,12 +39,12 @@ pub struct Dev {
 
 impl Dev {
     /// Starts it in `folder` with its data in `folder/data`.
-    pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
         Self::start_with(folder, arguments, |_| {})
     }
 
     /// … with a changed command.
-    pub fn start_with(folder: &Path, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn start_with(folder: &Path, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = command(folder, arguments);
         command.stdout(Stdio::piped());
         change(&mut command);
@@ -61,7 +64,7 @@ impl Dev {
     }
 
     /// The next line for which `wanted` holds; lines before it are passed over.
-    pub fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let lines = self.lines.as_ref().unwrap();
         loop {
             let text = match lines.recv_timeout(PATIENCE) {
@@ -79,35 +82,35 @@ impl Dev {
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Ctrl-C.
-    pub fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     }
 
     /// What nobody can handle.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Nobody reads its output any more.
-    pub fn close_output(&mut self) {
+    pub(crate) fn close_output(&mut self) {
         self.lines = None;
     }
 
     /// Waits for its end.
-    pub fn expect_exit(&mut self, code: i32) {
+    pub(crate) fn expect_exit(&mut self, code: i32) {
         let status = attune_testkit::eventually_blocking("the end of dev", || self.child.try_wait().unwrap());
         assert_eq!(status.code(), Some(code), "{status:?}; seen:\n{}", self.seen.join("\n"));
     }
 
     /// Ctrl-C, and no process may be left.
-    pub fn stop_and_expect(&mut self, code: i32) {
+    pub(crate) fn stop_and_expect(&mut self, code: i32) {
         let children = descendants_of(self.pid());
         self.interrupt();
         self.expect_exit(code);
@@ -131,7 +134,7 @@ impl Drop for Dev {
 }
 
 /// All processes below `pid`.
-pub fn descendants_of(pid: u32) -> Vec<u32> {
+pub(crate) fn descendants_of(pid: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -150,13 +153,13 @@ pub fn descendants_of(pid: u32) -> Vec<u32> {
 }
 
 /// Writes a file and its folders.
-pub fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
 /// Copies a folder with its modes.
-pub fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -170,7 +173,7 @@ pub fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// `runner_type` of an action, read from its file.
-pub fn runtime_of(packs: &Path, action: &str) -> String {
+pub(crate) fn runtime_of(packs: &Path, action: &str) -> String {
     let (pack, name) = action.split_once('.').unwrap();
     let file = packs.join(pack).join("actions").join(format!("{name}.yaml"));
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
