@@ -1,14 +1,11 @@
 //! Opening a file: which one it is, which schema it has, how the connections are set.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, SqlitePool};
 use thiserror::Error;
 
@@ -24,6 +21,9 @@ const READERS: u32 = 4;
 /// What remains of the log after a burst of writes.
 const LOG_LIMIT_BYTES: &str = "16777216";
 /// Result codes of SQLite.
+const BUSY: i32 = 5;
+const READ_ONLY: i32 = 8;
+const CANNOT_OPEN: i32 = 14;
 const CORRUPT: i32 = 11;
 const NOT_A_DATABASE: i32 = 26;
 
@@ -35,9 +35,9 @@ pub enum OpenError {
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// What SQLite said.
         #[source]
-        source: io::Error,
+        source: Box<sqlx::Error>,
     },
     /// The content is not SQLite's.
     #[error("{} is not a database; move it away or choose another data folder", path.display())]
@@ -86,37 +86,32 @@ pub enum OpenError {
 
 /// Opens or makes the file; returns the writer and the readers.
 pub(crate) async fn open(path: &Path) -> Result<(SqlitePool, SqlitePool), OpenError> {
-    make_file(path)?;
     let failed = |error| describe(path, error);
-    let plain = SqliteConnectOptions::new()
+    let options = SqliteConnectOptions::new()
         .filename(path)
-        .busy_timeout(BUSY_TIMEOUT);
-
-    // Nothing of a file is changed before it is known to be ours.
-    let mut connection = SqliteConnection::connect_with(&plain)
-        .await
-        .map_err(failed)?;
-    let found = identify(&mut connection, path).await?;
-    if found == Found::Empty {
-        // Before the first table, because the switch needs the file for itself and is then over in no time.
-        wal(&mut connection).await.map_err(failed)?;
-    }
-    migrate(&mut connection, path).await?;
-    connection.close().await.map_err(failed)?;
-
-    let options = plain
-        .journal_mode(SqliteJournalMode::Wal)
+        .create_if_missing(true)
+        .busy_timeout(BUSY_TIMEOUT)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .pragma("journal_size_limit", LOG_LIMIT_BYTES);
+
+    // Nothing of a file is changed before it is known to be ours.
+    let mut connection = SqliteConnection::connect_with(&options)
+        .await
+        .map_err(failed)?;
+    if identify(&mut connection, path).await? == Found::Empty {
+        keep_private(path)?;
+    }
+    wal(&mut connection).await.map_err(failed)?;
+    migrate(&mut connection).await.map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+
     let writer = pool(1)
         .connect_with(options.clone())
         .await
         .map_err(failed)?;
-    let readers = pool(READERS)
-        .connect_with(options.pragma("query_only", "ON"))
-        .await
-        .map_err(failed)?;
+    let readers = options.pragma("query_only", "ON");
+    let readers = pool(READERS).connect_with(readers).await.map_err(failed)?;
     Ok((writer, readers))
 }
 
@@ -131,20 +126,17 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
-/// Makes an empty file that only its owner can read (parameters of executions are inside), or checks that an existing one
-/// can be written. SQLite would say no more than "unable to open".
-fn make_file(path: &Path) -> Result<(), OpenError> {
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-        .map_err(|source| OpenError::Unwritable {
+/// Parameters of executions are inside. The log and its index get the mode of the file.
+///
+/// By name, never through a descriptor of our own: closing one would drop the locks that SQLite holds on that file
+/// elsewhere in this process.
+fn keep_private(path: &Path) -> Result<(), OpenError> {
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| {
+        OpenError::Unwritable {
             path: path.to_owned(),
-            source,
-        })
+            source: Box::new(error.into()),
+        }
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -157,15 +149,16 @@ enum Found {
 
 async fn identify(connection: &mut SqliteConnection, path: &Path) -> Result<Found, OpenError> {
     let failed = |error| describe(path, error);
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
-    let application: i64 = sqlx::query_scalar("PRAGMA application_id")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
-    let version = user_version(connection).await.map_err(failed)?;
+    // One statement, so that another process that makes the schema right now is seen before or after, not half-way.
+    let (tables, application, version): (i64, i64, i64) = sqlx::query_as(
+        r"
+        SELECT (SELECT count(*) FROM sqlite_schema), application_id, user_version
+        FROM pragma_application_id, pragma_user_version
+        ",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed)?;
     if application == APPLICATION_ID {
         if version > known() {
             return Err(OpenError::Newer {
@@ -184,41 +177,45 @@ async fn identify(connection: &mut SqliteConnection, path: &Path) -> Result<Foun
     Ok(Found::Empty)
 }
 
+/// Switches to the write-ahead log, once in the life of a file.
+///
+/// The switch needs the file for itself and is refused at once, without the usual waiting, while another process is just
+/// opening it.
 async fn wal(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("PRAGMA journal_mode = WAL")
-        .execute(connection)
-        .await
-        .map(drop)
+    let begun = Instant::now();
+    loop {
+        let switched = sqlx::query("PRAGMA journal_mode = WAL")
+            .execute(&mut *connection)
+            .await;
+        match switched {
+            Err(error) if primary_code(&error) == Some(BUSY) && begun.elapsed() < BUSY_TIMEOUT => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            other => return other.map(drop),
+        }
+    }
 }
 
-/// Runs the missing steps in one transaction: after a crash the file has the old schema or the new one.
-async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
-    let failed = |error| describe(path, error);
-    if user_version(connection).await.map_err(failed)? == known() {
-        return Ok(());
-    }
-    let mut transaction = connection
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .map_err(failed)?;
-    // Another process may have done it while this one waited for the lock.
-    let version = user_version(&mut transaction).await.map_err(failed)?;
+/// Runs the missing steps in one transaction: after a crash the file has the old schema or the new one. The transaction
+/// is begun in any case; a file that cannot be written shows itself here.
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    // Read under the lock: another process may have done it in the meantime.
+    let version = user_version(&mut transaction).await?;
     let done = usize::try_from(version).unwrap_or(0);
-    for step in STEPS.iter().skip(done) {
-        sqlx::raw_sql(*step)
+    if done < STEPS.len() {
+        for step in STEPS.iter().skip(done) {
+            sqlx::raw_sql(*step).execute(&mut *transaction).await?;
+        }
+        let marks = format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {}",
+            known()
+        );
+        sqlx::raw_sql(AssertSqlSafe(marks))
             .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
+            .await?;
     }
-    let marks = format!(
-        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {}",
-        known()
-    );
-    sqlx::raw_sql(AssertSqlSafe(marks))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?;
-    transaction.commit().await.map_err(failed)
+    transaction.commit().await
 }
 
 async fn user_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
@@ -234,6 +231,10 @@ fn known() -> i64 {
 fn describe(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
     match primary_code(&error) {
+        Some(CANNOT_OPEN | READ_ONLY) => OpenError::Unwritable {
+            path,
+            source: Box::new(error),
+        },
         Some(NOT_A_DATABASE) => OpenError::NotADatabase { path },
         Some(CORRUPT) => OpenError::Damaged {
             path,

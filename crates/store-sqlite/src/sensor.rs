@@ -95,7 +95,7 @@ impl SensorStore for SqliteStore {
             r"
             UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?2, next_restart_at = NULL,
                                       updated = ?2
-            WHERE worker = ?1 AND (status IN ('starting', 'running') OR pid IS NOT NULL)
+            WHERE worker = ?1 AND (status IN ('starting', 'running', 'backoff') OR pid IS NOT NULL)
             ",
         )
         .bind(worker.0)
