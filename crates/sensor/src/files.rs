@@ -71,3 +71,83 @@ fn walk(folder: &Path, files: &mut Fingerprint) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use attune_model::execution_config::Dependencies;
+    use attune_model::rows::{RawPlacement, Retention};
+    use attune_model::{RuntimeId, SensorId};
+
+    use super::*;
+
+    fn sensor(entrypoint: &str) -> Sensor {
+        Sensor {
+            id: SensorId(1),
+            r#ref: "demo.one".to_owned(),
+            pack: None,
+            pack_ref: Some("demo".to_owned()),
+            label: String::new(),
+            description: None,
+            entrypoint: entrypoint.to_owned(),
+            runtime: RuntimeId(1),
+            runtime_ref: "core.python".to_owned(),
+            enabled: true,
+            param_schema: None,
+            config: None,
+            runtime_version_constraint: None,
+            placement: RawPlacement::default(),
+            log_retention: Retention::default(),
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_sensor_and_no_others_count() {
+        let packs = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = packs.path().join("demo").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for path in [
+            "sensors/app/main.py",
+            "sensors/app/part.py",
+            "sensors/other.py",
+            "lib/a/b.py",
+            "requirements.txt",
+        ] {
+            write(path, "1");
+        }
+        let config = ExecutionConfig {
+            dependencies: Some(Dependencies {
+                manifest_file: "requirements.txt".to_owned(),
+                install_command: Vec::new(),
+            }),
+            ..ExecutionConfig::default()
+        };
+        let now = || fingerprint(packs.path(), &sensor("app/main.py"), Some(&config));
+        let mut before = now();
+        for path in [
+            "sensors/other.py",
+            "actions/x.py",
+            "lib/a/__pycache__/b.pyc",
+            "README",
+        ] {
+            write(path, "longer than before");
+            assert_eq!(now(), before, "{path}");
+        }
+        for path in [
+            "sensors/app/main.py",
+            "sensors/app/part.py",
+            "lib/a/b.py",
+            "lib/new.py",
+            "requirements.txt",
+        ] {
+            write(path, "longer than before");
+            let after = now();
+            assert_ne!(after, before, "{path}");
+            before = after;
+        }
+        fs::remove_file(packs.path().join("demo/sensors/app/main.py")).unwrap();
+        assert_ne!(now(), before, "a missing script is a change");
+    }
+}

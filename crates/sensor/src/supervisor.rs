@@ -173,7 +173,6 @@ impl Supervisor {
             .map_err(|error| start_failure(&error))?;
         let pid = process.pid;
         let reset_failures = std::mem::take(&mut self.reset);
-        self.set_phase(Phase::Running, target);
         self.record
             .write(
                 target,
@@ -184,6 +183,7 @@ impl Supervisor {
             )
             .await;
         self.observe(target, SensorProcessStatus::Running, Some(&process), None);
+        self.set_phase(Phase::Running, target);
         Ok(process)
     }
 
@@ -297,8 +297,8 @@ impl Supervisor {
             self.failures.unsigned_abs(),
         );
         let until = Instant::now() + wait;
-        self.set_phase(Phase::Backoff, target);
         self.record_failure(target, &failure, wait).await;
+        self.set_phase(Phase::Backoff, target);
         loop {
             tokio::select! {
                 biased;

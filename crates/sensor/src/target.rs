@@ -122,11 +122,7 @@ impl Target {
             .check(host)
             .map_err(Refusal::Misfit)?;
         if !is_offered(&runtime, host) {
-            let offered = if host.runtimes.is_empty() {
-                "none".to_owned()
-            } else {
-                host.runtimes.join(", ")
-            };
+            let offered = host.runtimes.join(", ");
             return Err(Refusal::Runtime {
                 runtime: runtime.r#ref,
                 offered,
@@ -152,10 +148,11 @@ impl Target {
     }
 }
 
-/// Runtimes that detection knows, and native code, have to be advertised. One that detection has never heard of is tried:
-/// its start names the interpreter if that is missing.
+/// Runtimes that detection knows, and native code, have to be advertised. One that detection has never heard of is tried,
+/// and so is everything on a host that advertises nothing: the start names the interpreter if that is missing.
 fn is_offered(runtime: &Runtime, host: &CapabilityView) -> bool {
-    runtime_name::is_advertised(runtime, &host.runtimes)
+    host.runtimes.is_empty()
+        || runtime_name::is_advertised(runtime, &host.runtimes)
         || runtime_name::names_of(runtime)
             .iter()
             .all(|name| runtime_name::lookup(name).is_none())

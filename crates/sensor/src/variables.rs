@@ -1,4 +1,4 @@
-//! The environment of a sensor process (names and values: facts of the platform; see `docs/` for our additions).
+//! The environment of a sensor process (names and values: facts of the platform; our additions are in `docs/writing-packs.md`).
 //!
 //! It is built from nothing: what the host lets through, then the runtime's variables, then the platform's own, which
 //! nobody can override.

@@ -77,7 +77,8 @@ pub trait SensorStore: AgentStore + EnvironmentStore + LogStore {
         change: &ProcessChange,
     ) -> Result<(), StoreError>;
 
-    /// Sets rows of this host that claim a living process to `stopped`: at start nothing of an earlier life is alive.
+    /// Sets rows of this host that claim a living process, or a start to come, to `stopped`: at start nothing of an
+    /// earlier life is alive or waits. Failures keep their count.
     async fn clear_stale_processes(&self, worker: WorkerId) -> Result<u64, StoreError>;
 
     /// The rows of this host.

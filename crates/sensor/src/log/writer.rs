@@ -6,13 +6,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use attune_lifecycle::Backoff;
 use attune_model::rows::Sensor;
 use attune_model::status::{OwnerType, RetentionPolicy};
-use attune_store::{Decision, LogArtifact, LogStream, LogVersion, SensorStore};
+use attune_store::{Decision, LogArtifact, LogStore, LogStream, LogVersion};
 use serde_json::json;
-use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -90,7 +90,7 @@ pub(crate) type CurrentFile = Arc<Mutex<Option<PathBuf>>>;
 /// The writer of one stream of one process.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
-    store: Arc<dyn SensorStore>,
+    store: Arc<dyn LogStore>,
     target: LogTarget,
     source: LogSource,
     lines: LineSplitter,
@@ -109,7 +109,7 @@ struct Open {
 }
 
 impl LogWriter {
-    pub(crate) fn new(store: Arc<dyn SensorStore>, target: LogTarget, source: LogSource) -> Self {
+    pub(crate) fn new(store: Arc<dyn LogStore>, target: LogTarget, source: LogSource) -> Self {
         Self {
             store,
             target,
@@ -378,3 +378,6 @@ fn remove_expired(root: &Path, files: &[String]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

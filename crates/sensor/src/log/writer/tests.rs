@@ -1,0 +1,181 @@
+//! The writer with a store that behaves badly.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use attune_process::Sink;
+use attune_store::StoreError;
+
+use super::super::queue::{LogSink, queue};
+use super::*;
+
+/// What the store does with the next version; none gives one.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Unavailable,
+    Refused,
+}
+
+#[derive(Debug, Default)]
+struct Moody {
+    answers: Mutex<VecDeque<Answer>>,
+    sizes: Mutex<Vec<(i64, u64)>>,
+    versions: Mutex<i32>,
+}
+
+#[async_trait]
+impl LogStore for Moody {
+    async fn add_log_version(&self, artifact: &LogArtifact) -> Result<LogVersion, StoreError> {
+        let operation = "add a version".to_owned();
+        match self.answers.lock().unwrap().pop_front() {
+            Some(Answer::Unavailable) => {
+                return Err(StoreError::Unavailable {
+                    operation,
+                    source: "busy".into(),
+                });
+            }
+            Some(Answer::Refused) => {
+                return Err(StoreError::Refused {
+                    operation,
+                    source: "constraint".into(),
+                });
+            }
+            None => {}
+        }
+        let mut version = self.versions.lock().unwrap();
+        *version += 1;
+        Ok(LogVersion {
+            id: i64::from(*version),
+            version: *version,
+            file_path: format!("{}/v{version}.txt", artifact.r#ref.replace('.', "/")),
+            expired_files: Vec::new(),
+        })
+    }
+
+    async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
+        self.sizes.lock().unwrap().extend_from_slice(sizes);
+        Ok(())
+    }
+}
+
+fn target(root: &Path, limits: LogLimits) -> LogTarget {
+    LogTarget {
+        sensor_ref: "demo.one".to_owned(),
+        stream: LogStream::Stderr,
+        root: root.to_owned(),
+        limits,
+        artifact: LogArtifact {
+            r#ref: "sensor.demo.one.stderr".to_owned(),
+            scope: OwnerType::Sensor,
+            owner: "demo.one".to_owned(),
+            name: String::new(),
+            description: String::new(),
+            retention_policy: RetentionPolicy::Versions,
+            retention_limit: 4,
+            execution: None,
+            meta: json!({}),
+            created_by: "sensor",
+        },
+    }
+}
+
+fn writer(store: &Arc<Moody>, root: &Path, limits: LogLimits) -> (LogSink, LogWriter) {
+    let (sink, source) = queue();
+    (
+        sink,
+        LogWriter::new(store.clone(), target(root, limits), source),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_for_a_while_costs_no_line() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    store
+        .answers
+        .lock()
+        .unwrap()
+        .extend([Answer::Unavailable; 3]);
+    let (mut sink, writer) = writer(&store, root.path(), LogLimits::default());
+    sink.write(b"one\ntwo\nthr");
+    sink.write(b"ee");
+    drop(sink);
+    writer.run().await;
+    let log = fs::read_to_string(root.path().join("sensor/demo/one/stderr/v1.txt")).unwrap();
+    assert_eq!(log, "one\ntwo\nthree\n");
+    assert_eq!(*store.sizes.lock().unwrap(), [(1, 14)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_that_had_to_be_given_up_are_counted_in_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    store
+        .answers
+        .lock()
+        .unwrap()
+        .extend([Answer::Unavailable; MOST_TRIES as usize]);
+    let (mut sink, writer) = writer(&store, root.path(), LogLimits::default());
+    sink.write(b"lost\n");
+    drop(sink);
+    writer.run().await;
+    let log = fs::read_to_string(root.path().join("sensor/demo/one/stderr/v1.txt")).unwrap();
+    assert_eq!(log, "[attune: 5 bytes of output were lost here]\n");
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_versions_leaves_a_plain_file_that_is_rotated() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    store.answers.lock().unwrap().push_back(Answer::Refused);
+    let limits = LogLimits {
+        max_bytes: 10,
+        max_files: 1,
+    };
+    let (mut sink, writer) = writer(&store, root.path(), limits);
+    let current = writer.current_file();
+    sink.write(b"line 1\nline 2\nline 3\n");
+    drop(sink);
+    writer.run().await;
+    let file = root.path().join("sensors/demo.one/stderr.log");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "line 3\n");
+    assert_eq!(
+        fs::read_to_string(root.path().join("sensors/demo.one/stderr.log.1")).unwrap(),
+        "line 2\n"
+    );
+    assert!(!root.path().join("sensors/demo.one/stderr.log.2").exists());
+    assert_eq!(current.lock().unwrap().as_ref(), Some(&file));
+    assert_eq!(*store.versions.lock().unwrap(), 0, "it is not asked again");
+}
+
+#[tokio::test]
+async fn a_silent_stream_makes_no_version() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    let (sink, writer) = writer(&store, root.path(), LogLimits::default());
+    drop(sink);
+    writer.run().await;
+    assert_eq!(*store.versions.lock().unwrap(), 0);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_line_larger_than_a_file_gets_a_file_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    let (mut sink, writer) = writer(
+        &store,
+        root.path(),
+        LogLimits {
+            max_bytes: 8,
+            max_files: 4,
+        },
+    );
+    sink.write(b"a\nlonger than eight\nb\n");
+    drop(sink);
+    writer.run().await;
+    let sizes = store.sizes.lock().unwrap().clone();
+    assert_eq!(sizes, [(1, 2), (2, 18), (3, 2)]);
+}
