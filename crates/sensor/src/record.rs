@@ -12,7 +12,9 @@ use crate::context::{Context, STORE_LIMIT};
 use crate::target::Target;
 
 const RETRY: Duration = Duration::from_secs(2);
-const LAST_TRIES: usize = 3;
+/// While the host stops nobody waits long for a store that does not answer.
+const LAST_LIMIT: Duration = Duration::from_secs(2);
+const LAST_TRIES: usize = 2;
 const LAST_RETRY: Duration = Duration::from_millis(200);
 
 /// Writes changes of one row.
@@ -32,10 +34,19 @@ impl Record {
 
     /// Writes a change, once; see [`Record::retry`].
     pub(crate) async fn write(&mut self, target: &Arc<Target>, change: ProcessChange) {
+        self.set(target, change);
+        self.write_set().await;
+    }
+
+    /// Puts a change in the place of whatever is not written yet.
+    pub(crate) fn set(&mut self, target: &Arc<Target>, change: ProcessChange) {
         self.unwritten = Some((target.clone(), change));
-        if !self.attempt().await {
-            tracing::warn!(sensor.ref = %target.sensor.r#ref, "the state of the sensor will be recorded later");
-        }
+    }
+
+    /// Writes what was set, once. Cancel-safe: what is not known to be written stays.
+    pub(crate) async fn write_set(&mut self) {
+        // A failure is logged there; `retry` and `flush` come back to it.
+        let _written = self.attempt().await;
     }
 
     /// Writes what could not be written, after a while; never ends when there is nothing. Cancel-safe: what is not
@@ -73,13 +84,15 @@ impl Record {
             active_rules,
             change,
         );
-        let problem = match timeout(STORE_LIMIT, write).await {
+        let is_last = self.context.stop.soft().is_cancelled();
+        let limit = if is_last { LAST_LIMIT } else { STORE_LIMIT };
+        let problem = match timeout(limit, write).await {
             Ok(Ok(())) => {
                 self.unwritten = None;
                 return true;
             }
             Ok(Err(error)) => crate::chain(&error),
-            Err(_elapsed) => format!("the store did not answer within {STORE_LIMIT:?}"),
+            Err(_elapsed) => format!("the store did not answer within {limit:?}"),
         };
         tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %problem, "failed to record the state of a sensor");
         false

@@ -107,6 +107,8 @@ impl Supervisor {
             self.record.write(&last, ProcessChange::Stopped).await;
             self.observe(&last, SensorProcessStatus::Stopped, None, None);
             self.set_phase(Phase::Idle, &last);
+            // The next wish is another beginning.
+            self.forget_failures();
         }
         self.record.flush().await;
     }
@@ -153,11 +155,11 @@ impl Supervisor {
         prepared: Option<Prepared>,
     ) -> Result<Process, Next> {
         self.set_phase(Phase::Starting, target);
-        self.record.write(target, ProcessChange::Starting).await;
+        self.record.set(target, ProcessChange::Starting);
         self.observe(target, SensorProcessStatus::Starting, None, None);
         let prepared = match prepared {
             Some(prepared) => Ok(prepared),
-            None => prepare(&self.context, target).await,
+            None => tokio::join!(self.record.write_set(), prepare(&self.context, target)).1,
         };
         // The host's stop ends preparing with an error of its own.
         if self.context.stop.soft().is_cancelled() {
@@ -168,23 +170,9 @@ impl Supervisor {
         if let Some(next) = self.superseded(target) {
             return Err(next);
         }
-        let process = prepared
+        prepared
             .start(&self.context, target)
-            .map_err(|error| start_failure(&error))?;
-        let pid = process.pid;
-        let reset_failures = std::mem::take(&mut self.reset);
-        self.record
-            .write(
-                target,
-                ProcessChange::Running {
-                    pid: pid.cast_signed(),
-                    reset_failures,
-                },
-            )
-            .await;
-        self.observe(target, SensorProcessStatus::Running, Some(&process), None);
-        self.set_phase(Phase::Running, target);
-        Ok(process)
+            .map_err(|error| start_failure(&error))
     }
 
     /// What to do instead when the wish changed in the meantime.
@@ -192,14 +180,39 @@ impl Supervisor {
         if self.context.stop.soft().is_cancelled() || self.wish.has_changed().is_err() {
             return Some(Next::Stop);
         }
-        match self.wish.borrow_and_update().clone() {
+        let wish = self.wish.borrow_and_update().clone();
+        match wish {
             None => Some(Next::Stop),
             Some(new) if new.has_input_of(target) => None,
-            Some(new) => Some(Next::Again(new, None)),
+            Some(new) => Some(self.again(&new, None)),
         }
     }
 
+    /// Says that the process runs. It is served meanwhile, however long the store takes; its end comes first.
+    async fn announce(&mut self, process: &mut Process, target: &Arc<Target>) -> Result<(), Next> {
+        let (pid, reset_failures) = (process.pid.cast_signed(), std::mem::take(&mut self.reset));
+        self.record.set(
+            target,
+            ProcessChange::Running {
+                pid,
+                reset_failures,
+            },
+        );
+        tokio::select! {
+            biased;
+            failure = process.ended() => return Err(Next::Failed(failure)),
+            () = self.context.stop.soft().cancelled() => {}
+            () = self.record.write_set() => {}
+        }
+        self.observe(target, SensorProcessStatus::Running, Some(process), None);
+        self.set_phase(Phase::Running, target);
+        Ok(())
+    }
+
     async fn watch(&mut self, mut process: Process, target: &mut Arc<Target>) -> Next {
+        if let Err(next) = self.announce(&mut process, target).await {
+            return next;
+        }
         loop {
             let renew_at = process.renew_at;
             let new = tokio::select! {
