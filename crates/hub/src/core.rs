@@ -75,15 +75,16 @@ impl Core {
             }
             Cancel::Canceling { execution } => {
                 outbox.add(&status_changed(execution, ExecutionStatus::Running));
-                match execution.worker {
-                    Some(worker_id) => outbox.add(&ExecutionCancelRequested {
+                if let Some(worker_id) = execution.worker {
+                    outbox.add(&ExecutionCancelRequested {
                         execution_id: id,
                         worker_id,
-                    }),
-                    None => tracing::warn!(
+                    });
+                } else {
+                    tracing::warn!(
                         execution = id.0,
                         "a running execution has no worker to tell"
-                    ),
+                    );
                 }
             }
             Cancel::Already { .. } | Cancel::Ended { .. } | Cancel::Unknown => {}

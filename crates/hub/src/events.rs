@@ -77,10 +77,10 @@ pub(crate) async fn run(core: Arc<Core>, mut consumer: Box<dyn Consumer>, stop: 
         };
         match event {
             Some(ConsumerEvent::Delivery(delivery)) => {
-                handle(&core, delivery, &mut backoff, &stop).await
+                handle(&core, delivery, &mut backoff, &stop).await;
             }
             Some(ConsumerEvent::Interrupted(reason)) => {
-                tracing::warn!(queue = QUEUE, reason, "broker lost")
+                tracing::warn!(queue = QUEUE, reason, "broker lost");
             }
             Some(ConsumerEvent::Resumed) => tracing::info!(queue = QUEUE, "broker back"),
             None => break,

@@ -128,7 +128,7 @@ async fn alert(core: &Core, worker: &Worker) -> Result<(), StoreError> {
     match events::take(core, EventSource::New(&event)).await? {
         Intake::Taken { .. } => {}
         Intake::UnknownTrigger | Intake::UnknownEvent => {
-            tracing::debug!("no trigger {ALERT_TRIGGER} is loaded")
+            tracing::debug!("no trigger {ALERT_TRIGGER} is loaded");
         }
     }
     Ok(())
@@ -225,15 +225,14 @@ async fn end(
     status: ExecutionStatus,
     result: &Value,
 ) -> Result<(), StoreError> {
-    match core.end(guard, status, result).await? {
-        Some(execution) => {
-            let error = result["error"].as_str();
-            tracing::warn!(execution = execution.id.0, action = execution.action_ref, %status, error, "execution ended");
-        }
-        None => tracing::debug!(
+    if let Some(execution) = core.end(guard, status, result).await? {
+        let error = result["error"].as_str();
+        tracing::warn!(execution = execution.id.0, action = execution.action_ref, %status, error, "execution ended");
+    } else {
+        tracing::debug!(
             execution = guard.execution.0,
             "somebody else ended the execution"
-        ),
+        );
     }
     Ok(())
 }

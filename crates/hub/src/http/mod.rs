@@ -11,26 +11,23 @@ mod request;
 mod server;
 mod tokens;
 mod triggers;
+mod work;
 mod workers;
 
 use std::sync::Arc;
 
 use attune_lifecycle::{Stop, Tasks};
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
 
 use crate::core::Core;
 use error::ApiError;
+use work::Work;
 
 pub(crate) use server::serve;
-
-/// Most requests that are worked on at once; more wait for their turn.
-const MOST_REQUESTS: usize = 64;
 
 /// Who can reach the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,18 +42,14 @@ pub(crate) enum Reach {
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     core: Arc<Core>,
-    stop: Stop,
-    tasks: Tasks,
-    turns: Arc<Semaphore>,
+    work: Work,
 }
 
 impl Api {
     pub(crate) fn new(core: Arc<Core>, stop: Stop, tasks: Tasks) -> Self {
         Self {
             core,
-            stop,
-            tasks,
-            turns: Arc::new(Semaphore::new(MOST_REQUESTS)),
+            work: Work::new(stop, tasks),
         }
     }
 }
@@ -86,7 +79,7 @@ pub(crate) fn router(api: Api, reach: Reach) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(extract::LARGEST_BODY))
-        .layer(from_fn_with_state(api.clone(), contained))
+        .layer(from_fn_with_state(api.work.clone(), work::contained))
         .with_state(api)
 }
 
@@ -97,32 +90,4 @@ async fn unknown_path(uri: Uri) -> ApiError {
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     let message = format!("{} does not answer {method}", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
-}
-
-/// Runs a request as a task of its own: a client that goes away does not stop it between the commit and the messages,
-/// and a panic ends this request only.
-async fn contained(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let stopping = || ApiError::unavailable("the hub is stopping").into_response();
-    let Ok(turn) = api.turns.clone().acquire_owned().await else {
-        return stopping();
-    };
-    let path = request.uri().path().to_owned();
-    let hard = api.stop.hard().clone();
-    let work = api.tasks.spawn(async move {
-        let _turn = turn;
-        tokio::select! {
-            biased;
-            () = hard.cancelled() => None,
-            response = next.run(request) => Some(response),
-        }
-    });
-    match work.await {
-        Ok(Some(response)) => response,
-        Ok(None) => stopping(),
-        Err(error) => {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, path, "request ended by a panic");
-            ApiError::internal().into_response()
-        }
-    }
 }

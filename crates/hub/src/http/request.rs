@@ -137,7 +137,7 @@ fn env_problems(env_vars: &Value) -> Vec<String> {
         if name.is_empty() || name.contains(['=', '\0']) {
             problems.push(format!("env_vars: {name:?} is not a name of a variable"));
         }
-        if !value.as_str().is_some_and(|text| !text.contains('\0')) {
+        if value.as_str().is_none_or(|text| text.contains('\0')) {
             problems.push(format!(
                 "env_vars: the value of {name:?} must be a text without NUL"
             ));

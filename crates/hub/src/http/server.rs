@@ -23,7 +23,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 const CONNECTION_LIMIT: Duration = Duration::from_mins(10);
 
 /// How long a connection that is to end may take to finish its request.
-const FINISH_LIMIT: Duration = Duration::from_secs(60);
+const FINISH_LIMIT: Duration = Duration::from_mins(1);
 
 /// Wait after a failed accept: the process may be out of descriptors until others are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

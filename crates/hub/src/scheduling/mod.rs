@@ -93,7 +93,7 @@ impl Scheduler {
             match event {
                 Some(ConsumerEvent::Delivery(delivery)) => self.requested(delivery).await,
                 Some(ConsumerEvent::Interrupted(reason)) => {
-                    tracing::warn!(queue = QUEUE, reason, "broker lost")
+                    tracing::warn!(queue = QUEUE, reason, "broker lost");
                 }
                 Some(ConsumerEvent::Resumed) => self.sweep().await,
                 None => break,
@@ -187,18 +187,15 @@ impl Scheduler {
         worker: WorkerId,
         action: Option<&Action>,
     ) -> Result<bool, StoreError> {
-        match self.core.store.assign_worker(guard, worker).await? {
-            Some(execution) => {
-                self.dispatch(&execution, worker, action).await;
-                Ok(true)
-            }
-            None => {
-                tracing::debug!(
-                    execution = guard.execution.0,
-                    "somebody else decided while a worker was chosen"
-                );
-                Ok(false)
-            }
+        if let Some(execution) = self.core.store.assign_worker(guard, worker).await? {
+            self.dispatch(&execution, worker, action).await;
+            Ok(true)
+        } else {
+            tracing::debug!(
+                execution = guard.execution.0,
+                "somebody else decided while a worker was chosen"
+            );
+            Ok(false)
         }
     }
 

@@ -211,7 +211,7 @@ pub struct RuleChange {
     pub after: Option<Rule>,
 }
 
-/// What [`HubStore::upsert_pack`] did.
+/// What [`crate::HubStore::upsert_pack`] did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PackChanges {
     /// The row now.
@@ -222,7 +222,7 @@ pub struct PackChanges {
     pub skipped: Vec<Skipped>,
 }
 
-/// What [`HubStore::delete_pack`] removed.
+/// What [`crate::HubStore::delete_pack`] removed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PackRemoval {
     /// The row before.
