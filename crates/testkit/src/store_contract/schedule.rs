@@ -90,6 +90,11 @@ pub async fn a_scheduler_that_died_is_replaced_after_a_while(lab: &dyn Lab) {
         None
     );
     assert!(!world.store.give_back(&late).await.unwrap());
+    let ended = world
+        .store
+        .end_execution(&late, Status::Failed, &json!({}))
+        .await;
+    assert_eq!(ended.unwrap(), None);
     let guard = ExecutionGuard::from(&second.execution);
     let row = world
         .store
