@@ -15,7 +15,7 @@ use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::process::ExitCode;
 
-use attune_sys::{Disposition, Limit, Pid, Resource, SIGKILL};
+use attune_sys::{Disposition, Limit, Pid, Resource, SIGKILL, SignalSet};
 
 use crate::diagnose::diagnose;
 use crate::policy::{Limits, Session, Setup, User};
@@ -136,7 +136,10 @@ fn apply(setup: &Setup, notes: &mut Notes) -> Result<(), String> {
         // Refused for KILL, STOP and the numbers that the C library keeps to itself, which are not ignored either.
         attune_sys::set_disposition(signal, Disposition::Default).unwrap_or_default();
     }
-    notes.check("the signal mask", attune_sys::unblock_signals());
+    notes.check(
+        "the signal mask",
+        SignalSet::empty().and_then(SignalSet::block_only),
+    );
     notes.check("closing descriptors", attune_sys::close_others_on_exec());
     if let Some(parent) = setup.parent {
         notes.check(

@@ -2,7 +2,8 @@
 //!
 //! std takes its `posix_spawn` path, which does not copy the page tables of the agent, only when nothing has to run in the
 //! child before exec: no `pre_exec`, no user or groups, and a program that is a path where the environment is replaced.
-//! Nothing here may break that. Signals are reset to their defaults by std on this path.
+//! Nothing here may break that. The child inherits the signal mask of the calling thread and the signals that are ignored,
+//! except for SIGPIPE.
 
 use std::ffi::OsString;
 use std::io;

@@ -21,8 +21,10 @@ type Step<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == EXEC_APPLET) {
-        return exec_main(arguments);
+    match arguments.next() {
+        Some(first) if first == EXEC_APPLET => return exec_main(arguments),
+        Some(first) if first == "init" => return init(&arguments.collect::<Vec<_>>()),
+        _ => {}
     }
     let mut steps = std::env::args().skip(1);
     loop {
@@ -34,6 +36,16 @@ fn main() -> ExitCode {
                 drop(writeln!(io::stderr(), "attune-test-child: {error}"));
                 return ExitCode::from(99);
             }
+        }
+    }
+}
+
+fn init(args: &[OsString]) -> ExitCode {
+    match attune_process::run_as_first_process("agent".as_ref(), args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            drop(writeln!(io::stderr(), "attune-test-child: {error}"));
+            ExitCode::from(98)
         }
     }
 }
@@ -86,6 +98,13 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
             let count = operand()?.parse()?;
             supervise_doomed(steps.take(count).map(Into::into).collect())?;
         }
+        "prepare" => {
+            let notes = attune_process::prepare();
+            if !notes.is_empty() {
+                return Err(format!("{notes:?}").into());
+            }
+        }
+        "orphans-and-children" => orphans_and_children(operand()?.parse()?)?,
         "new-session" => attune_sys::setsid()?,
         unknown => return Err(format!("unknown step {unknown}").into()),
     }
@@ -109,6 +128,13 @@ fn write_step(name: &str, steps: &mut impl Iterator<Item = String>) -> Step<bool
         }
         "print-file" => {
             io::copy(&mut std::fs::File::open(operand()?)?, &mut out)?;
+        }
+        "print-environment-of-parent" => {
+            let parent = std::os::unix::process::parent_id();
+            match std::fs::read_to_string(format!("/proc/{parent}/environ")) {
+                Ok(text) => writeln!(out, "{text}")?,
+                Err(error) => writeln!(out, "refused: {error}")?,
+            }
         }
         "print-descriptors" => {
             for entry in std::fs::read_dir("/proc/self/fd")? {
@@ -146,6 +172,36 @@ fn supervise_doomed(steps: Vec<OsString>) -> Step<()> {
     let child = starter.join().map_err(|_| "starting panicked")??;
     let report = runtime.block_on(child.supervise(None, std::future::pending()));
     Err(format!("the child ended: {report:?}").into())
+}
+
+/// Makes orphans for the init and children of its own, and looks whether each kind gets what it needs.
+fn orphans_and_children(count: usize) -> Step<()> {
+    for number in 0..count {
+        // Its child is an orphan as soon as it ends itself, and a zombie soon after that.
+        let mut parent =
+            other(["spawn", "2", "nap-ms", "1"].map(str::to_owned).into_iter()).spawn()?;
+        let own = other(["exit".to_owned(), (number % 100).to_string()].into_iter()).status()?;
+        if own.code() != i32::try_from(number % 100).ok() || !parent.wait()?.success() {
+            return Err(format!("a status was lost: {own}").into());
+        }
+    }
+    let init = std::os::unix::process::parent_id();
+    while children_of(init)?
+        .iter()
+        .any(|child| *child != std::process::id())
+    {
+        thread::sleep(Duration::from_millis(2));
+    }
+    writeln!(io::stdout(), "no zombie")?;
+    Ok(())
+}
+
+fn children_of(parent: u32) -> Step<Vec<u32>> {
+    let listed = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+    Ok(listed
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?)
 }
 
 fn signal_self(signal: i32) -> Step<()> {

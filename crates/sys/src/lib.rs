@@ -23,13 +23,13 @@ pub use own::{
     close_others_on_exec, set_group, set_groups, set_nice, set_no_new_privileges,
     set_parent_death_signal, set_subreaper, set_umask, set_undumpable, set_user,
 };
-pub use pid::{Pid, pidfd_open};
+pub use pid::{Pid, pidfd_open, pidfd_send_signal};
 pub use poll::{Polled, poll, set_nonblocking};
 pub use session::{group_of, join_group, replace_stdout, setsid};
 pub use signal::{
-    Disposition, is_ignored, is_no_such_process, kill, kill_group, set_disposition, unblock_signals,
+    Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition,
 };
-pub use signal::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
+pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 pub use standard_output::stdout_was_closed;
-pub use wait::{Reaped, has_exited, reap};
+pub use wait::{Reaped, has_exited, reap, reap_any};
 pub use watch::watch_readable;

@@ -1,13 +1,14 @@
 //! Sending signals.
 
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use crate::check::check;
+use crate::check::{check, retry};
 use crate::pid::Pid;
 
-pub use libc::{SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
+pub use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 
 /// `kill(2)` to one process.
 pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
@@ -65,13 +66,67 @@ pub fn is_ignored(signal: i32) -> io::Result<bool> {
     Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
-/// `sigprocmask(2)`: no signal is blocked any more. For a process with one thread.
-pub fn unblock_signals() -> io::Result<()> {
-    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset writes one sigset_t, for which the pointer is valid.
-    check(unsafe { libc::sigemptyset(none.as_mut_ptr()) })?;
-    // SAFETY: sigprocmask reads one sigset_t, which sigemptyset has set, and a null old set is allowed.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) }).map(drop)
+/// A set of signals.
+#[derive(Clone, Copy)]
+pub struct SignalSet(libc::sigset_t);
+
+impl fmt::Debug for SignalSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignalSet")
+    }
+}
+
+impl SignalSet {
+    /// `sigemptyset(3)`.
+    pub fn empty() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset writes one sigset_t, for which the pointer is valid.
+        check(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
+        // SAFETY: the call succeeded, so the set is initialised.
+        Ok(Self(unsafe { set.assume_init() }))
+    }
+
+    /// `sigfillset(3)`.
+    pub fn full() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigfillset writes one sigset_t, for which the pointer is valid.
+        check(unsafe { libc::sigfillset(set.as_mut_ptr()) })?;
+        // SAFETY: the call succeeded, so the set is initialised.
+        Ok(Self(unsafe { set.assume_init() }))
+    }
+
+    /// `sigaddset(3)`: the set with `signal`.
+    pub fn with(mut self, signal: i32) -> io::Result<Self> {
+        // SAFETY: sigaddset changes one initialised sigset_t, for which the pointer is valid.
+        check(unsafe { libc::sigaddset(&raw mut self.0, signal) })?;
+        Ok(self)
+    }
+
+    /// `pthread_sigmask(3)`: exactly these signals are blocked in the calling thread, and in the threads that it starts.
+    pub fn block_only(self) -> io::Result<()> {
+        self.change_mask(libc::SIG_SETMASK)
+    }
+
+    /// `pthread_sigmask(3)`: these signals are blocked too.
+    pub fn block_too(self) -> io::Result<()> {
+        self.change_mask(libc::SIG_BLOCK)
+    }
+
+    fn change_mask(self, how: libc::c_int) -> io::Result<()> {
+        // SAFETY: pthread_sigmask reads one initialised sigset_t, and a null old set is allowed.
+        let error = unsafe { libc::pthread_sigmask(how, &raw const self.0, ptr::null_mut()) };
+        if error == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(error))
+        }
+    }
+
+    /// `sigwaitinfo(2)`: takes the next of these signals, which must be blocked.
+    pub fn wait(self) -> io::Result<i32> {
+        // SAFETY: sigwaitinfo reads one initialised sigset_t, and a null info is allowed.
+        retry(|| unsafe { libc::sigwaitinfo(&raw const self.0, ptr::null_mut()) })
+    }
 }
 
 #[cfg(test)]
@@ -99,5 +154,15 @@ mod tests {
         set_disposition(libc::SIGWINCH, Disposition::Default).unwrap();
         assert!(!is_ignored(libc::SIGWINCH).unwrap());
         assert!(set_disposition(SIGKILL, Disposition::Ignore).is_err());
+    }
+
+    #[test]
+    fn a_blocked_signal_is_taken_by_waiting_for_it() {
+        let set = SignalSet::empty().unwrap().with(libc::SIGURG).unwrap();
+        set.block_too().unwrap();
+        // To this thread, because others do not block it.
+        // SAFETY: raise takes one integer; the signal is blocked in this thread.
+        assert_eq!(unsafe { libc::raise(libc::SIGURG) }, 0);
+        assert_eq!(set.wait().unwrap(), libc::SIGURG);
     }
 }

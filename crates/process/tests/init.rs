@@ -1,0 +1,135 @@
+//! Process 1, played by the helper child: in a PID namespace where that is allowed, as a subreaper everywhere.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::future::pending;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use attune_process::{Command, EXEC_APPLET, Launcher, Outcome, Policy, Report, User, start};
+use support::{TEST_CHILD, child, ended, pid_in, runtime, scratch};
+
+/// The helper child, prepared as the agent is, under an init of its own.
+fn under_init(steps: &[&str]) -> Command {
+    child(&[&["init", "prepare"], steps].concat())
+}
+
+/// The same in a PID namespace of its own, where the init is process 1; none where namespaces are not allowed.
+fn in_namespace(steps: &[&str]) -> Option<Command> {
+    let unshare = ["/usr/bin/unshare", "/bin/unshare"];
+    let unshare = unshare
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())?;
+    let enter = |steps: &[&str]| {
+        let mut command = child(&[]);
+        command.program = unshare.into();
+        let flags = [
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            TEST_CHILD,
+        ];
+        command.args = flags.iter().chain(steps).map(Into::into).collect();
+        command
+    };
+    let is_allowed = ended(enter(&["exit", "0"])).outcome == Outcome::Exited(0);
+    is_allowed.then(|| enter(&[&["init", "prepare"], steps].concat()))
+}
+
+fn both(steps: &[&str], check: impl Fn(Report)) {
+    check(ended(under_init(steps)));
+    if let Some(command) = in_namespace(steps) {
+        check(ended(command));
+    }
+}
+
+#[test]
+fn the_code_of_the_agent_is_the_code_of_the_init() {
+    both(&["print", "agent", "exit", "9"], |report| {
+        assert_eq!(report.stdout.bytes, b"agent\n");
+        assert_eq!(report.outcome, Outcome::Exited(9));
+    });
+}
+
+#[test]
+fn an_agent_that_crashes_gives_128_and_the_signal() {
+    both(&["raise", "9"], |report| {
+        assert_eq!(report.outcome, Outcome::Exited(128 + 9));
+    });
+}
+
+#[test]
+fn the_agent_has_no_signal_blocked() {
+    both(&["print-file", "/proc/self/status"], |report| {
+        let text = String::from_utf8(report.stdout.bytes).unwrap();
+        assert!(text.contains("SigBlk:\t0000000000000000"), "{text}");
+    });
+}
+
+#[test]
+fn a_signal_to_the_init_reaches_the_agent() {
+    runtime().block_on(async {
+        let (_folder, file) = scratch();
+        let mut command = under_init(&["write-pid", file.to_str().unwrap(), "wait-for-ever"]);
+        // Only a forwarded signal can end this before the test gives up.
+        command.ending.grace = Duration::from_secs(1000);
+        let init = start(command).unwrap();
+        let pid = attune_sys::Pid::new(init.pid()).unwrap();
+        let signalled = async {
+            pid_in(&file).await;
+            attune_sys::kill(pid, attune_process::SIGTERM).unwrap();
+            pending::<()>().await;
+        };
+        let report = init.supervise(None, signalled).await;
+        assert_eq!(report.outcome, Outcome::Exited(128 + 15));
+    });
+}
+
+#[test]
+fn orphans_leave_no_zombie_and_the_statuses_of_the_agents_children_are_its_own() {
+    both(&["orphans-and-children", "200"], |report| {
+        let text = String::from_utf8_lossy(&report.stdout.bytes);
+        assert_eq!(report.outcome, Outcome::Exited(0), "{text} {report:?}");
+        assert_eq!(text, "no zombie\n");
+    });
+}
+
+#[test]
+fn the_environment_of_the_init_is_hidden_from_processes_of_the_same_user() {
+    // A folder that every user can reach.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("child");
+    std::fs::copy(TEST_CHILD, &program).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = under_init(&["print-environment-of-parent"]);
+    command.program = program;
+    command.env = vec![("SECRET".into(), "hush".into())];
+    // Root may read it where it has the privilege to trace; so this is another user if possible.
+    command.policy = is_root().then(|| Policy {
+        user: Some(User {
+            uid: 12_345,
+            gid: 12_345,
+            groups: Vec::new(),
+        }),
+        launcher: Launcher {
+            program: TEST_CHILD.into(),
+            args: vec![EXEC_APPLET.into()],
+        },
+        ..Policy::default()
+    });
+    let report = ended(command);
+    let text = String::from_utf8_lossy(&report.stdout.bytes);
+    assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");
+    assert!(
+        text.starts_with("refused: ") && !text.contains("hush"),
+        "{text}"
+    );
+}
+
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+}
