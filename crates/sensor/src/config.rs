@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::{JsonMap, Secret};
+use attune_process::Policy;
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 
@@ -35,6 +36,9 @@ pub struct SensorConfig {
     pub planner: Planner,
     /// Makes environments of packs ready; to be shared by everything in this process that does.
     pub environments: Arc<Environments>,
+    /// What each process sets up in itself before it becomes the sensor, above all to die with this host; none starts
+    /// the sensor directly.
+    pub policy: Option<Policy>,
     /// Delays and limits.
     pub timing: SensorTiming,
     /// Log files.

@@ -1,6 +1,7 @@
 //! One running sensor process with its logs.
 
 use std::future::Future;
+use std::iter;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::PoisonError;
@@ -135,6 +136,10 @@ impl Process {
             }
             Outcome::Lost(problem) => (problem.clone(), None, None),
         };
+        let reason = iter::once(reason)
+            .chain(report.notes.iter().cloned())
+            .collect::<Vec<_>>()
+            .join("; ");
         Failure {
             reason,
             exit_code,

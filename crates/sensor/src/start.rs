@@ -145,6 +145,7 @@ impl Prepared {
         command.env = env;
         command.stdout = stdout;
         command.stderr = stderr;
+        command.policy.clone_from(&config.policy);
         command.ending = Ending {
             signal: SIGTERM,
             grace: config.timing.stop_grace,

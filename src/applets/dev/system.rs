@@ -13,6 +13,7 @@ use attune_model::activity::Observer;
 use attune_model::clock::{Clock, SystemClock};
 use attune_model::status::{RetentionPolicy, WorkerType};
 use attune_model::{JsonMap, Secret};
+use attune_process::Policy;
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::{Builtin, Planner};
 use attune_runtime::{Advertised, Host};
@@ -194,6 +195,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         base_environment: machine.passed.clone(),
         planner,
         environments,
+        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
         timing: SensorTiming {
             heartbeat_interval: HEARTBEAT,
             backoff_min: FIRST_BACKOFF,

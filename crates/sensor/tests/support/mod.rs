@@ -248,6 +248,8 @@ impl World {
                 &advertised,
             ),
             environments: Arc::new(Environments::new(host, self.seen.clone())),
+            // The test's own binary has no applet that could apply one.
+            policy: None,
             timing: self.timing.clone(),
             logs: self.logs,
         }
