@@ -6,11 +6,11 @@ use attune_config::{child_env, process_env};
 use attune_runtime::detect::time_of_one;
 use attune_runtime::{Detected, Host, detect};
 
-use crate::figure::{Figure, median};
+use crate::figure::{Figure, Goal, median};
 
 /// Odd, so that the median is one of them.
 const ROUNDS: usize = 15;
-const GOAL: f64 = 1.3;
+const GOAL: Goal = Goal::Ratio(1.3);
 
 /// Measures both in alternating rounds.
 pub(crate) fn run() -> Result<Figure, String> {

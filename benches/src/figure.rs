@@ -13,6 +13,17 @@ pub(crate) enum OutputMode {
     Json,
 }
 
+/// How large our time may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Goal {
+    /// So many times the floor.
+    Ratio(f64),
+    /// So much more than the floor.
+    Difference(Duration),
+    /// So much, whatever the floor.
+    Time(Duration),
+}
+
 /// Our time beside the floor, both medians.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
@@ -26,8 +37,8 @@ pub(crate) struct Figure {
     pub(crate) floor_is: String,
     /// The floor's time.
     pub(crate) floor: Duration,
-    /// How large the ratio may be.
-    pub(crate) goal: f64,
+    /// What is wanted.
+    pub(crate) goal: Goal,
     /// Over how many rounds.
     pub(crate) rounds: usize,
 }
@@ -38,22 +49,43 @@ impl Figure {
         self.ours.as_secs_f64() / self.floor.as_secs_f64()
     }
 
+    /// How much longer ours takes than the floor.
+    pub(crate) fn difference(&self) -> Duration {
+        self.ours.saturating_sub(self.floor)
+    }
+
+    fn reached(&self) -> bool {
+        match self.goal {
+            Goal::Ratio(most) => self.ratio() <= most,
+            Goal::Difference(most) => self.difference() <= most,
+            Goal::Time(most) => self.ours <= most,
+        }
+    }
+
     /// As one line or one object, with a line end.
     pub(crate) fn print(&self, mode: OutputMode) -> String {
-        let (ours, floor, ratio) = (
-            milliseconds(self.ours),
-            milliseconds(self.floor),
-            rounded(self.ratio()),
-        );
+        let (ours, floor) = (milliseconds(self.ours), milliseconds(self.floor));
+        let (ratio, difference) = (rounded(self.ratio()), milliseconds(self.difference()));
+        let goal = match self.goal {
+            Goal::Ratio(most) => format!("ratio at most {most}"),
+            Goal::Difference(most) => format!("at most {} ms more", milliseconds(most)),
+            Goal::Time(most) => format!("at most {} ms", milliseconds(most)),
+        };
         match mode {
             OutputMode::Text => format!(
-                "{}: {} {ours} ms, {} {floor} ms, ratio {ratio} (goal: at most {}; median of {} rounds)\n",
-                self.name, self.what, self.floor_is, self.goal, self.rounds
+                "{}: {} {ours} ms, {} {floor} ms, ratio {ratio}, difference {difference} ms \
+                 (goal: {goal}: {}; median of {} rounds)\n",
+                self.name,
+                self.what,
+                self.floor_is,
+                if self.reached() { "reached" } else { "missed" },
+                self.rounds
             ),
             OutputMode::Json => {
                 let object = json!({
                     "name": self.name, "what": self.what, "ours_ms": ours, "floor": self.floor_is, "floor_ms": floor,
-                    "ratio": ratio, "goal": self.goal, "reached": self.ratio() <= self.goal, "rounds": self.rounds,
+                    "ratio": ratio, "difference_ms": difference, "goal": goal, "reached": self.reached(),
+                    "rounds": self.rounds,
                 });
                 format!("{object}\n")
             }

@@ -3,7 +3,10 @@
 //! A floor is measured in the same process and the same rounds as our figure, so a slow machine slows down both.
 
 mod detect;
+mod dev;
 mod figure;
+mod program;
+mod run;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,7 +18,7 @@ use figure::{Figure, OutputMode};
 /// Measures a hot path and the floor beside it.
 #[derive(Debug, FromArgs)]
 struct Arguments {
-    /// what to measure: detect
+    /// what to measure: detect, dev, run
     #[argh(positional)]
     name: String,
     /// print JSON
@@ -27,7 +30,7 @@ struct Arguments {
 type Bench = fn() -> Result<Figure, String>;
 
 /// Every benchmark, by name.
-const BENCHES: &[(&str, Bench)] = &[("detect", detect::run)];
+const BENCHES: &[(&str, Bench)] = &[("detect", detect::run), ("dev", dev::run), ("run", run::run)];
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
