@@ -53,6 +53,13 @@ static APPLETS: &[Applet] = &[
         run: applets::dev::run,
     },
     Applet {
+        name: "run",
+        aliases: &[],
+        program: None,
+        about: Some("run one action on this machine, exactly as a worker would"),
+        run: applets::run::run,
+    },
+    Applet {
         name: "worker",
         aliases: &["agent"],
         program: Some("attune-agent"),

@@ -28,7 +28,12 @@ impl Output {
 
     /// Writes `text` as it is.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
-        self.writer.write_all(text.as_bytes()).map_err(|error| failed(&error))
+        self.bytes(text.as_bytes())
+    }
+
+    /// Writes bytes that need not be text.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.writer.write_all(bytes).map_err(|error| failed(&error))
     }
 
     /// Writes `text` and a newline, and lets the reader see it now.

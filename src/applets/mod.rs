@@ -10,6 +10,7 @@ pub(crate) mod dev;
 pub(crate) mod exec;
 pub(crate) mod http_request;
 pub(crate) mod packs;
+pub(crate) mod run;
 pub(crate) mod sensor;
 pub(crate) mod timer_sensor;
 pub(crate) mod worker;

@@ -56,6 +56,11 @@ impl Detected {
 
 /// Finds and asks all interpreters of [`PROBES`], in that order.
 pub fn detect(host: &Host) -> Vec<Detected> {
+    detect_only(host, |_| true)
+}
+
+/// The same for those whose folded name is `wanted`.
+pub fn detect_only(host: &Host, wanted: impl Fn(&str) -> bool) -> Vec<Detected> {
     let mut detected: Vec<Detected> = thread::scope(|scope| {
         let begin = |(probe, found): (&'static Probe, Found)| {
             let asked = found.clone();
@@ -68,6 +73,7 @@ pub fn detect(host: &Host) -> Vec<Detected> {
         };
         let probes = SLOWEST_FIRST
             .iter()
+            .filter(|name| wanted(name))
             .filter_map(|name| PROBES.iter().find(|probe| probe.name == *name));
         let asked: Vec<_> = probes
             .filter_map(|probe| locate(probe, host).map(|found| (probe, found)))

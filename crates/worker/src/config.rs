@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use attune_model::status::{RetentionPolicy, WorkerType};
 use attune_model::{JsonMap, Secret};
+use attune_process::Policy;
 use attune_runtime::Advertised;
 use attune_runtime::plan::Builtin;
 
 /// Time limit of an action that names none. A fact of the platform: its tokens are made for it.
-pub const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(300);
+pub const DEFAULT_TIME_LIMIT: Duration = Duration::from_mins(5);
 
 /// Bytes of each output stream that are kept, unless configured otherwise.
 pub const DEFAULT_OUTPUT_LIMIT: usize = 10 * 1024 * 1024;
@@ -67,6 +68,9 @@ pub struct ExecutorConfig {
     pub max_stderr_bytes: usize,
     /// How long logs are kept when the action says nothing.
     pub log_retention: (RetentionPolicy, i32),
+    /// What each child sets up in itself before it becomes the action, above all to die with this process; none starts
+    /// the action directly, which is cheaper.
+    pub policy: Option<Policy>,
     /// Between the polite and the final signal to a child.
     pub child_grace: Duration,
     /// The platform's key for secrets at rest.

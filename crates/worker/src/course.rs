@@ -12,16 +12,17 @@ use attune_lifecycle::Backoff;
 use attune_model::ExecutionId;
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
-use attune_store::{Claim, ClaimedExecution, Decision, Fence, LogStream, SecretValue, StoreError};
-use serde_json::{Value, json};
+use attune_store::{Claim, ClaimedExecution, Decision, LogStream, StoreError};
+use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use crate::announce::End;
 use crate::cancellations::InHand;
+use crate::endings::{Ended, end_unfinished, write_end};
 use crate::executor::{Control, Sinks};
 use crate::logs::{LogOwner, chain};
-use crate::result::{CANCELLED_TEXT, Conclusion, early_failure, storable};
+use crate::result::{Conclusion, early_failure, storable};
 use crate::shared::Shared;
 
 /// One execution in hand, with the slot that it takes.
@@ -80,7 +81,7 @@ impl Course {
         match claiming {
             Claiming::Answered(Claim::Claimed(claimed)) => self.execute(*claimed).await,
             Claiming::Answered(Claim::Cancelled(execution)) => {
-                self.announce_cancelled(&execution).await
+                self.announce_cancelled(&execution).await;
             }
             Claiming::Answered(Claim::NotOurs { status }) => {
                 let status = status.map_or("gone", ExecutionStatus::as_str);
@@ -235,134 +236,6 @@ impl Course {
             .ended(&end, &self.shared.patience)
             .await;
     }
-}
-
-/// An end to be written.
-#[derive(Debug)]
-struct Ended {
-    fence: Fence,
-    status: ExecutionStatus,
-    result: Value,
-    secrets: Vec<SecretValue>,
-}
-
-/// Writes the end of a run, however long storage is away. Returns what is in the row; none when it is not ours.
-async fn write_end(shared: &Shared, mut end: Ended) -> Option<(ExecutionStatus, Value)> {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let mut reduced = false;
-    loop {
-        let written = shared
-            .store
-            .finish_execution(&end.fence, end.status, &end.result, &end.secrets)
-            .await;
-        let error = match written {
-            Ok(true) => return Some((end.status, end.result)),
-            Ok(false) if backoff.attempts() > 0 && is_written(shared, &end).await => {
-                return Some((end.status, end.result));
-            }
-            Ok(false) => {
-                tracing::warn!(status = %end.status, "result dropped: the execution was ended by somebody else");
-                return None;
-            }
-            Err(error) => error,
-        };
-        if error.decision() == Decision::Fail {
-            if reduced {
-                tracing::error!(
-                    error = chain(&error),
-                    "the end of the execution cannot be stored"
-                );
-                return None;
-            }
-            tracing::error!(
-                error = chain(&error),
-                "result cannot be stored; the execution ends as failed"
-            );
-            reduced = true;
-            end.status = ExecutionStatus::Failed;
-            end.result = json!({"succeeded": false, "error": format!("result could not be stored: {}", chain(&error))});
-            end.secrets.clear();
-            continue;
-        }
-        tracing::warn!(
-            error = chain(&error),
-            "the end of the execution cannot be stored, trying again"
-        );
-        if !shared.patience.wait(backoff.next_delay()).await {
-            tracing::error!(
-                "the end of the execution is not stored; the next start of this worker ends it"
-            );
-            return None;
-        }
-    }
-}
-
-/// Whether an earlier attempt, whose answer was lost, has written this end.
-async fn is_written(shared: &Shared, end: &Ended) -> bool {
-    matches!(shared.store.execution_status(end.fence.execution).await, Ok(Some(status)) if status == end.status)
-}
-
-/// Ends what is running under this worker's id without being in hand: all of it, or `only` one.
-///
-/// Nothing is run again silently: the action may have had its effect.
-pub(crate) async fn end_unfinished(shared: &Shared, only: Option<ExecutionId>, reason: &str) {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let unfinished = loop {
-        match shared.store.unfinished_executions(shared.id).await {
-            Ok(unfinished) => break unfinished,
-            Err(error) => tracing::warn!(
-                error = chain(&error),
-                "unfinished executions cannot be read, trying again"
-            ),
-        }
-        tokio::select! {
-            () = sleep(backoff.next_delay()) => {}
-            () = shared.stop.soft().cancelled() => return,
-        }
-    };
-    for (fence, execution) in unfinished {
-        if only.is_none_or(|only| only == execution.id) {
-            end_one(shared, fence, &execution, reason).await;
-        }
-    }
-}
-
-async fn end_one(shared: &Shared, fence: Fence, execution: &Execution, reason: &str) {
-    let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
-    let stderr_log = shared.logs.file(&*shared.store, &owner).await;
-    let (status, mut result) = if execution.status == ExecutionStatus::Canceling {
-        let result = json!({"succeeded": false, "cancelled": true, "error": CANCELLED_TEXT});
-        (ExecutionStatus::Cancelled, result)
-    } else {
-        (
-            ExecutionStatus::Abandoned,
-            json!({"succeeded": false, "error": reason}),
-        )
-    };
-    if let (Some(path), Some(result)) = (
-        stderr_log.as_deref().and_then(std::path::Path::to_str),
-        result.as_object_mut(),
-    ) {
-        result.insert("stderr_log".to_owned(), path.into());
-    }
-    tracing::warn!(execution.id = %execution.id, action = execution.action_ref, %status, reason, "execution ended without a result");
-    let end = Ended {
-        fence,
-        status,
-        result,
-        secrets: Vec::new(),
-    };
-    let Some((status, result)) = write_end(shared, end).await else {
-        return;
-    };
-    let end = End {
-        execution,
-        previous: execution.status,
-        action: None,
-        status,
-        result: &result,
-    };
-    shared.announcer.ended(&end, &shared.patience).await;
 }
 
 impl Shared {

@@ -4,7 +4,7 @@
 //! Nothing of the agent's own settings is ever in it: the host's part is chosen by the caller, and names that start with
 //! `ATTUNE_` are set here alone.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use attune_model::JsonMap;
@@ -66,8 +66,16 @@ impl ChildEnvironment {
         }
     }
 
+    /// Sets variables that were made from those that are here.
+    pub(crate) fn set_all(&mut self, variables: &[(OsString, OsString)]) {
+        for (name, value) in variables {
+            self.set(name, value.clone());
+        }
+    }
+
     /// Sets a variable whose name is ours.
-    pub(crate) fn set(&mut self, name: &str, value: impl Into<OsString>) {
+    pub(crate) fn set(&mut self, name: impl AsRef<OsStr>, value: impl Into<OsString>) {
+        let name = name.as_ref();
         let value = value.into();
         match self.variables.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,

@@ -240,19 +240,17 @@ async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure
     let child = start(command).map_err(|error| start_failure(&error))?;
     let at_once = async {
         control.hard.cancelled().await;
-        sleep(LAST_GRACE).await;
+        // A child that was asked already has had its time.
+        if !control.cancel.is_cancelled() {
+            sleep(LAST_GRACE).await;
+        }
     };
     let report = child
         .supervise_until(Some(time_limit), control.ended(), at_once)
         .await;
     // They lived as long as the child.
     drop(files);
-    if report.pipes_held_open {
-        tracing::warn!(
-            child.pid = report.pid,
-            "a process that the action left behind kept its output open"
-        );
-    }
+    remark(&report);
     let Report {
         outcome,
         stdout,
@@ -280,6 +278,23 @@ async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure
         kind,
         sealed: Vec::new(),
     })
+}
+
+/// What somebody who looks after the worker may want to know.
+fn remark(report: &Report) {
+    if report.pipes_held_open {
+        tracing::warn!(
+            child.pid = report.pid,
+            "a process that the action left behind kept its output open"
+        );
+    }
+    for note in &report.notes {
+        tracing::warn!(
+            child.pid = report.pid,
+            note,
+            "the child could not be set up as asked"
+        );
+    }
 }
 
 fn ending(outcome: Outcome, control: &Control) -> Ending {

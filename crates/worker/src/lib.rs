@@ -15,9 +15,12 @@ mod claims;
 mod config;
 mod course;
 mod dispatcher;
+mod endings;
 mod environment;
 mod executor;
+mod heartbeat;
 mod inline;
+mod intake;
 mod logs;
 mod output;
 mod pack_events;
@@ -42,3 +45,4 @@ pub use config::{
 pub use dispatcher::{BuildError, Worker};
 pub use executor::{Control, Executor, ExecutorError, Sinks};
 pub use result::{CapturedText, Conclusion, Ending, Kind, Ran};
+pub use runtimes::runtime_of_file;

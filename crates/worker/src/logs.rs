@@ -185,7 +185,7 @@ impl Logs {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "expired log could not be removed")
+                tracing::warn!(path = %path.display(), %error, "expired log could not be removed");
             }
         }
     }

@@ -11,11 +11,10 @@ use serde::Deserialize as _;
 
 use crate::capabilities::{self, Verify};
 use crate::config::is_plain_name;
-use crate::dispatcher::{ack, reject};
 use crate::logs::chain;
 use crate::readiness::Part;
 use crate::shared::Shared;
-use crate::subscription::{Event, Subscription};
+use crate::subscription::{Event, Subscription, ack, reject};
 
 /// Follows pack events until the soft stop.
 pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
@@ -105,11 +104,11 @@ fn remove_environments(runtime_envs_dir: &Path, pack_ref: &str) {
     };
     match removed {
         Ok(()) => {
-            tracing::info!(path = %folder.display(), "environments of a deleted pack removed")
+            tracing::info!(path = %folder.display(), "environments of a deleted pack removed");
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::warn!(path = %folder.display(), %error, "environments could not be removed")
+            tracing::warn!(path = %folder.display(), %error, "environments could not be removed");
         }
     }
 }

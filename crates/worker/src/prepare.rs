@@ -106,13 +106,10 @@ impl Executor {
             ))
         })?;
         let mut opened = Opened::default();
+        let (config, sealed) = (execution.config.as_ref(), &claimed.secret_values);
         let given = self
             .secrets
-            .restore(
-                execution.config.as_ref(),
-                &claimed.secret_values,
-                &mut opened,
-            )
+            .restore(config, sealed, &mut opened)
             .map_err(|error| Failure::setup(&error))?;
         let time_limit = time_limit(execution, action);
         let mut environment = self.platform_variables(claimed, action, &given)?;
@@ -124,51 +121,54 @@ impl Executor {
         let plan = chosen
             .launch(&built, environment.variables())
             .map_err(|error| plan_failure(&error, action))?;
-        for (name, value) in &plan.env {
-            if let Some(name) = name.to_str() {
-                environment.set(name, value.clone());
-            }
-        }
+        environment.set_all(&plan.env);
         let requested = execution.env_vars.as_ref().unwrap_or(&Value::Null);
         environment
             .set_requested(requested)
             .map_err(|error| Failure::setup(&error))?;
-        let mut defaulted = given;
-        if let Some(schema) = &action.param_schema {
-            apply_defaults(schema, &mut defaulted);
-        }
-        let merged =
-            parameters::merge(defaulted, &self.secrets.ambient(&claimed.keys, &mut opened));
+        let merged = self.parameters(claimed, action, given, &mut opened);
         let delivery = self.deliver(action, &plan, &merged, &mut environment)?;
         let redactor = opened.redactor();
+        // Secret output is data first: it is masked when its declared parts are sealed.
+        let masks_stdout = redactor
+            .clone()
+            .filter(|_| !has_secret_output(Some(action)));
         let mut command = Command::new(plan.program);
         command.args = delivery.args;
         command.cwd = plan.cwd;
         command.env = environment.into_variables();
         command.stdin = delivery.stdin;
+        command.stdout = stream(self.config.max_stdout_bytes, sinks.stdout, masks_stdout);
+        command.stderr = stream(self.config.max_stderr_bytes, sinks.stderr, redactor.clone());
+        command.policy.clone_from(&self.config.policy);
         command.ending = Ending {
             signal: SIGTERM,
             grace: self.config.child_grace,
             drain: PIPE_DRAIN,
+            ..Ending::default()
         };
-        // Secret output is data first: it is masked when its declared parts are sealed.
-        let masks_stdout = redactor
-            .clone()
-            .filter(|_| !has_secret_output(Some(action)));
-        command.stdout = stream(self.config.max_stdout_bytes, sinks.stdout, masks_stdout);
-        command.stderr = stream(self.config.max_stderr_bytes, sinks.stderr, redactor.clone());
         Ok(Prepared {
             command,
             time_limit,
-            kind: if chosen.config.is_native() {
-                Kind::Native
-            } else {
-                Kind::Interpreted
-            },
+            kind: kind_of(&chosen),
             output_format: action.output_format,
             files: delivery.files,
             redactor,
         })
+    }
+
+    /// Given values over defaults, secrets over both.
+    fn parameters(
+        &self,
+        claimed: &ClaimedExecution,
+        action: &Action,
+        mut given: JsonMap,
+        opened: &mut Opened,
+    ) -> JsonMap {
+        if let Some(schema) = &action.param_schema {
+            apply_defaults(schema, &mut given);
+        }
+        parameters::merge(given, &self.secrets.ambient(&claimed.keys, opened))
     }
 
     /// Decides how the code is started and makes its environment ready.
@@ -323,6 +323,14 @@ impl Executor {
             }
         };
         Ok(Delivery { args, stdin, files })
+    }
+}
+
+fn kind_of(chosen: &Chosen) -> Kind {
+    if chosen.config.is_native() {
+        Kind::Native
+    } else {
+        Kind::Interpreted
     }
 }
 

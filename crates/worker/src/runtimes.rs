@@ -39,15 +39,9 @@ impl Runtimes {
         advertised: &[String],
     ) -> Result<Option<(Runtime, Vec<RuntimeVersion>)>, StoreError> {
         let known = self.known(store).await?;
-        let extension = Path::new(entrypoint).extension();
         let usable =
             |runtime: &&Runtime| advertised.is_empty() || is_advertised(runtime, advertised);
-        let Some(found) = known
-            .runtimes
-            .iter()
-            .filter(usable)
-            .find(|runtime| fits(runtime, extension))
-        else {
+        let Some(found) = first_for_file(known.runtimes.iter().filter(usable), entrypoint) else {
             return Ok(None);
         };
         let versions = known
@@ -75,6 +69,20 @@ impl Runtimes {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
         Ok(known)
     }
+}
+
+/// The first of `runtimes` for files like `entrypoint`, for an action that names none. A file without an extension is
+/// native.
+pub fn runtime_of_file<'a>(runtimes: &'a [Runtime], entrypoint: &str) -> Option<&'a Runtime> {
+    first_for_file(runtimes.iter(), entrypoint)
+}
+
+fn first_for_file<'a>(
+    mut runtimes: impl Iterator<Item = &'a Runtime>,
+    entrypoint: &str,
+) -> Option<&'a Runtime> {
+    let extension = Path::new(entrypoint).extension();
+    runtimes.find(|runtime| fits(runtime, extension))
 }
 
 fn fits(runtime: &Runtime, extension: Option<&OsStr>) -> bool {

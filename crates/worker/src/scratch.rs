@@ -63,7 +63,7 @@ impl Drop for ScratchFile {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "temporary file could not be removed")
+                tracing::warn!(path = %self.path.display(), %error, "temporary file could not be removed");
             }
         }
     }

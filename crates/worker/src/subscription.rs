@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, Delivery, QueueSpec};
+use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, Delivery, QueueSpec, Requeue};
 use attune_lifecycle::Backoff;
 use attune_model::WorkerId;
 use attune_model::message::Exchange;
@@ -180,4 +180,18 @@ async fn consume(bus: &Arc<dyn Bus>, source: &Source) -> Result<Box<dyn Consumer
     bus.declare(&source.queue).await?;
     bus.consume(&source.queue.name, &source.tag, source.prefetch)
         .await
+}
+
+/// Answers a message that is dealt with.
+pub(crate) async fn ack(delivery: Delivery) {
+    if let Err(error) = delivery.ack().await {
+        tracing::debug!(%error, "message will come again");
+    }
+}
+
+/// Answers a message that nobody can deal with.
+pub(crate) async fn reject(delivery: Delivery) {
+    if let Err(error) = delivery.reject(Requeue::No).await {
+        tracing::debug!(%error, "message will come again");
+    }
 }

@@ -308,181 +308,22 @@ async fn a_cancel_is_obeyed_while_an_environment_is_built() {
 }
 
 #[tokio::test]
-async fn a_soft_stop_takes_nothing_new_and_lets_what_runs_finish() {
-    let (mut rig, config) = rig(&[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
-    let life = rig.live_with(config.clone()).await;
-    let running = rig.submit(life.id, "wait").await;
-    rig.file("started").await;
-    life.stop.soft().cancel();
-    eventually("it is not ready any more", async || {
-        (!*life.ready.borrow()).then_some(())
-    })
-    .await;
-    let waiting = rig.submit(life.id, "mark").await;
-    let before = rig.store.now().await.unwrap();
-    eventually("heartbeats go on while draining", async || {
-        let page = rig
-            .store
-            .workers(PageRequest {
-                page: 1,
-                page_size: 10,
-            })
-            .await
-            .unwrap();
-        (page.items[0].last_heartbeat > Some(before)
-            && page.items[0].status == WorkerStatus::Active)
-            .then_some(())
-    })
-    .await;
-    fs::write(rig.place.path("go"), "").unwrap();
-    rig.told(running).await;
-    life.drained().await;
-    assert_eq!(rig.row(running).await.status, ExecutionStatus::Completed);
-    assert_eq!(rig.row(waiting).await.status, ExecutionStatus::Scheduled);
-    assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
-
-    let next = rig.live_with(config).await;
-    rig.told(waiting).await;
-    assert_eq!(
-        rig.row(waiting).await.status,
-        ExecutionStatus::Completed,
-        "the message waited for the next life"
-    );
-    next.finish().await;
-}
-
-#[tokio::test]
-async fn a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it() {
-    let action = ("stubborn", "trap '' TERM; echo $$ > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; while true; do sleep 0.01; done".to_owned());
-    let (mut rig, config) = rig(&[action]).await;
-    let life = rig.live_with(config).await;
-    let id = rig.submit(life.id, "stubborn").await;
-    let pid = fs::read_to_string(rig.file("started").await).unwrap();
-    let begun = std::time::Instant::now();
-    life.end().await;
-    assert!(
-        begun.elapsed() < attune_lifecycle::HARD_STOP_LIMIT,
-        "{:?}",
-        begun.elapsed()
-    );
-    assert!(!is_alive(&pid));
-    rig.told(id).await;
-    let row = rig.row(id).await;
-    assert_eq!(row.status, ExecutionStatus::Failed);
-    assert_eq!(
-        text(row.result.as_ref().unwrap(), "error"),
-        "worker was stopped while the action ran"
-    );
-    assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
-}
-
-#[tokio::test]
-async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run() {
-    let (mut rig, config) = rig(&[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
-    let first = rig.live_with(config.clone()).await;
-    let id = first.id;
-    first.finish().await;
-    // Claimed by a process that then died, one of them with a cancel on its way.
-    let lost = rig.scheduled(id, "count").await;
-    rig.store.claim_execution(lost.id, id).await.unwrap();
-    let cancelled = rig.scheduled(id, "count").await;
-    rig.store.claim_execution(cancelled.id, id).await.unwrap();
-    rig.store
-        .cancel_execution(cancelled.id, &json!({}))
-        .await
-        .unwrap();
-    // Scheduled, but the message got lost.
-    let forgotten = rig.scheduled(id, "count").await;
-
-    let second = rig.live_with(config).await;
-    assert_eq!(second.id, id, "the row is taken over");
-    assert_eq!(
-        rig.told(lost.id).await.last().unwrap().payload["status"],
-        "Abandoned"
-    );
-    rig.ended(forgotten.id).await;
-    let row = rig.row(lost.id).await;
-    assert_eq!(row.status, ExecutionStatus::Abandoned);
-    assert_eq!(
-        row.result.unwrap(),
-        json!({"succeeded": false, "error": "worker was restarted while the execution ran"})
-    );
-    assert_eq!(
-        rig.row(cancelled.id).await.status,
-        ExecutionStatus::Cancelled
-    );
-    assert_eq!(
-        rig.row(forgotten.id).await.status,
-        ExecutionStatus::Completed
-    );
-    assert_eq!(fs::read_to_string(rig.place.path("runs")).unwrap(), "run\n");
-    second.finish().await;
-}
-
-#[tokio::test]
-async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop() {
-    let (rig, config) = rig(&[waiting()]).await;
-    let life = rig.live_with(config.clone()).await;
-    let id = rig.submit(life.id, "wait").await;
-    rig.file("started").await;
-    rig.bus.close().await;
-    eventually("it is not ready any more", async || {
-        (!*life.ready.borrow()).then_some(())
-    })
-    .await;
-    fs::write(rig.place.path("go"), "").unwrap();
-    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
-    assert!(
-        !life.stop.soft().is_cancelled(),
-        "a lost bus is no reason to stop"
-    );
-    life.end().await;
-    assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
-}
-
-#[tokio::test]
-async fn a_result_waits_for_storage_that_is_away() {
-    use sqlx::{Connection, Executor};
-    let (mut rig, config) = rig(&[waiting()]).await;
-    let life = rig.live_with(config).await;
-    let id = rig.submit(life.id, "wait").await;
-    rig.file("started").await;
-    let url = format!("sqlite://{}", rig.store.path().display());
-    let mut blocker = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    blocker.execute("BEGIN IMMEDIATE").await.unwrap();
-    fs::write(rig.place.path("go"), "").unwrap();
-    eventually("heartbeats fail too", async || {
-        (!*life.ready.borrow()).then_some(())
-    })
-    .await;
-    assert_eq!(rig.row(id).await.status, ExecutionStatus::Running);
-    blocker.execute("ROLLBACK").await.unwrap();
-    rig.told(id).await;
-    assert_eq!(rig.row(id).await.status, ExecutionStatus::Completed);
-    eventually("it is ready again", async || {
-        life.ready.borrow().then_some(())
-    })
-    .await;
-    life.finish().await;
-}
-
-#[tokio::test]
 async fn output_can_be_watched_and_ends_as_versions_of_the_actions_logs() {
     let code = "echo out; echo err >&2; touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo more";
     let (mut rig, config) = rig(&[("talk", code.to_owned()), ("quiet", "exit 0".to_owned())]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "talk").await;
     rig.file("started").await;
-    let live = rig
+    let log = rig
         .place
         .path(&format!("artifacts/execution_{id}/stdout.log"));
     eventually("the live log", async || {
-        (fs::read(&live).ok()? == b"out\n").then_some(())
+        (fs::read(&log).ok()? == b"out\n").then_some(())
     })
     .await;
-    assert_eq!(live.metadata().unwrap().permissions().mode() & 0o777, 0o664);
+    assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o664);
     assert_eq!(
-        live.parent()
+        log.parent()
             .unwrap()
             .metadata()
             .unwrap()
@@ -504,7 +345,7 @@ async fn output_can_be_watched_and_ends_as_versions_of_the_actions_logs() {
         fs::read(rig.place.path("artifacts/demo/talk/stdout/log/v1.txt")).unwrap(),
         b"out\nmore\n"
     );
-    assert!(!live.parent().unwrap().exists(), "nothing stays behind");
+    assert!(!log.parent().unwrap().exists(), "nothing stays behind");
     let again = rig.submit(life.id, "talk").await;
     rig.told(again).await;
     assert!(

@@ -151,7 +151,8 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
         worker_type: WorkerType::Local,
         host: Some(machine.host.clone()),
         port: None,
-        capabilities: capabilities(&machine.worker),
+        // The worker says itself what it can run, and keeps that fresh.
+        capabilities: JsonMap::new(),
         max_concurrent_tasks: SLOTS,
         heartbeat_interval: HEARTBEAT,
         executor: ExecutorConfig {
@@ -167,6 +168,7 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
             max_stdout_bytes: DEFAULT_OUTPUT_LIMIT,
             max_stderr_bytes: DEFAULT_OUTPUT_LIMIT,
             log_retention: (RetentionPolicy::Days, 7),
+            policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
             child_grace: CHILD_GRACE,
             encryption_key: Some(data.key().clone()),
             jwt_secret: Some(data.key().clone()),

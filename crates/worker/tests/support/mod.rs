@@ -1,7 +1,9 @@
 //! Rows and folders for tests of the worker.
 
+pub mod flaky;
 pub mod rig;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -78,6 +80,7 @@ impl Place {
             max_stdout_bytes: 10 * 1024 * 1024,
             max_stderr_bytes: 10 * 1024 * 1024,
             log_retention: (RetentionPolicy::Days, 7),
+            policy: None,
             child_grace: Duration::from_secs(5),
             encryption_key: Some(Secret::new(KEY.to_owned())),
             jwt_secret: None,
@@ -105,7 +108,7 @@ pub fn advertised() -> Advertised {
     Advertised {
         tier: Tier::Database,
         runtimes: Vec::new(),
-        runtime_versions: Default::default(),
+        runtime_versions: BTreeMap::new(),
         detected_interpreters: Vec::new(),
         handed_on: None,
         warnings: Vec::new(),

@@ -16,6 +16,7 @@ use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, Wor
 use attune_model::{ExecutionId, IdentityId, JsonMap, WorkerId};
 use attune_store::{
     ExecutionGuard, HubStore, NewAction, NewExecution, NewPack, NewRuntime, PlacementOverride,
+    WorkerStore,
 };
 use attune_store_sqlite::SqliteStore;
 use attune_testkit::eventually;
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 use super::Place;
 
 /// Long enough for anything that is to happen.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 /// Storage, bus and packs; workers come and go.
 pub struct Rig {
@@ -116,9 +117,14 @@ impl Rig {
 
     /// A worker with these settings that is ready.
     pub async fn live_with(&self, config: WorkerConfig) -> Life {
+        self.live_on(config, Arc::new(self.store.clone())).await
+    }
+
+    /// A worker that sees storage through `store`.
+    pub async fn live_on(&self, config: WorkerConfig, store: Arc<dyn WorkerStore>) -> Life {
         let worker = Worker::build(
             config,
-            Arc::new(self.store.clone()),
+            store,
             self.bus.clone(),
             Arc::new(SystemClock),
             Arc::new(NoObserver),

@@ -1,0 +1,72 @@
+//! The worker's row while it lives: fresh and active, and inactive at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_lifecycle::CancellationToken;
+use attune_model::status::WorkerStatus;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::logs::chain;
+use crate::readiness::Part;
+use crate::shared::Shared;
+
+/// How long the last write of the row may take.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
+
+/// Keeps the row fresh and active until everything has ended.
+pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: CancellationToken) {
+    let mut ticks = interval(period.max(Duration::from_millis(10)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = drained.cancelled() => return,
+            _now = ticks.tick() => {}
+        }
+        match timeout(
+            period,
+            shared.store.heartbeat(shared.id, WorkerStatus::Active),
+        )
+        .await
+        {
+            Ok(Ok(true)) => shared.readiness.up(Part::Heartbeat),
+            Ok(Ok(false)) => {
+                tracing::error!("the row of this worker is gone; starting again makes a new one");
+                shared.readiness.down(Part::Heartbeat);
+                shared.stop.soft().cancel();
+                return;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = chain(&error), "no heartbeat");
+                shared.readiness.down(Part::Heartbeat);
+            }
+            Err(_elapsed) => {
+                tracing::warn!(
+                    period_ms = period.as_millis(),
+                    "no heartbeat: storage does not answer"
+                );
+                shared.readiness.down(Part::Heartbeat);
+            }
+        }
+    }
+}
+
+/// Says that the worker takes no work any more.
+pub(crate) async fn farewell(shared: &Shared) {
+    match timeout(
+        FAREWELL_LIMIT,
+        shared
+            .store
+            .set_worker_status(shared.id, WorkerStatus::Inactive),
+    )
+    .await
+    {
+        Ok(Ok(())) => tracing::info!("worker stopped"),
+        Ok(Err(error)) => {
+            tracing::warn!(error = chain(&error), "the row could not be set inactive");
+        }
+        Err(_elapsed) => {
+            tracing::warn!("the row could not be set inactive: storage does not answer");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Ends and new lives of whole workers.
+#![expect(clippy::unwrap_used, unreachable_pub, reason = "tests")]
+
+#[expect(dead_code, reason = "shared with other tests")]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use attune_bus::Bus;
+use attune_model::message::{MessageType, PackDeleted, PackRegistered};
+use attune_model::status::{ExecutionStatus, WorkerStatus};
+use attune_model::{ExecutionId, PackId};
+use attune_store::{AgentStore, HubStore, PageRequest, WorkerStore};
+use attune_testkit::eventually;
+use serde_json::{Value, json};
+use support::rig::Rig;
+use support::{is_alive, text};
+
+/// An action that waits for the file `go` and leaves the file `started`.
+fn waiting() -> (&'static str, String) {
+    (
+        "wait",
+        "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo done"
+            .to_owned(),
+    )
+}
+
+/// Rigs whose actions find their folder in `OUT`.
+async fn rig(actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
+    let rig = Rig::new(actions).await;
+    let mut config = rig.config();
+    config
+        .executor
+        .passed_environment
+        .push(("OUT".into(), rig.place.path(".").into()));
+    (rig, config)
+}
+
+async fn worker_status(rig: &Rig) -> WorkerStatus {
+    let page = rig
+        .store
+        .workers(PageRequest {
+            page: 1,
+            page_size: 10,
+        })
+        .await
+        .unwrap();
+    page.items[0].status
+}
+
+#[tokio::test]
+async fn a_soft_stop_takes_nothing_new_and_lets_what_runs_finish() {
+    let (mut rig, config) = rig(&[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
+    let life = rig.live_with(config.clone()).await;
+    let running = rig.submit(life.id, "wait").await;
+    rig.file("started").await;
+    life.stop.soft().cancel();
+    eventually("it is not ready any more", async || {
+        (!*life.ready.borrow()).then_some(())
+    })
+    .await;
+    let waiting = rig.submit(life.id, "mark").await;
+    let before = rig.store.now().await.unwrap();
+    eventually("heartbeats go on while draining", async || {
+        let page = rig
+            .store
+            .workers(PageRequest {
+                page: 1,
+                page_size: 10,
+            })
+            .await
+            .unwrap();
+        (page.items[0].last_heartbeat > Some(before)
+            && page.items[0].status == WorkerStatus::Active)
+            .then_some(())
+    })
+    .await;
+    fs::write(rig.place.path("go"), "").unwrap();
+    rig.told(running).await;
+    life.drained().await;
+    assert_eq!(rig.row(running).await.status, ExecutionStatus::Completed);
+    assert_eq!(rig.row(waiting).await.status, ExecutionStatus::Scheduled);
+    assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
+
+    let next = rig.live_with(config).await;
+    rig.told(waiting).await;
+    assert_eq!(
+        rig.row(waiting).await.status,
+        ExecutionStatus::Completed,
+        "the message waited for the next life"
+    );
+    next.finish().await;
+}
+
+#[tokio::test]
+async fn a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it() {
+    let action = ("stubborn", "trap '' TERM; echo $$ > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; while true; do sleep 0.01; done".to_owned());
+    let (mut rig, config) = rig(&[action]).await;
+    let life = rig.live_with(config).await;
+    let id = rig.submit(life.id, "stubborn").await;
+    let pid = fs::read_to_string(rig.file("started").await).unwrap();
+    let begun = std::time::Instant::now();
+    life.end().await;
+    assert!(
+        begun.elapsed() < attune_lifecycle::HARD_STOP_LIMIT,
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(!is_alive(&pid));
+    rig.told(id).await;
+    let row = rig.row(id).await;
+    assert_eq!(row.status, ExecutionStatus::Failed);
+    assert_eq!(
+        text(row.result.as_ref().unwrap(), "error"),
+        "worker was stopped while the action ran"
+    );
+    assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run() {
+    let (mut rig, mut config) = rig(&[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+    let first = rig.live_with(config.clone()).await;
+    let id = first.id;
+    first.finish().await;
+    // Claimed by a process that then died, one of them with a cancel on its way.
+    let lost = rig.scheduled(id, "count").await;
+    rig.store.claim_execution(lost.id, id).await.unwrap();
+    let cancelled = rig.scheduled(id, "count").await;
+    rig.store.claim_execution(cancelled.id, id).await.unwrap();
+    rig.store
+        .cancel_execution(cancelled.id, &json!({}))
+        .await
+        .unwrap();
+    // Scheduled, but the message got lost.
+    let forgotten = rig.scheduled(id, "count").await;
+
+    // With a single slot, what was forgotten and what comes have to share it.
+    config.max_concurrent_tasks = 1;
+    let second = rig.live_with(config).await;
+    assert_eq!(second.id, id, "the row is taken over");
+    assert_eq!(
+        rig.told(lost.id).await.last().unwrap().payload["status"],
+        "Abandoned"
+    );
+    rig.ended(forgotten.id).await;
+    let row = rig.row(lost.id).await;
+    assert_eq!(row.status, ExecutionStatus::Abandoned);
+    assert_eq!(
+        row.result.unwrap(),
+        json!({"succeeded": false, "error": "worker was restarted while the execution ran"})
+    );
+    assert_eq!(
+        rig.row(cancelled.id).await.status,
+        ExecutionStatus::Cancelled
+    );
+    assert_eq!(
+        rig.row(forgotten.id).await.status,
+        ExecutionStatus::Completed
+    );
+    assert_eq!(fs::read_to_string(rig.place.path("runs")).unwrap(), "run\n");
+    second.finish().await;
+}
+
+#[tokio::test]
+async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop() {
+    let (rig, config) = rig(&[waiting()]).await;
+    let life = rig.live_with(config.clone()).await;
+    let id = rig.submit(life.id, "wait").await;
+    rig.file("started").await;
+    rig.bus.close().await;
+    eventually("it is not ready any more", async || {
+        (!*life.ready.borrow()).then_some(())
+    })
+    .await;
+    fs::write(rig.place.path("go"), "").unwrap();
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    assert!(
+        !life.stop.soft().is_cancelled(),
+        "a lost bus is no reason to stop"
+    );
+    life.end().await;
+    assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
+}
+
+#[tokio::test]
+async fn a_result_waits_for_storage_that_is_away() {
+    use sqlx::{Connection, Executor};
+    let (mut rig, config) = rig(&[waiting()]).await;
+    let life = rig.live_with(config).await;
+    let id = rig.submit(life.id, "wait").await;
+    rig.file("started").await;
+    let url = format!("sqlite://{}", rig.store.path().display());
+    let mut blocker = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    blocker.execute("BEGIN IMMEDIATE").await.unwrap();
+    fs::write(rig.place.path("go"), "").unwrap();
+    eventually("heartbeats fail too", async || {
+        (!*life.ready.borrow()).then_some(())
+    })
+    .await;
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Running);
+    blocker.execute("ROLLBACK").await.unwrap();
+    rig.told(id).await;
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Completed);
+    eventually("it is ready again", async || {
+        life.ready.borrow().then_some(())
+    })
+    .await;
+    life.finish().await;
+}

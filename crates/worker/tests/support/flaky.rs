@@ -1,0 +1,223 @@
+//! Storage that loses calls: before they do anything, or after, so that only the answer is lost.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use attune_model::rows::{Execution, Runtime, RuntimeVersion, Worker};
+use attune_model::status::{ExecutionStatus, WorkerStatus};
+use attune_model::{ExecutionId, JsonMap, PackEnvironmentId, WorkerId};
+use attune_store::{
+    AgentStore, Claim, EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget,
+    Fence, LogArtifact, LogStore, LogVersion, SecretValue, StoreError, WorkerRegistration,
+    WorkerStore,
+};
+use attune_store_sqlite::SqliteStore;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+/// What is lost of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The call: nothing happens.
+    Call,
+    /// The answer: it happens.
+    Answer,
+    /// Nothing, but storage refuses it.
+    Refused,
+}
+
+/// Real storage behind a connection that fails as planned.
+#[derive(Debug, Clone)]
+pub struct Flaky {
+    store: SqliteStore,
+    claims: Arc<Mutex<VecDeque<Lost>>>,
+    finishes: Arc<Mutex<VecDeque<Lost>>>,
+}
+
+impl Flaky {
+    /// The next claims and finishes fail like this, later ones work.
+    pub fn new(store: &SqliteStore, claims: &[Lost], finishes: &[Lost]) -> Self {
+        let plan = |losses: &[Lost]| Arc::new(Mutex::new(losses.iter().copied().collect()));
+        Self {
+            store: store.clone(),
+            claims: plan(claims),
+            finishes: plan(finishes),
+        }
+    }
+
+    /// Whether everything that was planned has happened.
+    pub fn is_over(&self) -> bool {
+        self.claims.lock().unwrap().is_empty() && self.finishes.lock().unwrap().is_empty()
+    }
+}
+
+async fn through<T>(
+    plan: &Mutex<VecDeque<Lost>>,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let lost = plan.lock().unwrap().pop_front();
+    let operation = "test".to_owned();
+    match lost {
+        None => call.await,
+        Some(Lost::Call) => Err(StoreError::Unavailable {
+            operation,
+            source: "the connection is gone".into(),
+        }),
+        Some(Lost::Answer) => {
+            call.await?;
+            Err(StoreError::Unavailable {
+                operation,
+                source: "the connection went away".into(),
+            })
+        }
+        Some(Lost::Refused) => Err(StoreError::Refused {
+            operation,
+            source: "too large".into(),
+        }),
+    }
+}
+
+#[async_trait]
+impl WorkerStore for Flaky {
+    async fn claim_execution(
+        &self,
+        id: ExecutionId,
+        worker: WorkerId,
+    ) -> Result<Claim, StoreError> {
+        through(&self.claims, self.store.claim_execution(id, worker)).await
+    }
+
+    async fn finish_execution(
+        &self,
+        fence: &Fence,
+        status: ExecutionStatus,
+        result: &Value,
+        secrets: &[SecretValue],
+    ) -> Result<bool, StoreError> {
+        let finish = self.store.finish_execution(fence, status, result, secrets);
+        through(&self.finishes, finish).await
+    }
+
+    async fn execution_status(
+        &self,
+        id: ExecutionId,
+    ) -> Result<Option<ExecutionStatus>, StoreError> {
+        self.store.execution_status(id).await
+    }
+
+    async fn unfinished_executions(
+        &self,
+        worker: WorkerId,
+    ) -> Result<Vec<(Fence, Execution)>, StoreError> {
+        self.store.unfinished_executions(worker).await
+    }
+
+    async fn scheduled_executions(&self, worker: WorkerId) -> Result<Vec<ExecutionId>, StoreError> {
+        self.store.scheduled_executions(worker).await
+    }
+}
+
+#[async_trait]
+impl AgentStore for Flaky {
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        self.store.now().await
+    }
+
+    async fn register_worker(
+        &self,
+        registration: &WorkerRegistration,
+    ) -> Result<Worker, StoreError> {
+        self.store.register_worker(registration).await
+    }
+
+    async fn heartbeat(&self, worker: WorkerId, status: WorkerStatus) -> Result<bool, StoreError> {
+        self.store.heartbeat(worker, status).await
+    }
+
+    async fn set_worker_status(
+        &self,
+        worker: WorkerId,
+        status: WorkerStatus,
+    ) -> Result<(), StoreError> {
+        self.store.set_worker_status(worker, status).await
+    }
+
+    async fn set_capabilities(
+        &self,
+        worker: WorkerId,
+        capabilities: &JsonMap,
+    ) -> Result<(), StoreError> {
+        self.store.set_capabilities(worker, capabilities).await
+    }
+
+    async fn runtimes(&self) -> Result<Vec<Runtime>, StoreError> {
+        self.store.runtimes().await
+    }
+
+    async fn runtime_versions(&self) -> Result<Vec<RuntimeVersion>, StoreError> {
+        self.store.runtime_versions().await
+    }
+}
+
+#[async_trait]
+impl LogStore for Flaky {
+    async fn add_log_version(&self, artifact: &LogArtifact) -> Result<LogVersion, StoreError> {
+        self.store.add_log_version(artifact).await
+    }
+
+    async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
+        self.store.set_log_sizes(sizes).await
+    }
+}
+
+#[async_trait]
+impl EnvironmentStore for Flaky {
+    async fn upsert_environment(
+        &self,
+        target: &EnvironmentTarget,
+    ) -> Result<EnvironmentRow, StoreError> {
+        self.store.upsert_environment(target).await
+    }
+
+    async fn environment(
+        &self,
+        id: PackEnvironmentId,
+    ) -> Result<Option<EnvironmentRow>, StoreError> {
+        self.store.environment(id).await
+    }
+
+    async fn claim_environment(
+        &self,
+        id: PackEnvironmentId,
+        worker: WorkerId,
+        lifetime: Duration,
+    ) -> Result<bool, StoreError> {
+        self.store.claim_environment(id, worker, lifetime).await
+    }
+
+    async fn renew_environment_claim(
+        &self,
+        id: PackEnvironmentId,
+        worker: WorkerId,
+        lifetime: Duration,
+    ) -> Result<bool, StoreError> {
+        self.store
+            .renew_environment_claim(id, worker, lifetime)
+            .await
+    }
+
+    async fn mark_environment_outdated(&self, id: PackEnvironmentId) -> Result<(), StoreError> {
+        self.store.mark_environment_outdated(id).await
+    }
+
+    async fn finish_environment(
+        &self,
+        id: PackEnvironmentId,
+        worker: WorkerId,
+        outcome: &EnvironmentOutcome,
+    ) -> Result<bool, StoreError> {
+        self.store.finish_environment(id, worker, outcome).await
+    }
+}
