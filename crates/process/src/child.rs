@@ -21,8 +21,9 @@ use attune_sys::{Reaped, SIGCONT, SIGKILL};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::capture::Capture;
-use crate::command::{Command, Ending, Stream};
+use crate::command::{Command, Ending, Strays, Stream};
 use crate::diagnose::diagnose;
+use crate::family::{Mark, end_strays_of};
 use crate::input::prepare;
 use crate::leader::{ExitNotice, Leader};
 use crate::notes::new_token;
@@ -79,6 +80,7 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         cwd: command.cwd.as_deref(),
         env: &command.env,
         stdout: channel(&command.stdout),
+        mark: Mark::new(command.ending.strays),
         stderr: if setup.is_some() {
             // The notes come this way.
             Channel::Pipe
@@ -155,6 +157,7 @@ impl Child {
         };
         let duration = self.started.elapsed();
         let reaped = ended.and_then(|()| self.leader.bury());
+        let strays_ended = self.end_strays().await;
         self.pumps.close_input();
         let drained = timeout(self.ending.drain, self.pumps.run()).await;
         let pipes_held_open = drained.is_err() && self.pumps.outputs_are_open();
@@ -179,7 +182,16 @@ impl Child {
             duration,
             usage,
             pipes_held_open,
+            strays_ended,
             notes,
+        }
+    }
+
+    /// While they die the pipes are not served: there are only milliseconds to wait, and a limit.
+    async fn end_strays(&self) -> usize {
+        match (self.leader.mark(), self.ending.strays) {
+            (Some(mark), Strays::End) => end_strays_of(mark).await,
+            _ => 0,
         }
     }
 

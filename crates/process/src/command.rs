@@ -18,7 +18,8 @@ pub struct Command {
     pub args: Vec<OsString>,
     /// Its working directory; none keeps the agent's.
     pub cwd: Option<PathBuf>,
-    /// The complete environment of the child. Nothing is inherited.
+    /// The complete environment of the child. Nothing is inherited; an agent that adopts strays adds
+    /// [`crate::TREE_VARIABLE`], by which it knows them again.
     pub env: Vec<(OsString, OsString)>,
     /// What it reads.
     pub stdin: Input,
@@ -181,6 +182,18 @@ pub struct Ending {
     /// How long its pipes are read after it has ended, when a descendant keeps them open. What the child itself wrote is
     /// in the pipes already and is read in any case.
     pub drain: Duration,
+    /// What becomes of descendants that have left its group.
+    pub strays: Strays,
+}
+
+/// What becomes of descendants that have left the group of a child, once it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strays {
+    /// They are killed, if the agent adopts strays ([`crate::prepare`]); otherwise nobody can find them.
+    #[default]
+    End,
+    /// They live on: the child starts daemons on purpose.
+    LeaveAlone,
 }
 
 impl Default for Ending {
@@ -190,6 +203,7 @@ impl Default for Ending {
             signal: attune_sys::SIGTERM,
             grace: Duration::from_secs(5),
             drain: Duration::from_millis(500),
+            strays: Strays::End,
         }
     }
 }

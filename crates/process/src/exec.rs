@@ -65,6 +65,7 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         env: &[],
         stdout: Channel::Null,
         stderr: Channel::Null,
+        mark: None,
     };
     let mut notes = Notes {
         token: setup.token.unwrap_or_default(),

@@ -11,6 +11,8 @@ use std::time::Duration;
 use attune_sys::{Pid, Polled, Reaped, SIGKILL};
 use tokio::io::unix::AsyncFd;
 
+use crate::family::{Mark, end_strays_of_blocking, reap_leader};
+
 /// Without process descriptors (kernels before 5.3, some sandboxes) the end is looked for this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -19,12 +21,22 @@ const CLEAN_UP_LIMIT: Duration = Duration::from_mins(1);
 
 pub(crate) struct Leader {
     pid: Pid,
+    mark: Option<Mark>,
     reaped: bool,
 }
 
 impl Leader {
-    pub(crate) fn new(pid: Pid) -> Self {
-        Self { pid, reaped: false }
+    pub(crate) fn new(pid: Pid, mark: Option<Mark>) -> Self {
+        Self {
+            pid,
+            mark,
+            reaped: false,
+        }
+    }
+
+    /// By which its strays are known.
+    pub(crate) fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -52,7 +64,7 @@ impl Leader {
     /// Kills what is left of the group of a leader that has ended, and takes its status.
     pub(crate) fn bury(&mut self) -> io::Result<Reaped> {
         self.signal_group(SIGKILL);
-        let reaped = attune_sys::reap(self.pid);
+        let reaped = reap_leader(self.pid);
         // Also after an error: the status is then gone, and the id may be somebody else's.
         self.reaped = !matches!(reaped, Ok(None));
         reaped?.ok_or_else(|| io::Error::other("the process has not ended"))
@@ -65,37 +77,54 @@ impl Drop for Leader {
         if self.reaped {
             return;
         }
-        if self.bury().is_ok() || self.reaped {
+        let reaped = self.bury().is_ok() || self.reaped;
+        if reaped && self.mark.is_none() {
             return;
         }
         // The kernel needs a moment to end it. Not on this thread, which may be one of the runtime's.
-        let leader = Orphan(self.pid);
+        let orphan = Orphan {
+            leader: (!reaped).then_some(self.pid),
+            mark: self.mark.take(),
+        };
         let pid = self.pid.get();
         let spawned = thread::Builder::new()
             .name("bury-child".to_owned())
-            .stack_size(64 * 1024)
-            .spawn(move || leader.bury());
+            .stack_size(128 * 1024)
+            .spawn(move || orphan.bury());
         if let Err(error) = spawned {
             tracing::warn!(child.pid = pid, %error, "a killed child stays a zombie: no thread to reap it");
         }
     }
 }
 
-/// A killed leader whose owner is gone.
-struct Orphan(Pid);
+/// What a run whose owner is gone leaves.
+struct Orphan {
+    /// The killed leader, if it has not been reaped.
+    leader: Option<Pid>,
+    mark: Option<Mark>,
+}
 
 impl Orphan {
     fn bury(self) {
-        let notice = attune_sys::pidfd_open(self.0).ok();
-        if let Err(error) = wait_for_exit(self.0, notice.as_ref(), CLEAN_UP_LIMIT) {
-            tracing::warn!(child.pid = self.0.get(), %error, "a killed child could not be waited for");
+        if let Some(pid) = self.leader {
+            bury_killed(pid);
         }
-        let mut leader = Leader::new(self.0);
-        if let Err(error) = leader.bury() {
-            tracing::warn!(child.pid = self.0.get(), %error, "a killed child could not be reaped");
+        if let Some(mark) = &self.mark {
+            end_strays_of_blocking(mark);
         }
-        leader.reaped = true;
     }
+}
+
+fn bury_killed(pid: Pid) {
+    let notice = attune_sys::pidfd_open(pid).ok();
+    if let Err(error) = wait_for_exit(pid, notice.as_ref(), CLEAN_UP_LIMIT) {
+        tracing::warn!(child.pid = pid.get(), %error, "a killed child could not be waited for");
+    }
+    let mut leader = Leader::new(pid, None);
+    if let Err(error) = leader.bury() {
+        tracing::warn!(child.pid = pid.get(), %error, "a killed child could not be reaped");
+    }
+    leader.reaped = true;
 }
 
 /// Blocks until `child` is a zombie or `limit` is over; says which.

@@ -9,6 +9,7 @@ mod command;
 mod diagnose;
 mod exec;
 mod executable;
+mod family;
 mod init;
 mod input;
 mod leader;
@@ -25,8 +26,9 @@ mod start_error;
 
 pub use attune_sys::{SIGINT, SIGKILL, SIGTERM};
 pub use child::{Child, start};
-pub use command::{Command, Ending, Input, Keep, Sink, Stream};
+pub use command::{Command, Ending, Input, Keep, Sink, Strays, Stream};
 pub use exec::exec_main;
+pub use family::{TREE_VARIABLE, end_all_strays};
 pub use init::{InitError, is_first_process, run_as_first_process};
 pub use policy::{EXEC_APPLET, Launcher, Limits, Policy, Session, User};
 pub use prepare::prepare;

@@ -58,6 +58,7 @@ pub fn probe(
         env,
         stdout: Channel::Pipe,
         stderr: Channel::Pipe,
+        mark: None,
     };
     let spawned = spawn(&request, Stdio::null(), None)?;
     let mut asked = Asked {

@@ -23,6 +23,8 @@ pub struct Report {
     pub usage: Usage,
     /// A descendant still held one of its output pipes when the time for reading them was over.
     pub pipes_held_open: bool,
+    /// How many descendants had left its group and were ended after it.
+    pub strays_ended: usize,
     /// Which parts of its policy could not be set up, and why.
     pub notes: Vec<String>,
 }

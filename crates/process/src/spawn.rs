@@ -17,6 +17,7 @@ use std::time::Duration;
 use attune_sys::{Disposition, Pid, SIGCHLD};
 
 use crate::diagnose::{diagnose, preflight};
+use crate::family::{Mark, register};
 use crate::leader::Leader;
 use crate::policy::Setup;
 use crate::spawner::on_lasting_thread;
@@ -36,6 +37,8 @@ pub(crate) struct Request<'a> {
     pub(crate) env: &'a [(OsString, OsString)],
     pub(crate) stdout: Channel,
     pub(crate) stderr: Channel,
+    /// By which its strays are known again.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// What an output stream is connected to.
@@ -89,7 +92,8 @@ pub(crate) fn spawn(
     let started = match setup {
         None => {
             let command = command(request.program, request.args, request, stdin);
-            start_patiently(command).map_err(|error| diagnose(request, error))
+            start_patiently(command, request.mark.as_ref())
+                .map_err(|error| diagnose(request, error))
         }
         Some(setup) => launch(request, stdin, setup),
     };
@@ -101,7 +105,7 @@ pub(crate) fn spawn(
         });
     };
     Ok(Spawned {
-        leader: Leader::new(pid),
+        leader: Leader::new(pid, request.mark.clone()),
         stdout: child.stdout.take().map(OwnedFd::from),
         stderr: child.stderr.take().map(OwnedFd::from),
     })
@@ -119,9 +123,9 @@ fn launch(
     let args = setup.arguments(request.program, request.args);
     let command = command(launcher, &args, request, stdin);
     let started = if setup.parent.is_some() {
-        on_lasting_thread(command, start_patiently)
+        on_lasting_thread(command, request.mark.clone(), start_patiently)
     } else {
-        start_patiently(command)
+        start_patiently(command, request.mark.as_ref())
     };
     started.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => StartError::Launcher {
@@ -139,6 +143,7 @@ fn command(program: &Path, args: &[OsString], request: &Request<'_>, stdin: Stdi
         .args(args)
         .env_clear()
         .envs(request.env.iter().map(|(name, value)| (name, value)))
+        .envs(request.mark.as_ref().map(Mark::variable))
         .stdin(stdin)
         .stdout(request.stdout)
         .stderr(request.stderr)
@@ -169,14 +174,17 @@ fn keep_exit_statuses() {
     clippy::disallowed_methods,
     reason = "the one place that starts processes; and the pause is for a rare case, at most 125 ms in all"
 )]
-fn start_patiently(mut command: StdCommand) -> io::Result<std::process::Child> {
+fn start_patiently(
+    mut command: StdCommand,
+    mark: Option<&Mark>,
+) -> io::Result<std::process::Child> {
     for _ in 0..BUSY_RETRIES {
-        match command.spawn() {
+        match register(mark, || command.spawn()) {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
                 std::thread::sleep(BUSY_PAUSE);
             }
             done => return done,
         }
     }
-    command.spawn()
+    register(mark, || command.spawn())
 }

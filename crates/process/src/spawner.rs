@@ -9,9 +9,14 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use crate::family::Mark;
+
+type Start = fn(Command, Option<&Mark>) -> io::Result<Child>;
+
 struct Job {
     command: Command,
-    start: fn(Command) -> io::Result<Child>,
+    mark: Option<Mark>,
+    start: Start,
     reply: SyncSender<io::Result<Child>>,
 }
 
@@ -20,11 +25,13 @@ static JOBS: Mutex<Option<Sender<Job>>> = Mutex::new(None);
 /// Runs `start` on the thread and waits for its result.
 pub(crate) fn on_lasting_thread(
     command: Command,
-    start: fn(Command) -> io::Result<Child>,
+    mark: Option<Mark>,
+    start: Start,
 ) -> io::Result<Child> {
     let (reply, result) = sync_channel(1);
     let job = Job {
         command,
+        mark,
         start,
         reply,
     };
@@ -47,7 +54,7 @@ fn jobs() -> io::Result<Sender<Job>> {
 
 fn serve(jobs: &Receiver<Job>) {
     for job in jobs {
-        if let Err(unwanted) = job.reply.send((job.start)(job.command)) {
+        if let Err(unwanted) = job.reply.send((job.start)(job.command, job.mark.as_ref())) {
             // The caller waits without a limit, so this is a caller that panicked; its child has no owner.
             drop(unwanted);
         }

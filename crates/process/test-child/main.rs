@@ -6,6 +6,8 @@
     reason = "it is the child, and has to misbehave by itself"
 )]
 
+mod agent;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
@@ -14,8 +16,8 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use attune_process::{EXEC_APPLET, Policy, exec_main};
-use attune_sys::{Disposition, Pid};
+use attune_process::{EXEC_APPLET, exec_main};
+use attune_sys::{Disposition, Pid, SignalSet};
 
 type Step<T> = Result<T, Box<dyn Error>>;
 
@@ -66,19 +68,8 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
         }
         "read-some" => io::stdin().read_exact(&mut [0; 10])?,
         "close-stdout" => close_stdout()?,
-        "write-pid" => {
-            // Complete as soon as it is there.
-            let path = operand()?;
-            let unfinished = format!("{path}.new");
-            std::fs::write(&unfinished, std::process::id().to_string())?;
-            std::fs::rename(unfinished, path)?;
-        }
-        "wait-for-file" => {
-            let path = operand()?;
-            while !std::fs::exists(&path)? {
-                thread::sleep(Duration::from_millis(2));
-            }
-        }
+        "write-pid" => write_pid(&operand()?)?,
+        "wait-for-file" => wait_for_file(&operand()?)?,
         "ignore-term" => attune_sys::set_disposition(attune_sys::SIGTERM, Disposition::Ignore)?,
         "raise" => signal_self(operand()?.parse()?)?,
         "stop" => signal_self(attune_sys::SIGSTOP)?,
@@ -94,19 +85,24 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
             let count = operand()?.parse()?;
             other(steps.take(count)).spawn()?;
         }
+        "spawn-without-env" => {
+            let count = operand()?.parse()?;
+            other(steps.take(count)).env_clear().spawn()?;
+        }
         "supervise-doomed" => {
             let count = operand()?.parse()?;
-            supervise_doomed(steps.take(count).map(Into::into).collect())?;
+            agent::supervise_doomed(&steps.take(count).collect::<Vec<_>>())?;
         }
-        "prepare" => {
-            let notes = attune_process::prepare();
-            if !notes.is_empty() {
-                return Err(format!("{notes:?}").into());
-            }
-        }
+        "prepare" => prepare()?,
+        "unblock-signals" => SignalSet::empty()?.block_only()?,
         "orphans-and-children" => orphans_and_children(operand()?.parse()?)?,
         "new-session" => attune_sys::setsid()?,
-        unknown => return Err(format!("unknown step {unknown}").into()),
+        how => {
+            let count = operand().unwrap_or_default().parse().unwrap_or(0);
+            if !agent::run(how, &steps.take(count).collect::<Vec<_>>())? {
+                return Err(format!("unknown step {how}").into());
+            }
+        }
     }
     Ok(None)
 }
@@ -153,25 +149,27 @@ fn other(steps: impl Iterator<Item = String>) -> Command {
     command
 }
 
-/// Starts a child that is to die with this process, from a thread that ends at once.
-fn supervise_doomed(steps: Vec<OsString>) -> Step<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let handle = runtime.handle().clone();
-    let starter = thread::spawn(move || {
-        let _inside = handle.enter();
-        let mut command = attune_process::Command::new("/proc/self/exe");
-        command.args = steps;
-        command.policy = Some(Policy {
-            dies_with_agent: true,
-            ..Policy::default()
-        });
-        attune_process::start(command)
-    });
-    let child = starter.join().map_err(|_| "starting panicked")??;
-    let report = runtime.block_on(child.supervise(None, std::future::pending()));
-    Err(format!("the child ended: {report:?}").into())
+fn prepare() -> Step<()> {
+    let notes = attune_process::prepare();
+    if notes.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{notes:?}").into())
+    }
+}
+
+/// The file is complete as soon as it is there.
+fn write_pid(path: &str) -> io::Result<()> {
+    let unfinished = format!("{path}.new");
+    std::fs::write(&unfinished, std::process::id().to_string())?;
+    std::fs::rename(unfinished, path)
+}
+
+fn wait_for_file(path: &str) -> io::Result<()> {
+    while !std::fs::exists(path)? {
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// Makes orphans for the init and children of its own, and looks whether each kind gets what it needs.

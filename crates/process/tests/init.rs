@@ -10,9 +10,9 @@ use std::time::Duration;
 use attune_process::{Command, EXEC_APPLET, Launcher, Outcome, Policy, Report, User, start};
 use support::{TEST_CHILD, child, ended, pid_in, runtime, scratch};
 
-/// The helper child, prepared as the agent is, under an init of its own.
+/// The helper child under an init of its own. It adopts no orphans, so that all of them come to the init.
 fn under_init(steps: &[&str]) -> Command {
-    child(&[&["init", "prepare"], steps].concat())
+    child(&[&["init", "unblock-signals"], steps].concat())
 }
 
 /// The same in a PID namespace of its own, where the init is process 1; none where namespaces are not allowed.
@@ -35,7 +35,7 @@ fn in_namespace(steps: &[&str]) -> Option<Command> {
         command
     };
     let is_allowed = ended(enter(&["exit", "0"])).outcome == Outcome::Exited(0);
-    is_allowed.then(|| enter(&[&["init", "prepare"], steps].concat()))
+    is_allowed.then(|| enter(&[&["init", "unblock-signals"], steps].concat()))
 }
 
 fn both(steps: &[&str], check: impl Fn(Report)) {

@@ -1,0 +1,311 @@
+//! Descendants that left the group of their run, and became children of the agent.
+//!
+//! A program can leave its process group (`setsid`, double fork). Once its parent ends, the kernel gives such a stray to the
+//! agent, if the agent has asked for that ([`crate::prepare`]). Here strays are told from the children that the agent itself
+//! has started, matched with the run that they come from, ended with it, and reaped.
+//!
+//! Invariants: a child that is started is in [`Family::leaders`] before the lock is released under which it was started, and
+//! until it is reaped, so no leader is ever taken for a stray; whoever signals or reaps a stray holds the lock, so its id is
+//! its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use attune_sys::{Pid, Reaped, SIGKILL};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::command::Strays;
+
+/// The variable by which a stray is recognised. Only set when the agent adopts strays.
+pub const TREE_VARIABLE: &str = "ATTUNE_PROCESS_TREE";
+
+/// How long strays are looked for after the end of a run: each one that is killed may leave further ones.
+const SWEEP_LIMIT: Duration = Duration::from_secs(2);
+
+/// A killed process is gone within this time, as a rule.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
+static FAMILY: Mutex<Family> = Mutex::new(Family {
+    adopts: false,
+    leaders: BTreeMap::new(),
+});
+
+struct Family {
+    /// Strays come here and not to process 1.
+    adopts: bool,
+    /// The children that were started and have not been reaped.
+    leaders: BTreeMap<Pid, Option<Mark>>,
+}
+
+/// One run, as its processes carry it in their environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark(String);
+
+/// What the end of a mark says about strays that are to live on.
+const LEFT_ALONE: &str = ".left-alone";
+
+impl Mark {
+    /// A mark for a new run; none while the agent adopts nobody.
+    pub(crate) fn new(strays: Strays) -> Option<Self> {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        lock().adopts.then(|| {
+            let run = RUNS.fetch_add(1, Ordering::Relaxed);
+            let ending = match strays {
+                Strays::End => "",
+                Strays::LeaveAlone => LEFT_ALONE,
+            };
+            Self(format!("{}.{run}{ending}", std::process::id()))
+        })
+    }
+
+    pub(crate) fn variable(&self) -> (OsString, OsString) {
+        (TREE_VARIABLE.into(), (&self.0).into())
+    }
+
+    /// The mark in the environment that `stray` was started with.
+    fn of(stray: Pid) -> Option<Self> {
+        let environment = fs::read(format!("/proc/{stray}/environ")).ok()?;
+        environment.split(|byte| *byte == 0).find_map(|variable| {
+            let value = variable.strip_prefix(TREE_VARIABLE.as_bytes())?;
+            let value = OsString::from_vec(value.strip_prefix(b"=")?.to_vec());
+            value.into_string().ok().map(Self)
+        })
+    }
+
+    fn is_left_alone(&self) -> bool {
+        self.0.ends_with(LEFT_ALONE)
+    }
+}
+
+fn lock() -> MutexGuard<'static, Family> {
+    // What a panic leaves here is a map that is one entry behind, which the next look puts right.
+    FAMILY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `start` and takes the child that it returns down as a leader.
+pub(crate) fn register(
+    mark: Option<&Mark>,
+    start: impl FnOnce() -> io::Result<std::process::Child>,
+) -> io::Result<std::process::Child> {
+    let mut family = lock();
+    let child = start()?;
+    if let Some(pid) = Pid::new(child.id()) {
+        family.leaders.insert(pid, mark.cloned());
+    }
+    Ok(child)
+}
+
+/// Reaps `leader` if it has ended, and forgets it then.
+pub(crate) fn reap_leader(leader: Pid) -> io::Result<Option<Reaped>> {
+    let mut family = lock();
+    let reaped = attune_sys::reap(leader);
+    if !matches!(reaped, Ok(None)) {
+        family.leaders.remove(&leader);
+    }
+    reaped
+}
+
+/// Has this process adopt strays, and starts the thread that reaps them when they end by themselves.
+pub(crate) fn adopt() -> io::Result<()> {
+    attune_sys::set_subreaper()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let mut ended = {
+        let _inside = runtime.enter();
+        signal(SignalKind::child())?
+    };
+    thread::Builder::new()
+        .name("reap-strays".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                while ended.recv().await.is_some() {
+                    lock().look(&mut |_| Fate::Lives);
+                }
+            });
+        })?;
+    lock().adopts = true;
+    Ok(())
+}
+
+/// What becomes of a stray.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Lives,
+    Dies,
+}
+
+impl Family {
+    /// Reaps the strays that have ended, kills those that `decide` wants dead, and returns which ones these are.
+    fn look(&self, decide: &mut dyn FnMut(Pid) -> Fate) -> BTreeSet<Pid> {
+        let mut killed = BTreeSet::new();
+        for stray in own_children() {
+            if self.leaders.contains_key(&stray) {
+                continue;
+            }
+            match attune_sys::reap(stray) {
+                Ok(None) if decide(stray) == Fate::Dies => {
+                    // Not reaped: alive, or a zombie since a moment ago. Either way the id is its own.
+                    if let Err(error) = attune_sys::kill(stray, SIGKILL) {
+                        tracing::warn!(stray.pid = stray.get(), %error, "a stray process cannot be killed");
+                    } else {
+                        killed.insert(stray);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(stray.pid = stray.get(), %error, "a stray process is gone already");
+                }
+            }
+        }
+        killed
+    }
+
+    /// Whether a stray ends together with the run `ended`.
+    fn fate(&self, stray: Pid, ended: &Mark) -> Fate {
+        let Some(mark) = Mark::of(stray) else {
+            // It hides where it comes from: from the run that has ended if no other one is left.
+            return if self.leaders.is_empty() {
+                Fate::Dies
+            } else {
+                Fate::Lives
+            };
+        };
+        let is_of_living_run =
+            mark != *ended && self.leaders.values().flatten().any(|live| *live == mark);
+        if is_of_living_run || mark.is_left_alone() {
+            Fate::Lives
+        } else {
+            Fate::Dies
+        }
+    }
+}
+
+/// Ends what is left of the run `mark` outside of its group; says how many processes that were.
+pub(crate) async fn end_strays_of(mark: &Mark) -> usize {
+    let begun = Instant::now();
+    let mut ended = BTreeSet::new();
+    loop {
+        let killed = kill_strays_of(mark);
+        if killed.is_empty() || begun.elapsed() > SWEEP_LIMIT {
+            return ended.len();
+        }
+        ended.extend(killed);
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
+}
+
+/// [`end_strays_of`] on a thread of its own.
+pub(crate) fn end_strays_of_blocking(mark: &Mark) {
+    repeat(SWEEP_LIMIT, || kill_strays_of(mark));
+}
+
+/// Kills every descendant that has left its group, of whatever run, except for those that are left alone on purpose. For the
+/// end of the agent, when nothing runs any more; says how many processes that were.
+pub fn end_all_strays(limit: Duration) -> usize {
+    repeat(limit, || {
+        lock().look(&mut |stray| {
+            let is_left_alone = Mark::of(stray).is_some_and(|mark| mark.is_left_alone());
+            if is_left_alone {
+                Fate::Lives
+            } else {
+                Fate::Dies
+            }
+        })
+    })
+}
+
+fn kill_strays_of(mark: &Mark) -> BTreeSet<Pid> {
+    let family = lock();
+    family.look(&mut |stray| family.fate(stray, mark))
+}
+
+fn repeat(limit: Duration, kill: impl Fn() -> BTreeSet<Pid>) -> usize {
+    let begun = Instant::now();
+    let mut ended = BTreeSet::new();
+    loop {
+        let killed = kill();
+        if killed.is_empty() || begun.elapsed() > limit {
+            return ended.len();
+        }
+        ended.extend(killed);
+        thread::park_timeout(SWEEP_PAUSE);
+    }
+}
+
+/// The children of all threads of this process.
+fn own_children() -> Vec<Pid> {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else {
+        return Vec::new();
+    };
+    let lists = threads
+        .flatten()
+        .map(|thread| fs::read_to_string(thread.path().join("children")));
+    let mut children = Vec::new();
+    for list in lists {
+        match list {
+            Ok(list) => children.extend(list.split_whitespace().filter_map(parse_pid)),
+            // The thread has ended, or this kernel keeps no lists.
+            Err(_) => return children_by_scan(),
+        }
+    }
+    children
+}
+
+/// The same from the list of all processes, for kernels without `CONFIG_PROC_CHILDREN`.
+fn children_by_scan() -> Vec<Pid> {
+    let own = std::process::id();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| parse_pid(entry.file_name().to_str()?));
+    let is_own = |pid: &Pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| parent_in(&stat) == Some(own))
+    };
+    pids.filter(is_own).collect()
+}
+
+fn parse_pid(text: &str) -> Option<Pid> {
+    text.parse().ok().and_then(Pid::new)
+}
+
+/// The parent in a line of `/proc/<pid>/stat`. The name before it may contain anything, also spaces and parentheses.
+fn parent_in(stat: &str) -> Option<u32> {
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split(' ').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_parent_is_found_behind_any_name(name in "\\PC{0,16}", parent in any::<u32>()) {
+            prop_assert_eq!(parent_in(&format!("7 ({name}) S {parent} 7 7 0")), Some(parent));
+        }
+
+        #[test]
+        fn any_other_line_is_no_panic(line in "\\PC{0,40}") {
+            parent_in(&line);
+        }
+    }
+
+    #[test]
+    fn the_scan_finds_the_parent_of_this_process_in_its_own_line() {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        assert_eq!(parent_in(&stat), Some(std::os::unix::process::parent_id()));
+    }
+}

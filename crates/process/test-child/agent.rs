@@ -1,0 +1,140 @@
+//! The helper child in the part of an agent: it runs children of its own and prints what it saw.
+
+use std::ffi::OsString;
+use std::future::pending;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use attune_process::{Child, Command, Keep, Policy, Report, Strays, Stream};
+
+use crate::{Step, other};
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
+fn command(steps: &[String]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args = steps.iter().map(OsString::from).collect();
+    let all = Keep::Head {
+        limit_bytes: 1 << 20,
+    };
+    command.stdout = Stream::keep(all);
+    command.ending.drain = Duration::from_millis(50);
+    command
+}
+
+/// Starts a child that is to die with this process, from a thread that ends at once.
+pub(crate) fn supervise_doomed(steps: &[String]) -> Step<()> {
+    let runtime = runtime()?;
+    let handle = runtime.handle().clone();
+    let mut doomed = command(steps);
+    doomed.policy = Some(Policy {
+        dies_with_agent: true,
+        ..Policy::default()
+    });
+    let starter = thread::spawn(move || {
+        let _inside = handle.enter();
+        attune_process::start(doomed)
+    });
+    let child = starter.join().map_err(|_| "starting panicked")??;
+    let report = runtime.block_on(child.supervise(None, pending()));
+    Err(format!("the child ended: {report:?}").into())
+}
+
+/// Runs a child with `steps` in the way that `how` says; false when it says nothing known.
+pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
+    let runtime = runtime()?;
+    let inside = runtime.enter();
+    let mut command = command(steps);
+    match how {
+        "run" => show(&runtime.block_on(finished(command))?)?,
+        "run-leaving-strays" => {
+            command.ending.strays = Strays::LeaveAlone;
+            show(&runtime.block_on(finished(command))?)?;
+        }
+        "run-beside-another" => {
+            command.args.push("wait-for-ever".into());
+            let mine = attune_process::start(command)?;
+            let daemon = pid_written(steps);
+            runtime.block_on(finished(self::command(&[])))?;
+            let is_alive = Path::new("/proc").join(&daemon).exists();
+            let what = if is_alive { "alive" } else { "gone" };
+            writeln!(io::stdout(), "other done, daemon {what}")?;
+            show(&runtime.block_on(mine.supervise(None, std::future::ready(()))))?;
+        }
+        "run-and-wait" => {
+            command.ending.strays = Strays::LeaveAlone;
+            runtime.block_on(finished(command))?;
+            show_no_children()?;
+        }
+        "run-and-show" => {
+            let report = runtime.block_on(finished(command))?;
+            io::stdout().write_all(&report.stdout.bytes)?;
+        }
+        "drop" => {
+            let child = attune_process::start(command)?;
+            pid_written(steps);
+            drop(child);
+            show_no_children()?;
+        }
+        "end-unknown" => {
+            // Not by way of the library, so it knows nothing about this child.
+            drop(other(steps.iter().cloned()).spawn()?);
+            pid_written(&steps[..2]);
+            let ended = attune_process::end_all_strays(Duration::from_secs(20));
+            writeln!(io::stdout(), "ended {ended} children {}", own_children()?)?;
+        }
+        _ => return Ok(false),
+    }
+    drop(inside);
+    Ok(true)
+}
+
+async fn finished(command: Command) -> Step<Report> {
+    let child: Child = attune_process::start(command)?;
+    Ok(child.supervise(None, pending()).await)
+}
+
+fn show(report: &Report) -> Step<()> {
+    let (strays, held) = (report.strays_ended, report.pipes_held_open);
+    writeln!(
+        io::stdout(),
+        "strays {strays} held {held} children {}",
+        own_children()?
+    )?;
+    Ok(())
+}
+
+fn show_no_children() -> Step<()> {
+    while own_children()? > 0 {
+        thread::sleep(Duration::from_millis(2));
+    }
+    writeln!(io::stdout(), "children 0")?;
+    Ok(())
+}
+
+/// Waits for the file that the last step names, and reads the process id in it.
+fn pid_written(steps: &[String]) -> String {
+    let path = steps.last().map_or("", String::as_str);
+    loop {
+        match std::fs::read_to_string(path) {
+            Ok(pid) => return pid,
+            Err(_) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+/// How many children this process has, zombies included.
+fn own_children() -> Step<usize> {
+    let mut count = 0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let list = std::fs::read_to_string(thread?.path().join("children"));
+        count += list.map_or(0, |list| list.split_whitespace().count());
+    }
+    Ok(count)
+}

@@ -1,0 +1,140 @@
+//! Descendants that leave their group. The agent is played by the helper child, because adopting strays concerns a whole
+//! process.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use attune_process::{Command, Outcome, TREE_VARIABLE};
+use support::{child, ended, gone, is_alive, pid_in, runtime, scratch};
+
+/// An agent that runs one child with these steps, and prints what it found.
+fn agent(how: &str, steps: &[&str]) -> Command {
+    let count = steps.len().to_string();
+    child(&[&["prepare", how, &count], steps].concat())
+}
+
+/// Starts a daemon in a session of its own that writes its id to `path`, and waits for that.
+fn daemon(path: &str) -> [&str; 9] {
+    [
+        "spawn",
+        "5",
+        "new-session",
+        "ignore-term",
+        "write-pid",
+        path,
+        "wait-for-ever",
+        "wait-for-file",
+        path,
+    ]
+}
+
+#[test]
+fn a_daemon_ends_with_the_run_that_left_it_and_the_run_says_so() {
+    let (_folder, file) = scratch();
+    let report = ended(agent("run", &daemon(file.to_str().unwrap())));
+    assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");
+    assert_eq!(report.stdout.bytes, b"strays 1 held false children 0\n");
+    runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+#[test]
+fn a_daemon_of_a_deliberate_starter_lives_on() {
+    let (_folder, file) = scratch();
+    let report = ended(agent("run-leaving-strays", &daemon(file.to_str().unwrap())));
+    assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");
+    assert_eq!(report.stdout.bytes, b"strays 0 held true children 1\n");
+    runtime().block_on(async {
+        let daemon = pid_in(&file).await;
+        assert!(is_alive(daemon));
+        attune_sys::kill(
+            attune_sys::Pid::new(daemon).unwrap(),
+            attune_process::SIGKILL,
+        )
+        .unwrap();
+    });
+}
+
+#[test]
+fn daemons_of_daemons_end_too() {
+    let (folder, file) = scratch();
+    let inner = folder.path().join("inner");
+    let (outer, inner) = (file.to_str().unwrap(), inner.to_str().unwrap());
+    let of_outer = [
+        &["new-session", "write-pid", outer],
+        &daemon(inner)[..],
+        &["wait-for-ever"],
+    ]
+    .concat();
+    let count = of_outer.len().to_string();
+    let steps = [&["spawn", &count], &of_outer[..], &["wait-for-file", inner]].concat();
+    let report = ended(agent("run", &steps));
+    assert_eq!(report.stdout.bytes, b"strays 2 held false children 0\n");
+    runtime().block_on(async {
+        gone(pid_in(outer.as_ref()).await).await;
+        gone(pid_in(inner.as_ref()).await).await;
+    });
+}
+
+#[test]
+fn a_daemon_that_hides_its_origin_ends_when_no_other_run_is_left() {
+    let (_folder, file) = scratch();
+    let path = file.to_str().unwrap();
+    let steps = [
+        "spawn-without-env",
+        "5",
+        "new-session",
+        "ignore-term",
+        "write-pid",
+        path,
+        "wait-for-ever",
+        "wait-for-file",
+        path,
+    ];
+    let report = ended(agent("run", &steps));
+    assert_eq!(report.stdout.bytes, b"strays 1 held false children 0\n");
+    runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+#[test]
+fn a_run_does_not_end_the_daemon_of_another_one() {
+    let (_folder, file) = scratch();
+    let report = ended(agent("run-beside-another", &daemon(file.to_str().unwrap())));
+    assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");
+    assert_eq!(
+        report.stdout.bytes,
+        b"other done, daemon alive\nstrays 1 held false children 0\n"
+    );
+}
+
+#[test]
+fn strays_that_end_by_themselves_leave_no_zombie() {
+    let strays = ["spawn", "3", "new-session", "nap-ms", "30"].repeat(50);
+    let report = ended(agent("run-and-wait", &strays));
+    assert_eq!(report.stdout.bytes, b"children 0\n", "{report:?}");
+}
+
+#[test]
+fn a_daemon_ends_with_a_run_that_is_dropped() {
+    let (_folder, file) = scratch();
+    let report = ended(agent("drop", &daemon(file.to_str().unwrap())));
+    assert_eq!(report.stdout.bytes, b"children 0\n", "{report:?}");
+    runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+#[test]
+fn the_end_of_the_agent_ends_what_no_run_knows() {
+    let (_folder, file) = scratch();
+    let steps = ["write-pid", file.to_str().unwrap(), "wait-for-ever"];
+    let report = ended(agent("end-unknown", &steps));
+    assert_eq!(report.stdout.bytes, b"ended 1 children 0\n", "{report:?}");
+    runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+#[test]
+fn an_agent_that_adopts_nobody_adds_nothing_to_the_environment() {
+    let report = ended(child(&["print-env"]));
+    assert_eq!(report.stdout.bytes, b"");
+    let report = ended(agent("run-and-show", &["print-env"]));
+    let text = String::from_utf8(report.stdout.bytes).unwrap();
+    assert!(text.starts_with(TREE_VARIABLE), "{text}");
+}
