@@ -157,7 +157,7 @@ impl Child {
         };
         let duration = self.started.elapsed();
         let reaped = ended.and_then(|()| self.leader.bury());
-        let strays_ended = self.end_strays().await;
+        let strays_ended = end_strays(self.leader.mark(), self.ending.strays).await;
         self.pumps.close_input();
         let drained = timeout(self.ending.drain, self.pumps.run()).await;
         let pipes_held_open = drained.is_err() && self.pumps.outputs_are_open();
@@ -184,14 +184,6 @@ impl Child {
             pipes_held_open,
             strays_ended,
             notes,
-        }
-    }
-
-    /// While they die the pipes are not served: there are only milliseconds to wait, and a limit.
-    async fn end_strays(&self) -> usize {
-        match (self.leader.mark(), self.ending.strays) {
-            (Some(mark), Strays::End) => end_strays_of(mark).await,
-            _ => 0,
         }
     }
 
@@ -260,6 +252,14 @@ impl Child {
             ))),
             never = pumps.serve() => match never {},
         }
+    }
+}
+
+/// While they die the pipes are not served: there are only milliseconds to wait, and a limit.
+async fn end_strays(mark: Option<&Mark>, strays: Strays) -> usize {
+    match (mark, strays) {
+        (Some(mark), Strays::End) => end_strays_of(mark).await,
+        _ => 0,
     }
 }
 

@@ -192,6 +192,19 @@ fn memory_and_time_of_a_child_are_measured() {
 }
 
 #[test]
+fn a_child_with_a_sink_can_be_supervised_on_any_thread() {
+    let (sender, out) = std::sync::mpsc::channel();
+    let mut command = child(&["print", "x"]);
+    command.stdout = command.stdout.to(Tee(sender));
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let supervision = start(command).unwrap().supervise(None, pending());
+    let ended = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(supervision)).join());
+    assert_eq!(ended.unwrap().outcome, Outcome::Exited(0));
+    assert_eq!(out.iter().flatten().flatten().collect::<Vec<_>>(), b"x\n");
+}
+
+#[test]
 fn many_children_that_end_at_once_are_all_seen() {
     runtime().block_on(async {
         let all = (0..64).map(|number: usize| async move {
