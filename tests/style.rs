@@ -63,3 +63,40 @@ fn only_one_crate_touches_what_is_unsafe_and_only_the_binary_names_a_backend() {
         }
     }
 }
+
+/// Heavy or dangerous libraries, and the one place that may depend on each; dev-dependencies are free.
+const FENCED: &[(&str, &[&str])] = &[
+    ("axum", &["hub"]),
+    ("chrono-tz", &["timer-sensor"]),
+    ("croner", &["timer-sensor"]),
+    ("hyper", &["hub"]),
+    ("jsonwebtoken", &["security"]),
+    ("libc", &["sys"]),
+    ("reqwest", &["http"]),
+    ("ring", &["runtime", "security"]),
+    ("rrule", &["timer-sensor"]),
+    ("rustls", &["http"]),
+    ("saphyr-parser", &["yaml"]),
+    ("sqlx", &["store-sqlite"]),
+    ("attune-store-sqlite", &[]),
+];
+
+#[test]
+fn each_fenced_library_has_one_way_in() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
+    let mut seen = 0;
+    for entry in fs::read_dir(crates).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let manifest = fs::read_to_string(entry.path().join("Cargo.toml")).unwrap();
+        let normal = manifest.split("\n[dependencies]").nth(1).unwrap_or_default().split("\n[").next().unwrap();
+        for (library, allowed) in FENCED {
+            let depends = normal.lines().any(|line| {
+                line.strip_prefix(library).is_some_and(|rest| rest.starts_with(['.', ' ', '=']))
+            });
+            seen += usize::from(depends);
+            assert!(!depends || allowed.contains(&name.as_str()), "crates/{name} must not depend on {library}");
+        }
+    }
+    assert!(seen >= 12, "the walk found only {seen} uses of fenced libraries");
+}
