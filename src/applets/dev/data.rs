@@ -15,9 +15,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use attune_model::Secret;
 use thiserror::Error;
+
+/// How long the lock of a `dev` that is dead may outlive it.
+const LEFT_OVER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the data folder cannot be used.
 #[derive(Debug, Error)]
@@ -142,23 +146,36 @@ fn make_folder(path: &Path) -> Result<(), DataError> {
 fn lock(root: &Path) -> Result<File, DataError> {
     let path = root.join("lock");
     let failed = |source| DataError::Unusable { what: "open the lock", path: path.clone(), source };
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).map_err(failed)?;
-            file.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
-            Ok(file)
+    let begun = Instant::now();
+    loop {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0).map_err(failed)?;
+                file.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
+                return Ok(file);
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let owner = match file.read_to_string(&mut pid) {
-                Ok(_) if !pid.is_empty() => format!("process {pid}"),
-                Ok(_) | Err(_) => "an unknown process".to_owned(),
-            };
-            Err(DataError::Locked { path: root.to_owned(), owner })
+        let owner = owner_of(&mut file);
+        // A child that was being started when its `dev` was killed holds a copy of the lock until it becomes its program.
+        let is_left_over = owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        if !is_left_over || begun.elapsed() > LEFT_OVER_LIMIT {
+            let owner = owner.map_or_else(|| "an unknown process".to_owned(), |pid| format!("process {pid}"));
+            return Err(DataError::Locked { path: root.to_owned(), owner });
         }
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Whose pid is in the lock. None also while a new owner is writing it.
+fn owner_of(file: &mut File) -> Option<u32> {
+    let mut pid = String::new();
+    match file.read_to_string(&mut pid) {
+        Ok(_) => pid.trim().parse().ok(),
+        Err(_) => None,
     }
 }
 
