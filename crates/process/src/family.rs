@@ -4,9 +4,9 @@
 //! agent, if the agent has asked for that ([`crate::prepare`]). Here strays are told from the children that the agent itself
 //! has started, matched with the run that they come from, ended with it, and reaped.
 //!
-//! Invariants: a child that is started is in [`Family::leaders`] before the lock is released under which it was started, and
-//! until it is reaped, so no leader is ever taken for a stray; whoever signals or reaps a stray holds the lock, so its id is
-//! its own.
+//! Invariants: a child of the agent is in [`Family::leaders`] until it is reaped, and while one is being started, which may take
+//! long on a slow volume and so happens without the lock, nothing unknown is reaped and nothing unmarked is killed: no leader
+//! is ever taken for a stray. Whoever signals or reaps a stray holds the lock, so its id is its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -35,6 +35,8 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 static FAMILY: Mutex<Family> = Mutex::new(Family {
     adopts: false,
     leaders: BTreeMap::new(),
+    starting: BTreeMap::new(),
+    postponed: false,
 });
 
 struct Family {
@@ -42,6 +44,10 @@ struct Family {
     adopts: bool,
     /// The children that were started and have not been reaped.
     leaders: BTreeMap<Pid, Option<Mark>>,
+    /// Those that are just being started, by a number of their own.
+    starting: BTreeMap<u64, Option<Mark>>,
+    /// Something unknown has ended while one was being started.
+    postponed: bool,
 }
 
 /// One run, as its processes carry it in their environment.
@@ -94,12 +100,20 @@ pub(crate) fn register(
     mark: Option<&Mark>,
     start: impl FnOnce() -> io::Result<std::process::Child>,
 ) -> io::Result<std::process::Child> {
+    static STARTS: AtomicU64 = AtomicU64::new(0);
+    let number = STARTS.fetch_add(1, Ordering::Relaxed);
+    lock().starting.insert(number, mark.cloned());
+    let started = start();
     let mut family = lock();
-    let child = start()?;
-    if let Some(pid) = Pid::new(child.id()) {
+    family.starting.remove(&number);
+    if let Some(pid) = started.as_ref().ok().and_then(|child| Pid::new(child.id())) {
         family.leaders.insert(pid, mark.cloned());
     }
-    Ok(child)
+    if family.postponed && family.starting.is_empty() {
+        family.postponed = false;
+        family.look(&mut |_, _| Fate::Lives);
+    }
+    started
 }
 
 /// Reaps `leader` if it has ended, and forgets it then.
@@ -127,7 +141,7 @@ pub(crate) fn adopt() -> io::Result<()> {
         .spawn(move || {
             runtime.block_on(async {
                 while ended.recv().await.is_some() {
-                    lock().look(&mut |_| Fate::Lives);
+                    lock().look(&mut |_, _| Fate::Lives);
                 }
             });
         })?;
@@ -144,25 +158,28 @@ enum Fate {
 
 impl Family {
     /// Reaps the strays that have ended, kills those that `decide` wants dead, and returns which ones these are.
-    fn look(&self, decide: &mut dyn FnMut(Pid) -> Fate) -> BTreeSet<Pid> {
+    fn look(&mut self, decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> BTreeSet<Pid> {
         let mut killed = BTreeSet::new();
         for stray in own_children() {
             if self.leaders.contains_key(&stray) {
                 continue;
             }
-            match attune_sys::reap(stray) {
-                Ok(None) if decide(stray) == Fate::Dies => {
-                    // Not reaped: alive, or a zombie since a moment ago. Either way the id is its own.
-                    if let Err(error) = attune_sys::kill(stray, SIGKILL) {
-                        tracing::warn!(stray.pid = stray.get(), %error, "a stray process cannot be killed");
-                    } else {
+            let done = match attune_sys::has_exited(stray) {
+                Ok(true) if self.starting.is_empty() => attune_sys::reap(stray).map(drop),
+                Ok(true) => {
+                    self.postponed = true;
+                    Ok(())
+                }
+                // Only this lock reaps it, so even if it ends now, the id stays its own.
+                Ok(false) if decide(self, stray) == Fate::Dies => attune_sys::kill(stray, SIGKILL)
+                    .map(|()| {
                         killed.insert(stray);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(stray.pid = stray.get(), %error, "a stray process is gone already");
-                }
+                    }),
+                Ok(false) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                tracing::debug!(stray.pid = stray.get(), %error, "a stray process cannot be ended or is gone");
             }
         }
         killed
@@ -171,15 +188,16 @@ impl Family {
     /// Whether a stray ends together with the run `ended`.
     fn fate(&self, stray: Pid, ended: &Mark) -> Fate {
         let Some(mark) = Mark::of(stray) else {
-            // It hides where it comes from: from the run that has ended if no other one is left.
-            return if self.leaders.is_empty() {
-                Fate::Dies
-            } else {
-                Fate::Lives
-            };
+            // It hides where it comes from: from the run that has ended if there is no other one.
+            let is_alone = self.leaders.is_empty() && self.starting.is_empty();
+            return if is_alone { Fate::Dies } else { Fate::Lives };
         };
-        let is_of_living_run =
-            mark != *ended && self.leaders.values().flatten().any(|live| *live == mark);
+        let mut others = self
+            .leaders
+            .values()
+            .chain(self.starting.values())
+            .flatten();
+        let is_of_living_run = mark != *ended && others.any(|live| *live == mark);
         if is_of_living_run || mark.is_left_alone() {
             Fate::Lives
         } else {
@@ -211,7 +229,7 @@ pub(crate) fn end_strays_of_blocking(mark: &Mark) {
 /// end of the agent, when nothing runs any more; says how many processes that were.
 pub fn end_all_strays(limit: Duration) -> usize {
     repeat(limit, || {
-        lock().look(&mut |stray| {
+        lock().look(&mut |_, stray| {
             let is_left_alone = Mark::of(stray).is_some_and(|mark| mark.is_left_alone());
             if is_left_alone {
                 Fate::Lives
@@ -223,8 +241,7 @@ pub fn end_all_strays(limit: Duration) -> usize {
 }
 
 fn kill_strays_of(mark: &Mark) -> BTreeSet<Pid> {
-    let family = lock();
-    family.look(&mut |stray| family.fate(stray, mark))
+    lock().look(&mut |family, stray| family.fate(stray, mark))
 }
 
 fn repeat(limit: Duration, kill: impl Fn() -> BTreeSet<Pid>) -> usize {

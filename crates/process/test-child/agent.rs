@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use attune_process::{Child, Command, Keep, Policy, Report, Strays, Stream};
+use attune_process::{Child, Command, Keep, Outcome, Policy, Report, Strays, Stream};
 
 use crate::{Step, other};
 
@@ -76,6 +76,7 @@ pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
             let report = runtime.block_on(finished(command))?;
             io::stdout().write_all(&report.stdout.bytes)?;
         }
+        "run-many" => run_many(&runtime, steps)?,
         "drop" => {
             let child = attune_process::start(command)?;
             pid_written(steps);
@@ -93,6 +94,32 @@ pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
     }
     drop(inside);
     Ok(true)
+}
+
+/// Runs beside and after each other, none of which may be taken for a stray of another one.
+fn run_many(runtime: &tokio::runtime::Runtime, steps: &[String]) -> Step<()> {
+    let one_after_the_other = || {
+        for code in 0..15 {
+            let mut command = command(steps);
+            command
+                .args
+                .extend(["exit".into(), code.to_string().into()]);
+            let _inside = runtime.enter();
+            let outcome = attune_process::start(command)
+                .map(|child| runtime.block_on(child.supervise(None, pending())).outcome);
+            match outcome {
+                Ok(Outcome::Exited(found)) if found == code => {}
+                other => return Err(format!("run {code} ended as {other:?}")),
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let beside: Vec<_> = (0..8).map(|_| scope.spawn(one_after_the_other)).collect();
+        let mut results = beside.into_iter().map(thread::ScopedJoinHandle::join);
+        results.try_for_each(|result| result.unwrap_or_else(|_| Err("a panic".to_owned())))
+    })?;
+    show_no_children()
 }
 
 async fn finished(command: Command) -> Step<Report> {

@@ -114,6 +114,15 @@ fn strays_that_end_by_themselves_leave_no_zombie() {
 }
 
 #[test]
+fn runs_beside_each_other_that_leave_daemons_do_not_disturb_each_other() {
+    let report = ended(agent(
+        "run-many",
+        &["spawn", "2", "new-session", "wait-for-ever"],
+    ));
+    assert_eq!(report.stdout.bytes, b"children 0\n", "{report:?}");
+}
+
+#[test]
 fn a_daemon_ends_with_a_run_that_is_dropped() {
     let (_folder, file) = scratch();
     let report = ended(agent("drop", &daemon(file.to_str().unwrap())));
