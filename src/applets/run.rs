@@ -67,7 +67,7 @@ struct RunArguments {
     /// print the result as one JSON object, and nothing else, on standard output
     #[argh(switch)]
     json: bool,
-    /// how log lines look on standard error: json or text (default: $ATTUNE_LOG_FORMAT, then text)
+    /// how log lines look on standard error: json or text (default: text, unless `ATTUNE_LOG_FORMAT` says so)
     #[argh(option)]
     log_format: Option<LogFormat>,
 }
@@ -114,7 +114,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let (claimed, key) = request.claim(&loaded)?;
         let config = executor_config(&loaded, &environment, &data, key)?;
         let style = if json { Style::Result } else { Style::Output };
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress);
         let executor = Executor::new(config, Arc::new(SystemClock), progress)
             .map_err(|error| Failure::new(Exit::Internal, error))?;
         rt::command()?.block_on(execute(executor, claimed, style))

@@ -36,6 +36,7 @@ mod scratch;
 mod secrets;
 mod shared;
 mod subscription;
+mod time_limit;
 
 pub use claims::Claims;
 pub use config::{

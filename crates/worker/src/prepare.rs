@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use attune_model::JsonMap;
 use attune_model::execution_config::{InlineExecution, InlineStrategy};
-use attune_model::rows::{Action, Execution};
+use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
 use attune_process::{Command, Ending, Input, Keep, Redactor, SIGTERM, Sink, Stream};
@@ -18,7 +18,6 @@ use attune_store::ClaimedExecution;
 use serde_json::Value;
 
 use crate::claims::Claims;
-use crate::config::DEFAULT_TIME_LIMIT;
 use crate::environment::ChildEnvironment;
 use crate::executor::{Control, Executor, Sinks, has_secret_output};
 use crate::logs::chain;
@@ -26,7 +25,7 @@ use crate::output::NOTICE_RESERVE;
 use crate::result::Kind;
 use crate::scratch::ScratchFile;
 use crate::secrets::Opened;
-use crate::{inline, parameters};
+use crate::{inline, parameters, time_limit};
 
 /// A token outlives the time limit of its run by this much. A fact of the platform.
 const TOKEN_RESERVE: Duration = Duration::from_mins(1);
@@ -111,7 +110,7 @@ impl Executor {
             .secrets
             .restore(config, sealed, &mut opened)
             .map_err(|error| Failure::setup(&error))?;
-        let time_limit = time_limit(execution, action);
+        let time_limit = time_limit::of(execution.workflow_task.as_ref(), action.timeout_seconds);
         let mut environment = self.platform_variables(claimed, action, &given)?;
         if let Some(token) = self.token(claimed, time_limit) {
             opened.add(&Value::String(token.clone()));
@@ -232,6 +231,9 @@ impl Executor {
             execution.action_ref.split('.').next().unwrap_or_default(),
         );
         environment.set("ATTUNE_AGENT_BIN", &config.agent_bin);
+        if let Some(runtimes) = &self.advertised().handed_on {
+            environment.set("ATTUNE_WORKER_RUNTIMES", runtimes);
+        }
         if let Some((rule, trigger)) = &claimed.enforcement {
             environment.set("ATTUNE_RULE", rule);
             environment.set("ATTUNE_TRIGGER", trigger);
@@ -265,7 +267,7 @@ impl Executor {
             action_ref: &execution.action_ref,
             parent_action_ref: claimed.parent_action_ref.as_deref(),
             permission_set_refs: &execution.permission_set_refs,
-            lifetime: time_limit + TOKEN_RESERVE,
+            lifetime: time_limit.saturating_add(TOKEN_RESERVE),
         };
         match sign_execution_token(key, &token, self.clock.now()) {
             Ok(token) => Some(token.expose().clone()),
@@ -364,21 +366,6 @@ const fn extension(format: ParameterFormat) -> &'static str {
         ParameterFormat::Dotenv => ".env",
         ParameterFormat::Yaml => ".yaml",
     }
-}
-
-/// The workflow's limit, else the action's, else the platform's.
-fn time_limit(execution: &Execution, action: &Action) -> Duration {
-    let of_task = execution
-        .workflow_task
-        .as_ref()
-        .and_then(|task| task.get("timeout_seconds"))
-        .and_then(Value::as_f64);
-    let of_action = action.timeout_seconds.map(f64::from);
-    let usable = |seconds: &f64| *seconds > 0.0;
-    let seconds = of_task.filter(usable).or_else(|| of_action.filter(usable));
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .unwrap_or(DEFAULT_TIME_LIMIT)
 }
 
 /// Two of the texts are facts of the platform.

@@ -11,7 +11,7 @@ use attune_bus::Bus;
 use attune_model::message::{MessageType, PackDeleted, PackRegistered};
 use attune_model::status::{ExecutionStatus, WorkerStatus};
 use attune_model::{ExecutionId, PackId};
-use attune_store::{AgentStore, HubStore, PageRequest, WorkerStore};
+use attune_store::{AgentStore, HubStore, PageRequest};
 use attune_testkit::eventually;
 use serde_json::{Value, json};
 use support::rig::Rig;

@@ -5,13 +5,10 @@
 mod support;
 
 use std::fs;
-use std::time::Duration;
 
-use attune_model::Secret;
-use attune_model::status::{ExecutionStatus, OutputFormat, ParameterDelivery, ParameterFormat};
-use attune_process::Sink;
+use attune_model::status::{ExecutionStatus, OutputFormat};
 use attune_testkit::eventually;
-use serde_json::{Value, json};
+use serde_json::json;
 use support::{
     Place, action, claimed, conclude, is_alive, native, run, runtime, shell, text, undisturbed,
 };
@@ -415,13 +412,4 @@ async fn what_cannot_start_says_why_without_an_exit_code() {
         text(&result, "error").contains("Runtime not found: no runtime for action: demo.act"),
         "{result}"
     );
-}
-
-#[derive(Debug, Clone, Default)]
-struct Seen(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl Sink for Seen {
-    fn write(&mut self, chunk: &[u8]) {
-        self.0.lock().unwrap().extend_from_slice(chunk);
-    }
 }

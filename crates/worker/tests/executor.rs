@@ -12,9 +12,7 @@ use attune_model::status::{ExecutionStatus, OutputFormat, ParameterDelivery, Par
 use attune_process::Sink;
 use attune_testkit::eventually;
 use serde_json::{Value, json};
-use support::{
-    Place, action, claimed, conclude, is_alive, native, run, runtime, shell, text, undisturbed,
-};
+use support::{Place, action, claimed, conclude, run, runtime, shell, text, undisturbed};
 
 const DELIVERIES: [ParameterDelivery; 2] = [ParameterDelivery::Stdin, ParameterDelivery::File];
 
@@ -33,6 +31,15 @@ fn encodings() -> [(ParameterFormat, &'static str); 3] {
             "message: \"It's\"\nnum: 2\no:\n  k: true\n",
         ),
     ]
+}
+
+#[derive(Debug, Clone, Default)]
+struct Seen(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Sink for Seen {
+    fn write(&mut self, chunk: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(chunk);
+    }
 }
 
 #[tokio::test]
@@ -176,6 +183,7 @@ async fn the_environment_is_exactly_what_is_promised() {
         "ATTUNE_RULE=demo.rule".to_owned(),
         format!("ATTUNE_RUNTIME_ENVS_DIR={}", path("envs")),
         "ATTUNE_TRIGGER=core.timer".to_owned(),
+        "ATTUNE_WORKER_RUNTIMES=shell,python".to_owned(),
         "DEBUG=1".to_owned(),
         format!("LIB={}/lib", path("packs/demo")),
         "PATH=/opt/bin:/usr/local/bin:/usr/bin:/bin".to_owned(),

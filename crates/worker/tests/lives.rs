@@ -5,15 +5,12 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use attune_bus::Bus;
-use attune_model::message::{MessageType, PackDeleted, PackRegistered};
 use attune_model::status::{ExecutionStatus, WorkerStatus};
-use attune_model::{ExecutionId, PackId};
 use attune_store::{AgentStore, HubStore, PageRequest, WorkerStore};
 use attune_testkit::eventually;
-use serde_json::{Value, json};
+use serde_json::json;
 use support::rig::Rig;
 use support::{is_alive, text};
 

@@ -125,6 +125,8 @@ pub(super) fn advertised(loaded: &Loaded, env: Vec<(OsString, OsString)>) -> Adv
         detected: &detected,
         configured: &configured,
     });
+    // Not everything was looked for, so children are not told that this is all.
+    advertised.handed_on = None;
     if matters {
         advertised.add_versions(verify::versions(versions, &host));
     }

@@ -127,14 +127,17 @@ pub(super) fn summarise(action: &str, conclusion: &Conclusion) {
         ExecutionStatus::Cancelled => "cancelled",
         _ => "failed",
     };
-    let mut line = format!("{action} {word}");
-    if let Conclusion::Ran(ran) = conclusion {
-        line += &format!(" in {} ms", ran.duration.as_millis());
-    }
-    if conclusion.status() == ExecutionStatus::Failed {
-        line += &format!(": {}", reason(conclusion));
-    }
-    say(format!("{line}\n").as_bytes());
+    let took = match conclusion {
+        Conclusion::Ran(ran) => format!(" in {} ms", ran.duration.as_millis()),
+        Conclusion::Failed(_) | Conclusion::CancelledEarly | Conclusion::StoppedEarly => {
+            String::new()
+        }
+    };
+    let why = match conclusion.status() {
+        ExecutionStatus::Failed => format!(": {}", reason(conclusion)),
+        _ => String::new(),
+    };
+    say(format!("{action} {word}{took}{why}\n").as_bytes());
 }
 
 /// Standard error was seen already; its text is not repeated.

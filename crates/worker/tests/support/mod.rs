@@ -110,7 +110,7 @@ pub fn advertised() -> Advertised {
         runtimes: Vec::new(),
         runtime_versions: BTreeMap::new(),
         detected_interpreters: Vec::new(),
-        handed_on: None,
+        handed_on: Some("shell,python".to_owned()),
         warnings: Vec::new(),
     }
 }
