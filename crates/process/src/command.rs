@@ -189,7 +189,7 @@ pub struct Ending {
 /// What becomes of descendants that have left the group of a child, once it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strays {
-    /// They are killed, if the agent adopts strays ([`crate::prepare`]); otherwise nobody can find them.
+    /// They are killed, if the agent adopts strays ([`crate::prepare()`]); otherwise nobody can find them.
     #[default]
     End,
     /// They live on: the child starts daemons on purpose.

@@ -1,7 +1,7 @@
 //! Descendants that left the group of their run, and became children of the agent.
 //!
 //! A program can leave its process group (`setsid`, double fork). Once its parent ends, the kernel gives such a stray to the
-//! agent, if the agent has asked for that ([`crate::prepare`]). Here strays are told from the children that the agent itself
+//! agent, if the agent has asked for that ([`crate::prepare()`]). Here strays are told from the children that the agent itself
 //! has started, matched with the run that they come from, ended with it, and reaped.
 //!
 //! Invariants: a child of the agent is in [`Family::leaders`] until it is reaped, and while one is being started, which may take

@@ -37,7 +37,7 @@ pub fn is_first_process() -> bool {
 /// returns its exit code, or 128 and the number of the signal that ended it, when it has ended.
 ///
 /// To be called before any other thread exists. The child is not process 1, so it does not come back here; it has all signals
-/// blocked until it calls [`crate::prepare`].
+/// blocked until it calls [`crate::prepare()`].
 pub fn run_as_first_process(name: &OsStr, args: &[OsString]) -> Result<u8, InitError> {
     if let Err(error) = attune_sys::set_undumpable() {
         // Its environment is that of the agent. Everything else works without it.

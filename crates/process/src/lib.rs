@@ -1,7 +1,16 @@
 //! One child process: start, capture, limits, the end of its whole tree, and why it ended.
 //!
 //! Nothing else in the workspace starts a process. [`start`] is for children that run beside an async runtime and may live
-//! long, [`probe`] for short questions before a runtime exists.
+//! long, [`probe()`] for short questions before a runtime exists.
+//!
+//! ```text
+//!   main ── process 1? ── run_as_first_process ── (again, as its child) ── prepare ── applet
+//!                                                                                      │
+//!   start(Command) ─► Child ── supervise(time limit, stop) ─► Report                   ▼
+//!     posix_spawn; with a Policy by way of __exec = exec_main          end_all_strays at the very end
+//! ```
+//!
+//! In a process that called [`prepare()`], children that something else starts are taken for strays and reaped.
 
 mod capture;
 mod child;
