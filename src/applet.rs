@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::applets;
 use crate::call::{Call, did_you_mean, quoted};
 use crate::exit::{Exit, Failure};
+use crate::init::{self, Entered};
 use crate::output;
 
 /// The name of the multi-call binary itself.
@@ -28,8 +29,19 @@ pub(crate) struct Applet {
     pub(crate) program: Option<&'static str>,
     /// One line for `--help`; none keeps it out of `--help` and `--list`.
     pub(crate) about: Option<&'static str>,
+    /// Whether other people's programs run below it.
+    pub(crate) hosts: Hosts,
     /// What it does.
     pub(crate) run: fn(Call) -> Result<Exit, Failure>,
+}
+
+/// Whether other people's programs run below an applet: then it has duties as process 1, see [`init`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// They do.
+    UserCode,
+    /// They do not.
+    Nothing,
 }
 
 impl Applet {
@@ -50,6 +62,7 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: None,
         about: Some("run packs on this machine, with nothing else installed"),
+        hosts: Hosts::UserCode,
         run: applets::dev::run,
     },
     Applet {
@@ -57,6 +70,7 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: None,
         about: Some("run one action on this machine, exactly as a worker would"),
+        hosts: Hosts::UserCode,
         run: applets::run::run,
     },
     Applet {
@@ -64,6 +78,7 @@ static APPLETS: &[Applet] = &[
         aliases: &["agent"],
         program: Some("attune-agent"),
         about: Some("take executions from the platform and run their actions"),
+        hosts: Hosts::UserCode,
         run: applets::worker::run,
     },
     Applet {
@@ -71,6 +86,7 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: Some("attune-sensor-agent"),
         about: Some("keep the platform's sensor processes alive"),
+        hosts: Hosts::UserCode,
         run: applets::sensor::run,
     },
     Applet {
@@ -78,6 +94,7 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: Some("attune-core-timer-sensor"),
         about: Some("emit the events of timers; started by a sensor host"),
+        hosts: Hosts::Nothing,
         run: applets::timer_sensor::run,
     },
     Applet {
@@ -85,6 +102,7 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: None,
         about: Some("check pack folders, or show what is in them"),
+        hosts: Hosts::Nothing,
         run: applets::packs::run,
     },
     Applet {
@@ -92,6 +110,7 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: None,
         about: Some("report the runtimes found on this system"),
+        hosts: Hosts::Nothing,
         run: applets::detect::run,
     },
     Applet {
@@ -99,6 +118,7 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: None,
         about: Some("check the configuration, or print the reference of all keys"),
+        hosts: Hosts::Nothing,
         run: applets::config::run,
     },
     Applet {
@@ -106,9 +126,10 @@ static APPLETS: &[Applet] = &[
         aliases: &[],
         program: None,
         about: Some("make one HTTP request, described as JSON on standard input"),
+        hosts: Hosts::Nothing,
         run: applets::http_request::run,
     },
-    Applet { name: attune_process::EXEC_APPLET, aliases: &[], program: None, about: None, run: applets::exec::run },
+    Applet { name: attune_process::EXEC_APPLET, aliases: &[], program: None, about: None, hosts: Hosts::Nothing, run: applets::exec::run },
 ];
 
 /// What the command line asks for.
@@ -128,7 +149,11 @@ impl Request {
     /// Does it.
     pub(crate) fn answer(self) -> Result<Exit, Failure> {
         match self {
-            Self::Run(call) => (call.applet.run)(call),
+            Self::Run(call) if call.applet.hosts == Hosts::Nothing => (call.applet.run)(call),
+            Self::Run(call) => match init::enter(call)? {
+                Entered::Itself(call) => (call.applet.run)(call),
+                Entered::Ended(exit) => Ok(exit),
+            },
             Self::Help => output::print(&help()),
             Self::List => output::print(&list()),
             Self::Version => output::print(&format!("{PROGRAM} {VERSION}\n")),

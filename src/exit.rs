@@ -42,6 +42,8 @@ pub(crate) enum Exit {
     /// A child was ended by this signal: what a shell reports for a program that `__exec` has become.
     #[cfg_attr(not(test), expect(dead_code, reason = "seen from outside only; part of the documented numbers"))]
     Signalled(u8),
+    /// This process was process 1, and the agent below it ended with this code.
+    Agent(u8),
 }
 
 impl Exit {
@@ -62,6 +64,7 @@ impl Exit {
             Self::ExecRefused => 126,
             Self::ExecNotFound => 127,
             Self::Signalled(signal) => 128_u8.saturating_add(signal),
+            Self::Agent(code) => code,
         }
     }
 }

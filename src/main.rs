@@ -6,6 +6,7 @@ mod applet;
 mod applets;
 mod call;
 mod exit;
+mod init;
 mod output;
 mod rt;
 mod telemetry;

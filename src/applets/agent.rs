@@ -12,12 +12,17 @@ use attune_model::JsonMap;
 use tracing::level_filters::LevelFilter;
 
 use crate::applets::detect::{self, Detection, Style};
+use crate::applets::dev::log_limits;
 use crate::exit::{Exit, Failure};
 use crate::telemetry::{LogFormat, Telemetry};
 
 /// Runs until it is asked to stop with SIGTERM or SIGINT. Settings come from a YAML file and from the environment.
 #[derive(Debug, FromArgs)]
 pub(crate) struct AgentArguments {
+    /// take on the duties of process 1 for the agent: forward signals, reap orphans (always done as process 1)
+    #[expect(dead_code, reason = "taken off the command line before, see `init`; here for --help")]
+    #[argh(switch)]
+    init: bool,
     #[argh(option, short = 'c', description = "configuration file (default: $ATTUNE_CONFIG, then ./config.yaml)")]
     config: Option<String>,
     /// name under which this agent registers
@@ -66,9 +71,11 @@ impl FromStr for Role {
 
 /// Starts the agent and runs it until it is asked to stop.
 pub(crate) fn run(role: Role, arguments: AgentArguments) -> Result<Exit, Failure> {
-    let AgentArguments { config, name, detect_only, json, log_format } = arguments;
+    let AgentArguments { config, name, detect_only, json, log_format, .. } = arguments;
     let environment = process_env();
+    let limits = attune_process::prepare();
     let telemetry = Telemetry::start(&environment, log_format, LevelFilter::INFO)?;
+    log_limits(&limits);
     match (detect_only, json) {
         (true, true) => return detect::report(role, Style::Json),
         (true, false) => return detect::report(role, Style::Text),

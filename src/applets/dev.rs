@@ -53,6 +53,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the last lines may take after everything has ended.
 const LAST_LINES_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long descendants that left their group are looked for at the end.
+pub(crate) const STRAYS_LIMIT: Duration = Duration::from_secs(2);
+
 /// Life of the token for people; a longer session gets a new one at its next start.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
@@ -83,15 +86,26 @@ struct DevArguments {
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|mut arguments: DevArguments| {
         let environment = process_env();
+        let limits = attune_process::prepare();
         // Facts are on standard output; the log has what goes wrong underneath.
         Telemetry::start(&environment, arguments.log_format, LevelFilter::WARN)?;
+        log_limits(&limits);
         if arguments.packs.is_empty() {
             arguments.packs.push(PathBuf::from("packs"));
         }
         let data = Data::open(&arguments.data).map_err(unusable)?;
         let machine = Machine::here(&environment, &Detection::of(&environment))?;
-        rt::service()?.block_on(live(arguments, &environment, machine, Arc::new(data)))
+        let ended = rt::service()?.block_on(live(arguments, &environment, machine, Arc::new(data)));
+        attune_process::end_all_strays(STRAYS_LIMIT);
+        ended
     })
+}
+
+/// What the container forbids; the agent works without it.
+pub(crate) fn log_limits(limits: &[String]) {
+    for limit in limits {
+        tracing::warn!("{limit}");
+    }
 }
 
 /// A data folder that somebody else uses is not available now; one that cannot be written never will be.

@@ -25,6 +25,7 @@ use attune_worker::{
 };
 use tracing::level_filters::LevelFilter;
 
+use crate::applets::dev::{STRAYS_LIMIT, log_limits};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -97,7 +98,9 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
             log_format,
         } = arguments;
         let environment = process_env();
+        let limits = attune_process::prepare();
         Telemetry::start(&environment, log_format, LevelFilter::WARN)?;
+        log_limits(&limits);
         let packs = if packs.is_empty() {
             vec![PathBuf::from("packs")]
         } else {
@@ -117,7 +120,9 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let progress = Arc::new(Progress);
         let executor = Executor::new(config, Arc::new(SystemClock), progress)
             .map_err(|error| Failure::new(Exit::Internal, error))?;
-        rt::command()?.block_on(execute(executor, claimed, style))
+        let ended = rt::command()?.block_on(execute(executor, claimed, style));
+        attune_process::end_all_strays(STRAYS_LIMIT);
+        ended
     })
 }
 

@@ -6,7 +6,8 @@
 //!   hard    ── HARD_STOP_LIMIT over ───────────────────► report what is stuck and leave
 //! ```
 //!
-//! Every wait on that path has a limit. Nothing else in the workspace installs a signal handler or spawns a task.
+//! Every wait on that path has a limit. Nothing else in the workspace spawns a task, and nothing but the
+//! reaping of strays (attune-process) listens for a signal.
 
 mod backoff;
 
