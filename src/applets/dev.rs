@@ -77,7 +77,7 @@ struct DevArguments {
     /// print one JSON object a line
     #[argh(switch)]
     json: bool,
-    /// how log lines look on standard error: json or text (default: $ATTUNE_LOG_FORMAT, then text)
+    /// how log lines look on standard error: json or text (default: text, unless `ATTUNE_LOG_FORMAT` says so)
     #[argh(option)]
     log_format: Option<LogFormat>,
 }

@@ -26,7 +26,7 @@ enum PacksCommand {
     Show(ShowArguments),
 }
 
-/// Reports every problem as file:line: field: message; exit code 1 if one of them is an error.
+/// Reports every problem with file, line and field; exit code 1 if one of them is an error.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand, name = "check")]
 struct CheckArguments {

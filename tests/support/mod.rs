@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// A line may take this long on a busy machine; environments are built meanwhile.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_attune-agents"));

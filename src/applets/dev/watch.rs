@@ -107,22 +107,21 @@ impl Notice {
 /// Reading is no change; of writing the end counts, so that half-written files are not read.
 fn is_change(kind: EventKind) -> bool {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
         EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
     }
 }
 
 /// Whether a path can be part of a pack: not what interpreters, editors and version control leave behind.
 fn is_source(path: &Path) -> bool {
-    let hidden = |name: &str| name.starts_with('.') && name != ".";
-    let leftover = |name: &str| {
-        matches!(name, "__pycache__" | "node_modules" | "4913") || name.ends_with('~') || name.ends_with(".pyc")
+    let is_leftover = |name: &str| {
+        let by_interpreter = matches!(name, "__pycache__" | "node_modules");
+        by_interpreter || name == "4913" || name.ends_with('~')
     };
-    path.components().rev().take(6).all(|part| {
-        let name = part.as_os_str().to_string_lossy();
-        !leftover(&name) && !(hidden(&name) && path.ends_with(part))
-    })
+    // Deeper than this no pack has sources; what is above it may be called as it likes.
+    let parts = path.components().rev().take(6).map(|part| part.as_os_str().to_string_lossy());
+    let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !is_hidden && !parts.into_iter().any(|name| is_leftover(&name))
 }
 
 #[cfg(test)]

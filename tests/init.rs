@@ -1,0 +1,81 @@
+//! Process 1 from outside: in a PID namespace of its own where that is allowed, and by `--init` everywhere.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "the subject is a process")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use attune_testkit::eventually_blocking;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_attune-agents");
+
+/// The program as process 1 of a namespace; none where this user may not make one.
+fn as_process_1(arguments: &[&str]) -> Option<Command> {
+    let unshare = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]).args(words);
+        command.stdin(Stdio::null());
+        command
+    };
+    let allowed = unshare(&["true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    allowed.then(|| {
+        let mut command = unshare(&[PROGRAM]);
+        command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+        command
+    })
+}
+
+fn with_init(applet: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args([applet, "--init"]).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+}
+
+fn terminate(child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+}
+
+#[test]
+fn the_agents_exit_code_is_that_of_process_1() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    for (arguments, code) in [
+        (&["run", "core.noop", "--data", data][..], 0),
+        (&["run", "core.sleep", "--param", "seconds=60", "--timeout", "100ms", "--data", data], 124),
+        (&["run", "none.such"], 64),
+    ] {
+        let (applet, rest) = arguments.split_first().unwrap();
+        let ended = with_init(applet, rest).output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "--init {arguments:?}: {ended:?}");
+        if let Some(mut command) = as_process_1(arguments) {
+            let ended = command.output().unwrap();
+            assert_eq!(ended.status.code(), Some(code), "process 1 {arguments:?}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn process_1_prints_nothing_of_its_own() {
+    if let Some(mut command) = as_process_1(&["worker", "--version"]) {
+        let ended = command.output().unwrap();
+        assert_eq!(String::from_utf8(ended.stdout).unwrap(), concat!("attune-agent ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert!(ended.status.success() && ended.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_signal_reaches_the_agent_which_stops_in_order() {
+    let data = tempfile::tempdir().unwrap();
+    let mut child = with_init("dev", &["--json", "--data", data.path().to_str().unwrap(), "packs/core"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"status\":\"ready\"")));
+    terminate(&child);
+    assert!(lines.any(|line| line.contains("\"status\":\"stopping\"")));
+    let status = eventually_blocking("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
