@@ -129,7 +129,14 @@ static APPLETS: &[Applet] = &[
         hosts: Hosts::Nothing,
         run: applets::http_request::run,
     },
-    Applet { name: attune_process::EXEC_APPLET, aliases: &[], program: None, about: None, hosts: Hosts::Nothing, run: applets::exec::run },
+    Applet {
+        name: attune_process::EXEC_APPLET,
+        aliases: &[],
+        program: None,
+        about: None,
+        hosts: Hosts::Nothing,
+        run: applets::exec::run,
+    },
 ];
 
 /// What the command line asks for.

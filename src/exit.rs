@@ -181,7 +181,8 @@ mod tests {
         let rows: Vec<(String, String)> = page
             .lines()
             .filter_map(|line| {
-                let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+                let mut cells =
+                    line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
                 Some((cells.next()?, cells.next()?))
             })
             .collect();

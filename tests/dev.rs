@@ -204,9 +204,8 @@ fn work_of_a_killed_dev_is_ended_by_the_next_one() {
     first.kill();
     write(&pack.join("actions/say.sh"), "printf '{}\\n'\n");
     let mut second = Dev::start(scratch.path(), &[&core(), "tick"]);
-    let ended = second.wait("the old run", |line| {
-        line["kind"] == "execution" && line["id"] == id && line["status"] == "abandoned"
-    });
+    let ended = second
+        .wait("the old run", |line| line["kind"] == "execution" && line["id"] == id && line["status"] == "abandoned");
     assert!(ended["result"]["error"].as_str().unwrap().contains("restarted"), "{ended}");
     second.stop_and_expect(0);
 }

@@ -112,7 +112,11 @@ fn version_help_and_list_go_to_standard_output_alone() {
     }
     for line in list.stdout.lines() {
         let name = line.split(' ').next().unwrap();
-        assert!(help.stdout.contains(&format!("\n  {name} ")), "{name} is listed and not in the help:\n{}", help.stdout);
+        assert!(
+            help.stdout.contains(&format!("\n  {name} ")),
+            "{name} is listed and not in the help:\n{}",
+            help.stdout
+        );
     }
 }
 
@@ -123,7 +127,10 @@ fn every_listed_applet_answers_help_and_version() {
         let name = words.next().unwrap();
         let program = words.next().unwrap_or("attune-agents");
         let version = attune(&[name, "--version"]);
-        assert_eq!((version.code, version.stdout, version.stderr), (0, format!("{program} {VERSION}\n"), String::new()));
+        assert_eq!(
+            (version.code, version.stdout, version.stderr),
+            (0, format!("{program} {VERSION}\n"), String::new())
+        );
         for flag in ["--help", "-h"] {
             let help = attune(&[name, flag]);
             assert_eq!((help.code, help.stderr.as_str()), (0, ""), "{name} {flag}");

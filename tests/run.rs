@@ -1,9 +1,6 @@
 //! `attune-agents run`, the way a pack author uses it.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the program under test is started the way a user starts it"
-)]
+#![expect(clippy::disallowed_methods, reason = "the program under test is started the way a user starts it")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -49,15 +46,8 @@ impl Folder {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
-        command
-            .arg("run")
-            .args(arguments)
-            .current_dir(self.path())
-            .stdin(Stdio::null());
-        command.env(
-            "ATTUNE__SECURITY__ENCRYPTION_KEY",
-            "a secret of the agent itself",
-        );
+        command.arg("run").args(arguments).current_dir(self.path()).stdin(Stdio::null());
+        command.env("ATTUNE__SECURITY__ENCRYPTION_KEY", "a secret of the agent itself");
         command
     }
 
@@ -67,21 +57,13 @@ impl Folder {
 
     fn json(&self, arguments: &[&str]) -> (i32, Value) {
         let (code, stdout, stderr) = self.run(&[arguments, &["--json"]].concat());
-        (
-            code,
-            serde_json::from_str(&stdout)
-                .unwrap_or_else(|error| panic!("{error}: {stdout:?} {stderr}")),
-        )
+        (code, serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout:?} {stderr}")))
     }
 }
 
 fn of(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 const PARAMETERS: &str = "parameter_format: json\nparameters:\n  text: {type: string}\n  count: {type: integer, default: 3}\n  \
@@ -90,54 +72,30 @@ const PARAMETERS: &str = "parameter_format: json\nparameters:\n  text: {type: st
 #[test]
 fn output_goes_where_the_action_sends_it_and_one_line_says_how_it_ended() {
     let folder = Folder::new();
-    folder
-        .action("talk", "", "echo out; echo err >&2")
-        .action("fail", "", "echo why >&2; exit 7");
+    folder.action("talk", "", "echo out; echo err >&2").action("fail", "", "echo why >&2; exit 7");
     let (code, stdout, stderr) = folder.run(&["mine.talk"]);
     assert_eq!((code, stdout.as_str()), (0, "out\n"));
-    assert!(
-        stderr.starts_with("err\nmine.talk completed in ") && stderr.ends_with(" ms\n"),
-        "{stderr}"
-    );
+    assert!(stderr.starts_with("err\nmine.talk completed in ") && stderr.ends_with(" ms\n"), "{stderr}");
     let (code, stdout, stderr) = folder.run(&["mine.fail"]);
     assert_eq!((code, stdout.as_str()), (1, ""));
-    assert!(
-        stderr.starts_with("why\nmine.fail failed in ") && stderr.ends_with(" ms: exit code 7\n"),
-        "{stderr}"
-    );
-    assert!(
-        !folder.path().join(".attune").exists(),
-        "nothing is made that was not needed"
-    );
+    assert!(stderr.starts_with("why\nmine.fail failed in ") && stderr.ends_with(" ms: exit code 7\n"), "{stderr}");
+    assert!(!folder.path().join(".attune").exists(), "nothing is made that was not needed");
 }
 
 #[test]
 fn with_json_standard_output_carries_the_result_and_nothing_else() {
     let folder = Folder::new();
-    folder
-        .action(
-            "data",
-            "output_format: json\n",
-            "echo log; echo '{\"n\":1}'",
-        )
-        .action("fail", "", "echo why >&2; exit 7");
+    folder.action("data", "output_format: json\n", "echo log; echo '{\"n\":1}'").action(
+        "fail",
+        "",
+        "echo why >&2; exit 7",
+    );
     let (code, mut result) = folder.json(&["mine.data"]);
     assert!(result["duration_ms"].take().is_u64());
-    assert_eq!(
-        (code, result),
-        (
-            0,
-            json!({"succeeded": true, "exit_code": 0, "duration_ms": null, "data": {"n": 1}})
-        )
-    );
+    assert_eq!((code, result), (0, json!({"succeeded": true, "exit_code": 0, "duration_ms": null, "data": {"n": 1}})));
     let (code, result) = folder.json(&["mine.fail"]);
     assert_eq!(
-        (
-            code,
-            &result["succeeded"],
-            &result["exit_code"],
-            &result["error"]
-        ),
+        (code, &result["succeeded"], &result["exit_code"], &result["error"]),
         (1, &json!(false), &json!(7), &json!("why\n"))
     );
 }
@@ -153,23 +111,10 @@ fn parameters_are_read_by_the_types_of_the_schema() {
     };
     assert_eq!(cat(&[]), json!({"count": 3}));
     assert_eq!(
-        cat(&[
-            "--param",
-            "text=7",
-            "--param",
-            "count=8",
-            "--param",
-            "free=[1,\"a\"]",
-            "--param",
-            "other=x=y"
-        ]),
+        cat(&["--param", "text=7", "--param", "count=8", "--param", "free=[1,\"a\"]", "--param", "other=x=y"]),
         json!({"text": "7", "count": 8, "free": [1, "a"], "other": "x=y"})
     );
-    fs::write(
-        folder.path().join("p.json"),
-        r#"{"text": "from file", "free": null}"#,
-    )
-    .unwrap();
+    fs::write(folder.path().join("p.json"), r#"{"text": "from file", "free": null}"#).unwrap();
     assert_eq!(
         cat(&["--params", "@p.json", "--param=text=nearer"]),
         json!({"text": "nearer", "free": null, "count": 3})
@@ -185,30 +130,15 @@ fn secrets_reach_the_action_and_nothing_that_is_kept_or_shown() {
         PARAMETERS,
         "read -r line; echo \"$line\"; echo \"$line\" >&2; printf %s \"$line\" | wc -c; env",
     );
-    let arguments = [
-        "mine.leak",
-        "--secret",
-        "password=hunter22",
-        "--param",
-        "token=opensesame",
-    ];
+    let arguments = ["mine.leak", "--secret", "password=hunter22", "--param", "token=opensesame"];
     let length = r#"{"token":"opensesame","count":3,"password":"hunter22"}"#.len();
     for arguments in [arguments.to_vec(), [&arguments[..], &["--json"]].concat()] {
         let (code, stdout, stderr) = folder.run(&arguments);
         assert_eq!(code, 0);
-        assert!(
-            stdout.contains("[redacted]") && stderr.contains("[redacted]"),
-            "{stdout}{stderr}"
-        );
-        assert!(
-            stdout.contains(&format!("{length}")),
-            "it had them: {stdout}"
-        );
+        assert!(stdout.contains("[redacted]") && stderr.contains("[redacted]"), "{stdout}{stderr}");
+        assert!(stdout.contains(&format!("{length}")), "it had them: {stdout}");
         for hidden in ["hunter22", "opensesame", "a secret of the agent itself"] {
-            assert!(
-                !stdout.contains(hidden) && !stderr.contains(hidden),
-                "{hidden}: {stdout}{stderr}"
-            );
+            assert!(!stdout.contains(hidden) && !stderr.contains(hidden), "{hidden}: {stdout}{stderr}");
         }
     }
 }
@@ -216,25 +146,9 @@ fn secrets_reach_the_action_and_nothing_that_is_kept_or_shown() {
 #[test]
 fn variables_are_set_and_this_program_can_be_found_by_the_action() {
     let folder = Folder::new();
-    folder.action(
-        "env",
-        "",
-        "echo \"$DEBUG $ATTUNE_ACTION\"; \"$ATTUNE_AGENT_BIN\" --version",
-    );
-    let (_, stdout, _) = folder.run(&[
-        "mine.env",
-        "--env",
-        "DEBUG=yes",
-        "--env",
-        "ATTUNE_ACTION=other",
-    ]);
-    assert_eq!(
-        stdout,
-        format!(
-            "yes mine.env\nattune-agents {}\n",
-            env!("CARGO_PKG_VERSION")
-        )
-    );
+    folder.action("env", "", "echo \"$DEBUG $ATTUNE_ACTION\"; \"$ATTUNE_AGENT_BIN\" --version");
+    let (_, stdout, _) = folder.run(&["mine.env", "--env", "DEBUG=yes", "--env", "ATTUNE_ACTION=other"]);
+    assert_eq!(stdout, format!("yes mine.env\nattune-agents {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
@@ -242,30 +156,17 @@ fn a_time_limit_has_an_exit_code_of_its_own() {
     let folder = Folder::new();
     folder.action("slow", "", "sleep 600");
     let (code, result) = folder.json(&["mine.slow", "--timeout", "200ms"]);
-    assert_eq!(
-        (code, &result["error"]),
-        (124, &json!("Execution timed out after 0.2 seconds"))
-    );
+    assert_eq!((code, &result["error"]), (124, &json!("Execution timed out after 0.2 seconds")));
 }
 
 fn signal(child: &Child) {
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
 }
 
 /// An action that has printed its first line.
 fn started(folder: &Folder, name: &str) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = folder.command(&[name]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
@@ -276,11 +177,7 @@ fn started(folder: &Folder, name: &str) -> (Child, BufReader<std::process::Child
 #[test]
 fn ctrl_c_cancels_the_action_which_may_say_goodbye() {
     let folder = Folder::new();
-    folder.action(
-        "polite",
-        "",
-        "trap 'echo bye; exit 3' TERM; echo ready; while true; do sleep 0.01; done",
-    );
+    folder.action("polite", "", "trap 'echo bye; exit 3' TERM; echo ready; while true; do sleep 0.01; done");
     let (mut child, mut stdout) = started(&folder, "mine.polite");
     signal(&child);
     let status = eventually_blocking("the end", || child.try_wait().unwrap());
@@ -327,46 +224,18 @@ fn what_cannot_be_used_is_said_with_its_exit_code() {
         (&["noop"], 64, "\"noop\" is not an action: write pack.name"),
         (&["none.act"], 64, "no pack \"none\" in packs"),
         (&["mine.nothing"], 64, "it has"),
-        (
-            &["mine.cat", "--param", "count=many"],
-            64,
-            "parameter count: must be integer, not a text",
-        ),
-        (
-            &["mine.cat", "--param", "novalue"],
-            64,
-            "--param needs name=value",
-        ),
-        (
-            &["mine.cat", "--secret", "hunter22"],
-            64,
-            "--secret needs name=value",
-        ),
-        (
-            &["mine.cat", "--params", "[1]"],
-            64,
-            "--params needs a JSON object",
-        ),
+        (&["mine.cat", "--param", "count=many"], 64, "parameter count: must be integer, not a text"),
+        (&["mine.cat", "--param", "novalue"], 64, "--param needs name=value"),
+        (&["mine.cat", "--secret", "hunter22"], 64, "--secret needs name=value"),
+        (&["mine.cat", "--params", "[1]"], 64, "--params needs a JSON object"),
         (&["mine.cat", "--params", "{"], 64, "--params is not JSON"),
-        (
-            &["mine.cat", "--params", "@missing.json"],
-            64,
-            "missing.json cannot be read",
-        ),
-        (
-            &["mine.cat", "--timeout", "soon"],
-            64,
-            "expected a duration such as 30, 500ms or 2m",
-        ),
+        (&["mine.cat", "--params", "@missing.json"], 64, "missing.json cannot be read"),
+        (&["mine.cat", "--timeout", "soon"], 64, "expected a duration such as 30, 500ms or 2m"),
         (&["mine.cat", "--nonsense"], 64, "--nonsense"),
         (&["mine.need"], 64, "parameter who: required, but missing"),
     ] {
         let (code, stdout, stderr) = folder.run(arguments);
-        assert_eq!(
-            (code, stdout.as_str()),
-            (exit, ""),
-            "{arguments:?}: {stderr}"
-        );
+        assert_eq!((code, stdout.as_str()), (exit, ""), "{arguments:?}: {stderr}");
         assert!(stderr.contains(part), "{arguments:?}: {stderr}");
         assert!(!stderr.contains("hunter22"), "{stderr}");
     }
@@ -375,11 +244,7 @@ fn what_cannot_be_used_is_said_with_its_exit_code() {
 #[test]
 fn a_broken_file_is_named_and_a_secret_stands_for_a_parameter() {
     let folder = Folder::new();
-    folder.action(
-        "need",
-        "parameters:\n  who: {type: string, required: true}\n",
-        "cat",
-    );
+    folder.action("need", "parameters:\n  who: {type: string, required: true}\n", "cat");
     let broken = folder.path().join("packs/mine/actions/broken.yaml");
     fs::write(broken, "ref: mine.broken\nlabel: [").unwrap();
     let (code, _, stderr) = folder.run(&["mine.broken"]);
@@ -398,18 +263,9 @@ fn packs_are_found_where_they_are_said_to_be() {
     fs::rename(folder.path().join("packs"), &moved).unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     for packs in [moved.clone(), moved.join("mine")] {
-        let (code, stdout, stderr) = folder.run(&[
-            "mine.where",
-            "--packs",
-            "empty",
-            "--packs",
-            packs.to_str().unwrap(),
-        ]);
-        assert_eq!(
-            (code, stdout.trim_end()),
-            (0, moved.join("mine").to_str().unwrap()),
-            "{stderr}"
-        );
+        let (code, stdout, stderr) =
+            folder.run(&["mine.where", "--packs", "empty", "--packs", packs.to_str().unwrap()]);
+        assert_eq!((code, stdout.trim_end()), (0, moved.join("mine").to_str().unwrap()), "{stderr}");
     }
 }
 
@@ -430,22 +286,12 @@ fn an_environment_is_built_once_and_says_so() {
     .unwrap();
     folder.action("boxed", "", "echo inside");
     let file = folder.path().join("packs/mine/actions/boxed.yaml");
-    let description = fs::read_to_string(&file)
-        .unwrap()
-        .replace("runner_type: shell", "runner_type: mine.boxed");
+    let description = fs::read_to_string(&file).unwrap().replace("runner_type: shell", "runner_type: mine.boxed");
     fs::write(&file, description).unwrap();
     let (code, stdout, stderr) = folder.run(&["mine.boxed"]);
     assert_eq!((code, stdout.as_str()), (0, "inside\n"), "{stderr}");
-    assert!(
-        stderr.contains("building environment mine/boxed: "),
-        "{stderr}"
-    );
-    assert!(
-        folder
-            .path()
-            .join(".attune/runtime_envs/mine/boxed/bin/sh")
-            .exists()
-    );
+    assert!(stderr.contains("building environment mine/boxed: "), "{stderr}");
+    assert!(folder.path().join(".attune/runtime_envs/mine/boxed/bin/sh").exists());
     let (code, _, stderr) = folder.run(&["mine.boxed", "--data", ".attune"]);
     assert_eq!(code, 0);
     assert!(!stderr.contains("building"), "{stderr}");
@@ -455,12 +301,7 @@ fn an_environment_is_built_once_and_says_so() {
 fn a_reader_that_goes_away_is_a_failure_and_hangs_nothing() {
     let folder = Folder::new();
     folder.action("flood", "", "head -c 1000000 /dev/zero | tr '\\0' y");
-    let mut child = folder
-        .command(&["mine.flood"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = folder.command(&["mine.flood"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     drop(child.stdout.take());
     let status = eventually_blocking("the end", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(74));

@@ -91,9 +91,9 @@ fn each_fenced_library_has_one_way_in() {
         let manifest = fs::read_to_string(entry.path().join("Cargo.toml")).unwrap();
         let normal = manifest.split("\n[dependencies]").nth(1).unwrap_or_default().split("\n[").next().unwrap();
         for (library, allowed) in FENCED {
-            let depends = normal.lines().any(|line| {
-                line.strip_prefix(library).is_some_and(|rest| rest.starts_with(['.', ' ', '=']))
-            });
+            let depends = normal
+                .lines()
+                .any(|line| line.strip_prefix(library).is_some_and(|rest| rest.starts_with(['.', ' ', '='])));
             seen += usize::from(depends);
             assert!(!depends || allowed.contains(&name.as_str()), "crates/{name} must not depend on {library}");
         }

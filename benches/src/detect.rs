@@ -23,10 +23,7 @@ pub(crate) fn run() -> Result<Figure, String> {
     let slowest = slowest(&detected, &host);
     let (mut ours, mut floor) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
     for _ in 0..ROUNDS {
-        floor.push(
-            time_of_one(slowest, &host)
-                .ok_or_else(|| format!("detect: {} gave no version", slowest.name))?,
-        );
+        floor.push(time_of_one(slowest, &host).ok_or_else(|| format!("detect: {} gave no version", slowest.name))?);
         let begun = Instant::now();
         detect(&fresh_host());
         ours.push(begun.elapsed());

@@ -34,18 +34,10 @@ const BENCHES: &[(&str, Bench)] = &[("detect", detect::run), ("dev", dev::run), 
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
-    let mode = if arguments.json {
-        OutputMode::Json
-    } else {
-        OutputMode::Text
-    };
+    let mode = if arguments.json { OutputMode::Json } else { OutputMode::Text };
     let outcome = match BENCHES.iter().find(|(name, _)| *name == arguments.name) {
         Some((_, run)) => run(),
-        None => Err(format!(
-            "no benchmark {:?}; there are: {}",
-            arguments.name,
-            names()
-        )),
+        None => Err(format!("no benchmark {:?}; there are: {}", arguments.name, names())),
     };
     let printed = outcome.and_then(|figure| {
         let written = io::stdout().lock().write_all(figure.print(mode).as_bytes());
@@ -58,11 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn names() -> String {
-    BENCHES
-        .iter()
-        .map(|(name, _)| *name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 fn complain(problem: &str) -> ExitCode {

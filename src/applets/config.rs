@@ -26,7 +26,11 @@ struct ConfigArguments {
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|ConfigArguments { markdown, agent, config }| {
-        if markdown { output::print(&attune_config::markdown()) } else { check(agent, config.as_deref().map(Path::new)) }
+        if markdown {
+            output::print(&attune_config::markdown())
+        } else {
+            check(agent, config.as_deref().map(Path::new))
+        }
     })
 }
 

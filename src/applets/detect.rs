@@ -56,7 +56,8 @@ impl Detection {
         let begun = Instant::now();
         let detected = attune_runtime::detect(&Host::new(child_env(environment, &[])));
         // Names that are not UTF-8 name no runtime; they are warned about like other unknown ones.
-        let value = |role: Role| environment.get(role.runtimes_variable()).map(|text| text.to_string_lossy().into_owned());
+        let value =
+            |role: Role| environment.get(role.runtimes_variable()).map(|text| text.to_string_lossy().into_owned());
         Self {
             detected,
             took: begun.elapsed(),

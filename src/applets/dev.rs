@@ -119,8 +119,9 @@ fn unusable(error: DataError) -> Failure {
 
 impl Machine {
     fn here(environment: &dyn Source, detection: &Detection) -> Result<Self, Failure> {
-        let program = std::env::current_exe()
-            .map_err(|error| Failure::message(Exit::OperatingSystem, format!("failed to find this program: {error}")))?;
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::message(Exit::OperatingSystem, format!("failed to find this program: {error}"))
+        })?;
         Ok(Self {
             host: host_name(),
             program,

@@ -28,13 +28,8 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|HttpRequestArguments {}| {
         let parameters = read_input()?;
         // What OpenSSL and curl read, and what children of an agent are let through.
-        let ca_file = process_env()
-            .get("SSL_CERT_FILE")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from);
-        let answer = rt::command()?
-            .block_on(described(&parameters, ca_file))
-            .map_err(failure)?;
+        let ca_file = process_env().get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let answer = rt::command()?.block_on(described(&parameters, ca_file)).map_err(failure)?;
         output::print(&format!("{}\n", Value::Object(answer)))
     })
 }
@@ -45,21 +40,14 @@ fn read_input() -> Result<Vec<u8>, Failure> {
         .lock()
         .take(INPUT_LIMIT_BYTES)
         .read_to_end(&mut parameters)
-        .map_err(|error| {
-            Failure::message(
-                Exit::Failed,
-                format!("failed to read standard input: {error}"),
-            )
-        })?;
+        .map_err(|error| Failure::message(Exit::Failed, format!("failed to read standard input: {error}")))?;
     Ok(parameters)
 }
 
 fn failure(error: DescribedError) -> Failure {
     let exit = match error {
         DescribedError::Description(_) | DescribedError::Parameter { .. } => Exit::Usage,
-        DescribedError::Client(_) | DescribedError::Request(_) | DescribedError::Status { .. } => {
-            Exit::Failed
-        }
+        DescribedError::Client(_) | DescribedError::Request(_) | DescribedError::Status { .. } => Exit::Failed,
     };
     Failure::new(exit, error)
 }

@@ -51,22 +51,14 @@ struct ShowArguments {
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|PacksArguments { command }| match command {
         PacksCommand::Check(CheckArguments { folders }) => check(&load(&folders)?),
-        PacksCommand::Show(ShowArguments {
-            json: true,
-            folders,
-        }) => show_json(&load(&folders)?),
-        PacksCommand::Show(ShowArguments {
-            json: false,
-            folders,
-        }) => show(&load(&folders)?),
+        PacksCommand::Show(ShowArguments { json: true, folders }) => show_json(&load(&folders)?),
+        PacksCommand::Show(ShowArguments { json: false, folders }) => show(&load(&folders)?),
     })
 }
 
 fn load(folders: &[PathBuf]) -> Result<Loaded, Failure> {
     if folders.is_empty() {
-        return Err(Failure::usage(
-            "no folder given: name a pack or a folder of packs",
-        ));
+        return Err(Failure::usage("no folder given: name a pack or a folder of packs"));
     }
     Ok(attune_packs::load(folders))
 }
@@ -77,21 +69,13 @@ fn packs(loaded: &Loaded) -> impl Iterator<Item = &PackContent> {
 }
 
 fn verdict(loaded: &Loaded) -> Exit {
-    if loaded.has_errors() {
-        Exit::Failed
-    } else {
-        Exit::Success
-    }
+    if loaded.has_errors() { Exit::Failed } else { Exit::Success }
 }
 
 fn check(loaded: &Loaded) -> Result<Exit, Failure> {
     let mut output = Output::open()?;
     print_problems(&mut output, loaded)?;
-    let errors = loaded
-        .problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .count();
+    let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let warnings = loaded.problems.len() - errors;
     let good = packs(loaded).count();
     output.line(&format!(
@@ -128,68 +112,31 @@ fn show(loaded: &Loaded) -> Result<Exit, Failure> {
 /// One paragraph a pack: a heading, then one line for each component.
 fn describe(content: &PackContent) -> String {
     let pack = &content.pack;
-    let mut text = format!(
-        "{} {} ({})\n",
-        pack.r#ref,
-        pack.version,
-        content.path.display()
-    );
+    let mut text = format!("{} {} ({})\n", pack.r#ref, pack.version, content.path.display());
     let mut row = |kind: &str, name: &str, about: String| {
         text.push_str(format!("  {kind:<8} {name:<36} {about}").trim_end());
         text.push('\n');
     };
     for runtime in &pack.runtimes {
-        let versions: Vec<&str> = runtime
-            .versions
-            .iter()
-            .map(|version| version.version.as_str())
-            .collect();
-        let versions = if versions.is_empty() {
-            String::new()
-        } else {
-            format!(", versions {}", versions.join(" "))
-        };
-        row(
-            "runtime",
-            &runtime.r#ref,
-            format!("{}{versions}", runtime.name),
-        );
+        let versions: Vec<&str> = runtime.versions.iter().map(|version| version.version.as_str()).collect();
+        let versions = if versions.is_empty() { String::new() } else { format!(", versions {}", versions.join(" ")) };
+        row("runtime", &runtime.r#ref, format!("{}{versions}", runtime.name));
     }
     for trigger in &pack.triggers {
-        row(
-            "trigger",
-            &trigger.r#ref,
-            switched_off(trigger.enabled).to_owned(),
-        );
+        row("trigger", &trigger.r#ref, switched_off(trigger.enabled).to_owned());
     }
     for sensor in &pack.sensors {
-        let about = format!(
-            "{} emits {}",
-            sensor.runtime_ref,
-            sensor.trigger_refs.join(" ")
-        );
-        row(
-            "sensor",
-            &sensor.r#ref,
-            format!("{about}{}", switched_off(sensor.enabled)),
-        );
+        let about = format!("{} emits {}", sensor.runtime_ref, sensor.trigger_refs.join(" "));
+        row("sensor", &sensor.r#ref, format!("{about}{}", switched_off(sensor.enabled)));
     }
     for action in &pack.actions {
         let runtime = action.runtime_ref.as_deref().unwrap_or("any runtime");
         let input = format!("{} {}", action.parameter_delivery, action.parameter_format);
-        row(
-            "action",
-            &action.r#ref,
-            format!("{runtime}, in {input}, out {}", action.output_format),
-        );
+        row("action", &action.r#ref, format!("{runtime}, in {input}, out {}", action.output_format));
     }
     for rule in &pack.rules {
         let about = format!("{} -> {}", rule.trigger_ref, rule.action_ref);
-        row(
-            "rule",
-            &rule.r#ref,
-            format!("{about}{}", switched_off(rule.enabled)),
-        );
+        row("rule", &rule.r#ref, format!("{about}{}", switched_off(rule.enabled)));
     }
     text
 }

@@ -20,8 +20,7 @@ use attune_model::status::{ExecutionStatus, RetentionPolicy};
 use attune_process::Policy;
 use attune_store::ClaimedExecution;
 use attune_worker::{
-    CHILD_GRACE, Conclusion, Control, DEFAULT_OUTPUT_LIMIT, Ending, Executor, ExecutorConfig,
-    PackFolders,
+    CHILD_GRACE, Conclusion, Control, DEFAULT_OUTPUT_LIMIT, Ending, Executor, ExecutorConfig, PackFolders,
 };
 use tracing::level_filters::LevelFilter;
 
@@ -85,34 +84,13 @@ enum Style {
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|arguments: RunArguments| {
-        let RunArguments {
-            action,
-            packs,
-            param,
-            params,
-            secret,
-            env,
-            timeout,
-            data,
-            json,
-            log_format,
-        } = arguments;
+        let RunArguments { action, packs, param, params, secret, env, timeout, data, json, log_format } = arguments;
         let environment = process_env();
         let limits = attune_process::prepare();
         Telemetry::start(&environment, log_format, LevelFilter::WARN)?;
         log_limits(&limits);
-        let packs = if packs.is_empty() {
-            vec![PathBuf::from("packs")]
-        } else {
-            packs
-        };
-        let request = Request {
-            param,
-            params,
-            secret,
-            env,
-            timeout,
-        };
+        let packs = if packs.is_empty() { vec![PathBuf::from("packs")] } else { packs };
+        let request = Request { param, params, secret, env, timeout };
         let loaded = rows::load(&packs, &action)?;
         let (claimed, key) = request.claim(&loaded)?;
         let config = executor_config(&loaded, &environment, &data, key)?;
@@ -133,10 +111,7 @@ fn executor_config(
     key: Secret,
 ) -> Result<ExecutorConfig, Failure> {
     let here = |error: std::io::Error| {
-        Failure::message(
-            Exit::OperatingSystem,
-            format!("failed to find this program or folder: {error}"),
-        )
+        Failure::message(Exit::OperatingSystem, format!("failed to find this program or folder: {error}"))
     };
     let data = std::path::absolute(data).map_err(here)?;
     let passed = child_env(environment, &[]);
@@ -154,10 +129,7 @@ fn executor_config(
         max_stderr_bytes: DEFAULT_OUTPUT_LIMIT,
         log_retention: (RetentionPolicy::Days, 7),
         // Costs a second start of this program, and a killed `run` leaves nothing behind for it.
-        policy: Some(Policy {
-            dies_with_agent: true,
-            ..Policy::default()
-        }),
+        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
         child_grace: CHILD_GRACE,
         encryption_key: Some(key),
         jwt_secret: None,
@@ -165,17 +137,10 @@ fn executor_config(
 }
 
 /// A first signal cancels the action, a second one kills it.
-async fn execute(
-    executor: Executor,
-    claimed: ClaimedExecution,
-    style: Style,
-) -> Result<Exit, Failure> {
+async fn execute(executor: Executor, claimed: ClaimedExecution, style: Style) -> Result<Exit, Failure> {
     let lifecycle = Lifecycle::new().map_err(|error| Failure::new(Exit::OperatingSystem, error))?;
     let stop = lifecycle.stop().clone();
-    let control = Control {
-        cancel: stop.soft().clone(),
-        hard: stop.hard().clone(),
-    };
+    let control = Control { cancel: stop.soft().clone(), hard: stop.hard().clone() };
     let terminal = Terminal::default();
     let sinks = terminal.sinks(style);
     let action = claimed.execution.action_ref.clone();
@@ -187,13 +152,8 @@ async fn execute(
         conclusion
     });
     let grace = CHILD_GRACE + Duration::from_secs(1);
-    lifecycle
-        .run(grace)
-        .await
-        .map_err(|error| Failure::new(Exit::Internal, error))?;
-    let conclusion = running
-        .await
-        .map_err(|error| Failure::new(Exit::Internal, error))?;
+    lifecycle.run(grace).await.map_err(|error| Failure::new(Exit::Internal, error))?;
+    let conclusion = running.await.map_err(|error| Failure::new(Exit::Internal, error))?;
     match style {
         Style::Result => {
             output::print(&format!("{}\n", conclusion.document(None)))?;

@@ -48,10 +48,7 @@ fn configuration(environment: &dyn Source) -> Result<TimerSensorConfig, Failure>
     };
     let api_url = required("ATTUNE_API_URL")?;
     if !api_url.starts_with("http://") && !api_url.starts_with("https://") {
-        return Err(Failure::message(
-            Exit::Configuration,
-            "ATTUNE_API_URL must begin with http:// or https://",
-        ));
+        return Err(Failure::message(Exit::Configuration, "ATTUNE_API_URL must begin with http:// or https://"));
     }
     Ok(TimerSensorConfig {
         api_url,
@@ -63,50 +60,32 @@ fn configuration(environment: &dyn Source) -> Result<TimerSensorConfig, Failure>
 }
 
 async fn serve(config: TimerSensorConfig) -> Result<Exit, Failure> {
-    let lifecycle = Lifecycle::new().map_err(|error| {
-        Failure::message(
-            Exit::OperatingSystem,
-            format!("failed to watch for signals: {error}"),
-        )
-    })?;
+    let lifecycle = Lifecycle::new()
+        .map_err(|error| Failure::message(Exit::OperatingSystem, format!("failed to watch for signals: {error}")))?;
     let stop = lifecycle.stop().clone();
     let (sender, mut receiver) = oneshot::channel();
-    lifecycle
-        .tasks()
-        .spawn_vital("timers", lifecycle.stop(), async move {
-            let result = attune_timer_sensor::run(config, stop.soft()).await;
-            if sender.send(result).is_ok() {
-                stop.ask();
-            }
-        });
-    lifecycle
-        .run(GRACE)
-        .await
-        .map_err(|error| Failure::new(Exit::Internal, error))?;
+    lifecycle.tasks().spawn_vital("timers", lifecycle.stop(), async move {
+        let result = attune_timer_sensor::run(config, stop.soft()).await;
+        if sender.send(result).is_ok() {
+            stop.ask();
+        }
+    });
+    lifecycle.run(GRACE).await.map_err(|error| Failure::new(Exit::Internal, error))?;
     match receiver.try_recv() {
         Ok(Ok(())) => Ok(Exit::Success),
-        Ok(Err(error @ TimerError::Unauthorized { .. })) => {
-            Err(Failure::new(Exit::Unavailable, error))
-        }
-        Ok(Err(error @ TimerError::Client { .. })) => {
-            Err(Failure::new(Exit::OperatingSystem, error))
-        }
+        Ok(Err(error @ TimerError::Unauthorized { .. })) => Err(Failure::new(Exit::Unavailable, error)),
+        Ok(Err(error @ TimerError::Client { .. })) => Err(Failure::new(Exit::OperatingSystem, error)),
         Err(error) => Err(Failure::new(Exit::Internal, error)),
     }
 }
 
 fn log_to_standard_output(environment: &dyn Source) -> Result<(), Failure> {
-    let level = environment
-        .text("ATTUNE_LOG_LEVEL")
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::INFO);
+    let level = environment.text("ATTUNE_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_max_level(level)
         .with_writer(io::stdout)
         .try_init()
-        .map_err(|error| {
-            Failure::message(Exit::Internal, format!("failed to start logging: {error}"))
-        })
+        .map_err(|error| Failure::message(Exit::Internal, format!("failed to start logging: {error}")))
 }

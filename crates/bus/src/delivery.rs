@@ -38,12 +38,7 @@ pub struct Delivery {
 impl Delivery {
     /// A delivery that `acker` answers.
     pub fn new(body: Bytes, routing_key: String, redelivered: bool, acker: Box<dyn Acker>) -> Self {
-        Self {
-            body,
-            routing_key,
-            redelivered,
-            acker,
-        }
+        Self { body, routing_key, redelivered, acker }
     }
 
     /// Tells the broker that it is done.

@@ -66,23 +66,11 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Wraps `payload`, sent by `source_service` at `now`.
-    pub fn new<P: Payload>(
-        payload: &P,
-        source_service: &str,
-        now: DateTime<Utc>,
-    ) -> Result<Self, BusError> {
-        let envelope =
-            payload
-                .envelope(source_service, now)
-                .map_err(|source| BusError::Encode {
-                    message_type: P::TYPE,
-                    source,
-                })?;
-        Ok(Self {
-            exchange: P::EXCHANGE,
-            routing_key: payload.routing_key(),
-            envelope,
-        })
+    pub fn new<P: Payload>(payload: &P, source_service: &str, now: DateTime<Utc>) -> Result<Self, BusError> {
+        let envelope = payload
+            .envelope(source_service, now)
+            .map_err(|source| BusError::Encode { message_type: P::TYPE, source })?;
+        Ok(Self { exchange: P::EXCHANGE, routing_key: payload.routing_key(), envelope })
     }
 }
 
@@ -93,12 +81,7 @@ pub trait Bus: Send + Sync + std::fmt::Debug {
     async fn declare(&self, queue: &QueueSpec) -> Result<(), BusError>;
 
     /// Consumes a declared queue with at most `prefetch` unanswered deliveries.
-    async fn consume(
-        &self,
-        queue: &str,
-        consumer_tag: &str,
-        prefetch: u16,
-    ) -> Result<Box<dyn Consumer>, BusError>;
+    async fn consume(&self, queue: &str, consumer_tag: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BusError>;
 
     /// Publishes all messages in order and returns when the broker has confirmed every one.
     async fn publish(&self, messages: &[Outgoing]) -> Result<(), BusError>;
@@ -109,11 +92,8 @@ pub trait Bus: Send + Sync + std::fmt::Debug {
 
 /// Reads the envelope of a delivery and its payload.
 pub fn decode<P: serde::de::DeserializeOwned>(body: &Bytes) -> Result<(Envelope, P), BusError> {
-    let envelope: Envelope =
-        serde_json::from_slice(body).map_err(|source| BusError::Envelope { source })?;
-    let payload = P::deserialize(&envelope.payload).map_err(|source| BusError::Payload {
-        message_type: envelope.message_type,
-        source,
-    })?;
+    let envelope: Envelope = serde_json::from_slice(body).map_err(|source| BusError::Envelope { source })?;
+    let payload = P::deserialize(&envelope.payload)
+        .map_err(|source| BusError::Payload { message_type: envelope.message_type, source })?;
     Ok((envelope, payload))
 }

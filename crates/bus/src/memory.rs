@@ -9,10 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::{
-    AckError, Acker, Bus, BusError, Consumer, ConsumerEvent, Delivery, Outgoing, QueueSpec,
-    Requeue, topic,
-};
+use crate::{AckError, Acker, Bus, BusError, Consumer, ConsumerEvent, Delivery, Outgoing, QueueSpec, Requeue, topic};
 
 /// Most messages one queue holds. A publisher beyond it gets an error instead of eating the memory of the process.
 const QUEUE_CAPACITY: usize = 100_000;
@@ -62,10 +59,7 @@ impl Queue {
 
     /// The oldest message that has not outlived the queue's limit.
     fn pop(&self) -> Option<Message> {
-        let limit = self
-            .spec
-            .message_ttl_ms
-            .map(|ms| Duration::from_millis(u64::from(ms)));
+        let limit = self.spec.message_ttl_ms.map(|ms| Duration::from_millis(u64::from(ms)));
         let mut waiting = self.waiting();
         loop {
             let message = waiting.pop_front()?;
@@ -85,36 +79,21 @@ impl Bus for MemoryBus {
         }
         match state.queues.get(&spec.name) {
             Some(queue) if queue.spec == *spec => Ok(()),
-            Some(_) => Err(BusError::Unavailable(format!(
-                "queue {} exists with other arguments",
-                spec.name
-            ))),
+            Some(_) => Err(BusError::Unavailable(format!("queue {} exists with other arguments", spec.name))),
             None => {
-                let queue = Queue {
-                    spec: spec.clone(),
-                    waiting: Mutex::default(),
-                    changed: Notify::new(),
-                };
+                let queue = Queue { spec: spec.clone(), waiting: Mutex::default(), changed: Notify::new() };
                 state.queues.insert(spec.name.clone(), Arc::new(queue));
                 Ok(())
             }
         }
     }
 
-    async fn consume(
-        &self,
-        queue: &str,
-        _consumer_tag: &str,
-        prefetch: u16,
-    ) -> Result<Box<dyn Consumer>, BusError> {
+    async fn consume(&self, queue: &str, _consumer_tag: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BusError> {
         let state = self.state();
         if state.closed {
             return Err(BusError::Unavailable("closed".to_owned()));
         }
-        let queue = state
-            .queues
-            .get(queue)
-            .ok_or_else(|| BusError::NoSuchQueue(queue.to_owned()))?;
+        let queue = state.queues.get(queue).ok_or_else(|| BusError::NoSuchQueue(queue.to_owned()))?;
         Ok(Box::new(MemoryConsumer {
             bus: self.shared.clone(),
             unanswered: Arc::new(Unanswered::new(queue.clone(), prefetch)),
@@ -123,11 +102,8 @@ impl Bus for MemoryBus {
 
     async fn publish(&self, messages: &[Outgoing]) -> Result<(), BusError> {
         for message in messages {
-            let body =
-                serde_json::to_vec(&message.envelope).map_err(|source| BusError::Encode {
-                    message_type: message.envelope.message_type,
-                    source,
-                })?;
+            let body = serde_json::to_vec(&message.envelope)
+                .map_err(|source| BusError::Encode { message_type: message.envelope.message_type, source })?;
             self.route(message, &Bytes::from(body))?;
         }
         Ok(())
@@ -156,10 +132,7 @@ impl MemoryBus {
         for queue in state.queues.values().filter(|queue| wants(&queue.spec)) {
             let mut waiting = queue.waiting();
             if waiting.len() >= QUEUE_CAPACITY {
-                return Err(BusError::Unavailable(format!(
-                    "queue {} is full",
-                    queue.spec.name
-                )));
+                return Err(BusError::Unavailable(format!("queue {} is full", queue.spec.name)));
             }
             waiting.push_back(Message {
                 body: body.clone(),
@@ -197,16 +170,8 @@ struct UnansweredState {
 
 impl Unanswered {
     fn new(queue: Arc<Queue>, prefetch: u16) -> Self {
-        let prefetch = if prefetch == 0 {
-            usize::MAX
-        } else {
-            usize::from(prefetch)
-        };
-        Self {
-            queue,
-            prefetch,
-            inner: Mutex::default(),
-        }
+        let prefetch = if prefetch == 0 { usize::MAX } else { usize::from(prefetch) };
+        Self { queue, prefetch, inner: Mutex::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, UnansweredState> {
@@ -222,16 +187,8 @@ impl Unanswered {
         let tag = inner.next_tag;
         inner.next_tag += 1;
         inner.messages.insert(tag, message.clone());
-        let acker = MemoryAcker {
-            unanswered: self.clone(),
-            tag,
-        };
-        Some(Delivery::new(
-            message.body,
-            message.routing_key,
-            message.redelivered,
-            Box::new(acker),
-        ))
+        let acker = MemoryAcker { unanswered: self.clone(), tag };
+        Some(Delivery::new(message.body, message.routing_key, message.redelivered, Box::new(acker)))
     }
 
     fn answer(&self, tag: u64) -> Result<Message, AckError> {
@@ -278,12 +235,8 @@ impl Consumer for MemoryConsumer {
             if let Some(delivery) = self.unanswered.take() {
                 return Some(ConsumerEvent::Delivery(delivery));
             }
-            let over = self.unanswered.inner().cancelled
-                || self
-                    .bus
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .closed;
+            let over =
+                self.unanswered.inner().cancelled || self.bus.lock().unwrap_or_else(PoisonError::into_inner).closed;
             if over {
                 return None;
             }

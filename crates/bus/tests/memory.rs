@@ -2,10 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use attune_bus::{
-    Bus, BusError, Consumer, ConsumerEvent, Delivery, MemoryBus, Outgoing, QueueSpec, Requeue,
-    decode,
-};
+use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, Delivery, MemoryBus, Outgoing, QueueSpec, Requeue, decode};
 use attune_model::PackId;
 use attune_model::message::{Exchange, PackDeleted};
 use chrono::Utc;
@@ -21,15 +18,7 @@ fn queue(name: &str, pattern: &str) -> QueueSpec {
 }
 
 fn message(id: i64) -> Outgoing {
-    Outgoing::new(
-        &PackDeleted {
-            pack_id: PackId(id),
-            pack_ref: "demo".into(),
-        },
-        "test",
-        Utc::now(),
-    )
-    .unwrap()
+    Outgoing::new(&PackDeleted { pack_id: PackId(id), pack_ref: "demo".into() }, "test", Utc::now()).unwrap()
 }
 
 async fn delivery(consumer: &mut Box<dyn Consumer>) -> Delivery {
@@ -69,9 +58,7 @@ async fn a_message_reaches_every_bound_queue_and_no_other() {
 async fn prefetch_bounds_unanswered_deliveries_and_an_ack_frees_one() {
     let bus = MemoryBus::new();
     bus.declare(&queue("q", "#")).await.unwrap();
-    bus.publish(&[message(1), message(2), message(3)])
-        .await
-        .unwrap();
+    bus.publish(&[message(1), message(2), message(3)]).await.unwrap();
     let mut consumer = bus.consume("q", "t", 2).await.unwrap();
     let first = delivery(&mut consumer).await;
     let second = delivery(&mut consumer).await;
@@ -85,19 +72,14 @@ async fn prefetch_bounds_unanswered_deliveries_and_an_ack_frees_one() {
 async fn what_a_cancelled_consumer_did_not_answer_is_delivered_again_in_order() {
     let bus = MemoryBus::new();
     bus.declare(&queue("q", "#")).await.unwrap();
-    bus.publish(&[message(1), message(2), message(3)])
-        .await
-        .unwrap();
+    bus.publish(&[message(1), message(2), message(3)]).await.unwrap();
     let mut consumer = bus.consume("q", "t", 3).await.unwrap();
     let answered = delivery(&mut consumer).await;
     let left = delivery(&mut consumer).await;
     answered.ack().await.unwrap();
     consumer.cancel().await.unwrap();
     assert!(consumer.next().await.is_none());
-    assert!(
-        left.ack().await.is_err(),
-        "an answer after the cancel must not be taken for success"
-    );
+    assert!(left.ack().await.is_err(), "an answer after the cancel must not be taken for success");
     let mut next = bus.consume("q", "t", 3).await.unwrap();
     let again = delivery(&mut next).await;
     assert!(again.redelivered);
@@ -111,11 +93,7 @@ async fn a_rejected_message_comes_back_or_is_gone() {
     bus.declare(&queue("q", "#")).await.unwrap();
     bus.publish(&[message(1)]).await.unwrap();
     let mut consumer = bus.consume("q", "t", 1).await.unwrap();
-    delivery(&mut consumer)
-        .await
-        .reject(Requeue::Yes)
-        .await
-        .unwrap();
+    delivery(&mut consumer).await.reject(Requeue::Yes).await.unwrap();
     let again = delivery(&mut consumer).await;
     assert!(again.redelivered);
     again.reject(Requeue::No).await.unwrap();
@@ -143,22 +121,14 @@ async fn closing_ends_consumers_and_refuses_publishers() {
     let mut consumer = bus.consume("q", "t", 1).await.unwrap();
     let (ended, ()) = tokio::join!(consumer.next(), bus.close());
     assert!(ended.is_none());
-    assert!(matches!(
-        bus.publish(&[message(1)]).await,
-        Err(BusError::Unavailable(_))
-    ));
-    assert!(matches!(
-        bus.consume("q", "t", 1).await,
-        Err(BusError::Unavailable(_))
-    ));
+    assert!(matches!(bus.publish(&[message(1)]).await, Err(BusError::Unavailable(_))));
+    assert!(matches!(bus.consume("q", "t", 1).await, Err(BusError::Unavailable(_))));
 }
 
 #[tokio::test]
 async fn a_queue_that_nobody_declared_or_declared_otherwise_is_refused() {
     let bus = MemoryBus::new();
-    assert!(
-        matches!(bus.consume("none", "t", 1).await, Err(BusError::NoSuchQueue(name)) if name == "none")
-    );
+    assert!(matches!(bus.consume("none", "t", 1).await, Err(BusError::NoSuchQueue(name)) if name == "none"));
     bus.declare(&queue("q", "#")).await.unwrap();
     bus.declare(&queue("q", "#")).await.unwrap();
     assert!(bus.declare(&queue("q", "pack.*")).await.is_err());
@@ -167,12 +137,7 @@ async fn a_queue_that_nobody_declared_or_declared_otherwise_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_waited_too_long_is_not_delivered() {
     let bus = MemoryBus::new();
-    bus.declare(&QueueSpec {
-        message_ttl_ms: Some(300_000),
-        ..queue("q", "#")
-    })
-    .await
-    .unwrap();
+    bus.declare(&QueueSpec { message_ttl_ms: Some(300_000), ..queue("q", "#") }).await.unwrap();
     bus.publish(&[message(1)]).await.unwrap();
     tokio::time::advance(Duration::from_mins(5)).await;
     bus.publish(&[message(2)]).await.unwrap();

@@ -60,7 +60,8 @@ impl Kind for Taints {
     type Value = Vec<Taint>;
 
     fn describe(&self) -> String {
-        "list of `{key, value?, effect}`, effect `no_schedule` (default) or `prefer_no_schedule`; as a variable: JSON".to_owned()
+        "list of `{key, value?, effect}`, effect `no_schedule` (default) or `prefer_no_schedule`; as a variable: JSON"
+            .to_owned()
     }
 
     fn read(&self, given: Given<'_>) -> Result<Vec<Taint>, String> {
@@ -136,7 +137,9 @@ fn json_list(given: Given<'_>) -> Result<Option<Vec<Value>>, String> {
 
 fn json_object(given: Given<'_>) -> Result<JsonMap, String> {
     let value = match given {
-        Given::Text(text) => serde_json::from_str(text).map_err(|error| format!("must be an object as JSON: {error}"))?,
+        Given::Text(text) => {
+            serde_json::from_str(text).map_err(|error| format!("must be an object as JSON: {error}"))?
+        }
         Given::Node(node) => node.to_json(),
         Given::Json(value) => value.clone(),
     };

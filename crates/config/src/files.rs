@@ -61,7 +61,11 @@ pub(crate) struct Places<'a> {
 pub(crate) fn load(places: &Places<'_>, source: &dyn Source) -> Files {
     let Places { named, folder, environment } = *places;
     let mut files = Files::default();
-    files.read(&folder.join(format!("config.{environment}.yaml")), &format!("for the environment `{environment}`"), Missing::Normal);
+    files.read(
+        &folder.join(format!("config.{environment}.yaml")),
+        &format!("for the environment `{environment}`"),
+        Missing::Normal,
+    );
     let variable = source.get(FILE_VARIABLE).filter(|value| !value.is_empty());
     match (named, variable) {
         (Some(path), _) => files.read(&folder.join(path), "named by --config", Missing::Odd),

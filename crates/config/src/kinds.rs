@@ -102,8 +102,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Clone)]
 pub(crate) struct Bytes(pub(crate) RangeInclusive<u64>);
 
-const SIZE_UNITS: &[(&str, u64)] =
-    &[("B", 1), ("KB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("B", 1),
+    ("KB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
 
 impl Kind for Bytes {
     type Value = u64;
@@ -242,7 +249,9 @@ mod tests {
     #[test]
     fn a_duration_is_seconds_unless_it_says_otherwise() {
         let kind = Seconds(0..=100_000);
-        for (text, expected) in [("30", 30_000), ("30s", 30_000), ("30 s", 30_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)] {
+        for (text, expected) in
+            [("30", 30_000), ("30s", 30_000), ("30 s", 30_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)]
+        {
             assert_eq!(kind.read(Given::Text(text)), Ok(Duration::from_millis(expected)), "{text}");
         }
         for text in ["", "s", "-1", "1.5", "5 weeks", "200000", "99999999999999999999", "1d 2h"] {

@@ -39,7 +39,10 @@ pub fn markdown() -> String {
     for variable in DIRECT {
         line(&mut page, &format!("| `{}` | {} | {} |", variable.name, variable.default, variable.doc));
     }
-    paragraph(&mut page, "## Accepted and not used\n\nExisting files hold these; they cause no warning.\n\n| key | why |\n|---|---|\n");
+    paragraph(
+        &mut page,
+        "## Accepted and not used\n\nExisting files hold these; they cause no warning.\n\n| key | why |\n|---|---|\n",
+    );
     for (name, why) in UNUSED {
         line(&mut page, &format!("| `{name}` | {why} |"));
     }
@@ -116,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_page_in_docs_is_the_one_that_the_code_makes() {
-        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md")).unwrap();
+        let page =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md")).unwrap();
         assert!(
             page == markdown(),
             "docs/configuration.md is stale; make it with: cargo run -- config --markdown > docs/configuration.md"

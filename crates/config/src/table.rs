@@ -21,7 +21,11 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "database", doc: "The connection to PostgreSQL.", keys: database::KEYS },
     Section { title: "message_queue", doc: "The connection to RabbitMQ.", keys: message_queue::KEYS },
     Section { title: "security", doc: "Keys that agents share with the platform's API.", keys: security::KEYS },
-    Section { title: "Folders", doc: "These keys stand at the top of a file. Relative folders are meant from the working folder of the start.", keys: folders::KEYS },
+    Section {
+        title: "Folders",
+        doc: "These keys stand at the top of a file. Relative folders are meant from the working folder of the start.",
+        keys: folders::KEYS,
+    },
     Section { title: "artifacts", doc: "How files and logs reach the platform.", keys: artifacts::KEYS },
     Section { title: "server", doc: "Where the platform's API is.", keys: server::KEYS },
     Section { title: "log", doc: "How much is logged.", keys: log::KEYS },
@@ -50,20 +54,72 @@ pub const SENSOR_RUNTIMES: &str = "ATTUNE_SENSOR_RUNTIMES";
 
 /// All variables that are read by their own name.
 pub(crate) const DIRECT: &[DirectVariable] = &[
-    DirectVariable { name: FILE_VARIABLE, default: "`config.yaml`", doc: "The base file. `--config` is stronger. One that does not exist is skipped with a warning." },
-    DirectVariable { name: ENVIRONMENT_VARIABLE, default: "`development`", doc: "Chooses `config.<environment>.yaml` in the working folder, which is stronger than the base file." },
-    DirectVariable { name: WORKER_RUNTIMES, default: "what is detected", doc: "Runtimes that the worker offers: a comma list. Also when it is empty, it decides alone. `native` is never detected and has to be named." },
+    DirectVariable {
+        name: FILE_VARIABLE,
+        default: "`config.yaml`",
+        doc: "The base file. `--config` is stronger. One that does not exist is skipped with a warning.",
+    },
+    DirectVariable {
+        name: ENVIRONMENT_VARIABLE,
+        default: "`development`",
+        doc: "Chooses `config.<environment>.yaml` in the working folder, which is stronger than the base file.",
+    },
+    DirectVariable {
+        name: WORKER_RUNTIMES,
+        default: "what is detected",
+        doc: "Runtimes that the worker offers: a comma list. Also when it is empty, it decides alone. `native` is never detected and has to be named.",
+    },
     DirectVariable { name: SENSOR_RUNTIMES, default: "what is detected", doc: "The same for the sensor agent." },
-    DirectVariable { name: worker::NAME_VARIABLE, default: "`worker-` and the host's name", doc: "Name of the worker, weaker than `--name` and `worker.name`." },
-    DirectVariable { name: worker::TYPE_VARIABLE, default: "`local`", doc: "Kind of machine, weaker than `worker.worker_type`. Unknown words are ignored with a warning." },
-    DirectVariable { name: server::API_VARIABLE, default: "`http://{server.host}:{server.port}`", doc: "Base address of the platform's API, for the agents and for user code. `0.0.0.0` and `[::]` mean this machine." },
-    DirectVariable { name: folders::PACKS_VARIABLE, default: "`packs_base_dir`", doc: "Packs folder of the sensor agent." },
-    DirectVariable { name: folders::ENVIRONMENTS_VARIABLE, default: "`runtime_envs_dir`", doc: "Environments folder of the sensor agent." },
-    DirectVariable { name: message_queue::SENSORS_VARIABLE, default: "`message_queue.url`", doc: "The broker's address that sensors are told. The agent itself uses `message_queue.url`." },
-    DirectVariable { name: "ATTUNE_LOG_FORMAT", default: "`text`", doc: "How log lines look on standard error: `json` or `text`. `--log-format` is stronger." },
-    DirectVariable { name: "RUST_LOG", default: "`log.level`", doc: "What is logged, such as `info,attune_worker=debug`." },
-    DirectVariable { name: "NO_COLOR", default: "not set", doc: "Any value but the empty one switches colours off. Without a terminal there are none." },
-    DirectVariable { name: "PATH", default: "the customary folders", doc: "Where interpreters are looked for, before the usual places." },
+    DirectVariable {
+        name: worker::NAME_VARIABLE,
+        default: "`worker-` and the host's name",
+        doc: "Name of the worker, weaker than `--name` and `worker.name`.",
+    },
+    DirectVariable {
+        name: worker::TYPE_VARIABLE,
+        default: "`local`",
+        doc: "Kind of machine, weaker than `worker.worker_type`. Unknown words are ignored with a warning.",
+    },
+    DirectVariable {
+        name: server::API_VARIABLE,
+        default: "`http://{server.host}:{server.port}`",
+        doc: "Base address of the platform's API, for the agents and for user code. `0.0.0.0` and `[::]` mean this machine.",
+    },
+    DirectVariable {
+        name: folders::PACKS_VARIABLE,
+        default: "`packs_base_dir`",
+        doc: "Packs folder of the sensor agent.",
+    },
+    DirectVariable {
+        name: folders::ENVIRONMENTS_VARIABLE,
+        default: "`runtime_envs_dir`",
+        doc: "Environments folder of the sensor agent.",
+    },
+    DirectVariable {
+        name: message_queue::SENSORS_VARIABLE,
+        default: "`message_queue.url`",
+        doc: "The broker's address that sensors are told. The agent itself uses `message_queue.url`.",
+    },
+    DirectVariable {
+        name: "ATTUNE_LOG_FORMAT",
+        default: "`text`",
+        doc: "How log lines look on standard error: `json` or `text`. `--log-format` is stronger.",
+    },
+    DirectVariable {
+        name: "RUST_LOG",
+        default: "`log.level`",
+        doc: "What is logged, such as `info,attune_worker=debug`.",
+    },
+    DirectVariable {
+        name: "NO_COLOR",
+        default: "not set",
+        doc: "Any value but the empty one switches colours off. Without a terminal there are none.",
+    },
+    DirectVariable {
+        name: "PATH",
+        default: "the customary folders",
+        doc: "Where interpreters are looked for, before the usual places.",
+    },
     DirectVariable { name: "TMPDIR", default: "`/tmp`", doc: "Temporary files." },
 ];
 

@@ -55,7 +55,8 @@ impl Findings {
             let meant = rest.to_lowercase().replace("__", ".");
             if let Some(near) = nearest(&meant) {
                 let meant = variable_of(near);
-                self.notes.push(Note::Warning(format!("variable {name} is not known and not used; did you mean {meant}?")));
+                self.notes
+                    .push(Note::Warning(format!("variable {name} is not known and not used; did you mean {meant}?")));
             }
         }
     }
@@ -121,7 +122,8 @@ fn standing(path: &str) -> Standing {
 /// Whether `path` looks like a key of `section`, apart from a letter or two.
 fn misspelt(path: &str, section: &str) -> bool {
     let own = keys().map(Described::path).filter(|known| below(known, section));
-    own.map(|known| &known[section.len()..]).any(|known| strsim::jaro_winkler(&path[section.len()..], known) >= MISSPELT)
+    own.map(|known| &known[section.len()..])
+        .any(|known| strsim::jaro_winkler(&path[section.len()..], known) >= MISSPELT)
 }
 
 /// Whether `path` stands below `section`.

@@ -250,7 +250,10 @@ fn files_that_are_not_there_are_skipped_and_broken_ones_are_refused() {
 
     let overlay = least().with("ATTUNE__ENVIRONMENT", "none");
     let notes = worker(&overlay.clone().with("ATTUNE_CONFIG", "/nowhere/config.yaml"), folder.path()).unwrap().notes;
-    assert_eq!(warnings(&notes), ["configuration file /nowhere/config.yaml (named by ATTUNE_CONFIG) skipped: it does not exist"]);
+    assert_eq!(
+        warnings(&notes),
+        ["configuration file /nowhere/config.yaml (named by ATTUNE_CONFIG) skipped: it does not exist"]
+    );
     let notes = worker(&overlay.clone().with("ATTUNE_CONFIG", "mounted"), folder.path()).unwrap().notes;
     assert!(warnings(&notes)[0].contains("it is a folder"), "{notes:?}");
     let rejected = worker(&overlay.with("ATTUNE_CONFIG", "settings.toml"), folder.path()).unwrap_err();

@@ -66,13 +66,7 @@ pub struct Client {
 impl Client {
     /// Makes a client.
     pub fn build(config: &ClientConfig) -> Result<Self, BuildError> {
-        let ClientConfig {
-            ca_file,
-            verification,
-            redirects,
-            connect_timeout,
-            response_limit_bytes,
-        } = config;
+        let ClientConfig { ca_file, verification, redirects, connect_timeout, response_limit_bytes } = config;
         let tls = tls::configuration(*verification, ca_file.as_deref())?;
         let builder = || {
             reqwest::Client::builder()
@@ -85,13 +79,8 @@ impl Client {
                 })
         };
         Ok(Self {
-            proxied: builder()
-                .build()
-                .map_err(|source| BuildError::Client { source })?,
-            direct: builder()
-                .no_proxy()
-                .build()
-                .map_err(|source| BuildError::Client { source })?,
+            proxied: builder().build().map_err(|source| BuildError::Client { source })?,
+            direct: builder().no_proxy().build().map_err(|source| BuildError::Client { source })?,
             response_limit_bytes: *response_limit_bytes,
         })
     }
@@ -100,8 +89,7 @@ impl Client {
     pub async fn send(&self, request: &Request) -> Result<Response, HttpError> {
         let begun = Instant::now();
         // The library's own limit restarts with each redirect; this one does not.
-        let mut response = match tokio::time::timeout(request.timeout, self.exchange(request)).await
-        {
+        let mut response = match tokio::time::timeout(request.timeout, self.exchange(request)).await {
             Ok(outcome) => outcome.map_err(|problem| request.failed(problem))?,
             Err(_elapsed) => return Err(request.failed(Problem::TimedOut(request.timeout))),
         };
@@ -110,21 +98,13 @@ impl Client {
     }
 
     /// Sends a request that has to be answered with 2xx and JSON.
-    pub async fn send_for_json<T: DeserializeOwned>(
-        &self,
-        request: &Request,
-    ) -> Result<T, HttpError> {
+    pub async fn send_for_json<T: DeserializeOwned>(&self, request: &Request) -> Result<T, HttpError> {
         self.send(request).await?.success()?.json()
     }
 
     async fn exchange(&self, request: &Request) -> Result<Response, Problem> {
-        let url = reqwest::Url::parse(&request.url)
-            .map_err(|error| Problem::Invalid(error.to_string()))?;
-        let client = if is_this_host(&url) {
-            &self.direct
-        } else {
-            &self.proxied
-        };
+        let url = reqwest::Url::parse(&request.url).map_err(|error| Problem::Invalid(error.to_string()))?;
+        let client = if is_this_host(&url) { &self.direct } else { &self.proxied };
         let mut builder = client.request(request.method.clone(), url);
         for (name, value) in &request.headers {
             builder = builder.header(name, value.expose());
@@ -132,47 +112,26 @@ impl Client {
         builder = match &request.body {
             Body::Empty => builder,
             Body::Bytes(bytes) => builder.body(bytes.clone()),
-            Body::Json(bytes) => builder
-                .header("content-type", "application/json")
-                .body(bytes.clone()),
+            Body::Json(bytes) => builder.header("content-type", "application/json").body(bytes.clone()),
         };
-        let mut built = builder
-            .build()
-            .map_err(|error| Problem::Invalid(chain(&error)))?;
+        let mut built = builder.build().map_err(|error| Problem::Invalid(chain(&error)))?;
         if !request.query.is_empty() {
-            built
-                .url_mut()
-                .query_pairs_mut()
-                .extend_pairs(&request.query);
+            built.url_mut().query_pairs_mut().extend_pairs(&request.query);
         }
-        let answer = client
-            .execute(built)
-            .await
-            .map_err(|error| problem_of(&error))?;
+        let answer = client.execute(built).await.map_err(|error| problem_of(&error))?;
         self.read(request, answer).await
     }
 
-    async fn read(
-        &self,
-        request: &Request,
-        mut answer: reqwest::Response,
-    ) -> Result<Response, Problem> {
+    async fn read(&self, request: &Request, mut answer: reqwest::Response) -> Result<Response, Problem> {
         let headers = answer
             .headers()
             .iter()
-            .map(|(name, value)| {
-                (
-                    name.as_str().to_owned(),
-                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                )
-            })
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect();
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|error| problem_of(&error))? {
             if body.len() + chunk.len() > self.response_limit_bytes {
-                return Err(Problem::TooLong {
-                    limit_bytes: self.response_limit_bytes,
-                });
+                return Err(Problem::TooLong { limit_bytes: self.response_limit_bytes });
             }
             body.extend_from_slice(&chunk);
         }
@@ -189,15 +148,8 @@ impl Client {
 }
 
 fn is_this_host(url: &reqwest::Url) -> bool {
-    let host = url
-        .host_str()
-        .unwrap_or_default()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn problem_of(error: &reqwest::Error) -> Problem {
@@ -218,9 +170,5 @@ fn chain(error: &reqwest::Error) -> String {
         parts.push(cause.to_string());
         next = cause.source();
     }
-    if parts.is_empty() {
-        "no further detail".to_owned()
-    } else {
-        parts.join(": ")
-    }
+    if parts.is_empty() { "no further detail".to_owned() } else { parts.join(": ") }
 }

@@ -9,10 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::{
-    Body, BuildError, Client, ClientConfig, HttpError, Method, Redirects, Request, Response,
-    Verification,
-};
+use crate::{Body, BuildError, Client, ClientConfig, HttpError, Method, Redirects, Request, Response, Verification};
 
 const DEFAULT_TIMEOUT_SECONDS: f64 = 30.0;
 /// A day: beyond it a mistake is likelier than a wish.
@@ -71,35 +68,20 @@ struct Description {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Auth {
-    Bearer {
-        token: String,
-    },
-    Basic {
-        username: String,
-        password: Option<String>,
-    },
+    Bearer { token: String },
+    Basic { username: String, password: Option<String> },
 }
 
 /// Makes the request that `parameters`, a JSON object, describes. Every answer is a success unless it asks to fail.
 /// `ca_file` is trusted besides the built-in roots.
-pub async fn described(
-    parameters: &[u8],
-    ca_file: Option<PathBuf>,
-) -> Result<JsonMap, DescribedError> {
-    let description: Description =
-        serde_json::from_slice(parameters).map_err(DescribedError::Description)?;
+pub async fn described(parameters: &[u8], ca_file: Option<PathBuf>) -> Result<JsonMap, DescribedError> {
+    let description: Description = serde_json::from_slice(parameters).map_err(DescribedError::Description)?;
     let follow = description.follow_redirects.unwrap_or(true);
     let config = ClientConfig {
         ca_file,
-        verification: if description.verify_ssl.unwrap_or(true) {
-            Verification::Full
-        } else {
-            Verification::Off
-        },
+        verification: if description.verify_ssl.unwrap_or(true) { Verification::Full } else { Verification::Off },
         redirects: if follow {
-            Redirects::Follow {
-                limit: description.max_redirects.unwrap_or(DEFAULT_REDIRECTS),
-            }
+            Redirects::Follow { limit: description.max_redirects.unwrap_or(DEFAULT_REDIRECTS) }
         } else {
             Redirects::Return
         },
@@ -107,42 +89,21 @@ pub async fn described(
     };
     let client = Client::build(&config).map_err(DescribedError::Client)?;
     let must_succeed = description.fail_on_error.unwrap_or(false);
-    let answer = client
-        .send(&request(description)?)
-        .await
-        .map_err(DescribedError::Request)?;
+    let answer = client.send(&request(description)?).await.map_err(DescribedError::Request)?;
     if must_succeed && answer.status >= 400 {
-        return Err(DescribedError::Status {
-            url: answer.asked.1,
-            status: answer.status,
-        });
+        return Err(DescribedError::Status { url: answer.asked.1, status: answer.status });
     }
     Ok(result(&answer))
 }
 
 fn request(description: Description) -> Result<Request, DescribedError> {
-    let wrong = |name, problem: &str| DescribedError::Parameter {
-        name,
-        problem: problem.to_owned(),
-    };
-    let url = description
-        .url
-        .filter(|url| !url.is_empty())
-        .ok_or_else(|| wrong("url", "is missing"))?;
-    let method = description
-        .method
-        .unwrap_or_else(|| "GET".to_owned())
-        .to_uppercase();
-    let method = Method::from_bytes(method.as_bytes())
-        .map_err(|_invalid| wrong("method", "is not an HTTP method"))?;
-    let seconds = description
-        .timeout_seconds
-        .unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+    let wrong = |name, problem: &str| DescribedError::Parameter { name, problem: problem.to_owned() };
+    let url = description.url.filter(|url| !url.is_empty()).ok_or_else(|| wrong("url", "is missing"))?;
+    let method = description.method.unwrap_or_else(|| "GET".to_owned()).to_uppercase();
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_invalid| wrong("method", "is not an HTTP method"))?;
+    let seconds = description.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS);
     if !(seconds > 0.0 && seconds <= LONGEST_TIMEOUT_SECONDS) {
-        return Err(wrong(
-            "timeout_seconds",
-            "must be above 0 and at most a day",
-        ));
+        return Err(wrong("timeout_seconds", "must be above 0 and at most a day"));
     }
     let mut request = Request::new(method, url).timeout(Duration::from_secs_f64(seconds));
     let mut has_content_type = false;
@@ -153,9 +114,7 @@ fn request(description: Description) -> Result<Request, DescribedError> {
     for (name, value) in description.query_params.unwrap_or_default() {
         request = match value {
             Value::Null => request,
-            Value::Array(values) => values
-                .iter()
-                .fold(request, |request, value| request.query(&name, plain(value))),
+            Value::Array(values) => values.iter().fold(request, |request, value| request.query(&name, plain(value))),
             value => request.query(name, plain(&value)),
         };
     }
@@ -169,9 +128,7 @@ fn request(description: Description) -> Result<Request, DescribedError> {
     request.body = match (description.json, description.body) {
         (None, None) => Body::Empty,
         (None, Some(Value::String(text))) => Body::Bytes(text.into_bytes()),
-        (Some(value), _) | (None, Some(value)) if has_content_type => {
-            Body::Bytes(value.to_string().into_bytes())
-        }
+        (Some(value), _) | (None, Some(value)) if has_content_type => Body::Bytes(value.to_string().into_bytes()),
         (Some(value), _) | (None, Some(value)) => Body::Json(value.to_string().into_bytes()),
     };
     Ok(request)
@@ -197,10 +154,7 @@ fn result(answer: &Response) -> JsonMap {
     result.insert("status_code".to_owned(), json!(answer.status));
     result.insert("success".to_owned(), json!(answer.is_success()));
     result.insert("headers".to_owned(), Value::Object(headers));
-    result.insert(
-        "body".to_owned(),
-        json!(String::from_utf8_lossy(&answer.body)),
-    );
+    result.insert("body".to_owned(), json!(String::from_utf8_lossy(&answer.body)));
     if let Ok(value) = serde_json::from_slice::<Value>(&answer.body) {
         result.insert("json".to_owned(), value);
     }

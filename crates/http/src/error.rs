@@ -95,15 +95,10 @@ impl HttpError {
     pub fn decision(&self) -> Decision {
         match &self.problem {
             Problem::Connect(_) | Problem::TimedOut(_) | Problem::Transport(_) => Decision::Retry,
-            Problem::Status { status, .. }
-                if *status >= 500 || *status == 429 || *status == 408 =>
-            {
-                Decision::Retry
+            Problem::Status { status, .. } if *status >= 500 || *status == 429 || *status == 408 => Decision::Retry,
+            Problem::Status { .. } | Problem::Invalid(_) | Problem::TooLong { .. } | Problem::Shape(_) => {
+                Decision::Fail
             }
-            Problem::Status { .. }
-            | Problem::Invalid(_)
-            | Problem::TooLong { .. }
-            | Problem::Shape(_) => Decision::Fail,
         }
     }
 

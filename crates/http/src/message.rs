@@ -78,15 +78,10 @@ impl Request {
     }
 
     /// `POST url` with `value` as JSON.
-    pub fn post_json<T: Serialize + ?Sized>(
-        url: impl Into<String>,
-        value: &T,
-    ) -> Result<Self, HttpError> {
+    pub fn post_json<T: Serialize + ?Sized>(url: impl Into<String>, value: &T) -> Result<Self, HttpError> {
         let mut request = Self::new(Method::POST, url);
-        request.body = Body::Json(
-            serde_json::to_vec(value)
-                .map_err(|error| request.failed(Problem::Invalid(error.to_string())))?,
-        );
+        request.body =
+            Body::Json(serde_json::to_vec(value).map_err(|error| request.failed(Problem::Invalid(error.to_string())))?);
         Ok(request)
     }
 
@@ -127,11 +122,7 @@ impl Request {
 
     /// The error of this request.
     pub(crate) fn failed(&self, problem: Problem) -> HttpError {
-        HttpError {
-            method: self.method.clone(),
-            url: printable(&self.url),
-            problem,
-        }
+        HttpError { method: self.method.clone(), url: printable(&self.url), problem }
     }
 }
 
@@ -140,10 +131,7 @@ fn printable(url: &str) -> String {
     match reqwest::Url::parse(url) {
         Ok(mut parsed) => {
             // Fails only for URLs that cannot have user information.
-            let (_no_user, _no_password) = (
-                parsed.set_username("").is_ok(),
-                parsed.set_password(None).is_ok(),
-            );
+            let (_no_user, _no_password) = (parsed.set_username("").is_ok(), parsed.set_password(None).is_ok());
             parsed.set_query(None);
             parsed.set_fragment(None);
             parsed.to_string()
@@ -182,10 +170,7 @@ impl Response {
         }
         let text = String::from_utf8_lossy(&self.body);
         let excerpt = text.trim().chars().take(EXCERPT_CHARS).collect();
-        Err(self.failed(Problem::Status {
-            status: self.status,
-            excerpt,
-        }))
+        Err(self.failed(Problem::Status { status: self.status, excerpt }))
     }
 
     /// The body as `T`.
@@ -194,11 +179,7 @@ impl Response {
     }
 
     fn failed(&self, problem: Problem) -> HttpError {
-        HttpError {
-            method: self.asked.0.clone(),
-            url: self.asked.1.clone(),
-            problem,
-        }
+        HttpError { method: self.asked.0.clone(), url: self.asked.1.clone(), problem }
     }
 }
 
@@ -214,9 +195,6 @@ mod tests {
         let error = request.failed(Problem::Connect("refused".into()));
         assert_eq!(error.to_string(), "GET http://host:1/path");
         let shown = format!("{error:?} {:?}", request.headers);
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("abc") && !shown.contains("s3cret"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && !shown.contains("abc") && !shown.contains("s3cret"), "{shown}");
     }
 }

@@ -31,9 +31,7 @@ pub(crate) fn configuration(
         .with_safe_default_protocol_versions()
         .map_err(|source| BuildError::Tls { source })?;
     let mut config = match verification {
-        Verification::Full => builder
-            .with_root_certificates(roots(ca_file)?)
-            .with_no_client_auth(),
+        Verification::Full => builder.with_root_certificates(roots(ca_file)?).with_no_client_auth(),
         Verification::Off => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(TrustEverybody { provider }))
@@ -49,18 +47,11 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, BuildError> {
     let Some(path) = ca_file else {
         return Ok(roots);
     };
-    let failed = |detail: String| BuildError::CaFile {
-        path: path.to_owned(),
-        detail,
-    };
+    let failed = |detail: String| BuildError::CaFile { path: path.to_owned(), detail };
     let mut count = 0_usize;
-    for certificate in
-        CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?
-    {
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {
         let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| failed(error.to_string()))?;
+        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
         count += 1;
     }
     if count == 0 {
@@ -93,12 +84,7 @@ impl ServerCertVerifier for TrustEverybody {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -107,18 +93,11 @@ impl ServerCertVerifier for TrustEverybody {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -138,16 +117,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "nothing\n").unwrap();
-        let error = configuration(Verification::Full, Some(&path))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("ca.pem") && error.contains("no PEM certificate"),
-            "{error}"
-        );
-        let missing = configuration(Verification::Full, Some(&dir.path().join("absent")))
-            .unwrap_err()
-            .to_string();
+        let error = configuration(Verification::Full, Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("ca.pem") && error.contains("no PEM certificate"), "{error}");
+        let missing = configuration(Verification::Full, Some(&dir.path().join("absent"))).unwrap_err().to_string();
         assert!(missing.contains("absent"), "{missing}");
     }
 }

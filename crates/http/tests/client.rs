@@ -49,10 +49,7 @@ async fn json_goes_out_with_query_and_token_and_comes_back() {
         .query("page", "2 & 3")
         .bearer(&Secret::new("t0ken".to_owned()));
     let answer: Value = client().send_for_json(&request).await.unwrap();
-    assert_eq!(
-        answer,
-        json!({"token": "Bearer t0ken", "query": {"page": "2 & 3"}, "body": {"a": 1}})
-    );
+    assert_eq!(answer, json!({"token": "Bearer t0ken", "query": {"page": "2 & 3"}, "body": {"a": 1}}));
 }
 
 #[tokio::test]
@@ -62,25 +59,15 @@ async fn a_refusal_names_the_call_the_status_and_the_beginning_of_the_answer() {
     let error = client().send_for_json::<Value>(&request).await.unwrap_err();
     assert_eq!(error.to_string(), format!("GET http://{address}/refused"));
     assert_eq!(error.problem.to_string(), "status 403: not for you");
-    assert_eq!(
-        (error.status(), error.decision()),
-        (Some(403), Decision::Fail)
-    );
-    let busy = client()
-        .send_for_json::<Value>(&Request::get(format!("http://{address}/busy")))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (busy.status(), busy.decision()),
-        (Some(503), Decision::Retry)
-    );
+    assert_eq!((error.status(), error.decision()), (Some(403), Decision::Fail));
+    let busy = client().send_for_json::<Value>(&Request::get(format!("http://{address}/busy"))).await.unwrap_err();
+    assert_eq!((busy.status(), busy.decision()), (Some(503), Decision::Retry));
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_given_up_at_the_time_limit() {
     let (address, _tasks) = serve().await;
-    let request =
-        Request::get(format!("http://{address}/never")).timeout(Duration::from_millis(50));
+    let request = Request::get(format!("http://{address}/never")).timeout(Duration::from_millis(50));
     let error = client().send(&request).await.unwrap_err();
     assert!(matches!(error.problem, Problem::TimedOut(_)), "{error:?}");
     assert_eq!(error.decision(), Decision::Retry);
@@ -89,19 +76,9 @@ async fn a_server_that_never_answers_is_given_up_at_the_time_limit() {
 #[tokio::test]
 async fn an_answer_beyond_the_bound_is_an_error_and_not_memory() {
     let (address, _tasks) = serve().await;
-    let small = Client::build(&ClientConfig {
-        response_limit_bytes: 1_000,
-        ..ClientConfig::default()
-    })
-    .unwrap();
-    let error = small
-        .send(&Request::get(format!("http://{address}/long")))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error.problem, Problem::TooLong { limit_bytes: 1_000 }),
-        "{error:?}"
-    );
+    let small = Client::build(&ClientConfig { response_limit_bytes: 1_000, ..ClientConfig::default() }).unwrap();
+    let error = small.send(&Request::get(format!("http://{address}/long"))).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::TooLong { limit_bytes: 1_000 }), "{error:?}");
 }
 
 #[tokio::test]
@@ -109,10 +86,7 @@ async fn a_port_where_nobody_listens_is_worth_a_retry() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = client()
-        .send(&Request::get(format!("http://{address}/")))
-        .await
-        .unwrap_err();
+    let error = client().send(&Request::get(format!("http://{address}/"))).await.unwrap_err();
     assert!(matches!(error.problem, Problem::Connect(_)), "{error:?}");
     assert_eq!(error.decision(), Decision::Retry);
 }
@@ -122,33 +96,17 @@ async fn redirects_are_followed_only_when_asked_for() {
     let (address, _tasks) = serve().await;
     let request = Request::get(format!("http://{address}/away"));
     assert_eq!(client().send(&request).await.unwrap().status, 307);
-    let config = ClientConfig {
-        redirects: Redirects::Follow { limit: 3 },
-        ..ClientConfig::default()
-    };
-    let answer = Client::build(&config)
-        .unwrap()
-        .send(&request)
-        .await
-        .unwrap();
-    assert_eq!(
-        (answer.status, answer.body.as_slice()),
-        (200, b"arrived".as_slice())
-    );
+    let config = ClientConfig { redirects: Redirects::Follow { limit: 3 }, ..ClientConfig::default() };
+    let answer = Client::build(&config).unwrap().send(&request).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (200, b"arrived".as_slice()));
     assert!(answer.url.ends_with("/text"), "{}", answer.url);
 }
 
 #[tokio::test]
 async fn an_impossible_url_is_refused_without_being_shown() {
-    let error = client()
-        .send(&Request::get("not a url with s3cret"))
-        .await
-        .unwrap_err();
+    let error = client().send(&Request::get("not a url with s3cret")).await.unwrap_err();
     assert!(matches!(error.problem, Problem::Invalid(_)), "{error:?}");
-    assert!(
-        !format!("{error} {error:?}").contains("s3cret"),
-        "{error:?}"
-    );
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
 }
 
 #[tokio::test]
@@ -163,13 +121,8 @@ async fn a_described_request_is_made_and_its_answer_described() {
         "auth": {"username": "me", "password": "pw"},
         "timeout_seconds": 5,
     });
-    let answer = described(description.to_string().as_bytes(), None)
-        .await
-        .unwrap();
-    assert_eq!(
-        (&answer["status_code"], &answer["success"]),
-        (&json!(200), &json!(true))
-    );
+    let answer = described(description.to_string().as_bytes(), None).await.unwrap();
+    assert_eq!((&answer["status_code"], &answer["success"]), (&json!(200), &json!(true)));
     assert_eq!(answer["json"]["body"], json!({"deep": [1, 2.5]}));
     assert_eq!(answer["json"]["query"], json!({"q": "a b"}));
     assert_eq!(answer["json"]["token"], "Basic bWU6cHc=");
@@ -181,42 +134,23 @@ async fn a_described_request_is_made_and_its_answer_described() {
 async fn a_refusal_is_an_answer_unless_the_description_asks_to_fail() {
     let (address, _tasks) = serve().await;
     let mut description = json!({"url": format!("http://{address}/refused")});
-    let answer = described(description.to_string().as_bytes(), None)
-        .await
-        .unwrap();
-    assert_eq!(
-        (&answer["status_code"], &answer["body"]),
-        (&json!(403), &json!("not for you"))
-    );
+    let answer = described(description.to_string().as_bytes(), None).await.unwrap();
+    assert_eq!((&answer["status_code"], &answer["body"]), (&json!(403), &json!("not for you")));
     assert!(answer.get("json").is_none());
     description["fail_on_error"] = json!(true);
-    let error = described(description.to_string().as_bytes(), None)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("http://{address}/refused answered with status 403")
-    );
+    let error = described(description.to_string().as_bytes(), None).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("http://{address}/refused answered with status 403"));
 }
 
 #[tokio::test]
 async fn a_description_that_is_none_names_the_parameter() {
     for (description, expected) in [
         (json!({}), "parameter `url` is missing"),
-        (
-            json!({"url": "http://x/", "method": "a b"}),
-            "parameter `method`",
-        ),
-        (
-            json!({"url": "http://x/", "timeout_seconds": -1}),
-            "parameter `timeout_seconds`",
-        ),
+        (json!({"url": "http://x/", "method": "a b"}), "parameter `method`"),
+        (json!({"url": "http://x/", "timeout_seconds": -1}), "parameter `timeout_seconds`"),
         (json!([]), "not a JSON object"),
     ] {
-        let error = described(description.to_string().as_bytes(), None)
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = described(description.to_string().as_bytes(), None).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{description}: {error}");
     }
 }

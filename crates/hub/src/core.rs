@@ -36,10 +36,7 @@ impl Core {
     }
 
     /// Stores an execution and asks for its scheduling.
-    pub(crate) async fn request_execution(
-        &self,
-        execution: &NewExecution,
-    ) -> Result<Execution, StoreError> {
+    pub(crate) async fn request_execution(&self, execution: &NewExecution) -> Result<Execution, StoreError> {
         let stored = self.store.insert_execution(execution).await?;
         let mut outbox = self.outbox();
         outbox.requested(&stored);
@@ -76,15 +73,9 @@ impl Core {
             Cancel::Canceling { execution } => {
                 outbox.add(&status_changed(execution, ExecutionStatus::Running));
                 if let Some(worker_id) = execution.worker {
-                    outbox.add(&ExecutionCancelRequested {
-                        execution_id: id,
-                        worker_id,
-                    });
+                    outbox.add(&ExecutionCancelRequested { execution_id: id, worker_id });
                 } else {
-                    tracing::warn!(
-                        execution = id.0,
-                        "a running execution has no worker to tell"
-                    );
+                    tracing::warn!(execution = id.0, "a running execution has no worker to tell");
                 }
             }
             Cancel::Already { .. } | Cancel::Ended { .. } | Cancel::Unknown => {}

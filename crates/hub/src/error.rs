@@ -12,9 +12,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum HubError {
     /// The address is taken by another process.
-    #[error(
-        "address {0} is already in use: stop the program that listens there, or listen on another port"
-    )]
+    #[error("address {0} is already in use: stop the program that listens there, or listen on another port")]
     AddressInUse(SocketAddr),
     /// The address cannot be listened on.
     #[error("failed to listen on {address}")]

@@ -23,10 +23,7 @@ pub(crate) const BINDING: (Exchange, &str) = (Exchange::Events, "event.created")
 pub(crate) async fn take(core: &Core, source: EventSource<'_>) -> Result<Intake, StoreError> {
     let engine = RuleEngine::new(&core.config.sealing_key, core.system, core.now());
     let announce_event = matches!(source, EventSource::New(_));
-    let intake = core
-        .store
-        .take_event(source, &|event, targets| engine.decide(event, targets))
-        .await?;
+    let intake = core.store.take_event(source, &|event, targets| engine.decide(event, targets)).await?;
     if let Intake::Taken { event, enforced } = &intake {
         let mut outbox = core.outbox();
         if announce_event {

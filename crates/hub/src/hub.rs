@@ -47,31 +47,12 @@ impl Hub {
     ) -> Result<Self, HubError> {
         let listener = bind(config.listen).await?;
         let address = config.listen;
-        let local_addr = listener
-            .local_addr()
-            .map_err(|source| HubError::Bind { address, source })?;
-        let system = store
-            .system_identity()
-            .await
-            .map_err(HubError::store("find identity 1"))?;
+        let local_addr = listener.local_addr().map_err(|source| HubError::Bind { address, source })?;
+        let system = store.system_identity().await.map_err(HubError::store("find identity 1"))?;
         let events = consume(&*bus, events::QUEUE, events::BINDING).await?;
         let requests = consume(&*bus, scheduling::QUEUE, scheduling::BINDING).await?;
-        let handle = HubHandle {
-            core: Arc::new(Core {
-                config,
-                store,
-                bus,
-                clock,
-                system,
-            }),
-        };
-        Ok(Self {
-            handle,
-            listener,
-            local_addr,
-            events,
-            requests,
-        })
+        let handle = HubHandle { core: Arc::new(Core { config, store, bus, clock, system }) };
+        Ok(Self { handle, listener, local_addr, events, requests })
     }
 
     /// Where it listens.
@@ -89,31 +70,12 @@ impl Hub {
         let core = &self.handle.core;
         let loopback = self.local_addr.ip().is_loopback();
         let api = http::Api::new(core.clone(), stop.clone(), tasks.clone());
-        let router = http::router(
-            api,
-            if loopback {
-                http::Reach::Loopback
-            } else {
-                http::Reach::Network
-            },
-        );
-        tasks.spawn_vital(
-            "hub http",
-            stop,
-            http::serve(self.listener, router, stop.clone(), tasks.clone()),
-        );
-        tasks.spawn_vital(
-            "hub events",
-            stop,
-            events::run(core.clone(), self.events, stop.clone()),
-        );
+        let router = http::router(api, if loopback { http::Reach::Loopback } else { http::Reach::Network });
+        tasks.spawn_vital("hub http", stop, http::serve(self.listener, router, stop.clone(), tasks.clone()));
+        tasks.spawn_vital("hub events", stop, events::run(core.clone(), self.events, stop.clone()));
         let scheduler = Scheduler::new(core.clone(), stop.clone());
         tasks.spawn_vital("hub scheduler", stop, scheduler.run(self.requests));
-        tasks.spawn_vital(
-            "hub monitor",
-            stop,
-            monitor::run(core.clone(), stop.clone()),
-        );
+        tasks.spawn_vital("hub monitor", stop, monitor::run(core.clone(), stop.clone()));
     }
 }
 
@@ -132,30 +94,18 @@ impl HubHandle {
     /// A token for a person at this machine, who acts as the system identity.
     pub fn access_token(&self, lifetime: Duration) -> Result<Secret, HubError> {
         let core = &self.core;
-        Ok(sign_access_token(
-            &core.config.token_key,
-            core.system,
-            "local",
-            core.now(),
-            lifetime,
-        )?)
+        Ok(sign_access_token(&core.config.token_key, core.system, "local", core.now(), lifetime)?)
     }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, HubError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => HubError::AddressInUse(address),
-            _ => HubError::Bind { address, source },
-        })
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => HubError::AddressInUse(address),
+        _ => HubError::Bind { address, source },
+    })
 }
 
-async fn consume(
-    bus: &dyn Bus,
-    queue: &'static str,
-    binding: (Exchange, &str),
-) -> Result<Box<dyn Consumer>, HubError> {
+async fn consume(bus: &dyn Bus, queue: &'static str, binding: (Exchange, &str)) -> Result<Box<dyn Consumer>, HubError> {
     let (exchange, key) = binding;
     let failed = |source| HubError::Bus { queue, source };
     let spec = QueueSpec {
@@ -165,7 +115,5 @@ async fn consume(
         dead_letters: true,
     };
     bus.declare(&spec).await.map_err(failed)?;
-    bus.consume(queue, "attune-hub", PREFETCH)
-        .await
-        .map_err(failed)
+    bus.consume(queue, "attune-hub", PREFETCH).await.map_err(failed)
 }

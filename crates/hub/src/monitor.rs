@@ -40,9 +40,7 @@ pub(crate) async fn run(core: Arc<Core>, stop: Stop) {
             _ = tick.tick() => {}
         }
         if pace.has_jumped(core.now(), core.config.heartbeat_limit) {
-            tracing::warn!(
-                "the clock jumped, perhaps this machine slept; workers get time to give a sign of life"
-            );
+            tracing::warn!("the clock jumped, perhaps this machine slept; workers get time to give a sign of life");
             continue;
         }
         look(&core, &stop).await;
@@ -58,18 +56,12 @@ struct Pace {
 
 impl Pace {
     fn new(now: DateTime<Utc>) -> Self {
-        Self {
-            day: now,
-            steady: Instant::now(),
-        }
+        Self { day: now, steady: Instant::now() }
     }
 
     fn has_jumped(&mut self, now: DateTime<Utc>, limit: Duration) -> bool {
         let last = std::mem::replace(self, Self::new(now));
-        let by_day = now
-            .signed_duration_since(last.day)
-            .to_std()
-            .unwrap_or_default();
+        let by_day = now.signed_duration_since(last.day).to_std().unwrap_or_default();
         by_day.saturating_sub(self.steady.duration_since(last.steady)) > limit / 2
     }
 }
@@ -78,10 +70,7 @@ async fn look(core: &Core, stop: &Stop) {
     let checks = [
         ("look for silent workers", silent_workers(core).await),
         ("look for overdue executions", overdue(core, stop).await),
-        (
-            "look for executions of lost workers",
-            orphans(core, stop).await,
-        ),
+        ("look for executions of lost workers", orphans(core, stop).await),
     ];
     for (operation, outcome) in checks {
         if let Err(error) = outcome {
@@ -92,11 +81,7 @@ async fn look(core: &Core, stop: &Stop) {
 }
 
 async fn silent_workers(core: &Core) -> Result<(), StoreError> {
-    for worker in core
-        .store
-        .retire_silent_workers(core.config.heartbeat_limit)
-        .await?
-    {
+    for worker in core.store.retire_silent_workers(core.config.heartbeat_limit).await? {
         tracing::warn!(worker = worker.name, last = ?worker.last_heartbeat, "worker is silent; inactive from now on");
         alert(core, &worker).await?;
     }
@@ -149,38 +134,24 @@ async fn overdue(core: &Core, stop: &Stop) -> Result<(), StoreError> {
             "age_seconds": age.as_secs(),
             "original_status": ExecutionStatus::Scheduled,
         });
-        end(
-            core,
-            &ExecutionGuard::from(&execution),
-            ExecutionStatus::Failed,
-            &result,
-        )
-        .await?;
+        end(core, &ExecutionGuard::from(&execution), ExecutionStatus::Failed, &result).await?;
     }
     Ok(())
 }
 
 /// Executions whose worker cannot end them any more.
 async fn orphans(core: &Core, stop: &Stop) -> Result<(), StoreError> {
-    for orphan in core
-        .store
-        .orphans(core.config.heartbeat_limit, BATCH)
-        .await?
-    {
+    for orphan in core.store.orphans(core.config.heartbeat_limit, BATCH).await? {
         if stop.soft().is_cancelled() {
             break;
         }
         let reason = reason(&orphan);
         let before = orphan.execution.status;
         let (status, error) = match before {
-            ExecutionStatus::Canceling => (
-                ExecutionStatus::Cancelled,
-                format!("Execution cancelled by user; {reason}"),
-            ),
-            _ => (
-                ExecutionStatus::Abandoned,
-                format!("Execution abandoned: {reason}"),
-            ),
+            ExecutionStatus::Canceling => {
+                (ExecutionStatus::Cancelled, format!("Execution cancelled by user; {reason}"))
+            }
+            _ => (ExecutionStatus::Abandoned, format!("Execution abandoned: {reason}")),
         };
         let mut result = json!({
             "succeeded": false,
@@ -193,13 +164,7 @@ async fn orphans(core: &Core, stop: &Stop) -> Result<(), StoreError> {
         if status == ExecutionStatus::Cancelled {
             result["cancelled"] = Value::Bool(true);
         }
-        end(
-            core,
-            &ExecutionGuard::from(&orphan.execution),
-            status,
-            &result,
-        )
-        .await?;
+        end(core, &ExecutionGuard::from(&orphan.execution), status, &result).await?;
     }
     Ok(())
 }
@@ -219,20 +184,12 @@ fn reason(orphan: &Orphan) -> String {
     }
 }
 
-async fn end(
-    core: &Core,
-    guard: &ExecutionGuard,
-    status: ExecutionStatus,
-    result: &Value,
-) -> Result<(), StoreError> {
+async fn end(core: &Core, guard: &ExecutionGuard, status: ExecutionStatus, result: &Value) -> Result<(), StoreError> {
     if let Some(execution) = core.end(guard, status, result).await? {
         let error = result["error"].as_str();
         tracing::warn!(execution = execution.id.0, action = execution.action_ref, %status, error, "execution ended");
     } else {
-        tracing::debug!(
-            execution = guard.execution.0,
-            "somebody else ended the execution"
-        );
+        tracing::debug!(execution = guard.execution.0, "somebody else ended the execution");
     }
     Ok(())
 }
@@ -250,9 +207,6 @@ mod tests {
         let leap = start + Duration::from_mins(10);
         assert!(pace.has_jumped(leap, limit));
         assert!(!pace.has_jumped(leap, limit));
-        assert!(
-            !pace.has_jumped(start, limit),
-            "a clock that is set back makes nothing look old"
-        );
+        assert!(!pace.has_jumped(start, limit), "a clock that is set back makes nothing look old");
     }
 }

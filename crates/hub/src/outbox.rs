@@ -18,10 +18,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// An empty one for messages made at `now`.
     pub(crate) fn new(now: DateTime<Utc>) -> Self {
-        Self {
-            now,
-            messages: Vec::new(),
-        }
+        Self { now, messages: Vec::new() }
     }
 
     /// Adds a message.
@@ -73,11 +70,7 @@ impl Outbox {
             Ok(()) => true,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(
-                    error,
-                    count,
-                    "messages could not be published; the rows are stored"
-                );
+                tracing::warn!(error, count, "messages could not be published; the rows are stored");
                 false
             }
         }

@@ -15,25 +15,11 @@ use crate::outbox::Outbox;
 /// Makes storage equal to `pack` and publishes `PackRegistered` and what became of the rules.
 pub(crate) async fn register(core: &Core, pack: &NewPack) -> Result<PackChanges, HubError> {
     let operation = || format!("store pack {}", pack.r#ref);
-    let changes = core
-        .store
-        .upsert_pack(pack)
-        .await
-        .map_err(HubError::store(operation()))?;
-    let runtimes = core
-        .store
-        .runtimes()
-        .await
-        .map_err(HubError::store("read the runtimes"))?;
+    let changes = core.store.upsert_pack(pack).await.map_err(HubError::store(operation()))?;
+    let runtimes = core.store.runtimes().await.map_err(HubError::store("read the runtimes"))?;
     for skipped in &changes.skipped {
         let (kind, component, reason) = (skipped.kind, &skipped.r#ref, &skipped.reason);
-        tracing::warn!(
-            pack = pack.r#ref,
-            kind,
-            component,
-            reason,
-            "component left out"
-        );
+        tracing::warn!(pack = pack.r#ref, kind, component, reason, "component left out");
     }
     let mut outbox = core.outbox();
     outbox.add(&PackRegistered {
@@ -50,39 +36,24 @@ pub(crate) async fn register(core: &Core, pack: &NewPack) -> Result<PackChanges,
 /// Removes a pack and publishes what became of the rules and `PackDeleted`. None when there is no such pack.
 pub(crate) async fn remove(core: &Core, pack_ref: &str) -> Result<Option<PackRemoval>, HubError> {
     let operation = format!("remove pack {pack_ref}");
-    let Some(removal) = core
-        .store
-        .delete_pack(pack_ref)
-        .await
-        .map_err(HubError::store(operation))?
-    else {
+    let Some(removal) = core.store.delete_pack(pack_ref).await.map_err(HubError::store(operation))? else {
         return Ok(None);
     };
     let mut outbox = core.outbox();
     announce_rules(&mut outbox, &removal.rules);
-    outbox.add(&PackDeleted {
-        pack_id: removal.pack.id,
-        pack_ref: removal.pack.r#ref.clone(),
-    });
+    outbox.add(&PackDeleted { pack_id: removal.pack.id, pack_ref: removal.pack.r#ref.clone() });
     outbox.send(&*core.bus).await;
     Ok(Some(removal))
 }
 
 /// Lower-cased names of the runtimes of the pack's actions that have an environment or dependencies.
 fn runtime_names(pack: &NewPack, runtimes: &[Runtime]) -> Vec<String> {
-    let used: BTreeSet<&str> = pack
-        .actions
-        .iter()
-        .filter_map(|action| action.runtime_ref.as_deref())
-        .collect();
+    let used: BTreeSet<&str> = pack.actions.iter().filter_map(|action| action.runtime_ref.as_deref()).collect();
     let has_environment = |runtime: &&Runtime| {
         ExecutionConfig::deserialize(&runtime.execution_config)
             .is_ok_and(|config| config.environment.is_some() || config.dependencies.is_some())
     };
-    let names = runtimes
-        .iter()
-        .filter(|runtime| used.contains(runtime.r#ref.as_str()))
-        .filter(has_environment);
+    let names = runtimes.iter().filter(|runtime| used.contains(runtime.r#ref.as_str())).filter(has_environment);
     names.map(|runtime| runtime.name.to_lowercase()).collect()
 }
 
@@ -129,9 +100,5 @@ fn created(outbox: &mut Outbox, rule: &Rule) {
 }
 
 fn disabled(outbox: &mut Outbox, rule: &Rule) {
-    outbox.add(&RuleDisabled {
-        rule_id: rule.id,
-        rule_ref: rule.r#ref.clone(),
-        trigger_ref: rule.trigger_ref.clone(),
-    });
+    outbox.add(&RuleDisabled { rule_id: rule.id, rule_ref: rule.r#ref.clone(), trigger_ref: rule.trigger_ref.clone() });
 }

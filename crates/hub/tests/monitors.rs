@@ -27,11 +27,7 @@ async fn impatient() -> World {
 async fn running(world: &World, worker: &Worker) -> i64 {
     let id = ask(world, "web.greet").await;
     world.eventually_status(id, "scheduled").await;
-    let claim = world
-        .store
-        .claim_execution(ExecutionId(id), worker.id)
-        .await
-        .unwrap();
+    let claim = world.store.claim_execution(ExecutionId(id), worker.id).await.unwrap();
     assert!(matches!(claim, Claim::Claimed(_)), "{claim:?}");
     id
 }
@@ -44,33 +40,14 @@ async fn executions_of_a_lost_worker_end() {
     let lost = running(&world, &worker).await;
     let canceling = running(&world, &worker).await;
     let path = format!("/api/v1/executions/{canceling}/cancel");
-    post(world.address, &path, Some(&world.user()), &json!({}))
-        .await
-        .data();
-    let abandoned = world
-        .eventually_status(lost, "abandoned")
-        .await
-        .result
-        .unwrap();
+    post(world.address, &path, Some(&world.user()), &json!({})).await.data();
+    let abandoned = world.eventually_status(lost, "abandoned").await.result.unwrap();
     assert_eq!(abandoned["abandoned_by"], "execution_timeout_monitor");
-    assert!(
-        abandoned["error"]
-            .as_str()
-            .unwrap()
-            .contains("worker w is inactive"),
-        "{abandoned}"
-    );
-    let cancelled = world
-        .eventually_status(canceling, "cancelled")
-        .await
-        .result
-        .unwrap();
+    assert!(abandoned["error"].as_str().unwrap().contains("worker w is inactive"), "{abandoned}");
+    let cancelled = world.eventually_status(canceling, "cancelled").await.result.unwrap();
     assert_eq!(cancelled["cancelled"], true);
     for id in [lost, canceling] {
-        world
-            .seen
-            .eventually(MessageType::ExecutionCompleted, |m| m["execution_id"] == id)
-            .await;
+        world.seen.eventually(MessageType::ExecutionCompleted, |m| m["execution_id"] == id).await;
     }
     world.stop().await;
 }
@@ -78,27 +55,14 @@ async fn executions_of_a_lost_worker_end() {
 #[tokio::test]
 async fn a_silent_worker_raises_an_alert_that_rules_can_act_on() {
     let world = impatient().await;
-    let mut alert = rule(
-        "web.alert",
-        json!({"name": "{{ event.payload.component_ref }}"}),
-    );
+    let mut alert = rule("web.alert", json!({"name": "{{ event.payload.component_ref }}"}));
     alert.trigger_ref = "core.alert".into();
     load(&world, vec![alert]).await;
     world.worker("w", &["shell"]).await;
-    let event = world
-        .seen
-        .eventually(MessageType::EventCreated, |m| {
-            m["trigger_ref"] == "core.alert"
-        })
-        .await;
-    assert_eq!(
-        (&event["payload"]["component_ref"], &event["sensor_ref"]),
-        (&json!("w"), &json!("attune.system"))
-    );
-    let reaction = eventually("the rule on the alert", async || {
-        world.store.execution(ExecutionId(1)).await.unwrap()
-    })
-    .await;
+    let event = world.seen.eventually(MessageType::EventCreated, |m| m["trigger_ref"] == "core.alert").await;
+    assert_eq!((&event["payload"]["component_ref"], &event["sensor_ref"]), (&json!("w"), &json!("attune.system")));
+    let reaction =
+        eventually("the rule on the alert", async || world.store.execution(ExecutionId(1)).await.unwrap()).await;
     assert_eq!(reaction.execution.config, Some(json!({"name": "w"})));
     world.stop().await;
 }
@@ -117,13 +81,7 @@ async fn an_execution_that_its_worker_does_not_start_fails() {
         (&result["failed_by"], &result["original_status"]),
         (&json!("execution_timeout_monitor"), &json!("scheduled"))
     );
-    assert!(
-        result["timeout_seconds"].is_u64() && result["age_seconds"].is_u64(),
-        "{result}"
-    );
-    world
-        .seen
-        .eventually(MessageType::ExecutionCompleted, |m| m["execution_id"] == id)
-        .await;
+    assert!(result["timeout_seconds"].is_u64() && result["age_seconds"].is_u64(), "{result}");
+    world.seen.eventually(MessageType::ExecutionCompleted, |m| m["execution_id"] == id).await;
     world.stop().await;
 }

@@ -23,45 +23,21 @@ use support::{World, ask, config, load, register, rule, sensor_token};
 #[tokio::test]
 async fn an_event_becomes_a_dispatch_to_the_worker() {
     let world = World::new().await;
-    load(
-        &world,
-        vec![rule("web.rule", json!({"who": "{{ event.payload.who }}"}))],
-    )
-    .await;
+    load(&world, vec![rule("web.rule", json!({"who": "{{ event.payload.who }}"}))]).await;
     let worker = world.worker("w", &["bash"]).await;
     let event = json!({"trigger_ref": "web.hook", "payload": {"who": {"name": "Ada"}}});
-    let event = post(
-        world.address,
-        "/api/v1/events",
-        Some(&sensor_token(&["web.hook"])),
-        &event,
-    )
-    .await
-    .data();
+    let event = post(world.address, "/api/v1/events", Some(&sensor_token(&["web.hook"])), &event).await.data();
     let execution = world.eventually_status(1, "scheduled").await;
     assert_eq!(execution.worker, Some(worker.id));
-    assert_eq!(
-        execution.config,
-        Some(json!({"who": {"name": "Ada"}})),
-        "defaults are not stored"
-    );
+    assert_eq!(execution.config, Some(json!({"who": {"name": "Ada"}})), "defaults are not stored");
     let key = format!("execution.dispatch.worker.{}", worker.id);
     let dispatch = eventually("the dispatch", async || world.seen.with_key(&key).pop()).await;
-    assert_eq!(
-        dispatch["config"],
-        json!({"who": {"name": "Ada"}, "name": "world"})
-    );
+    assert_eq!(dispatch["config"], json!({"who": {"name": "Ada"}, "name": "world"}));
     assert_eq!(dispatch["worker_id"], json!(worker.id));
-    assert_eq!(
-        dispatch["scheduled_attempt_updated_at"],
-        json!(execution.updated)
-    );
+    assert_eq!(dispatch["scheduled_attempt_updated_at"], json!(execution.updated));
     let created = world.seen.of(MessageType::EventCreated);
     assert_eq!((created.len(), &created[0]["event_id"]), (1, &event["id"]));
-    assert_eq!(
-        world.seen.of(MessageType::EnforcementCreated)[0]["rule_ref"],
-        "web.rule"
-    );
+    assert_eq!(world.seen.of(MessageType::EnforcementCreated)[0]["rule_ref"], "web.rule");
     world.stop().await;
 }
 
@@ -73,25 +49,14 @@ async fn executions_wait_for_a_worker_that_fits_to_come_or_come_back() {
     world.eventually_status(first, "requested").await;
     let worker = world.worker("w", &["shell"]).await;
     world.eventually_status(first, "scheduled").await;
-    world
-        .store
-        .set_worker_status(worker.id, WorkerStatus::Inactive)
-        .await
-        .unwrap();
+    world.store.set_worker_status(worker.id, WorkerStatus::Inactive).await.unwrap();
     let second = ask(&world, "web.greet").await;
     eventually("the second to be looked at", async || {
         let execution = world.execution(second).await;
-        (execution.status == ExecutionStatus::Requested && execution.updated > execution.created)
-            .then_some(())
+        (execution.status == ExecutionStatus::Requested && execution.updated > execution.created).then_some(())
     })
     .await;
-    assert!(
-        world
-            .store
-            .heartbeat(worker.id, WorkerStatus::Active)
-            .await
-            .unwrap()
-    );
+    assert!(world.store.heartbeat(worker.id, WorkerStatus::Active).await.unwrap());
     world.eventually_status(second, "scheduled").await;
     world.stop().await;
 }
@@ -104,18 +69,9 @@ async fn an_execution_that_no_worker_can_run_fails_and_says_what_is_missing() {
     let id = ask(&world, "web.secret").await;
     let failed = world.eventually_status(id, "failed").await;
     let error = failed.result.unwrap()["error"].as_str().unwrap().to_owned();
-    assert!(
-        error.contains("unschedulable") && error.contains("worker w: runtime Python is missing"),
-        "{error}"
-    );
-    let told = world
-        .seen
-        .eventually(MessageType::ExecutionCompleted, |m| m["execution_id"] == id)
-        .await;
-    assert_eq!(
-        (&told["status"], told["result"]["error"].as_str()),
-        (&json!("Failed"), Some(error.as_str()))
-    );
+    assert!(error.contains("unschedulable") && error.contains("worker w: runtime Python is missing"), "{error}");
+    let told = world.seen.eventually(MessageType::ExecutionCompleted, |m| m["execution_id"] == id).await;
+    assert_eq!((&told["status"], told["result"]["error"].as_str()), (&json!("Failed"), Some(error.as_str())));
     world.stop().await;
 }
 
@@ -129,10 +85,7 @@ async fn waiting_has_an_end() {
     let id = ask(&world, "web.greet").await;
     let failed = world.eventually_status(id, "failed").await;
     let error = failed.result.unwrap()["error"].to_string();
-    assert!(
-        error.contains("no worker took it") && error.contains("no action worker is registered"),
-        "{error}"
-    );
+    assert!(error.contains("no worker took it") && error.contains("no action worker is registered"), "{error}");
     world.stop().await;
 }
 
@@ -140,10 +93,7 @@ async fn waiting_has_an_end() {
 async fn least_loaded_workers_come_first() {
     let world = World::new().await;
     load(&world, vec![]).await;
-    let workers = [
-        world.worker("a", &["shell"]).await.id,
-        world.worker("b", &["shell"]).await.id,
-    ];
+    let workers = [world.worker("a", &["shell"]).await.id, world.worker("b", &["shell"]).await.id];
     let mut counts = [0, 0];
     for _ in 0..6 {
         let id = ask(&world, "web.greet").await;
@@ -162,28 +112,14 @@ async fn a_restart_goes_on_where_the_hub_stopped() {
     world.eventually_status(waiting, "requested").await;
     let store = world.store.clone();
     let world = world.restarted(config()).await;
-    let worker = register(
-        &store,
-        "w",
-        world.worker("w", &["shell"]).await.capabilities,
-    )
-    .await;
+    let worker = register(&store, "w", world.worker("w", &["shell"]).await.capabilities).await;
     let scheduled = world.eventually_status(waiting, "scheduled").await;
     let world = world.restarted(config()).await;
     let key = format!("execution.dispatch.worker.{}", worker.id);
-    let told = eventually("the dispatch again", async || {
-        world.seen.with_key(&key).pop()
-    })
-    .await;
-    assert_eq!(
-        (&told["execution_id"], &told["config"]),
-        (&json!(waiting), &json!({"name": "world"}))
-    );
+    let told = eventually("the dispatch again", async || world.seen.with_key(&key).pop()).await;
+    assert_eq!((&told["execution_id"], &told["config"]), (&json!(waiting), &json!({"name": "world"})));
     let after = world.execution(waiting).await;
-    assert_eq!(
-        after.updated, scheduled.updated,
-        "the row is not touched by telling again"
-    );
+    assert_eq!(after.updated, scheduled.updated, "the row is not touched by telling again");
     world.stop().await;
 }
 
@@ -215,17 +151,9 @@ async fn a_taken_port_is_an_error_that_names_it() {
     let mut config = config();
     config.listen = world.address;
     let bus = Arc::new(MemoryBus::new());
-    let error = Hub::build(config, world.store.clone(), bus, Arc::new(SystemClock))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, HubError::AddressInUse(address) if address == world.address),
-        "{error:?}"
-    );
-    assert!(
-        error.to_string().contains(&world.address.to_string()),
-        "{error}"
-    );
+    let error = Hub::build(config, world.store.clone(), bus, Arc::new(SystemClock)).await.unwrap_err();
+    assert!(matches!(error, HubError::AddressInUse(address) if address == world.address), "{error:?}");
+    assert!(error.to_string().contains(&world.address.to_string()), "{error}");
     world.stop().await;
 }
 
@@ -237,17 +165,8 @@ async fn a_dispatch_that_the_bus_did_not_take_is_published_again() {
     let worker = world.worker("w", &["shell"]).await;
     bus.refuse.store(true, Ordering::SeqCst);
     let body = json!({"action_ref": "web.greet"});
-    let answer = post(
-        world.address,
-        "/api/v1/executions/execute",
-        Some(&world.user()),
-        &body,
-    )
-    .await;
-    assert_eq!(
-        answer.status, 201,
-        "the row is stored, whatever the bus says"
-    );
+    let answer = post(world.address, "/api/v1/executions/execute", Some(&world.user()), &body).await;
+    assert_eq!(answer.status, 201, "the row is stored, whatever the bus says");
     // Its request was lost with the bus; another hub's or a later message brings the scheduler to it.
     let hint = ExecutionRequested {
         execution_id: ExecutionId(1),
@@ -257,10 +176,7 @@ async fn a_dispatch_that_the_bus_did_not_take_is_published_again() {
         enforcement_id: None,
         config: None,
     };
-    bus.inner
-        .publish(&[Outgoing::new(&hint, "tests", Utc::now()).unwrap()])
-        .await
-        .unwrap();
+    bus.inner.publish(&[Outgoing::new(&hint, "tests", Utc::now()).unwrap()]).await.unwrap();
     world.eventually_status(1, "scheduled").await;
     let key = format!("execution.dispatch.worker.{}", worker.id);
     assert_eq!(world.seen.with_key(&key), [json!(null); 0]);
@@ -288,10 +204,7 @@ async fn a_request_that_was_lost_is_found_by_the_sweep() {
 async fn a_hub_whose_bus_is_closed_stops_instead_of_pretending_to_work() {
     let world = World::new().await;
     world.bus.close().await;
-    eventually("the hub to ask for the stop", async || {
-        world.is_stopping().then_some(())
-    })
-    .await;
+    eventually("the hub to ask for the stop", async || world.is_stopping().then_some(())).await;
     world.stop().await;
 }
 
@@ -308,12 +221,7 @@ impl Bus for ForgetfulBus {
         self.inner.declare(queue).await
     }
 
-    async fn consume(
-        &self,
-        queue: &str,
-        consumer_tag: &str,
-        prefetch: u16,
-    ) -> Result<Box<dyn Consumer>, BusError> {
+    async fn consume(&self, queue: &str, consumer_tag: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BusError> {
         self.inner.consume(queue, consumer_tag, prefetch).await
     }
 

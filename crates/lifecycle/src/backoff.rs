@@ -15,19 +15,12 @@ pub struct Backoff {
 impl Backoff {
     /// Starts at `min`; `max` below `min` counts as `min`.
     pub fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max: max.max(min),
-            attempt: 0,
-        }
+        Self { min, max: max.max(min), attempt: 0 }
     }
 
     /// The delay before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let full = self
-            .min
-            .saturating_mul(1_u32.checked_shl(self.attempt.min(31)).unwrap_or(u32::MAX))
-            .min(self.max);
+        let full = self.min.saturating_mul(1_u32.checked_shl(self.attempt.min(31)).unwrap_or(u32::MAX)).min(self.max);
         self.attempt = self.attempt.saturating_add(1);
         let random = u32::from(Uuid::new_v4().as_bytes()[0]);
         full.saturating_sub(full * random / 1024)
@@ -54,10 +47,7 @@ mod tests {
         for expected in [100, 200, 400, 800, 1600, 2000, 2000] {
             let full = Duration::from_millis(expected);
             let delay = backoff.next_delay();
-            assert!(
-                delay <= full && delay >= full * 3 / 4,
-                "{delay:?} of {full:?}"
-            );
+            assert!(delay <= full && delay >= full * 3 / 4, "{delay:?} of {full:?}");
         }
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(100));

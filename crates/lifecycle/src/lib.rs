@@ -39,11 +39,7 @@ impl Stop {
     /// A stop that nobody has asked for.
     pub fn new() -> Self {
         let hard = CancellationToken::new();
-        Self {
-            soft: hard.child_token(),
-            hard,
-            asked: CancellationToken::new(),
-        }
+        Self { soft: hard.child_token(), hard, asked: CancellationToken::new() }
     }
 
     /// Take no new work and finish what is there.
@@ -185,11 +181,7 @@ impl Lifecycle {
             () = self.stop.soft.cancelled() => self.stop.asked.is_cancelled(),
         };
         self.drain(grace).await?;
-        if asked {
-            Ok(())
-        } else {
-            Err(StopError::TaskEnded)
-        }
+        if asked { Ok(()) } else { Err(StopError::TaskEnded) }
     }
 
     async fn drain(&mut self, grace: Duration) -> Result<(), StopError> {
@@ -216,10 +208,7 @@ mod tests {
     use super::*;
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
     }
 
     #[test]
@@ -236,9 +225,7 @@ mod tests {
     fn a_panicking_vital_task_stops_the_process_and_is_not_a_success() {
         runtime().block_on(async {
             let lifecycle = Lifecycle::new().unwrap();
-            lifecycle
-                .tasks()
-                .spawn_vital("doomed", lifecycle.stop(), async { panic!("on purpose") });
+            lifecycle.tasks().spawn_vital("doomed", lifecycle.stop(), async { panic!("on purpose") });
             let ended = lifecycle.run(Duration::from_secs(5)).await;
             assert!(matches!(ended, Err(StopError::TaskEnded)), "{ended:?}");
         });
@@ -249,9 +236,7 @@ mod tests {
         runtime().block_on(async {
             let lifecycle = Lifecycle::new().unwrap();
             let hard = lifecycle.stop().hard().clone();
-            lifecycle
-                .tasks()
-                .spawn(async move { hard.cancelled().await });
+            lifecycle.tasks().spawn(async move { hard.cancelled().await });
             lifecycle.stop().ask();
             lifecycle.run(Duration::from_millis(10)).await.unwrap();
         });
@@ -259,11 +244,7 @@ mod tests {
 
     #[test]
     fn a_task_that_ignores_the_hard_stop_is_counted() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let lifecycle = Lifecycle::new().unwrap();
             lifecycle.tasks().spawn(std::future::pending::<()>());

@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{
-    ActionId, EnforcementId, EventId, ExecutionId, JsonMap, PackId, RuleId, SensorId, TriggerId, WorkerId,
-};
+use crate::{ActionId, EnforcementId, EventId, ExecutionId, JsonMap, PackId, RuleId, SensorId, TriggerId, WorkerId};
 
 /// Version of the envelope that we write.
 pub const ENVELOPE_VERSION: &str = "1.0";

@@ -98,11 +98,7 @@ pub struct Term {
 
 impl Term {
     fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        has_all(labels, &self.match_labels)
-            && self
-                .match_expressions
-                .iter()
-                .all(|expression| expression.holds(labels))
+        has_all(labels, &self.match_labels) && self.match_expressions.iter().all(|expression| expression.holds(labels))
     }
 }
 
@@ -226,15 +222,8 @@ impl Placement {
 
     /// Like [`Placement::matches`], with the first reason against it.
     pub fn check(&self, agent: &CapabilityView) -> Result<(), Misfit> {
-        if let Some((key, value)) = self
-            .selector
-            .iter()
-            .find(|(key, value)| agent.labels.get(*key) != Some(value))
-        {
-            return Err(Misfit::Selector {
-                key: key.clone(),
-                value: value.clone(),
-            });
+        if let Some((key, value)) = self.selector.iter().find(|(key, value)| agent.labels.get(*key) != Some(value)) {
+            return Err(Misfit::Selector { key: key.clone(), value: value.clone() });
         }
         if let Some(taint) = self.untolerated(agent, TaintEffect::NoSchedule).next() {
             return Err(Misfit::Taint(taint.clone()));
@@ -243,12 +232,7 @@ impl Placement {
         if !required.is_empty() && !required.iter().any(|term| term.matches(&agent.labels)) {
             return Err(Misfit::Required);
         }
-        match self
-            .affinity
-            .anti_affinity
-            .iter()
-            .position(|term| term.matches(&agent.labels))
-        {
+        match self.affinity.anti_affinity.iter().position(|term| term.matches(&agent.labels)) {
             Some(index) => Err(Misfit::AntiAffinity(index)),
             None => Ok(()),
         }
@@ -264,32 +248,20 @@ impl Placement {
             .filter(|preferred| preferred.preference.matches(&agent.labels))
             .map(|preferred| i64::from(preferred.weight))
             .sum();
-        self.untolerated(agent, TaintEffect::PreferNoSchedule)
-            .fold(wanted, |score, _| score - AVOIDED_TAINT_COST)
+        self.untolerated(agent, TaintEffect::PreferNoSchedule).fold(wanted, |score, _| score - AVOIDED_TAINT_COST)
     }
 
-    fn untolerated<'a>(
-        &'a self,
-        agent: &'a CapabilityView,
-        effect: TaintEffect,
-    ) -> impl Iterator<Item = &'a Taint> {
+    fn untolerated<'a>(&'a self, agent: &'a CapabilityView, effect: TaintEffect) -> impl Iterator<Item = &'a Taint> {
         agent
             .taints
             .iter()
             .filter(move |taint| taint.effect == effect)
-            .filter(|taint| {
-                !self
-                    .tolerations
-                    .iter()
-                    .any(|toleration| toleration.tolerates(taint))
-            })
+            .filter(|taint| !self.tolerations.iter().any(|toleration| toleration.tolerates(taint)))
     }
 }
 
 fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 #[cfg(test)]
@@ -300,75 +272,41 @@ mod tests {
 
     fn agent(labels: &[(&str, &str)], taints: Value) -> CapabilityView {
         CapabilityView {
-            labels: labels
-                .iter()
-                .map(|&(key, value)| (key.into(), value.into()))
-                .collect(),
+            labels: labels.iter().map(|&(key, value)| (key.into(), value.into())).collect(),
             taints: serde_json::from_value(taints).unwrap(),
             ..CapabilityView::default()
         }
     }
 
     fn placement(selector: Value, tolerations: Value, affinity: Value) -> Placement {
-        Placement::parse(&RawPlacement {
-            selector,
-            tolerations,
-            affinity,
-        })
-        .unwrap()
+        Placement::parse(&RawPlacement { selector, tolerations, affinity }).unwrap()
     }
 
     #[test]
     fn nothing_said_fits_everywhere_but_a_tainted_agent() {
         let anywhere = placement(json!({}), json!([]), Value::Null);
         assert!(anywhere.matches(&agent(&[], json!([]))));
-        let tainted = agent(
-            &[],
-            json!([{"key": "gpu", "value": "a100", "effect": "no_schedule"}]),
-        );
-        assert_eq!(
-            anywhere.check(&tainted).unwrap_err().to_string(),
-            "taint gpu=a100 is not tolerated"
-        );
+        let tainted = agent(&[], json!([{"key": "gpu", "value": "a100", "effect": "no_schedule"}]));
+        assert_eq!(anywhere.check(&tainted).unwrap_err().to_string(), "taint gpu=a100 is not tolerated");
     }
 
     #[test]
     fn the_selector_wants_every_label() {
-        let wanted = placement(
-            json!({"zone": "eu", "disk": "ssd"}),
-            Value::Null,
-            Value::Null,
-        );
-        assert!(wanted.matches(&agent(
-            &[("zone", "eu"), ("disk", "ssd"), ("more", "x")],
-            json!([])
-        )));
-        let other = wanted
-            .check(&agent(&[("zone", "us"), ("disk", "ssd")], json!([])))
-            .unwrap_err();
+        let wanted = placement(json!({"zone": "eu", "disk": "ssd"}), Value::Null, Value::Null);
+        assert!(wanted.matches(&agent(&[("zone", "eu"), ("disk", "ssd"), ("more", "x")], json!([]))));
+        let other = wanted.check(&agent(&[("zone", "us"), ("disk", "ssd")], json!([]))).unwrap_err();
         assert_eq!(other.to_string(), "worker_selector wants label zone=eu");
     }
 
     #[test]
     fn a_toleration_matches_key_value_and_effect() {
-        let tainted = agent(
-            &[],
-            json!([{"key": "gpu", "value": "a100", "effect": "no_schedule"}]),
-        );
-        let fits = |toleration: Value| {
-            placement(Value::Null, json!([toleration]), Value::Null).matches(&tainted)
-        };
+        let tainted = agent(&[], json!([{"key": "gpu", "value": "a100", "effect": "no_schedule"}]));
+        let fits = |toleration: Value| placement(Value::Null, json!([toleration]), Value::Null).matches(&tainted);
         assert!(fits(json!({"key": "gpu", "operator": "exists"})));
         assert!(fits(json!({"key": "gpu", "value": "a100"})));
-        assert!(fits(
-            json!({"key": "gpu", "operator": "equal", "value": "a100", "effect": "no_schedule"})
-        ));
-        assert!(!fits(
-            json!({"key": "gpu", "operator": "equal", "value": "v100"})
-        ));
-        assert!(!fits(
-            json!({"key": "gpu", "operator": "exists", "effect": "prefer_no_schedule"})
-        ));
+        assert!(fits(json!({"key": "gpu", "operator": "equal", "value": "a100", "effect": "no_schedule"})));
+        assert!(!fits(json!({"key": "gpu", "operator": "equal", "value": "v100"})));
+        assert!(!fits(json!({"key": "gpu", "operator": "exists", "effect": "prefer_no_schedule"})));
         assert!(!fits(json!({"key": "cpu", "operator": "exists"})));
     }
 
@@ -384,10 +322,7 @@ mod tests {
         );
         assert!(wanted.matches(&agent(&[("zone", "eu"), ("disk", "ssd")], json!([]))));
         assert!(wanted.matches(&agent(&[("gpu", "")], json!([]))));
-        assert_eq!(
-            wanted.check(&agent(&[("zone", "eu"), ("disk", "hdd")], json!([]))),
-            Err(Misfit::Required)
-        );
+        assert_eq!(wanted.check(&agent(&[("zone", "eu"), ("disk", "hdd")], json!([]))), Err(Misfit::Required));
     }
 
     #[test]
@@ -408,16 +343,9 @@ mod tests {
 
     #[test]
     fn anti_affinity_keeps_away() {
-        let wanted = placement(
-            Value::Null,
-            Value::Null,
-            json!({"anti_affinity": [{"match_labels": {"spot": "yes"}}]}),
-        );
+        let wanted = placement(Value::Null, Value::Null, json!({"anti_affinity": [{"match_labels": {"spot": "yes"}}]}));
         assert!(wanted.matches(&agent(&[], json!([]))));
-        assert_eq!(
-            wanted.check(&agent(&[("spot", "yes")], json!([]))),
-            Err(Misfit::AntiAffinity(0))
-        );
+        assert_eq!(wanted.check(&agent(&[("spot", "yes")], json!([]))), Err(Misfit::AntiAffinity(0)));
     }
 
     #[test]
@@ -430,10 +358,7 @@ mod tests {
                 {"weight": 5, "preference": {"match_labels": {"disk": "ssd"}}},
             ]}),
         );
-        assert_eq!(
-            wanted.preference(&agent(&[("zone", "eu"), ("disk", "ssd")], json!([]))),
-            35
-        );
+        assert_eq!(wanted.preference(&agent(&[("zone", "eu"), ("disk", "ssd")], json!([]))), 35);
         assert_eq!(wanted.preference(&agent(&[("zone", "us")], json!([]))), 0);
         let soft = json!([
             {"key": "old", "effect": "prefer_no_schedule"},

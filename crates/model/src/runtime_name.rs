@@ -36,30 +36,18 @@ const fn known(
     aliases: &'static [&'static str],
     file_extension: Option<&'static str>,
 ) -> KnownRuntime {
-    KnownRuntime {
-        name,
-        aliases,
-        file_extension,
-    }
+    KnownRuntime { name, aliases, file_extension }
 }
 
 /// The entry of [`KNOWN`] that has this spelling.
 pub fn lookup(name: &str) -> Option<&'static KnownRuntime> {
     let name = name.trim();
-    KNOWN.iter().find(|runtime| {
-        runtime
-            .aliases
-            .iter()
-            .any(|alias| alias.eq_ignore_ascii_case(name))
-    })
+    KNOWN.iter().find(|runtime| runtime.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name)))
 }
 
 /// The folded form: `NodeJS` and `node.js` are `node`; an unknown name is only trimmed and lower-cased.
 pub fn fold(name: &str) -> String {
-    lookup(name).map_or_else(
-        || name.trim().to_lowercase(),
-        |runtime| runtime.name.to_owned(),
-    )
+    lookup(name).map_or_else(|| name.trim().to_lowercase(), |runtime| runtime.name.to_owned())
 }
 
 /// The folded names that a runtime answers to: its aliases and its display name.

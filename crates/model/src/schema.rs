@@ -20,11 +20,7 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            f.write_str(&self.message)
-        } else {
-            write!(f, "{}: {}", self.path, self.message)
-        }
+        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
     }
 }
 
@@ -38,9 +34,7 @@ pub enum Values {
 }
 
 /// Types that are checked; others are accepted with any value.
-const TYPES: [&str; 7] = [
-    "string", "integer", "number", "boolean", "object", "array", "null",
-];
+const TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "object", "array", "null"];
 
 /// Gives every top-level parameter that is missing or null its default.
 pub fn apply_defaults(schema: &Value, parameters: &mut JsonMap) {
@@ -82,40 +76,25 @@ pub fn check(schema: &Value) -> Vec<Violation> {
     let mut found = Vec::new();
     let Some(fields) = fields(schema) else {
         let wrong = !schema.is_null();
-        return if wrong {
-            vec![violation(
-                "",
-                "a schema must be a mapping of names to fields",
-            )]
-        } else {
-            found
-        };
+        return if wrong { vec![violation("", "a schema must be a mapping of names to fields")] } else { found };
     };
     check_fields(&mut found, "", fields);
     found
 }
 
 fn violation(path: &str, message: impl Into<String>) -> Violation {
-    Violation {
-        path: path.to_owned(),
-        message: message.into(),
-    }
+    Violation { path: path.to_owned(), message: message.into() }
 }
 
 /// The fields by name, in either spelling.
 fn fields(schema: &Value) -> Option<&Map<String, Value>> {
     let map = schema.as_object()?;
-    if is_json_schema(map) {
-        map.get("properties")?.as_object()
-    } else {
-        Some(map)
-    }
+    if is_json_schema(map) { map.get("properties")?.as_object() } else { Some(map) }
 }
 
 /// A flat schema may well have a field called `type`, but its description is never a text.
 fn is_json_schema(map: &Map<String, Value>) -> bool {
-    map.get("type").is_some_and(|kind| kind == "object")
-        && map.get("properties").is_some_and(Value::is_object)
+    map.get("type").is_some_and(|kind| kind == "object") && map.get("properties").is_some_and(Value::is_object)
 }
 
 fn is_required(schema: &Value, name: &str, field: &Value) -> bool {
@@ -127,11 +106,7 @@ fn is_required(schema: &Value, name: &str, field: &Value) -> bool {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn object(found: &mut Vec<Violation>, path: &str, schema: &Value, given: &JsonMap, values: Values) {
@@ -154,20 +129,14 @@ fn value(found: &mut Vec<Violation>, path: &str, field: &Value, given: &Value, v
     }
     let types = types(field);
     if !types.is_empty() && !types.iter().any(|wanted| fits(wanted, given)) {
-        found.push(violation(
-            path,
-            format!("must be {}, not {}", types.join(" or "), describe(given)),
-        ));
+        found.push(violation(path, format!("must be {}, not {}", types.join(" or "), describe(given))));
         return;
     }
     if let Some(allowed) = field.get("enum").and_then(Value::as_array)
         && !allowed.contains(given)
     {
         let all: Vec<String> = allowed.iter().map(Value::to_string).collect();
-        found.push(violation(
-            path,
-            format!("must be one of {}, not {}", all.join(", "), describe(given)),
-        ));
+        found.push(violation(path, format!("must be one of {}, not {}", all.join(", "), describe(given))));
         return;
     }
     match given {
@@ -205,21 +174,13 @@ fn types(field: &Value) -> Vec<&str> {
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    if named.iter().all(|name| TYPES.contains(name)) {
-        named
-    } else {
-        Vec::new()
-    }
+    if named.iter().all(|name| TYPES.contains(name)) { named } else { Vec::new() }
 }
 
 fn fits(wanted: &str, given: &Value) -> bool {
     match wanted {
         "string" => given.is_string(),
-        "integer" => {
-            given.is_i64()
-                || given.is_u64()
-                || given.as_f64().is_some_and(|number| number.fract() == 0.0)
-        }
+        "integer" => given.is_i64() || given.is_u64() || given.as_f64().is_some_and(|number| number.fract() == 0.0),
         "number" => given.is_number(),
         "boolean" => given.is_boolean(),
         "object" => given.is_object(),
@@ -262,10 +223,7 @@ fn check_fields(found: &mut Vec<Violation>, path: &str, fields: &Map<String, Val
         if map.get("secret").is_some_and(|value| !value.is_boolean()) {
             found.push(violation(&path, "secret must be true or false"));
         }
-        if map
-            .get("required")
-            .is_some_and(|value| !value.is_boolean() && !value.is_array())
-        {
+        if map.get("required").is_some_and(|value| !value.is_boolean() && !value.is_array()) {
             found.push(violation(&path, "required must be true or false"));
         }
         if map.get("enum").is_some_and(|value| !value.is_array()) {
@@ -295,10 +253,7 @@ fn collect_unknown_types(found: &mut Vec<Violation>, path: &str, fields: &Map<St
         for name in names {
             if !name.as_str().is_some_and(|name| TYPES.contains(&name)) {
                 let known = TYPES.join(", ");
-                found.push(violation(
-                    &path,
-                    format!("unknown type {name}, not checked; known are {known}"),
-                ));
+                found.push(violation(&path, format!("unknown type {name}, not checked; known are {known}")));
             }
         }
         if let Some(properties) = field.get("properties").and_then(Value::as_object) {
@@ -314,9 +269,7 @@ mod tests {
     use super::*;
 
     fn map(value: Value) -> JsonMap {
-        let Value::Object(map) = value else {
-            panic!("not an object")
-        };
+        let Value::Object(map) = value else { panic!("not an object") };
         map
     }
 
@@ -372,24 +325,10 @@ mod tests {
             ]
         );
         assert_eq!(
-            shown(&validate(
-                &json_schema(),
-                &map(json!({"count": true})),
-                Values::Final
-            )),
-            [
-                "message: required, but missing",
-                "count: must be integer or null, not a boolean",
-            ]
+            shown(&validate(&json_schema(), &map(json!({"count": true})), Values::Final)),
+            ["message: required, but missing", "count: must be integer or null, not a boolean",]
         );
-        assert!(
-            validate(
-                &flat(),
-                &map(json!({"message": "x", "count": 2.0})),
-                Values::Final
-            )
-            .is_empty()
-        );
+        assert!(validate(&flat(), &map(json!({"message": "x", "count": 2.0})), Values::Final).is_empty());
     }
 
     #[test]
@@ -421,9 +360,7 @@ mod tests {
         );
         assert_eq!(
             shown(&unknown_types(&schema)),
-            [
-                "b: unknown type \"text\", not checked; known are string, integer, number, boolean, object, array, null"
-            ]
+            ["b: unknown type \"text\", not checked; known are string, integer, number, boolean, object, array, null"]
         );
         assert!(check(&flat()).is_empty() && unknown_types(&flat()).is_empty());
         assert!(check(&json_schema()).is_empty());

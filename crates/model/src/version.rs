@@ -27,11 +27,7 @@ pub struct Version {
 impl Version {
     /// From three numbers.
     pub const fn new(major: u64, minor: u64, patch: u64) -> Self {
-        Self {
-            major,
-            minor,
-            patch,
-        }
+        Self { major, minor, patch }
     }
 
     /// Reads one to three parts, with or without `v`; missing parts are 0, a fourth and later ones are dropped.
@@ -69,21 +65,14 @@ impl Written {
                 _ => break,
             }
         }
-        let suffix_ends_the_number = rest.is_empty()
-            || rest.starts_with(|c: char| c.is_ascii_alphabetic() || "-+_".contains(c));
+        let suffix_ends_the_number =
+            rest.is_empty() || rest.starts_with(|c: char| c.is_ascii_alphabetic() || "-+_".contains(c));
         let fourth_part = parts == 3 && rest.starts_with('.');
         if !suffix_ends_the_number && !fourth_part {
             return None;
         }
         let [major, minor, patch] = numbers;
-        Some(Self {
-            version: Version {
-                major,
-                minor,
-                patch,
-            },
-            parts,
-        })
+        Some(Self { version: Version { major, minor, patch }, parts })
     }
 
     /// The first version after the line that the written parts name.
@@ -142,10 +131,7 @@ const LOWEST: Version = Version::new(0, 0, 0);
 impl Constraint {
     /// The constraint that holds for everything.
     pub fn any() -> Self {
-        Self {
-            text: String::new(),
-            conditions: Vec::new(),
-        }
+        Self { text: String::new(), conditions: Vec::new() }
     }
 
     /// Reads a comma-separated list of conditions.
@@ -154,21 +140,11 @@ impl Constraint {
     /// 20.19.0 is what `20` asks for.
     pub fn parse(text: &str) -> Result<Self, ConstraintError> {
         let mut conditions = Vec::new();
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty() && *part != "*")
-        {
-            let error = || ConstraintError {
-                text: text.to_owned(),
-                part: part.to_owned(),
-            };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty() && *part != "*") {
+            let error = || ConstraintError { text: text.to_owned(), part: part.to_owned() };
             conditions.push(Condition::parse(part).ok_or_else(error)?);
         }
-        Ok(Self {
-            text: text.trim().to_owned(),
-            conditions,
-        })
+        Ok(Self { text: text.trim().to_owned(), conditions })
     }
 
     /// Whether it holds for every version.
@@ -178,9 +154,9 @@ impl Constraint {
 
     /// Whether it holds for `version`.
     pub fn matches(&self, version: Version) -> bool {
-        self.conditions.iter().all(|condition| {
-            condition.from <= version && condition.until.is_none_or(|until| version < until)
-        })
+        self.conditions
+            .iter()
+            .all(|condition| condition.from <= version && condition.until.is_none_or(|until| version < until))
     }
 
     /// Whether it holds for a version given as text; for text that is no version only the empty constraint holds.
@@ -199,11 +175,7 @@ impl FromStr for Constraint {
 
 impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.text.is_empty() {
-            "*"
-        } else {
-            &self.text
-        })
+        f.write_str(if self.text.is_empty() { "*" } else { &self.text })
     }
 }
 
@@ -213,10 +185,7 @@ impl Condition {
         let operator = &part[..part.len() - number.len()];
         let written = Written::parse(number)?;
         let version = written.version;
-        let after = Version {
-            patch: version.patch.saturating_add(1),
-            ..version
-        };
+        let after = Version { patch: version.patch.saturating_add(1), ..version };
         let (from, until) = match operator {
             "" | "~" => (version, Some(written.next_line())),
             "^" => (version, Some(next_incompatible(version))),
@@ -234,14 +203,8 @@ impl Condition {
 /// Where `^` ends: the first part that is not 0 must stay.
 fn next_incompatible(version: Version) -> Version {
     match version {
-        Version {
-            major: 0,
-            minor: 0,
-            patch,
-        } => Version::new(0, 0, patch.saturating_add(1)),
-        Version {
-            major: 0, minor, ..
-        } => Version::new(0, minor.saturating_add(1), 0),
+        Version { major: 0, minor: 0, patch } => Version::new(0, 0, patch.saturating_add(1)),
+        Version { major: 0, minor, .. } => Version::new(0, minor.saturating_add(1), 0),
         Version { major, .. } => Version::new(major.saturating_add(1), 0, 0),
     }
 }
@@ -304,16 +267,7 @@ mod tests {
         ] {
             assert_eq!(Version::parse(text), Some(expected), "{text}");
         }
-        for text in [
-            "",
-            "x",
-            "v",
-            "1..2",
-            "1.",
-            "1 2",
-            ".1",
-            "99999999999999999999",
-        ] {
+        for text in ["", "x", "v", "1..2", "1.", "1 2", ".1", "99999999999999999999"] {
             assert_eq!(Version::parse(text), None, "{text}");
         }
     }
@@ -338,11 +292,7 @@ mod tests {
         assert!(holds(">= 3.12", "3.12") && !holds(">=3.12", "3.11.9"));
         assert!(holds("<3.12", "3.11.9") && !holds("<3.12", "3.12.0"));
         assert!(holds("<=3.12", "3.12.0") && !holds("<=3.12", "3.12.1"));
-        assert!(
-            holds("~3.12.4", "3.12.9")
-                && !holds("~3.12.4", "3.13.0")
-                && !holds("~3.12.4", "3.12.3")
-        );
+        assert!(holds("~3.12.4", "3.12.9") && !holds("~3.12.4", "3.13.0") && !holds("~3.12.4", "3.12.3"));
         assert!(holds("^3.12", "3.13.0") && !holds("^3.12", "4.0.0"));
         assert!(holds("^0.2.3", "0.2.9") && !holds("^0.2.3", "0.3.0"));
         assert!(holds("^0.0.3", "0.0.3") && !holds("^0.0.3", "0.0.4"));
@@ -370,10 +320,7 @@ mod tests {
     #[test]
     fn a_malformed_constraint_names_the_part() {
         let error = Constraint::parse(">=3.11, ~~2").unwrap_err().to_string();
-        assert!(
-            error.contains(r#"">=3.11, ~~2""#) && error.contains(r#""~~2""#),
-            "{error}"
-        );
+        assert!(error.contains(r#"">=3.11, ~~2""#) && error.contains(r#""~~2""#), "{error}");
         for text in ["x", "=", ">1.x", "=>3", "==3"] {
             assert!(Constraint::parse(text).is_err(), "{text}");
         }
@@ -394,23 +341,14 @@ mod tests {
 
     #[test]
     fn the_default_wins_only_without_a_constraint() {
-        let rows = [
-            row("3.9", false),
-            row("3.11", true),
-            row("3.12", false),
-            row("odd", false),
-        ];
-        let chosen = |constraint: &str| {
-            best(&rows, &Constraint::parse(constraint).unwrap()).map(|row| row.version.clone())
-        };
+        let rows = [row("3.9", false), row("3.11", true), row("3.12", false), row("odd", false)];
+        let chosen =
+            |constraint: &str| best(&rows, &Constraint::parse(constraint).unwrap()).map(|row| row.version.clone());
         assert_eq!(chosen(""), Some("3.11".into()));
         assert_eq!(chosen(">=3.9"), Some("3.12".into()));
         assert_eq!(chosen("<3.11"), Some("3.9".into()));
         assert_eq!(chosen(">=4"), None);
-        assert_eq!(
-            best(&rows[2..], &Constraint::any()).unwrap().version,
-            "3.12"
-        );
+        assert_eq!(best(&rows[2..], &Constraint::any()).unwrap().version, "3.12");
     }
 
     #[test]
@@ -425,9 +363,7 @@ mod tests {
         };
         let names = BTreeSet::from(["node".to_owned()]);
         assert_eq!(advertised_versions(&capabilities, &names), ["20.19.0"]);
-        capabilities
-            .runtime_versions
-            .insert("NodeJS".into(), vec!["22".into(), "20".into()]);
+        capabilities.runtime_versions.insert("NodeJS".into(), vec!["22".into(), "20".into()]);
         assert_eq!(advertised_versions(&capabilities, &names), ["20", "22"]);
         assert!(advertised_versions(&capabilities, &BTreeSet::new()).is_empty());
     }

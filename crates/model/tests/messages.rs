@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use attune_model::message::{
-    EnforcementCreated, Envelope, EventCreated, ExecutionCancelRequested, ExecutionCompleted,
-    ExecutionDispatch, ExecutionRequested, ExecutionStatusChanged, MessageType, PackDeleted,
-    PackRegistered, Payload, RuleCreated, RuleDisabled, RuleEnabled,
+    EnforcementCreated, Envelope, EventCreated, ExecutionCancelRequested, ExecutionCompleted, ExecutionDispatch,
+    ExecutionRequested, ExecutionStatusChanged, MessageType, PackDeleted, PackRegistered, Payload, RuleCreated,
+    RuleDisabled, RuleEnabled,
 };
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -22,18 +22,13 @@ fn round_trip<P: Payload + DeserializeOwned>(golden: &str, exchange: &str, key: 
     assert_eq!(serde_json::to_value(&payload).unwrap(), expected);
     assert_eq!(P::EXCHANGE.name(), exchange);
     assert_eq!(payload.routing_key(), key);
-    let envelope = payload
-        .envelope("worker", at("2026-01-02T03:04:05Z"))
-        .unwrap();
+    let envelope = payload.envelope("worker", at("2026-01-02T03:04:05Z")).unwrap();
     let written = serde_json::to_value(&envelope).unwrap();
     assert_eq!(written["message_type"], kind);
     assert_eq!(written["version"], "1.0");
     assert_eq!(written["message_id"], written["correlation_id"]);
     assert_eq!(written["timestamp"], "2026-01-02T03:04:05Z");
-    assert_eq!(
-        written["headers"],
-        json!({ "retry_count": 0, "source_service": "worker" })
-    );
+    assert_eq!(written["headers"], json!({ "retry_count": 0, "source_service": "worker" }));
     assert_eq!(written["payload"], expected);
 }
 
@@ -102,9 +97,6 @@ fn an_unknown_type_or_a_missing_payload_is_refused() {
         json!({ "message_type": "RuleCreated", "timestamp": "2026-01-02T03:04:05Z" }),
         json!({ "message_type": "RuleCreated", "timestamp": "yesterday", "payload": {} }),
     ] {
-        assert!(
-            serde_json::from_value::<Envelope>(bad.clone()).is_err(),
-            "{bad}"
-        );
+        assert!(serde_json::from_value::<Envelope>(bad.clone()).is_err(), "{bad}");
     }
 }

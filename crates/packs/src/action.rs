@@ -50,10 +50,7 @@ impl Declared for NewAction {
         let fields = &component.fields;
         let own_ref = component.own_ref().unwrap_or_default();
         if fields.get("workflow_file").is_some() {
-            fields.warning(
-                "workflow_file",
-                "workflows are not supported here, the action is ignored",
-            );
+            fields.warning("workflow_file", "workflows are not supported here, the action is ignored");
             return None;
         }
         if fields.boolean("enabled") == Some(false) {
@@ -64,25 +61,13 @@ impl Declared for NewAction {
         }
         let runner = Runner::of_action(component);
         let entrypoint = entry_point::of_action(component, &runner);
-        let deliveries = ParameterDelivery::ALL
-            .iter()
-            .map(|value| (value.as_str(), *value))
-            .collect::<Vec<_>>();
-        let formats = ParameterFormat::ALL
-            .iter()
-            .map(|value| (value.as_str(), *value))
-            .collect::<Vec<_>>();
-        let outputs = OutputFormat::ALL
-            .iter()
-            .map(|value| (value.as_str(), *value))
-            .collect::<Vec<_>>();
-        let parameter_delivery =
-            component.word("parameter_delivery", &deliveries, ParameterDelivery::Stdin);
+        let deliveries = ParameterDelivery::ALL.iter().map(|value| (value.as_str(), *value)).collect::<Vec<_>>();
+        let formats = ParameterFormat::ALL.iter().map(|value| (value.as_str(), *value)).collect::<Vec<_>>();
+        let outputs = OutputFormat::ALL.iter().map(|value| (value.as_str(), *value)).collect::<Vec<_>>();
+        let parameter_delivery = component.word("parameter_delivery", &deliveries, ParameterDelivery::Stdin);
         let parameter_format = component.word("parameter_format", &formats, ParameterFormat::Json);
         let output_format = component.word("output_format", &outputs, OutputFormat::Text);
-        let permission_sets = fields
-            .texts("default_execution_permission_set_refs")
-            .unwrap_or_default();
+        let permission_sets = fields.texts("default_execution_permission_set_refs").unwrap_or_default();
         Some(NewAction {
             label: component.label(&own_ref),
             description: fields.text("description"),
@@ -113,7 +98,5 @@ impl Declared for NewAction {
 /// `timeout_seconds`, or `timeout` as many packs write it.
 fn timeout(component: &Component<'_>) -> Option<i32> {
     let read = |field| component.fields.integer(field, 1..=i64::from(i32::MAX));
-    read("timeout_seconds")
-        .or_else(|| read("timeout"))
-        .and_then(|seconds| i32::try_from(seconds).ok())
+    read("timeout_seconds").or_else(|| read("timeout")).and_then(|seconds| i32::try_from(seconds).ok())
 }

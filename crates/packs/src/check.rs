@@ -13,21 +13,15 @@ use crate::world::{Absence, World};
 /// The pack with its runtimes by ref, and what is wrong with it among the others.
 pub(crate) fn link(content: &PackContent, world: &World<'_>) -> (PackContent, Vec<Problem>) {
     let mut linked = content.clone();
-    let mut checks = Checks {
-        content,
-        world,
-        problems: Vec::new(),
-    };
+    let mut checks = Checks { content, world, problems: Vec::new() };
     checks.runtimes();
     for action in &mut linked.pack.actions {
         if let Some(name) = &action.runtime_ref {
-            action.runtime_ref =
-                Some(checks.runtime_of(ComponentKind::Action, &action.r#ref, name));
+            action.runtime_ref = Some(checks.runtime_of(ComponentKind::Action, &action.r#ref, name));
         }
     }
     for sensor in &mut linked.pack.sensors {
-        sensor.runtime_ref =
-            checks.runtime_of(ComponentKind::Sensor, &sensor.r#ref, &sensor.runtime_ref);
+        sensor.runtime_ref = checks.runtime_of(ComponentKind::Sensor, &sensor.r#ref, &sensor.runtime_ref);
     }
     checks.sensors();
     checks.rules();
@@ -45,10 +39,7 @@ impl Checks<'_> {
         for runtime in &self.content.pack.runtimes {
             let owner = self.world.runtime_owner(&runtime.r#ref);
             if let Some(owner) = owner.filter(|owner| *owner != self.content.pack.r#ref) {
-                let message = format!(
-                    "the runtime {} is already declared by the pack {owner}",
-                    runtime.r#ref
-                );
+                let message = format!("the runtime {} is already declared by the pack {owner}", runtime.r#ref);
                 self.error(ComponentKind::Runtime, &runtime.r#ref, "ref", message);
             }
         }
@@ -71,20 +62,11 @@ impl Checks<'_> {
                     let place = (ComponentKind::Sensor, sensor.r#ref.as_str());
                     self.absent(place, "trigger_types", ("trigger", trigger), "");
                 }
-                let emitter = self
-                    .world
-                    .emitter(trigger)
-                    .filter(|emitter| *emitter != sensor.r#ref);
+                let emitter = self.world.emitter(trigger).filter(|emitter| *emitter != sensor.r#ref);
                 if let Some(emitter) = emitter {
-                    let message = format!(
-                        "{trigger} already belongs to the sensor {emitter}, a trigger has one sensor only"
-                    );
-                    self.error(
-                        ComponentKind::Sensor,
-                        &sensor.r#ref,
-                        "trigger_types",
-                        message,
-                    );
+                    let message =
+                        format!("{trigger} already belongs to the sensor {emitter}, a trigger has one sensor only");
+                    self.error(ComponentKind::Sensor, &sensor.r#ref, "trigger_types", message);
                 }
             }
         }
@@ -94,21 +76,15 @@ impl Checks<'_> {
         for rule in &self.content.pack.rules {
             let place = (ComponentKind::Rule, rule.r#ref.as_str());
             match self.world.trigger(&rule.trigger_ref) {
-                Some(trigger) => self.parameters(
-                    place.1,
-                    "trigger_params",
-                    trigger.param_schema.as_ref(),
-                    &rule.trigger_params,
-                ),
+                Some(trigger) => {
+                    self.parameters(place.1, "trigger_params", trigger.param_schema.as_ref(), &rule.trigger_params)
+                }
                 None => self.absent(place, "trigger_ref", ("trigger", &rule.trigger_ref), ""),
             }
             match self.world.action(&rule.action_ref) {
-                Some(action) => self.parameters(
-                    place.1,
-                    "action_params",
-                    action.param_schema.as_ref(),
-                    &rule.action_params,
-                ),
+                Some(action) => {
+                    self.parameters(place.1, "action_params", action.param_schema.as_ref(), &rule.action_params)
+                }
                 None => self.absent(place, "action_ref", ("action", &rule.action_ref), ""),
             }
         }
@@ -141,18 +117,10 @@ impl Checks<'_> {
                 report.error(line, field, format!("unknown {what} {name:?}{advice}"));
             }
             Absence::PackBroken => {
-                report.warning(
-                    line,
-                    field,
-                    format!("{what} {name:?}: the pack {pack} has errors"),
-                );
+                report.warning(line, field, format!("{what} {name:?}: the pack {pack} has errors"));
             }
             Absence::PackMissing => {
-                report.warning(
-                    line,
-                    field,
-                    format!("{what} {name:?}: the pack {pack} is not loaded"),
-                );
+                report.warning(line, field, format!("{what} {name:?}: the pack {pack} is not loaded"));
             }
         }
         self.problems.extend(report.into_problems());
@@ -165,16 +133,10 @@ impl Checks<'_> {
     }
 
     fn report(&self, kind: ComponentKind, component: &str) -> Report {
-        Report::new(
-            self.content
-                .file_of(kind, component)
-                .unwrap_or(&self.content.path),
-        )
+        Report::new(self.content.file_of(kind, component).unwrap_or(&self.content.path))
     }
 
     fn line(&self, kind: ComponentKind, component: &str, field: &str) -> u32 {
-        self.content
-            .source(kind, component)
-            .map_or(1, |source| source.line_of(field))
+        self.content.source(kind, component).map_or(1, |source| source.line_of(field))
     }
 }

@@ -56,13 +56,7 @@ impl Component<'_> {
         };
         self.check_ref("ref", &own_ref)?;
         if own_ref.split('.').next() != Some(self.pack_ref) {
-            self.fields.error(
-                "ref",
-                format!(
-                    "must begin with the pack's own ref: \"{}.…\"",
-                    self.pack_ref
-                ),
-            );
+            self.fields.error("ref", format!("must begin with the pack's own ref: \"{}.…\"", self.pack_ref));
             return None;
         }
         Some(own_ref)
@@ -74,14 +68,16 @@ impl Component<'_> {
             return None;
         };
         let own_ref = format!("{}.{name}", self.pack_ref);
-        self.fields.warning("name", format!("no ref, taken as {own_ref:?}; write it, one of the platform's loaders skips this file"));
+        self.fields.warning(
+            "name",
+            format!("no ref, taken as {own_ref:?}; write it, one of the platform's loaders skips this file"),
+        );
         Some(own_ref)
     }
 
     fn runtime_ref(&self, text: String) -> Option<String> {
         if text.chars().any(|c| c.is_uppercase() || c.is_whitespace()) {
-            self.fields
-                .error("ref", "must be lower case without blanks");
+            self.fields.error("ref", "must be lower case without blanks");
             return None;
         }
         Some(text)
@@ -94,44 +90,26 @@ impl Component<'_> {
     }
 
     fn with_pack(&self, text: String) -> String {
-        if text.contains('.') {
-            text
-        } else {
-            format!("{}.{text}", self.pack_ref)
-        }
+        if text.contains('.') { text } else { format!("{}.{text}", self.pack_ref) }
     }
 
     fn check_ref(&self, field: &str, text: &str) -> Option<()> {
         let mut parts = text.split('.');
         let two = matches!((parts.next(), parts.next(), parts.next()), (Some(a), Some(b), None) if !a.is_empty() && !b.is_empty());
-        let plain = !text
-            .chars()
-            .any(|c| c.is_uppercase() || c.is_whitespace() || c == '/');
+        let plain = !text.chars().any(|c| c.is_uppercase() || c.is_whitespace() || c == '/');
         if two && plain {
             return Some(());
         }
-        let example = format!(
-            "{}.{}",
-            self.pack_ref,
-            text.rsplit('.').next().unwrap_or("name").to_lowercase()
-        );
-        self.fields.error(
-            field,
-            format!("{text:?} must be lower case with exactly one dot, such as {example:?}"),
-        );
+        let example = format!("{}.{}", self.pack_ref, text.rsplit('.').next().unwrap_or("name").to_lowercase());
+        self.fields.error(field, format!("{text:?} must be lower case with exactly one dot, such as {example:?}"));
         None
     }
 
     /// `label`, else `name`, else the last part of the ref.
     pub(crate) fn label(&self, own_ref: &str) -> String {
-        let written = self
-            .fields
-            .text("label")
-            .or_else(|| self.fields.text("name"));
+        let written = self.fields.text("label").or_else(|| self.fields.text("name"));
         let fallback = || own_ref.rsplit('.').next().unwrap_or(own_ref).to_owned();
-        written
-            .filter(|label| !label.trim().is_empty())
-            .unwrap_or_else(fallback)
+        written.filter(|label| !label.trim().is_empty()).unwrap_or_else(fallback)
     }
 
     /// A parameter schema in either spelling.
@@ -148,10 +126,7 @@ impl Component<'_> {
 
     /// A constraint on versions, as text.
     pub(crate) fn version_constraint(&self, field: &str) -> Option<String> {
-        let text = self
-            .fields
-            .text(field)
-            .filter(|text| !text.trim().is_empty())?;
+        let text = self.fields.text(field).filter(|text| !text.trim().is_empty())?;
         if let Err(error) = Constraint::parse(&text) {
             self.fields.error(field, error.to_string());
             return None;
@@ -168,9 +143,7 @@ impl Component<'_> {
         for (name, constraint) in &names {
             let wrong = match constraint.as_str() {
                 Some(text) => Constraint::parse(text).err().map(|error| error.to_string()),
-                None => {
-                    Some("must be a version constraint in quotes, \"*\" for any version".to_owned())
-                }
+                None => Some("must be a version constraint in quotes, \"*\" for any version".to_owned()),
             };
             if let Some(wrong) = wrong {
                 self.fields.error(field, format!("{name}: {wrong}"));
@@ -182,18 +155,9 @@ impl Component<'_> {
     /// `worker_selector`, `worker_tolerations`, `worker_affinity`.
     pub(crate) fn placement(&self) -> RawPlacement {
         let raw = RawPlacement {
-            selector: self
-                .fields
-                .json("worker_selector")
-                .unwrap_or_else(|| json!({})),
-            tolerations: self
-                .fields
-                .json("worker_tolerations")
-                .unwrap_or_else(|| json!([])),
-            affinity: self
-                .fields
-                .json("worker_affinity")
-                .unwrap_or_else(|| json!({})),
+            selector: self.fields.json("worker_selector").unwrap_or_else(|| json!({})),
+            tolerations: self.fields.json("worker_tolerations").unwrap_or_else(|| json!([])),
+            affinity: self.fields.json("worker_affinity").unwrap_or_else(|| json!({})),
         };
         if let Err(error) = Placement::parse(&raw) {
             let field = error.place.split(['.', '[']).next().unwrap_or_default();
@@ -204,17 +168,11 @@ impl Component<'_> {
 
     /// `<what>_retention_policy` and `<what>_retention_limit`.
     pub(crate) fn retention(&self, what: &str) -> Retention {
-        let policies = RetentionPolicy::ALL
-            .iter()
-            .map(|policy| (policy.as_str(), *policy));
+        let policies = RetentionPolicy::ALL.iter().map(|policy| (policy.as_str(), *policy));
         let policies: Vec<(&str, RetentionPolicy)> = policies.collect();
-        let limit = self
-            .fields
-            .integer(&format!("{what}_retention_limit"), 1..=i64::from(i32::MAX));
+        let limit = self.fields.integer(&format!("{what}_retention_limit"), 1..=i64::from(i32::MAX));
         Retention {
-            policy: self
-                .fields
-                .choice(&format!("{what}_retention_policy"), &policies),
+            policy: self.fields.choice(&format!("{what}_retention_policy"), &policies),
             limit: limit.and_then(|limit| i32::try_from(limit).ok()),
         }
     }

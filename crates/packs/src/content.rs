@@ -24,13 +24,7 @@ pub enum ComponentKind {
 
 impl ComponentKind {
     /// Every kind, in the order of loading.
-    pub const ALL: [Self; 5] = [
-        Self::Runtime,
-        Self::Trigger,
-        Self::Action,
-        Self::Rule,
-        Self::Sensor,
-    ];
+    pub const ALL: [Self; 5] = [Self::Runtime, Self::Trigger, Self::Action, Self::Rule, Self::Sensor];
 
     /// The folder inside the pack.
     pub const fn folder(self) -> &'static str {
@@ -70,8 +64,7 @@ pub struct PackContent {
 impl PackContent {
     /// The file that declares a component.
     pub fn file_of(&self, kind: ComponentKind, component_ref: &str) -> Option<&Path> {
-        self.source(kind, component_ref)
-            .map(|source| source.file.as_path())
+        self.source(kind, component_ref).map(|source| source.file.as_path())
     }
 
     /// Whether this is the built-in set of core runtimes instead of a folder.
@@ -93,14 +86,8 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(file: &Path, mapping: &Mapping) -> Self {
-        let lines = mapping
-            .iter()
-            .map(|entry| (entry.key.clone(), entry.line))
-            .collect();
-        Self {
-            file: file.to_owned(),
-            lines,
-        }
+        let lines = mapping.iter().map(|entry| (entry.key.clone(), entry.line)).collect();
+        Self { file: file.to_owned(), lines }
     }
 
     /// The line of a field; the first line when it is not written.

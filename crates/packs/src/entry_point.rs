@@ -36,18 +36,13 @@ impl Runner {
     /// `runner_type` of an action: when missing by the extension of its code, else shell.
     pub(crate) fn of_action(component: &Component<'_>) -> Self {
         let fields = &component.fields;
-        if let Some(text) = fields
-            .text("runner_type")
-            .filter(|text| !text.trim().is_empty())
-        {
+        if let Some(text) = fields.text("runner_type").filter(|text| !text.trim().is_empty()) {
             return Self::named(&text);
         }
         let entry_point = fields.text("entry_point").unwrap_or_default();
-        let by_extension = runtime_name::KNOWN.iter().find(|known| {
-            known
-                .file_extension
-                .is_some_and(|extension| entry_point.ends_with(extension))
-        });
+        let by_extension = runtime_name::KNOWN
+            .iter()
+            .find(|known| known.file_extension.is_some_and(|extension| entry_point.ends_with(extension)));
         match by_extension {
             Some(known) if known.name != "shell" => {
                 let name = known.name;
@@ -63,24 +58,16 @@ impl Runner {
 
     /// `runner_type` of a sensor: when missing native.
     pub(crate) fn of_sensor(component: &Component<'_>) -> Self {
-        let written = component
-            .fields
-            .text("runner_type")
-            .filter(|text| !text.trim().is_empty());
+        let written = component.fields.text("runner_type").filter(|text| !text.trim().is_empty());
         Self::named(written.as_deref().unwrap_or(runtime_name::NATIVE))
     }
 }
 
 /// The file in `actions/`, or inline shell text.
 pub(crate) fn of_action(component: &Component<'_>, runner: &Runner) -> Option<String> {
-    let written = component
-        .fields
-        .text("entry_point")
-        .filter(|text| !text.trim().is_empty());
+    let written = component.fields.text("entry_point").filter(|text| !text.trim().is_empty());
     let Some(entry_point) = written.or_else(|| guess(component)) else {
-        component
-            .fields
-            .error("entry_point", "required, but missing");
+        component.fields.error("entry_point", "required, but missing");
         return None;
     };
     if runner.is_shell && is_inline(component, &entry_point) {
@@ -93,9 +80,7 @@ pub(crate) fn of_action(component: &Component<'_>, runner: &Runner) -> Option<St
 pub(crate) fn of_sensor(component: &Component<'_>, runner: &Runner) -> Option<String> {
     let entry_point = component.fields.required_text("entry_point")?;
     if entry_point.contains("://") {
-        component
-            .fields
-            .error("entry_point", "must be a file in sensors/, not an address");
+        component.fields.error("entry_point", "must be a file in sensors/, not an address");
         return None;
     }
     file(component, runner, entry_point)
@@ -103,22 +88,12 @@ pub(crate) fn of_sensor(component: &Component<'_>, runner: &Runner) -> Option<St
 
 /// `<name>` with a known extension, as one of the platform's loaders guesses, when there is such a file.
 fn guess(component: &Component<'_>) -> Option<String> {
-    let name = component
-        .fields
-        .text("name")
-        .or_else(|| component.fields.text("ref"))?;
+    let name = component.fields.text("name").or_else(|| component.fields.text("ref"))?;
     let name = name.rsplit('.').next().unwrap_or(&name).to_owned();
-    let extensions = runtime_name::KNOWN
-        .iter()
-        .filter_map(|known| known.file_extension);
+    let extensions = runtime_name::KNOWN.iter().filter_map(|known| known.file_extension);
     let files = extensions.map(|extension| format!("{name}{extension}"));
-    let found = files
-        .into_iter()
-        .find(|file| code_folder(component).join(file).is_file())?;
-    component.fields.warning(
-        "entry_point",
-        format!("missing, taken as {found:?}; write it"),
-    );
+    let found = files.into_iter().find(|file| code_folder(component).join(file).is_file())?;
+    component.fields.warning("entry_point", format!("missing, taken as {found:?}; write it"));
     Some(found)
 }
 
@@ -139,17 +114,9 @@ fn is_inline(component: &Component<'_>, entry_point: &str) -> bool {
 fn file(component: &Component<'_>, runner: &Runner, entry_point: String) -> Option<String> {
     let fields = &component.fields;
     let entry_point = without_folder(component, entry_point);
-    let leaves = Path::new(&entry_point)
-        .components()
-        .any(|part| !matches!(part, Part::Normal(_) | Part::CurDir));
+    let leaves = Path::new(&entry_point).components().any(|part| !matches!(part, Part::Normal(_) | Part::CurDir));
     if leaves {
-        fields.error(
-            "entry_point",
-            format!(
-                "{entry_point:?} leaves the folder {}/",
-                component.kind.folder()
-            ),
-        );
+        fields.error("entry_point", format!("{entry_point:?} leaves the folder {}/", component.kind.folder()));
         return None;
     }
     let path = code_folder(component).join(&entry_point);
@@ -165,10 +132,7 @@ fn file(component: &Component<'_>, runner: &Runner, entry_point: String) -> Opti
         return None;
     }
     if runner.is_native && metadata.permissions().mode() & 0o111 == 0 {
-        fields.error(
-            "entry_point",
-            format!("{} is not executable, run `chmod +x` on it", path.display()),
-        );
+        fields.error("entry_point", format!("{} is not executable, run `chmod +x` on it", path.display()));
         return None;
     }
     Some(entry_point)
@@ -179,8 +143,7 @@ fn without_folder(component: &Component<'_>, entry_point: String) -> String {
     let prefix = format!("{}/", ComponentKind::folder(component.kind));
     match entry_point.strip_prefix(&prefix) {
         Some(rest) if !code_folder(component).join(&entry_point).is_file() => {
-            let message =
-                format!("read as {rest:?}: it is looked for in {prefix} anyway, leave that away");
+            let message = format!("read as {rest:?}: it is looked for in {prefix} anyway, leave that away");
             component.fields.warning("entry_point", message);
             rest.to_owned()
         }

@@ -43,27 +43,15 @@ pub enum FindActionError {
 }
 
 fn shown(paths: &[PathBuf]) -> String {
-    paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn names(known: &[String]) -> String {
-    if known.is_empty() {
-        "none".to_owned()
-    } else {
-        known.join(", ")
-    }
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
 fn lines(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Loads the pack of `action_ref` with this one action and its runtimes, and the core runtimes. The result is what
@@ -77,22 +65,10 @@ pub fn load_action(paths: &[PathBuf], action_ref: &str) -> Result<Loaded, FindAc
     let mut reader = Reader::new(&folder, pack_ref);
     let runtimes: Vec<NewRuntime> = reader.components();
     let action = find_action(&mut reader, &folder, (name, action_ref))?;
-    let Reader {
-        problems: found,
-        sources,
-        ..
-    } = reader;
+    let Reader { problems: found, sources, .. } = reader;
     problems.extend(found);
-    let pack = NewPack {
-        runtimes,
-        actions: vec![action],
-        ..pack
-    };
-    let mut packs = vec![PackContent {
-        path: folder,
-        pack,
-        sources,
-    }];
+    let pack = NewPack { runtimes, actions: vec![action], ..pack };
+    let mut packs = vec![PackContent { path: folder, pack, sources }];
     if pack_ref != builtin::CORE {
         packs.insert(0, core_runtimes(paths, &mut problems)?);
     }
@@ -106,10 +82,7 @@ pub fn load_action(paths: &[PathBuf], action_ref: &str) -> Result<Loaded, FindAc
     if has_errors(&problems) {
         return Err(FindActionError::Broken(problems));
     }
-    Ok(Loaded {
-        packs: linked,
-        problems,
-    })
+    Ok(Loaded { packs: linked, problems })
 }
 
 type FoundPack = (PathBuf, NewPack, Vec<Problem>);
@@ -139,10 +112,7 @@ fn find_pack(paths: &[PathBuf], pack_ref: &str) -> Result<FoundPack, FindActionE
         }
     }
     if broken.is_empty() {
-        return Err(FindActionError::NoPack {
-            pack: pack_ref.to_owned(),
-            paths: paths.to_vec(),
-        });
+        return Err(FindActionError::NoPack { pack: pack_ref.to_owned(), paths: paths.to_vec() });
     }
     Err(FindActionError::Broken(broken))
 }
@@ -161,9 +131,7 @@ fn find_action(
         match reader.file::<NewAction>(&file) {
             Some(action) if action.r#ref == action_ref => return Ok(action),
             _ if has_errors(&reader.problems) => {
-                return Err(FindActionError::Broken(std::mem::take(
-                    &mut reader.problems,
-                )));
+                return Err(FindActionError::Broken(std::mem::take(&mut reader.problems)));
             }
             _ => {}
         }
@@ -177,19 +145,12 @@ fn find_action(
             Ok(action)
         }
         None if has_errors(&all.problems) => Err(FindActionError::Broken(all.problems)),
-        None => Err(FindActionError::NoAction {
-            action: action_ref.to_owned(),
-            folder: folder.to_owned(),
-            known,
-        }),
+        None => Err(FindActionError::NoAction { action: action_ref.to_owned(), folder: folder.to_owned(), known }),
     }
 }
 
 /// The runtimes of the core pack in one of the folders, else the built-in ones.
-fn core_runtimes(
-    paths: &[PathBuf],
-    problems: &mut Vec<Problem>,
-) -> Result<PackContent, FindActionError> {
+fn core_runtimes(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Result<PackContent, FindActionError> {
     let (folder, pack, found) = match find_pack(paths, builtin::CORE) {
         Ok(found) => found,
         Err(FindActionError::NoPack { .. }) => return Ok(builtin::core()),
@@ -198,15 +159,7 @@ fn core_runtimes(
     problems.extend(found);
     let mut reader = Reader::new(&folder, builtin::CORE);
     let runtimes: Vec<NewRuntime> = reader.components();
-    let Reader {
-        problems: found,
-        sources,
-        ..
-    } = reader;
+    let Reader { problems: found, sources, .. } = reader;
     problems.extend(found);
-    Ok(PackContent {
-        path: folder,
-        pack: NewPack { runtimes, ..pack },
-        sources,
-    })
+    Ok(PackContent { path: folder, pack: NewPack { runtimes, ..pack }, sources })
 }

@@ -17,10 +17,7 @@ pub(crate) fn packs_in(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
         return Ok(vec![path.to_owned()]);
     }
     let folders = subfolders(path).map_err(|error| about(path, &reason(&error)))?;
-    let packs: Vec<PathBuf> = folders
-        .into_iter()
-        .filter(|folder| folder.join(MANIFEST).is_file())
-        .collect();
+    let packs: Vec<PathBuf> = folders.into_iter().filter(|folder| folder.join(MANIFEST).is_file()).collect();
     if packs.is_empty() {
         return Err(about(
             path,
@@ -51,12 +48,8 @@ pub(crate) fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry
-            .map_err(|error| about(folder, &reason(&error)))?
-            .path();
-        let is_yaml = path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let path = entry.map_err(|error| about(folder, &reason(&error)))?.path();
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         if is_yaml && !is_hidden(&path) {
             files.push(path);
         }
@@ -67,8 +60,7 @@ pub(crate) fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
 
 /// Editors leave hidden copies beside the file they write.
 fn is_hidden(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// The text of a file; what prevents it becomes an error of `report`.
@@ -76,15 +68,11 @@ pub(crate) fn read(report: &Report) -> Option<String> {
     let read = || -> io::Result<Vec<u8>> {
         let size = std::fs::metadata(report.file())?.len();
         if size > MAX_FILE_BYTES {
-            return Err(io::Error::other(format!(
-                "{size} bytes are too many, {MAX_FILE_BYTES} are allowed"
-            )));
+            return Err(io::Error::other(format!("{size} bytes are too many, {MAX_FILE_BYTES} are allowed")));
         }
         std::fs::read(report.file())
     };
-    let bytes = read()
-        .map_err(|error| report.error(0, "", reason(&error)))
-        .ok()?;
+    let bytes = read().map_err(|error| report.error(0, "", reason(&error))).ok()?;
     let text = String::from_utf8(bytes);
     text.map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];

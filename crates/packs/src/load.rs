@@ -12,11 +12,8 @@ use crate::world::World;
 use crate::{builtin, check, folder, manifest};
 
 /// Folders that the platform knows and that mean nothing here.
-const UNSUPPORTED: [(&str, &str); 3] = [
-    ("queues", "work queues"),
-    ("permission_sets", "permission sets"),
-    ("workflows", "workflows"),
-];
+const UNSUPPORTED: [(&str, &str); 3] =
+    [("queues", "work queues"), ("permission_sets", "permission sets"), ("workflows", "workflows")];
 
 /// What became of some folders.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -54,33 +51,20 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
         let read = read_pack(&folder);
         problems.extend(read.problems);
         match read.content {
-            Some(content) => match packs
-                .iter()
-                .find(|other| other.pack.r#ref == content.pack.r#ref)
-            {
+            Some(content) => match packs.iter().find(|other| other.pack.r#ref == content.pack.r#ref) {
                 Some(other) => problems.extend(same_ref(&content, &other.path)),
                 None => packs.push(content),
             },
             None => broken.extend(read.pack_ref),
         }
     }
-    if !broken.contains(builtin::CORE)
-        && !packs
-            .iter()
-            .any(|content| content.pack.r#ref == builtin::CORE)
-    {
+    if !broken.contains(builtin::CORE) && !packs.iter().any(|content| content.pack.r#ref == builtin::CORE) {
         packs.push(builtin::core());
     }
     packs.sort_by(|a, b| rank(a).cmp(&rank(b)));
     let world = World::new(&packs, broken);
-    let linked: Vec<(PackContent, Vec<Problem>)> = packs
-        .iter()
-        .map(|content| check::link(content, &world))
-        .collect();
-    let mut loaded = Loaded {
-        packs: Vec::new(),
-        problems,
-    };
+    let linked: Vec<(PackContent, Vec<Problem>)> = packs.iter().map(|content| check::link(content, &world)).collect();
+    let mut loaded = Loaded { packs: Vec::new(), problems };
     for (content, problems) in linked {
         if !has_errors(&problems) {
             loaded.packs.push(content);
@@ -95,14 +79,9 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 pub fn reload(folder: &Path, others: &[PackContent]) -> Loaded {
     let mut read = read_pack(folder);
     let Some(content) = read.content else {
-        return Loaded {
-            packs: Vec::new(),
-            problems: read.problems,
-        };
+        return Loaded { packs: Vec::new(), problems: read.problems };
     };
-    let others = others
-        .iter()
-        .filter(|other| other.pack.r#ref != content.pack.r#ref);
+    let others = others.iter().filter(|other| other.pack.r#ref != content.pack.r#ref);
     let mut packs: Vec<PackContent> = others.cloned().collect();
     packs.push(content.clone());
     packs.sort_by(|a, b| rank(a).cmp(&rank(b)));
@@ -110,10 +89,7 @@ pub fn reload(folder: &Path, others: &[PackContent]) -> Loaded {
     let usable = !has_errors(&problems);
     read.problems.extend(problems);
     read.problems.sort();
-    Loaded {
-        packs: if usable { vec![content] } else { Vec::new() },
-        problems: read.problems,
-    }
+    Loaded { packs: if usable { vec![content] } else { Vec::new() }, problems: read.problems }
 }
 
 fn rank(content: &PackContent) -> (bool, &str) {
@@ -125,19 +101,13 @@ fn real(folder: &Path) -> PathBuf {
 }
 
 pub(crate) fn has_errors(problems: &[Problem]) -> bool {
-    problems
-        .iter()
-        .any(|problem| problem.severity == Severity::Error)
+    problems.iter().any(|problem| problem.severity == Severity::Error)
 }
 
 fn same_ref(content: &PackContent, first: &Path) -> Vec<Problem> {
     let report = Report::new(content.path.join(folder::MANIFEST));
     let pack_ref = &content.pack.r#ref;
-    report.error(
-        1,
-        "ref",
-        format!("the pack {pack_ref:?} is already in {}", first.display()),
-    );
+    report.error(1, "ref", format!("the pack {pack_ref:?} is already in {}", first.display()));
     report.into_problems()
 }
 
@@ -151,11 +121,7 @@ struct Read {
 fn read_pack(path: &Path) -> Read {
     let (pack, mut problems) = read_manifest(path);
     let Some(mut pack) = pack else {
-        return Read {
-            content: None,
-            pack_ref: None,
-            problems,
-        };
+        return Read { content: None, pack_ref: None, problems };
     };
     let pack_ref = pack.r#ref.clone();
     let mut reader = Reader::new(path, &pack_ref);
@@ -165,22 +131,10 @@ fn read_pack(path: &Path) -> Read {
     pack.rules = reader.components();
     pack.sensors = reader.components();
     reader.warn_about_unsupported();
-    let Reader {
-        problems: found,
-        sources,
-        ..
-    } = reader;
+    let Reader { problems: found, sources, .. } = reader;
     problems.extend(found);
-    let content = (!has_errors(&problems)).then(|| PackContent {
-        path: path.to_owned(),
-        pack,
-        sources,
-    });
-    Read {
-        content,
-        pack_ref: Some(pack_ref),
-        problems,
-    }
+    let content = (!has_errors(&problems)).then(|| PackContent { path: path.to_owned(), pack, sources });
+    Read { content, pack_ref: Some(pack_ref), problems }
 }
 
 /// `pack.yaml` alone. With a manifest but errors the components are still read, to report theirs as well.
@@ -188,11 +142,7 @@ pub(crate) fn read_manifest(path: &Path) -> (Option<NewPack>, Vec<Problem>) {
     let report = Report::new(path.join(folder::MANIFEST));
     let pack = folder::read(&report)
         .and_then(|text| report.parse(&text))
-        .and_then(|root| {
-            report
-                .fields(&root, manifest::KEYS)
-                .and_then(|fields| manifest::read(&fields, path))
-        });
+        .and_then(|root| report.fields(&root, manifest::KEYS).and_then(|fields| manifest::read(&fields, path)));
     (pack, report.into_problems())
 }
 
@@ -207,12 +157,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(path: &'a Path, pack_ref: &'a str) -> Self {
-        Self {
-            path,
-            pack_ref,
-            problems: Vec::new(),
-            sources: BTreeMap::new(),
-        }
+        Self { path, pack_ref, problems: Vec::new(), sources: BTreeMap::new() }
     }
 
     /// Every component of one kind, in the order of the files.
@@ -241,24 +186,14 @@ impl<'a> Reader<'a> {
         let fields = report.fields(&root, T::KEYS)?;
         let source = Source::new(report.file(), fields.mapping());
         let line = source.line_of("ref");
-        let component = Component {
-            fields,
-            kind: T::KIND,
-            folder: self.path,
-            pack_ref: self.pack_ref,
-        };
+        let component = Component { fields, kind: T::KIND, folder: self.path, pack_ref: self.pack_ref };
         let read = T::read(&component)?;
         if read.own_ref().is_empty() {
             return None; // said in the report
         }
         let key = (T::KIND, read.own_ref().to_owned());
         if let Some(other) = self.sources.get(&key) {
-            let message = format!(
-                "the {} {} is already declared in {}",
-                T::KIND,
-                key.1,
-                other.file.display()
-            );
+            let message = format!("the {} {} is already declared in {}", T::KIND, key.1, other.file.display());
             report.error(line, "ref", message);
             return None;
         }

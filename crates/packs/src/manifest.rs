@@ -33,12 +33,8 @@ pub(crate) const KEYS: &[&str] = &[
 ];
 
 /// Fields that mean the same, each read by one of the platform's two loaders.
-const PAIRS: &[(&str, &str)] = &[
-    ("label", "name"),
-    ("conf_schema", "config_schema"),
-    ("meta", "metadata"),
-    ("tags", "keywords"),
-];
+const PAIRS: &[(&str, &str)] =
+    &[("label", "name"), ("conf_schema", "config_schema"), ("meta", "metadata"), ("tags", "keywords")];
 
 /// The pack without its components. None when it has no usable ref.
 pub(crate) fn read(fields: &Fields<'_>, folder: &Path) -> Option<NewPack> {
@@ -48,39 +44,22 @@ pub(crate) fn read(fields: &Fields<'_>, folder: &Path) -> Option<NewPack> {
     if let Some(version) = &version
         && !is_semver(version)
     {
-        fields.error(
-            "version",
-            format!("{version:?} is not a version of three numbers, such as 1.0.0"),
-        );
+        fields.error("version", format!("{version:?} is not a version of three numbers, such as 1.0.0"));
     }
     let pack_ref = pack_ref?;
     if !is_pack_ref(&pack_ref) {
-        fields.error(
-            "ref",
-            format!(
-                "{pack_ref:?} must be two or more of a-z, 0-9, - and _, beginning with a letter"
-            ),
-        );
+        fields.error("ref", format!("{pack_ref:?} must be two or more of a-z, 0-9, - and _, beginning with a letter"));
         return None;
     }
     warn_about_folder(fields, folder, &pack_ref);
     Some(NewPack {
-        label: fields
-            .text("label")
-            .or_else(|| fields.text("name"))
-            .unwrap_or_else(|| pack_ref.clone()),
+        label: fields.text("label").or_else(|| fields.text("name")).unwrap_or_else(|| pack_ref.clone()),
         description: fields.text("description"),
         version: version.unwrap_or_default(),
         conf_schema: conf_schema(fields),
         config: Value::Object(fields.object("config").unwrap_or_default()),
-        meta: Value::Object(
-            fields
-                .object(written(fields, "meta", "metadata"))
-                .unwrap_or_default(),
-        ),
-        tags: fields
-            .texts(written(fields, "tags", "keywords"))
-            .unwrap_or_default(),
+        meta: Value::Object(fields.object(written(fields, "meta", "metadata")).unwrap_or_default()),
+        tags: fields.texts(written(fields, "tags", "keywords")).unwrap_or_default(),
         runtime_deps: fields.texts("runtime_deps").unwrap_or_default(),
         dependencies: fields.texts("dependencies").unwrap_or_default(),
         is_standard: fields.boolean("system").unwrap_or(false),
@@ -91,11 +70,7 @@ pub(crate) fn read(fields: &Fields<'_>, folder: &Path) -> Option<NewPack> {
 
 /// The one of two names that is used in this file.
 fn written(fields: &Fields<'_>, one: &'static str, other: &'static str) -> &'static str {
-    if fields.get(one).is_some() {
-        one
-    } else {
-        other
-    }
+    if fields.get(one).is_some() { one } else { other }
 }
 
 fn conf_schema(fields: &Fields<'_>) -> Value {
@@ -121,14 +96,12 @@ fn check_pairs(fields: &Fields<'_>) {
             (Some(first), Some(second)) if *one != "label" && first != second => {
                 fields.warning(other, format!("differs from {one}, which is used here"));
             }
-            (Some(_), None) => fields.warning(
-                one,
-                format!("write {other} as well, one of the platform's loaders reads only that"),
-            ),
-            (None, Some(_)) => fields.warning(
-                other,
-                format!("write {one} as well, one of the platform's loaders reads only that"),
-            ),
+            (Some(_), None) => {
+                fields.warning(one, format!("write {other} as well, one of the platform's loaders reads only that"))
+            }
+            (None, Some(_)) => {
+                fields.warning(other, format!("write {one} as well, one of the platform's loaders reads only that"))
+            }
             _ => {}
         }
     }
@@ -142,33 +115,26 @@ fn warn_about_folder(fields: &Fields<'_>, folder: &Path, pack_ref: &str) {
     };
     if name != pack_ref {
         let name = name.display();
-        fields.warning("ref", format!("the folder is called {name}; agents look for the pack in a folder called {pack_ref}"));
+        fields.warning(
+            "ref",
+            format!("the folder is called {name}; agents look for the pack in a folder called {pack_ref}"),
+        );
     }
 }
 
 fn is_pack_ref(text: &str) -> bool {
-    let allowed = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
-    };
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
     text.len() >= 2 && text.as_bytes()[0].is_ascii_lowercase() && text.bytes().all(allowed)
 }
 
 /// Three numbers, then optional `-prerelease` and `+build` of dot-separated letters, digits and hyphens.
 fn is_semver(text: &str) -> bool {
-    let (rest, build) = text
-        .split_once('+')
-        .map_or((text, None), |(rest, build)| (rest, Some(build)));
-    let (core, prerelease) = rest
-        .split_once('-')
-        .map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, prerelease) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let is_words = |part: &str| {
-        let word = |word: &str| {
-            !word.is_empty()
-                && word
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
+        let word =
+            |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         part.split('.').all(word)
     };
     core.split('.').count() == 3
@@ -186,17 +152,7 @@ mod tests {
         for good in ["1.0.0", "0.10.2-rc.1", "1.2.3+build-7", "1.2.3-a.b+c.d"] {
             assert!(is_semver(good), "{good}");
         }
-        for bad in [
-            "1",
-            "1.0",
-            "1.0.0.0",
-            "v1.0.0",
-            "1.0.x",
-            "1.0.0-",
-            "1.0.0+",
-            "1.0.0-a..b",
-            "",
-        ] {
+        for bad in ["1", "1.0", "1.0.0.0", "v1.0.0", "1.0.x", "1.0.0-", "1.0.0+", "1.0.0-a..b", ""] {
             assert!(!is_semver(bad), "{bad}");
         }
     }

@@ -36,11 +36,7 @@ impl Declared for NewRule {
     fn read(component: &Component<'_>) -> Option<Self> {
         let fields = &component.fields;
         let own_ref = component.own_ref().unwrap_or_default();
-        let full = |field| {
-            fields
-                .required_text(field)
-                .and_then(|text| component.foreign_ref(field, text))
-        };
+        let full = |field| fields.required_text(field).and_then(|text| component.foreign_ref(field, text));
         let trigger_ref = full("trigger_ref");
         let action_ref = full("action_ref");
         let conditions = conditions(fields);
@@ -82,16 +78,9 @@ fn conditions(fields: &Fields<'_>) -> Value {
                 }
             }
         }
-        Value::Object(map)
-            if map.is_empty() || map.get("expression").is_some_and(Value::is_string) => {}
-        Value::Object(_) => fields.error(
-            field,
-            "a mapping needs a text `expression`; this one never matches",
-        ),
-        _ => fields.error(
-            field,
-            "must be a list of {field, operator, value} or a mapping with `expression`",
-        ),
+        Value::Object(map) if map.is_empty() || map.get("expression").is_some_and(Value::is_string) => {}
+        Value::Object(_) => fields.error(field, "a mapping needs a text `expression`; this one never matches"),
+        _ => fields.error(field, "must be a list of {field, operator, value} or a mapping with `expression`"),
     }
     conditions
 }
@@ -108,9 +97,6 @@ fn wrong_with(condition: &Value) -> Option<String> {
     }
     match map.get("operator").and_then(Value::as_str) {
         Some(operator) if OPERATORS.contains(&operator) => None,
-        _ => Some(format!(
-            "`operator` must be one of {}",
-            OPERATORS.join(", ")
-        )),
+        _ => Some(format!("`operator` must be one of {}", OPERATORS.join(", "))),
     }
 }

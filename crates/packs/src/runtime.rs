@@ -27,21 +27,9 @@ const KEYS: &[&str] = &[
     "metadata",
 ];
 
-const VERSION_KEYS: &[&str] = &[
-    "version",
-    "execution_config",
-    "distributions",
-    "is_default",
-    "meta",
-];
+const VERSION_KEYS: &[&str] = &["version", "execution_config", "distributions", "is_default", "meta"];
 
-const CONFIG_KEYS: &[&str] = &[
-    "interpreter",
-    "inline_execution",
-    "environment",
-    "dependencies",
-    "env_vars",
-];
+const CONFIG_KEYS: &[&str] = &["interpreter", "inline_execution", "environment", "dependencies", "env_vars"];
 
 impl Declared for NewRuntime {
     const KIND: ComponentKind = ComponentKind::Runtime;
@@ -63,10 +51,7 @@ impl Declared for NewRuntime {
             versions,
         };
         if runtime.aliases.is_empty() {
-            fields.warning(
-                "aliases",
-                "none: workers can be asked for this runtime by its name only",
-            );
+            fields.warning("aliases", "none: workers can be asked for this runtime by its name only");
         }
         Some(runtime)
     }
@@ -86,10 +71,7 @@ fn versions(fields: &Fields<'_>) -> Vec<NewRuntimeVersion> {
             continue;
         };
         if Version::parse(&version).is_none() {
-            fields.error(
-                "version",
-                format!("{version:?} is not a version of one to three numbers"),
-            );
+            fields.error("version", format!("{version:?} is not a version of one to three numbers"));
         }
         if versions.iter().any(|other| other.version == version) {
             fields.error("version", format!("{version:?} stands here twice"));
@@ -120,14 +102,8 @@ fn execution_config(fields: &Fields<'_>) -> Value {
     }
     if let Some(section) = fields.section(field, CONFIG_KEYS) {
         section.section("interpreter", &["binary", "args", "file_extension"]);
-        section.section(
-            "inline_execution",
-            &["strategy", "extension", "inject_shell_helpers"],
-        );
-        section.section(
-            "environment",
-            &["env_type", "dir_name", "create_command", "interpreter_path"],
-        );
+        section.section("inline_execution", &["strategy", "extension", "inject_shell_helpers"]);
+        section.section("environment", &["env_type", "dir_name", "create_command", "interpreter_path"]);
         section.section("dependencies", &["manifest_file", "install_command"]);
     }
     config

@@ -69,21 +69,12 @@ impl Declared for NewSensor {
 fn trigger_refs(component: &Component<'_>) -> Vec<String> {
     let fields = &component.fields;
     let (field, written) = if fields.get("trigger_types").is_some() {
-        (
-            "trigger_types",
-            fields.texts("trigger_types").unwrap_or_default(),
-        )
+        ("trigger_types", fields.texts("trigger_types").unwrap_or_default())
     } else {
-        (
-            "trigger_type",
-            fields.text("trigger_type").into_iter().collect(),
-        )
+        ("trigger_type", fields.text("trigger_type").into_iter().collect())
     };
     if written.is_empty() {
         fields.warning(field, "no trigger: this sensor is never started");
     }
-    written
-        .into_iter()
-        .filter_map(|text| component.foreign_ref(field, text))
-        .collect()
+    written.into_iter().filter_map(|text| component.foreign_ref(field, text)).collect()
 }

@@ -31,10 +31,7 @@ pub(crate) enum Absence {
 impl<'a> World<'a> {
     pub(crate) fn new(packs: &'a [PackContent], broken: BTreeSet<String>) -> Self {
         let mut world = Self {
-            packs: packs
-                .iter()
-                .map(|content| content.pack.r#ref.as_str())
-                .collect(),
+            packs: packs.iter().map(|content| content.pack.r#ref.as_str()).collect(),
             broken,
             runtimes: Vec::new(),
             triggers: BTreeMap::new(),
@@ -43,21 +40,9 @@ impl<'a> World<'a> {
         };
         for content in packs {
             let pack = &content.pack;
-            world.runtimes.extend(
-                pack.runtimes
-                    .iter()
-                    .map(|runtime| (pack.r#ref.as_str(), runtime)),
-            );
-            world.triggers.extend(
-                pack.triggers
-                    .iter()
-                    .map(|trigger| (trigger.r#ref.as_str(), trigger)),
-            );
-            world.actions.extend(
-                pack.actions
-                    .iter()
-                    .map(|action| (action.r#ref.as_str(), action)),
-            );
+            world.runtimes.extend(pack.runtimes.iter().map(|runtime| (pack.r#ref.as_str(), runtime)));
+            world.triggers.extend(pack.triggers.iter().map(|trigger| (trigger.r#ref.as_str(), trigger)));
+            world.actions.extend(pack.actions.iter().map(|action| (action.r#ref.as_str(), action)));
         }
         world.find_emitters(packs);
         world
@@ -93,39 +78,22 @@ impl<'a> World<'a> {
 
     /// The pack that owns a runtime ref.
     pub(crate) fn runtime_owner(&self, runtime_ref: &str) -> Option<&'a str> {
-        self.runtimes
-            .iter()
-            .find(|(_, runtime)| runtime.r#ref == runtime_ref)
-            .map(|(pack, _)| *pack)
+        self.runtimes.iter().find(|(_, runtime)| runtime.r#ref == runtime_ref).map(|(pack, _)| *pack)
     }
 
     /// A runtime by ref, else by display name, else by alias.
     pub(crate) fn runtime(&self, name: &str) -> Option<&'a NewRuntime> {
         let by = |fits: &dyn Fn(&NewRuntime) -> bool| {
-            self.runtimes
-                .iter()
-                .map(|(_, runtime)| *runtime)
-                .find(|runtime| fits(runtime))
+            self.runtimes.iter().map(|(_, runtime)| *runtime).find(|runtime| fits(runtime))
         };
         by(&|runtime| runtime.r#ref == name)
             .or_else(|| by(&|runtime| runtime.name.eq_ignore_ascii_case(name)))
-            .or_else(|| {
-                by(&|runtime| {
-                    runtime
-                        .aliases
-                        .iter()
-                        .any(|alias| alias.eq_ignore_ascii_case(name))
-                })
-            })
+            .or_else(|| by(&|runtime| runtime.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))))
     }
 
     /// The refs of all runtimes, for messages.
     pub(crate) fn runtime_refs(&self) -> Vec<&'a str> {
-        let mut refs: Vec<&str> = self
-            .runtimes
-            .iter()
-            .map(|(_, runtime)| runtime.r#ref.as_str())
-            .collect();
+        let mut refs: Vec<&str> = self.runtimes.iter().map(|(_, runtime)| runtime.r#ref.as_str()).collect();
         refs.sort_unstable();
         refs
     }

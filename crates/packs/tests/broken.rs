@@ -46,26 +46,21 @@ impl Folder {
 
     fn shown(&self, loaded: &Loaded) -> Vec<String> {
         let root = format!("{}/", self.path().display());
-        loaded
-            .problems
-            .iter()
-            .map(|problem| problem.to_string().replace(&root, ""))
-            .collect()
+        loaded.problems.iter().map(|problem| problem.to_string().replace(&root, "")).collect()
     }
 }
 
 fn refs(loaded: &Loaded) -> Vec<&str> {
-    loaded
-        .packs
-        .iter()
-        .map(|content| content.pack.r#ref.as_str())
-        .collect()
+    loaded.packs.iter().map(|content| content.pack.r#ref.as_str()).collect()
 }
 
 #[test]
 fn every_mistake_of_a_pack_is_reported_at_once_and_the_pack_is_left_out() {
     let folder = Folder::new();
-    folder.write("shop/pack.yaml", "ref: shop\nlabel: Shop\nversion: 1.0\nconf_schema: {a: {secret: maybe}}\nconfig_schema: {}\n");
+    folder.write(
+        "shop/pack.yaml",
+        "ref: shop\nlabel: Shop\nversion: 1.0\nconf_schema: {a: {secret: maybe}}\nconfig_schema: {}\n",
+    );
     folder.write(
         "shop/actions/buy.yaml",
         "ref: shop.buy\nrunner_type: python\nentry_point: buy.py\nparameter_delivery: env\nparameter_fromat: json\n\
@@ -73,14 +68,8 @@ fn every_mistake_of_a_pack_is_reported_at_once_and_the_pack_is_left_out() {
          worker_tolerations: {}\nlog_retention_policy: weeks\n",
     );
     folder.write("shop/triggers/sold.yaml", "ref: Shop.Sold\noutput: [a]\n");
-    folder.write(
-        "shop/sensors/eye.yaml",
-        "ref: shop.eye\nentry_point: ../eye\ntrigger_types: [shop.sold]\n",
-    );
-    folder.write(
-        "shop/rules/r.yaml",
-        "ref: r\ntrigger_ref: sold\nconditions: {field: a}\n",
-    );
+    folder.write("shop/sensors/eye.yaml", "ref: shop.eye\nentry_point: ../eye\ntrigger_types: [shop.sold]\n");
+    folder.write("shop/rules/r.yaml", "ref: r\ntrigger_ref: sold\nconditions: {field: a}\n");
     folder.write("shop/runtimes/lua.yaml", "ref: shop.lua\nname: Lua\naliases: [lua]\nexecution_config: {interpreter: {bin: lua}, environment: {}}\nversions: [{version: x}]\n");
     let expected = [
         "shop/actions/buy.yaml:3: entry_point: shop/actions/buy.py: No such file",
@@ -99,11 +88,7 @@ fn every_mistake_of_a_pack_is_reported_at_once_and_the_pack_is_left_out() {
     ];
     let found = folder.problems();
     for line in expected {
-        assert!(
-            found.iter().any(|found| found.starts_with(line)),
-            "{line}\nis not in\n{}",
-            found.join("\n")
-        );
+        assert!(found.iter().any(|found| found.starts_with(line)), "{line}\nis not in\n{}", found.join("\n"));
     }
     assert_eq!(refs(&folder.load()), ["core"]);
 }
@@ -124,11 +109,7 @@ fn fields_of_an_action_are_checked_even_when_its_code_is_missing() {
         "shop/actions/buy.yaml:8: worker_tolerations:",
         "shop/actions/buy.yaml:9: log_retention_policy: must be one of versions, days, hours, minutes",
     ] {
-        assert!(
-            found.iter().any(|found| found.starts_with(start)),
-            "{start}\nis not in\n{}",
-            found.join("\n")
-        );
+        assert!(found.iter().any(|found| found.starts_with(start)), "{start}\nis not in\n{}", found.join("\n"));
     }
 }
 
@@ -136,10 +117,7 @@ fn fields_of_an_action_are_checked_even_when_its_code_is_missing() {
 fn a_broken_pack_does_not_touch_its_neighbours() {
     let folder = Folder::shop(&[]);
     folder.write("broken/pack.yaml", "ref: [");
-    folder.write(
-        "broken2/pack.yaml",
-        MANIFEST.replace("shop", "broken2").as_str(),
-    );
+    folder.write("broken2/pack.yaml", MANIFEST.replace("shop", "broken2").as_str());
     folder.write("broken2/actions/a.yaml", "ref: a: b");
     let loaded = folder.load();
     assert_eq!(refs(&loaded), ["core", "shop"]);
@@ -150,40 +128,25 @@ fn a_broken_pack_does_not_touch_its_neighbours() {
 #[test]
 fn what_crosses_packs_must_exist_and_have_one_owner() {
     let folder = Folder::shop(&[
-        (
-            "triggers/sold.yaml",
-            "ref: shop.sold\nparameters: {min: {type: integer, required: true}}\n",
-        ),
-        (
-            "sensors/one.yaml",
-            "ref: shop.one\nentry_point: one\ntrigger_type: sold\n",
-        ),
+        ("triggers/sold.yaml", "ref: shop.sold\nparameters: {min: {type: integer, required: true}}\n"),
+        ("sensors/one.yaml", "ref: shop.one\nentry_point: one\ntrigger_type: sold\n"),
         (
             "sensors/two.yaml",
             "ref: shop.two\nrunner_type: lua\nentry_point: two.lua\ntrigger_types: [shop.sold, shop.gone]\n",
         ),
         ("sensors/one", "#!/bin/sh\n"),
         ("sensors/two.lua", ""),
-        (
-            "rules/a.yaml",
-            "ref: a\ntrigger_ref: sold\naction_ref: nothing\ntrigger_params: {min: x}\n",
-        ),
+        ("rules/a.yaml", "ref: a\ntrigger_ref: sold\naction_ref: nothing\ntrigger_params: {min: x}\n"),
         (
             "rules/b.yaml",
             "ref: shop.b\ntrigger_ref: shop.sold\naction_ref: other.thing\ntrigger_params: {min: '{{ event.id }}'}\n",
         ),
-        (
-            "rules/c.yml",
-            "ref: shop.a\ntrigger_ref: shop.sold\naction_ref: other.thing\n",
-        ),
+        ("rules/c.yml", "ref: shop.a\ntrigger_ref: shop.sold\naction_ref: other.thing\n"),
     ]);
     let executable = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path().join("shop/sensors/one"), executable).unwrap();
     let first = folder.problems();
-    assert_eq!(
-        first,
-        ["shop/rules/c.yml:1: ref: the rule shop.a is already declared in shop/rules/a.yaml"],
-    );
+    assert_eq!(first, ["shop/rules/c.yml:1: ref: the rule shop.a is already declared in shop/rules/a.yaml"],);
     std::fs::remove_file(folder.path().join("shop/rules/c.yml")).unwrap();
     assert_eq!(
         folder.problems(),
@@ -201,68 +164,36 @@ fn what_crosses_packs_must_exist_and_have_one_owner() {
 #[test]
 fn native_code_must_be_executable() {
     let folder = Folder::shop(&[
-        (
-            "actions/a.yaml",
-            "ref: shop.a\nrunner_type: native\nentry_point: a\n",
-        ),
+        ("actions/a.yaml", "ref: shop.a\nrunner_type: native\nentry_point: a\n"),
         ("actions/a", "#!/bin/sh\n"),
     ]);
     let found = folder.problems();
-    assert_eq!(
-        found,
-        [
-            "shop/actions/a.yaml:3: entry_point: shop/actions/a is not executable, run `chmod +x` on it"
-        ]
-    );
+    assert_eq!(found, ["shop/actions/a.yaml:3: entry_point: shop/actions/a is not executable, run `chmod +x` on it"]);
 }
 
 #[test]
 fn both_loaders_conventions_are_understood() {
     let folder = Folder::shop(&[
-        (
-            "actions/buy.yaml",
-            "name: buy\nentry_point: actions/buy.py\n",
-        ),
+        ("actions/buy.yaml", "name: buy\nentry_point: actions/buy.py\n"),
         ("actions/buy.py", ""),
-        (
-            "actions/inline.yaml",
-            "ref: shop.inline\nentry_point: echo hello\ntimeout: 5\n",
-        ),
-        (
-            "actions/flow.yaml",
-            "ref: shop.flow\nworkflow_file: workflows/flow.yaml\n",
-        ),
+        ("actions/inline.yaml", "ref: shop.inline\nentry_point: echo hello\ntimeout: 5\n"),
+        ("actions/flow.yaml", "ref: shop.flow\nworkflow_file: workflows/flow.yaml\n"),
         ("workflows/flow.yaml", "tasks: []\n"),
-        (
-            "rules/r.yaml",
-            "ref: r\ntrigger_ref: t\naction_ref: buy\npermission_set_ref: editor\n",
-        ),
+        ("rules/r.yaml", "ref: r\ntrigger_ref: t\naction_ref: buy\npermission_set_ref: editor\n"),
         ("triggers/t.yaml", "name: t\n"),
     ]);
     let loaded = folder.load();
     assert!(!loaded.has_errors(), "{:#?}", folder.shown(&loaded));
     let shop = &loaded.packs[1].pack;
     let buy = &shop.actions[0];
-    assert_eq!(
-        (buy.r#ref.as_str(), buy.entrypoint.as_str()),
-        ("shop.buy", "buy.py")
-    );
+    assert_eq!((buy.r#ref.as_str(), buy.entrypoint.as_str()), ("shop.buy", "buy.py"));
     assert_eq!(buy.runtime_ref.as_deref(), Some("core.python"));
     let inline = &shop.actions[1];
-    assert_eq!(
-        (inline.entrypoint.as_str(), inline.timeout_seconds),
-        ("echo hello", Some(5))
-    );
+    assert_eq!((inline.entrypoint.as_str(), inline.timeout_seconds), ("echo hello", Some(5)));
     assert_eq!(shop.actions.len(), 2);
     let rule = &shop.rules[0];
-    assert_eq!(
-        (rule.r#ref.as_str(), rule.action_ref.as_str()),
-        ("shop.r", "shop.buy")
-    );
-    assert_eq!(
-        rule.permission_set_refs.as_deref(),
-        Some(["editor".to_owned()].as_slice())
-    );
+    assert_eq!((rule.r#ref.as_str(), rule.action_ref.as_str()), ("shop.r", "shop.buy"));
+    assert_eq!(rule.permission_set_refs.as_deref(), Some(["editor".to_owned()].as_slice()));
     let warnings = folder.shown(&loaded);
     for part in [
         "no ref, taken as \"shop.buy\"",
@@ -270,11 +201,7 @@ fn both_loaders_conventions_are_understood() {
         "workflows are not supported here",
         "flow.yaml:2: workflow_file:",
     ] {
-        assert!(
-            warnings.iter().any(|warning| warning.contains(part)),
-            "{part}\n{}",
-            warnings.join("\n")
-        );
+        assert!(warnings.iter().any(|warning| warning.contains(part)), "{part}\n{}", warnings.join("\n"));
     }
 }
 
@@ -283,10 +210,7 @@ fn a_path_that_has_no_pack_is_an_error() {
     let folder = Folder::new();
     assert_eq!(folder.problems().len(), 1);
     let gone = load(&[PathBuf::from("/nowhere/at/all")]);
-    assert_eq!(
-        gone.problems[0].to_string(),
-        "/nowhere/at/all: no such file or folder"
-    );
+    assert_eq!(gone.problems[0].to_string(), "/nowhere/at/all: no such file or folder");
 }
 
 #[test]
@@ -297,10 +221,7 @@ fn the_same_pack_twice_is_an_error_of_the_second() {
     assert_eq!(refs(&loaded), ["core", "shop"]);
     let shown = folder.shown(&loaded);
     let expected = "store/pack.yaml:1: ref: the pack \"shop\" is already in ";
-    assert!(
-        shown.iter().any(|line| line.starts_with(expected)),
-        "{shown:#?}"
-    );
+    assert!(shown.iter().any(|line| line.starts_with(expected)), "{shown:#?}");
     // One folder given twice is one pack.
     let shop = folder.path().join("shop");
     let twice = load(&[shop.clone(), shop.join("../shop")]);
@@ -310,34 +231,16 @@ fn the_same_pack_twice_is_an_error_of_the_second() {
 #[test]
 fn a_changed_pack_is_checked_against_those_in_use() {
     let folder = Folder::shop(&[("triggers/t.yaml", "ref: shop.t\n")]);
-    folder.write(
-        "more/pack.yaml",
-        MANIFEST
-            .replace("shop", "more")
-            .replace("Shop", "More")
-            .as_str(),
-    );
-    folder.write(
-        "more/rules/r.yaml",
-        "ref: more.r\ntrigger_ref: shop.t\naction_ref: more.a\n",
-    );
+    folder.write("more/pack.yaml", MANIFEST.replace("shop", "more").replace("Shop", "More").as_str());
+    folder.write("more/rules/r.yaml", "ref: more.r\ntrigger_ref: shop.t\naction_ref: more.a\n");
     folder.write("more/actions/a.yaml", "ref: more.a\nentry_point: 'true '\n");
     let loaded = folder.load();
     assert_eq!(refs(&loaded), ["core", "more", "shop"]);
-    folder.write(
-        "more/rules/r.yaml",
-        "ref: more.r\ntrigger_ref: shop.gone\naction_ref: more.a\n",
-    );
+    folder.write("more/rules/r.yaml", "ref: more.r\ntrigger_ref: shop.gone\naction_ref: more.a\n");
     let again = reload(&folder.path().join("more"), &loaded.packs);
     assert!(again.packs.is_empty());
-    assert_eq!(
-        folder.shown(&again),
-        [r#"more/rules/r.yaml:2: trigger_ref: unknown trigger "shop.gone""#]
-    );
-    folder.write(
-        "more/rules/r.yaml",
-        "ref: more.r\ntrigger_ref: shop.t\naction_ref: more.a\nenabled: false\n",
-    );
+    assert_eq!(folder.shown(&again), [r#"more/rules/r.yaml:2: trigger_ref: unknown trigger "shop.gone""#]);
+    folder.write("more/rules/r.yaml", "ref: more.r\ntrigger_ref: shop.t\naction_ref: more.a\nenabled: false\n");
     let again = reload(&folder.path().join("more"), &loaded.packs);
     assert!(!again.packs[0].pack.rules[0].enabled);
 }
@@ -345,14 +248,8 @@ fn a_changed_pack_is_checked_against_those_in_use() {
 #[test]
 fn one_action_is_found_whatever_its_file_is_called_and_missing_ones_are_explained() {
     let folder = Folder::shop(&[
-        (
-            "actions/other-name.yaml",
-            "ref: shop.buy\nentry_point: 'echo hello '\n",
-        ),
-        (
-            "actions/zz.yaml",
-            "ref: shop.zz\nrunner_type: ruby\nentry_point: gone.rb\n",
-        ),
+        ("actions/other-name.yaml", "ref: shop.buy\nentry_point: 'echo hello '\n"),
+        ("actions/zz.yaml", "ref: shop.zz\nrunner_type: ruby\nentry_point: gone.rb\n"),
         ("rules/broken.yaml", "not read at all: ["),
     ]);
     let paths = [folder.path().to_owned()];
@@ -361,34 +258,13 @@ fn one_action_is_found_whatever_its_file_is_called_and_missing_ones_are_explaine
     assert_eq!(loaded.packs[1].pack.actions.len(), 1);
 
     let error = load_action(&paths, "shop.nothing").unwrap_err();
-    assert!(
-        matches!(error, FindActionError::Broken(_)),
-        "one of the broken files may be the wanted one: {error}"
-    );
-    folder.write(
-        "shop/actions/zz.yaml",
-        "ref: shop.zz\nentry_point: 'echo zz '\n",
-    );
+    assert!(matches!(error, FindActionError::Broken(_)), "one of the broken files may be the wanted one: {error}");
+    folder.write("shop/actions/zz.yaml", "ref: shop.zz\nentry_point: 'echo zz '\n");
 
     let shown = |action: &str| load_action(&paths, action).unwrap_err().to_string();
     assert_eq!(shown("buy"), "\"buy\" is not an action: write pack.name");
-    assert!(
-        shown("none.buy").starts_with("no pack \"none\" in "),
-        "{}",
-        shown("none.buy")
-    );
-    assert!(
-        shown("shop.bye").ends_with("it has shop.buy, shop.zz"),
-        "{}",
-        shown("shop.bye")
-    );
-    folder.write(
-        "shop/actions/buy.yaml",
-        "ref: shop.buy\nrunner_type: cobol\nentry_point: other-name.yaml\n",
-    );
-    assert!(
-        shown("shop.buy").contains("unknown runtime \"cobol\""),
-        "{}",
-        shown("shop.buy")
-    );
+    assert!(shown("none.buy").starts_with("no pack \"none\" in "), "{}", shown("none.buy"));
+    assert!(shown("shop.bye").ends_with("it has shop.buy, shop.zz"), "{}", shown("shop.bye"));
+    folder.write("shop/actions/buy.yaml", "ref: shop.buy\nrunner_type: cobol\nentry_point: other-name.yaml\n");
+    assert!(shown("shop.buy").contains("unknown runtime \"cobol\""), "{}", shown("shop.buy"));
 }

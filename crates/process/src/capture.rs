@@ -21,11 +21,7 @@ impl Capture {
         Self {
             filter: None,
             redacted: redactor.map(RedactedStream::new),
-            seen: Seen {
-                kept: Kept::new(stream.keep),
-                dropped_bytes: 0,
-                sink: stream.sink,
-            },
+            seen: Seen { kept: Kept::new(stream.keep), dropped_bytes: 0, sink: stream.sink },
         }
     }
 
@@ -36,11 +32,7 @@ impl Capture {
     }
 
     pub(crate) fn accept(&mut self, chunk: &[u8]) {
-        let Self {
-            filter,
-            redacted,
-            seen,
-        } = self;
+        let Self { filter, redacted, seen } = self;
         match filter {
             Some(filter) => filter.accept(chunk, &mut |part| accept_redacted(redacted, seen, part)),
             None => accept_redacted(redacted, seen, chunk),
@@ -49,14 +41,9 @@ impl Capture {
 
     /// The stream, and the notes that came before it.
     pub(crate) fn finish(self) -> (Captured, Vec<String>) {
-        let Self {
-            filter,
-            mut redacted,
-            mut seen,
-        } = self;
-        let notes = filter.map_or_else(Vec::new, |filter| {
-            filter.finish(&mut |part| accept_redacted(&mut redacted, &mut seen, part))
-        });
+        let Self { filter, mut redacted, mut seen } = self;
+        let notes = filter
+            .map_or_else(Vec::new, |filter| filter.finish(&mut |part| accept_redacted(&mut redacted, &mut seen, part)));
         if let Some(redacted) = redacted {
             redacted.finish(&mut |clean| seen.accept(clean));
         }
@@ -111,14 +98,8 @@ impl Kept {
     fn new(keep: Keep) -> Self {
         match keep {
             Keep::Nothing => Self::Nothing,
-            Keep::Head { limit_bytes } => Self::Head {
-                bytes: Vec::new(),
-                limit: limit_bytes,
-            },
-            Keep::Tail { limit_bytes } => Self::Tail {
-                bytes: VecDeque::new(),
-                limit: limit_bytes,
-            },
+            Keep::Head { limit_bytes } => Self::Head { bytes: Vec::new(), limit: limit_bytes },
+            Keep::Tail { limit_bytes } => Self::Tail { bytes: VecDeque::new(), limit: limit_bytes },
         }
     }
 

@@ -62,11 +62,7 @@ impl std::fmt::Debug for Child {
 pub fn start(command: Command) -> Result<Child, StartError> {
     let program = absolute(&command.program)?;
     let channel = |stream: &Stream| {
-        if stream.is_null() {
-            Channel::Null
-        } else {
-            Channel::Pipe
-        }
+        if stream.is_null() { Channel::Null } else { Channel::Pipe }
     };
     let setup = command.policy.map(|policy| Setup {
         parent: policy.dies_with_agent.then(std::process::id),
@@ -90,11 +86,7 @@ pub fn start(command: Command) -> Result<Child, StartError> {
     };
     let (stdin, input) = prepare(command.stdin).map_err(|error| diagnose(&request, error))?;
     let started = Instant::now();
-    let Spawned {
-        leader,
-        stdout,
-        stderr,
-    } = spawn(&request, stdin, setup.as_ref())?;
+    let Spawned { leader, stdout, stderr } = spawn(&request, stdin, setup.as_ref())?;
     // From here on an early return drops the leader, which kills the child.
     let watch = || -> io::Result<(ExitNotice, Pumps)> {
         let pumps = Pumps::new(
@@ -105,13 +97,7 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         Ok((ExitNotice::new(leader.pid())?, pumps))
     };
     let (notice, pumps) = watch().map_err(|source| StartError::Watch { program, source })?;
-    Ok(Child {
-        leader,
-        notice,
-        pumps,
-        ending: command.ending,
-        started,
-    })
+    Ok(Child { leader, notice, pumps, ending: command.ending, started })
 }
 
 /// Why the child is about to end.
@@ -133,11 +119,7 @@ impl Child {
     /// ready, kills what it leaves in its group, and reaps it.
     ///
     /// Returns in bounded time after the end. Dropping the future kills the group and leaves no zombie, without a report.
-    pub async fn supervise(
-        self,
-        time_limit: Option<Duration>,
-        stop: impl Future<Output = ()>,
-    ) -> Report {
+    pub async fn supervise(self, time_limit: Option<Duration>, stop: impl Future<Output = ()>) -> Report {
         self.supervise_until(time_limit, stop, pending()).await
     }
 
@@ -167,24 +149,8 @@ impl Child {
             Ok(reaped) => outcome(cause, &reaped),
             Err(error) => Outcome::Lost(format!("the end of process {pid} was not seen: {error}")),
         };
-        let Gathered {
-            stdout,
-            stderr,
-            stdin_error,
-            notes,
-        } = self.pumps.finish();
-        Report {
-            pid,
-            outcome,
-            stdout,
-            stderr,
-            stdin_error,
-            duration,
-            usage,
-            pipes_held_open,
-            strays_ended,
-            notes,
-        }
+        let Gathered { stdout, stderr, stdin_error, notes } = self.pumps.finish();
+        Report { pid, outcome, stdout, stderr, stdin_error, duration, usage, pipes_held_open, strays_ended, notes }
     }
 
     async fn run(
@@ -221,12 +187,7 @@ impl Child {
         self.leader.signal_group(self.ending.signal);
         // A stopped process sees no signal but this one and KILL.
         self.leader.signal_group(SIGCONT);
-        let Self {
-            notice,
-            pumps,
-            ending,
-            ..
-        } = self;
+        let Self { notice, pumps, ending, .. } = self;
         let ended = tokio::select! {
             biased;
             exited = notice.exited() => Some(exited),
@@ -267,30 +228,16 @@ fn outcome(cause: Cause, reaped: &Reaped) -> Outcome {
     use std::os::unix::process::ExitStatusExt as _;
     let status = reaped.status;
     match cause {
-        Cause::TimeOver(limit) => Outcome::TimedOut {
-            limit,
-            last: status.code(),
-        },
-        Cause::Stop | Cause::AtOnce => Outcome::Cancelled {
-            exit_code: status.code(),
-        },
+        Cause::TimeOver(limit) => Outcome::TimedOut { limit, last: status.code() },
+        Cause::Stop | Cause::AtOnce => Outcome::Cancelled { exit_code: status.code() },
         Cause::Itself => match (status.code(), status.signal()) {
             (Some(code), _) => Outcome::Exited(code),
-            (None, Some(signal)) => Outcome::Signalled {
-                signal,
-                core_dumped: status.core_dumped(),
-            },
-            (None, None) => Outcome::Lost(format!(
-                "the status {status:?} is neither an exit nor a signal"
-            )),
+            (None, Some(signal)) => Outcome::Signalled { signal, core_dumped: status.core_dumped() },
+            (None, None) => Outcome::Lost(format!("the status {status:?} is neither an exit nor a signal")),
         },
     }
 }
 
 fn usage(reaped: &Reaped) -> Usage {
-    Usage {
-        user_time: reaped.user_time,
-        system_time: reaped.system_time,
-        peak_memory_bytes: reaped.peak_memory_bytes,
-    }
+    Usage { user_time: reaped.user_time, system_time: reaped.system_time, peak_memory_bytes: reaped.peak_memory_bytes }
 }

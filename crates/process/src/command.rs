@@ -106,11 +106,7 @@ impl Stream {
 
     /// Is kept as `keep` says.
     pub fn keep(keep: Keep) -> Self {
-        Self {
-            keep,
-            sink: None,
-            redact: None,
-        }
+        Self { keep, sink: None, redact: None }
     }
 
     /// Is also handed to `sink`.
@@ -219,10 +215,7 @@ mod tests {
         command.env.push(("NAME".into(), "hush-2".into()));
         command.stdin = Input::Bytes(b"hush-3".to_vec());
         let printed = format!("{command:?}");
-        assert!(
-            printed.contains("/bin/x") && printed.contains("NAME"),
-            "{printed}"
-        );
+        assert!(printed.contains("/bin/x") && printed.contains("NAME"), "{printed}");
         assert!(!printed.contains("hush"), "{printed}");
     }
 }

@@ -25,31 +25,16 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
         }
         io::ErrorKind::PermissionDenied => missing_directory(request)
             .or_else(|| not_executable(&program))
-            .unwrap_or(StartError::Permission {
-                program,
-                source: error,
-            }),
+            .unwrap_or(StartError::Permission { program, source: error }),
         io::ErrorKind::ExecutableFileBusy => StartError::TextFileBusy { program },
         io::ErrorKind::ArgumentListTooLong => too_long(request),
         io::ErrorKind::OutOfMemory => StartError::NoMemory { program },
         io::ErrorKind::WouldBlock => StartError::ProcessLimit { program },
-        io::ErrorKind::InvalidInput => zero_byte(request).unwrap_or(StartError::Other {
-            program,
-            source: error,
-        }),
+        io::ErrorKind::InvalidInput => zero_byte(request).unwrap_or(StartError::Other { program, source: error }),
         _ => match error.raw_os_error() {
-            Some(ENOEXEC | ELIBBAD) => foreign_format(&program).unwrap_or(StartError::Other {
-                program,
-                source: error,
-            }),
-            Some(EMFILE | ENFILE) => StartError::FileLimit {
-                program,
-                source: error,
-            },
-            _ => StartError::Other {
-                program,
-                source: error,
-            },
+            Some(ENOEXEC | ELIBBAD) => foreign_format(&program).unwrap_or(StartError::Other { program, source: error }),
+            Some(EMFILE | ENFILE) => StartError::FileLimit { program, source: error },
+            _ => StartError::Other { program, source: error },
         },
     }
 }
@@ -65,9 +50,7 @@ pub(crate) fn preflight(request: &Request<'_>) -> Result<(), StartError> {
     if let Err(error) = fs::metadata(program) {
         return match error.kind() {
             io::ErrorKind::PermissionDenied => Ok(()),
-            _ => Err(StartError::NotFound {
-                program: program.to_owned(),
-            }),
+            _ => Err(StartError::NotFound { program: program.to_owned() }),
         };
     }
     // Not its format: this kernel may be able to run more than it seems.
@@ -89,11 +72,7 @@ fn missing_directory(request: &Request<'_>) -> Option<StartError> {
         Ok(_) => io::Error::from(io::ErrorKind::NotADirectory),
         Err(error) => error,
     };
-    Some(StartError::WorkingDirectory {
-        program: request.program.to_owned(),
-        path: path.to_owned(),
-        source,
-    })
+    Some(StartError::WorkingDirectory { program: request.program.to_owned(), path: path.to_owned(), source })
 }
 
 /// The program, or something that it needs, does not exist.
@@ -107,10 +86,7 @@ fn missing(request: &Request<'_>, error: io::Error) -> StartError {
     }
     match fs::metadata(NULL_DEVICE) {
         Err(source) => StartError::NullDevice { program, source },
-        Ok(_) => StartError::Other {
-            program,
-            source: error,
-        },
+        Ok(_) => StartError::Other { program, source: error },
     }
 }
 
@@ -123,17 +99,10 @@ fn missing_behind(program: &Path, depth: u8) -> Option<StartError> {
             } else {
                 "use an image that has it, or change the line"
             };
-            Some(StartError::NoSuchInterpreter {
-                program: program.to_owned(),
-                interpreter,
-                advice,
-            })
+            Some(StartError::NoSuchInterpreter { program: program.to_owned(), interpreter, advice })
         }
         Executable::Script { interpreter } if depth > 0 => missing_behind(&interpreter, depth - 1),
-        Executable::Elf {
-            loader: Some(loader),
-            ..
-        } if !loader.exists() => Some(StartError::LoaderMissing {
+        Executable::Elf { loader: Some(loader), .. } if !loader.exists() => Some(StartError::LoaderMissing {
             program: program.to_owned(),
             advice: if loader.to_string_lossy().contains("ld-musl") {
                 "it was built for musl: use a build for this image's glibc, or an Alpine image"
@@ -159,10 +128,7 @@ fn not_executable(program: &Path) -> Option<StartError> {
                 None
             };
             if let Some(reason) = reason {
-                return Some(StartError::NotExecutable {
-                    program: candidate,
-                    reason,
-                });
+                return Some(StartError::NotExecutable { program: candidate, reason });
             }
         }
         let Ok(Executable::Script { interpreter }) = Executable::read(&candidate) else {
@@ -176,15 +142,13 @@ fn not_executable(program: &Path) -> Option<StartError> {
 /// The program is no program at all, or one for another machine.
 fn foreign_format(program: &Path) -> Option<StartError> {
     match Executable::read(program).ok()? {
-        Executable::Elf {
-            machine,
-            native_layout,
-            ..
-        } if machine != NATIVE_MACHINE || !native_layout => Some(StartError::WrongArchitecture {
-            program: program.to_owned(),
-            found: machine_name(machine),
-            expected: std::env::consts::ARCH,
-        }),
+        Executable::Elf { machine, native_layout, .. } if machine != NATIVE_MACHINE || !native_layout => {
+            Some(StartError::WrongArchitecture {
+                program: program.to_owned(),
+                found: machine_name(machine),
+                expected: std::env::consts::ARCH,
+            })
+        }
         Executable::Unknown => Some(StartError::NotExecutable {
             program: program.to_owned(),
             reason: "it is neither a program nor a script whose first line is #! with an interpreter",
@@ -199,12 +163,7 @@ fn too_long(request: &Request<'_>) -> StartError {
     let program = request.program.to_owned();
     for (what, bytes) in strings(request) {
         if bytes > limit {
-            return StartError::StringTooLong {
-                program,
-                what: what.to_string(),
-                bytes,
-                limit,
-            };
+            return StartError::StringTooLong { program, what: what.to_string(), bytes, limit };
         }
     }
     // Every string has its end and a pointer to it.
@@ -218,10 +177,7 @@ fn too_long(request: &Request<'_>) -> StartError {
 
 fn zero_byte(request: &Request<'_>) -> Option<StartError> {
     let has_zero = |text: &OsStr| text.as_encoded_bytes().contains(&0);
-    let found = |what: What<'_>| StartError::ZeroByte {
-        program: request.program.to_owned(),
-        what: what.to_string(),
-    };
+    let found = |what: What<'_>| StartError::ZeroByte { program: request.program.to_owned(), what: what.to_string() };
     if request.program.as_os_str().as_encoded_bytes().contains(&0) {
         return Some(found(What::Path));
     }
@@ -231,10 +187,7 @@ fn zero_byte(request: &Request<'_>) -> Option<StartError> {
     if let Some(at) = request.args.iter().position(|arg| has_zero(arg)) {
         return Some(found(What::Argument(at + 1)));
     }
-    let (name, _) = request
-        .env
-        .iter()
-        .find(|(name, value)| has_zero(name) || has_zero(value))?;
+    let (name, _) = request.env.iter().find(|(name, value)| has_zero(name) || has_zero(value))?;
     Some(found(What::Variable(name)))
 }
 

@@ -41,10 +41,7 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         notes.write();
         return ExitCode::from(FAILED);
     };
-    let mut notes = Notes {
-        token: setup.token.clone().unwrap_or_default(),
-        text: String::new(),
-    };
+    let mut notes = Notes { token: setup.token.clone().unwrap_or_default(), text: String::new() };
     if let Err(refused) = apply(&setup, &mut notes) {
         notes.add(&refused);
         notes.write();
@@ -53,11 +50,7 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     notes.write();
     let args: Vec<OsString> = args.collect();
     let error = become_program(&program, &args);
-    let code = if error.kind() == io::ErrorKind::NotFound {
-        NOT_FOUND
-    } else {
-        NOT_EXECUTABLE
-    };
+    let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
     let request = Request {
         program: Path::new(&program),
         args: &args,
@@ -67,10 +60,7 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         stderr: Channel::Null,
         mark: None,
     };
-    let mut notes = Notes {
-        token: setup.token.unwrap_or_default(),
-        text: String::new(),
-    };
+    let mut notes = Notes { token: setup.token.unwrap_or_default(), text: String::new() };
     notes.add(&diagnose(&request, error).to_string());
     notes.write();
     ExitCode::from(code)
@@ -137,16 +127,10 @@ fn apply(setup: &Setup, notes: &mut Notes) -> Result<(), String> {
         // Refused for KILL, STOP and the numbers that the C library keeps to itself, which are not ignored either.
         attune_sys::set_disposition(signal, Disposition::Default).unwrap_or_default();
     }
-    notes.check(
-        "the signal mask",
-        SignalSet::empty().and_then(SignalSet::block_only),
-    );
+    notes.check("the signal mask", SignalSet::empty().and_then(SignalSet::block_only));
     notes.check("closing descriptors", attune_sys::close_others_on_exec());
     if let Some(parent) = setup.parent {
-        notes.check(
-            "the parent-death signal",
-            attune_sys::set_parent_death_signal(SIGKILL),
-        );
+        notes.check("the parent-death signal", attune_sys::set_parent_death_signal(SIGKILL));
         // It may have died before; then the signal never comes.
         if parent_id() != parent {
             return Err(format!("the agent (process {parent}) is gone"));
@@ -167,27 +151,12 @@ fn apply_limits(limits: &Limits, notes: &mut Notes) {
     for (what, resource, wanted) in [
         ("the core limit", Resource::CoreFile, limits.core_bytes),
         ("the CPU limit", Resource::CpuTime, limits.cpu_seconds),
-        (
-            "the limit of open files",
-            Resource::OpenFiles,
-            limits.open_files,
-        ),
-        (
-            "the limit of processes",
-            Resource::Processes,
-            limits.processes,
-        ),
-        (
-            "the memory limit",
-            Resource::AddressSpace,
-            limits.memory_bytes,
-        ),
+        ("the limit of open files", Resource::OpenFiles, limits.open_files),
+        ("the limit of processes", Resource::Processes, limits.processes),
+        ("the memory limit", Resource::AddressSpace, limits.memory_bytes),
     ] {
         if let Some(wanted) = wanted {
-            let both = Limit {
-                soft: wanted,
-                hard: wanted,
-            };
+            let both = Limit { soft: wanted, hard: wanted };
             notes.check(what, attune_sys::set_limit(resource, both));
         }
     }

@@ -48,9 +48,7 @@ impl Executable {
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut start = Vec::with_capacity(SCRIPT_LINE_BYTES);
-        file.by_ref()
-            .take(SCRIPT_LINE_BYTES as u64)
-            .read_to_end(&mut start)?;
+        file.by_ref().take(SCRIPT_LINE_BYTES as u64).read_to_end(&mut start)?;
         Ok(if let Some(line) = start.strip_prefix(b"#!") {
             Self::script(line)
         } else if start.starts_with(ELF_MAGIC) {
@@ -63,12 +61,8 @@ impl Executable {
     fn script(line: &[u8]) -> Self {
         let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
         // Only blanks separate for the kernel: a carriage return before the line feed belongs to the name.
-        let name = line
-            .split(|byte| matches!(byte, b' ' | b'\t'))
-            .find(|word| !word.is_empty());
-        name.map_or(Self::Unknown, |name| Self::Script {
-            interpreter: PathBuf::from(OsStr::from_bytes(name)),
-        })
+        let name = line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty());
+        name.map_or(Self::Unknown, |name| Self::Script { interpreter: PathBuf::from(OsStr::from_bytes(name)) })
     }
 
     fn elf(start: &[u8], file: &mut File) -> Self {
@@ -77,21 +71,12 @@ impl Executable {
         };
         let big_endian = *order == 2;
         let number = |bytes: [u8; 2]| {
-            if big_endian {
-                u16::from_be_bytes(bytes)
-            } else {
-                u16::from_le_bytes(bytes)
-            }
+            if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
         };
         let Some(machine) = array(start, 18).map(number) else {
             return Self::Unknown;
         };
-        let native_layout = *class
-            == if cfg!(target_pointer_width = "64") {
-                2
-            } else {
-                1
-            }
+        let native_layout = *class == if cfg!(target_pointer_width = "64") { 2 } else { 1 }
             && big_endian == cfg!(target_endian = "big");
         let loader = if native_layout && *class == 2 {
             // A broken table leaves the kind of processor, which is what matters then.
@@ -99,11 +84,7 @@ impl Executable {
         } else {
             None
         };
-        Self::Elf {
-            machine,
-            native_layout,
-            loader,
-        }
+        Self::Elf { machine, native_layout, loader }
     }
 }
 
@@ -193,14 +174,7 @@ mod tests {
     #[test]
     fn the_running_program_is_for_this_machine() {
         let own = Executable::read(Path::new("/proc/self/exe")).unwrap();
-        let Executable::Elf {
-            machine,
-            native_layout,
-            ..
-        } = own
-        else {
-            panic!("{own:?}")
-        };
+        let Executable::Elf { machine, native_layout, .. } = own else { panic!("{own:?}") };
         assert_eq!(machine, NATIVE_MACHINE);
         assert!(native_layout);
     }

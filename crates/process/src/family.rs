@@ -32,12 +32,8 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(2);
 /// A killed process is gone within this time, as a rule.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
-static FAMILY: Mutex<Family> = Mutex::new(Family {
-    adopts: false,
-    leaders: BTreeMap::new(),
-    starting: BTreeMap::new(),
-    postponed: false,
-});
+static FAMILY: Mutex<Family> =
+    Mutex::new(Family { adopts: false, leaders: BTreeMap::new(), starting: BTreeMap::new(), postponed: false });
 
 struct Family {
     /// Strays come here and not to process 1.
@@ -129,22 +125,18 @@ pub(crate) fn reap_leader(leader: Pid) -> io::Result<Option<Reaped>> {
 /// Has this process adopt strays, and starts the thread that reaps them when they end by themselves.
 pub(crate) fn adopt() -> io::Result<()> {
     attune_sys::set_subreaper()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut ended = {
         let _inside = runtime.enter();
         signal(SignalKind::child())?
     };
-    thread::Builder::new()
-        .name("reap-strays".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                while ended.recv().await.is_some() {
-                    lock().look(&mut |_, _| Fate::Lives);
-                }
-            });
-        })?;
+    thread::Builder::new().name("reap-strays".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            while ended.recv().await.is_some() {
+                lock().look(&mut |_, _| Fate::Lives);
+            }
+        });
+    })?;
     lock().adopts = true;
     Ok(())
 }
@@ -171,10 +163,9 @@ impl Family {
                     Ok(())
                 }
                 // Only this lock reaps it, so even if it ends now, the id stays its own.
-                Ok(false) if decide(self, stray) == Fate::Dies => attune_sys::kill(stray, SIGKILL)
-                    .map(|()| {
-                        killed.insert(stray);
-                    }),
+                Ok(false) if decide(self, stray) == Fate::Dies => attune_sys::kill(stray, SIGKILL).map(|()| {
+                    killed.insert(stray);
+                }),
                 Ok(false) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -192,17 +183,9 @@ impl Family {
             let is_alone = self.leaders.is_empty() && self.starting.is_empty();
             return if is_alone { Fate::Dies } else { Fate::Lives };
         };
-        let mut others = self
-            .leaders
-            .values()
-            .chain(self.starting.values())
-            .flatten();
+        let mut others = self.leaders.values().chain(self.starting.values()).flatten();
         let is_of_living_run = mark != *ended && others.any(|live| *live == mark);
-        if is_of_living_run || mark.is_left_alone() {
-            Fate::Lives
-        } else {
-            Fate::Dies
-        }
+        if is_of_living_run || mark.is_left_alone() { Fate::Lives } else { Fate::Dies }
     }
 }
 
@@ -231,11 +214,7 @@ pub fn end_all_strays(limit: Duration) -> usize {
     repeat(limit, || {
         lock().look(&mut |_, stray| {
             let is_left_alone = Mark::of(stray).is_some_and(|mark| mark.is_left_alone());
-            if is_left_alone {
-                Fate::Lives
-            } else {
-                Fate::Dies
-            }
+            if is_left_alone { Fate::Lives } else { Fate::Dies }
         })
     })
 }
@@ -262,9 +241,7 @@ fn own_children() -> Vec<Pid> {
     let Ok(threads) = fs::read_dir("/proc/self/task") else {
         return Vec::new();
     };
-    let lists = threads
-        .flatten()
-        .map(|thread| fs::read_to_string(thread.path().join("children")));
+    let lists = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("children")));
     let mut children = Vec::new();
     for list in lists {
         match list {
@@ -282,9 +259,7 @@ fn children_by_scan() -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let pids = processes
-        .flatten()
-        .filter_map(|entry| parse_pid(entry.file_name().to_str()?));
+    let pids = processes.flatten().filter_map(|entry| parse_pid(entry.file_name().to_str()?));
     let is_own = |pid: &Pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
         stat.is_ok_and(|stat| parent_in(&stat) == Some(own))

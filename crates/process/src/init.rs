@@ -60,10 +60,7 @@ pub fn run_as_first_process(name: &OsStr, args: &[OsString]) -> Result<u8, InitE
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the agent itself, reaped by the loop over all children"
-)]
+#[expect(clippy::disallowed_methods, reason = "the agent itself, reaped by the loop over all children")]
 fn start(name: &OsStr, args: &[OsString]) -> io::Result<Pid> {
     // With all signals blocked, until it has called `prepare`.
     let child = Command::new(OWN_BINARY).arg0(name).args(args).spawn()?;

@@ -27,11 +27,7 @@ pub(crate) fn prepare(input: Input) -> io::Result<(Stdio, Option<Rest>)> {
     let (reader, writer) = io::pipe()?;
     attune_sys::set_nonblocking(&writer)?;
     let written = fill(&writer, &bytes)?;
-    let rest = (written < bytes.len()).then(|| Rest {
-        pipe: writer.into(),
-        bytes,
-        written,
-    });
+    let rest = (written < bytes.len()).then(|| Rest { pipe: writer.into(), bytes, written });
     Ok((reader.into(), rest))
 }
 

@@ -27,11 +27,7 @@ pub(crate) struct Leader {
 
 impl Leader {
     pub(crate) fn new(pid: Pid, mark: Option<Mark>) -> Self {
-        Self {
-            pid,
-            mark,
-            reaped: false,
-        }
+        Self { pid, mark, reaped: false }
     }
 
     /// By which its strays are known.
@@ -50,9 +46,7 @@ impl Leader {
         }
         let sent = match attune_sys::kill_group(self.pid, signal) {
             // It is just changing over to a new session, and is alone.
-            Err(error) if attune_sys::is_no_such_process(&error) => {
-                attune_sys::kill(self.pid, signal)
-            }
+            Err(error) if attune_sys::is_no_such_process(&error) => attune_sys::kill(self.pid, signal),
             sent => sent,
         };
         if let Err(error) = sent {
@@ -82,15 +76,10 @@ impl Drop for Leader {
             return;
         }
         // The kernel needs a moment to end it. Not on this thread, which may be one of the runtime's.
-        let orphan = Orphan {
-            leader: (!reaped).then_some(self.pid),
-            mark: self.mark.take(),
-        };
+        let orphan = Orphan { leader: (!reaped).then_some(self.pid), mark: self.mark.take() };
         let pid = self.pid.get();
-        let spawned = thread::Builder::new()
-            .name("bury-child".to_owned())
-            .stack_size(128 * 1024)
-            .spawn(move || orphan.bury());
+        let spawned =
+            thread::Builder::new().name("bury-child".to_owned()).stack_size(128 * 1024).spawn(move || orphan.bury());
         if let Err(error) = spawned {
             tracing::warn!(child.pid = pid, %error, "a killed child stays a zombie: no thread to reap it");
         }
@@ -128,11 +117,7 @@ fn bury_killed(pid: Pid) {
 }
 
 /// Blocks until `child` is a zombie or `limit` is over; says which.
-pub(crate) fn wait_for_exit(
-    child: Pid,
-    notice: Option<&OwnedFd>,
-    limit: Duration,
-) -> io::Result<bool> {
+pub(crate) fn wait_for_exit(child: Pid, notice: Option<&OwnedFd>, limit: Duration) -> io::Result<bool> {
     let begun = std::time::Instant::now();
     loop {
         if attune_sys::has_exited(child)? {
@@ -142,11 +127,7 @@ pub(crate) fn wait_for_exit(
         if left.is_zero() {
             return Ok(false);
         }
-        let nap = if notice.is_some() {
-            left
-        } else {
-            left.min(LOOK_INTERVAL)
-        };
+        let nap = if notice.is_some() { left } else { left.min(LOOK_INTERVAL) };
         let mut entries = [Polled::readable(notice.map(|fd| fd.as_fd()))];
         attune_sys::poll(&mut entries, nap)?;
     }
@@ -184,8 +165,5 @@ impl ExitNotice {
 
 /// Whether this system has no process descriptors at all, in contrast to having run out of something.
 pub(crate) fn is_refused(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
-    )
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
 }

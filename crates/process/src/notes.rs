@@ -23,12 +23,7 @@ pub(crate) struct NoteFilter {
 
 impl NoteFilter {
     pub(crate) fn new(token: &str) -> Self {
-        Self {
-            token: token.as_bytes().to_vec(),
-            held: Vec::new(),
-            notes: Vec::new(),
-            is_over: false,
-        }
+        Self { token: token.as_bytes().to_vec(), held: Vec::new(), notes: Vec::new(), is_over: false }
     }
 
     /// Hands on what belongs to the program.

@@ -67,13 +67,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            memory_bytes: None,
-            cpu_seconds: None,
-            open_files: None,
-            processes: None,
-            core_bytes: Some(0),
-        }
+        Self { memory_bytes: None, cpu_seconds: None, open_files: None, processes: None, core_bytes: Some(0) }
     }
 }
 
@@ -100,10 +94,7 @@ pub struct Launcher {
 impl Default for Launcher {
     /// The running binary, which is there even when its file was replaced or removed.
     fn default() -> Self {
-        Self {
-            program: "/proc/self/exe".into(),
-            args: vec![EXEC_APPLET.into()],
-        }
+        Self { program: "/proc/self/exe".into(), args: vec![EXEC_APPLET.into()] }
     }
 }
 
@@ -141,16 +132,9 @@ impl Setup {
             dies_with_agent: _,
             launcher: _,
         } = &self.policy;
-        let Limits {
-            memory_bytes,
-            cpu_seconds,
-            open_files,
-            processes,
-            core_bytes,
-        } = *limits;
+        let Limits { memory_bytes, cpu_seconds, open_files, processes, core_bytes } = *limits;
         let word = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
-        let number =
-            |name: &str, value: Option<u64>| word(name, value.map(|value| value.to_string()));
+        let number = |name: &str, value: Option<u64>| word(name, value.map(|value| value.to_string()));
         let flag = |name: &str, is_set: bool| is_set.then(|| format!("{name}=1"));
         let groups = user.as_ref().map(|user| {
             let groups: Vec<_> = user.groups.iter().map(u32::to_string).collect();
@@ -195,13 +179,7 @@ impl Setup {
 
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         let policy = &mut self.policy;
-        let user = |user: &mut Option<User>| {
-            user.take().unwrap_or(User {
-                uid: 0,
-                gid: 0,
-                groups: Vec::new(),
-            })
-        };
+        let user = |user: &mut Option<User>| user.take().unwrap_or(User { uid: 0, gid: 0, groups: Vec::new() });
         match name {
             "parent" => self.parent = Some(value.parse().ok()?),
             "notes" => self.token = Some(value.to_owned()),
@@ -217,25 +195,16 @@ impl Setup {
             "no-new-privileges" => policy.no_new_privileges = true,
             "uid" => {
                 let uid = value.parse().ok()?;
-                policy.user = Some(User {
-                    uid,
-                    ..user(&mut policy.user)
-                });
+                policy.user = Some(User { uid, ..user(&mut policy.user) });
             }
             "gid" => {
                 let gid = value.parse().ok()?;
-                policy.user = Some(User {
-                    gid,
-                    ..user(&mut policy.user)
-                });
+                policy.user = Some(User { gid, ..user(&mut policy.user) });
             }
             "groups" => {
                 let groups = value.split(',').filter(|group| !group.is_empty());
                 let groups = groups.map(str::parse).collect::<Result<_, _>>().ok()?;
-                policy.user = Some(User {
-                    groups,
-                    ..user(&mut policy.user)
-                });
+                policy.user = Some(User { groups, ..user(&mut policy.user) });
             }
             _ => return None,
         }
@@ -304,12 +273,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for words in [
-            &["umask=18"][..],
-            &["umask=x", "--"],
-            &["unknown=1", "--"],
-            &["word", "--"],
-        ] {
+        for words in [&["umask=18"][..], &["umask=x", "--"], &["unknown=1", "--"], &["word", "--"]] {
             let mut words = words.iter().map(OsString::from);
             assert_eq!(Setup::read(&mut words), None);
         }

@@ -22,21 +22,9 @@ pub fn prepare() -> Vec<String> {
             notes.push(format!("{what}: {error}"));
         }
     };
-    check(
-        "signals may be blocked in children",
-        SignalSet::empty().and_then(SignalSet::block_only),
-    );
-    check(
-        "the exit status of children may be lost",
-        attune_sys::set_disposition(SIGCHLD, Disposition::Default),
-    );
-    check(
-        "the environment and the memory of the agent can be read by its children",
-        attune_sys::set_undumpable(),
-    );
-    check(
-        "processes that leave their group outlive their run",
-        adopt(),
-    );
+    check("signals may be blocked in children", SignalSet::empty().and_then(SignalSet::block_only));
+    check("the exit status of children may be lost", attune_sys::set_disposition(SIGCHLD, Disposition::Default));
+    check("the environment and the memory of the agent can be read by its children", attune_sys::set_undumpable());
+    check("processes that leave their group outlive their run", adopt());
     notes
 }

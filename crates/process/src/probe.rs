@@ -61,14 +61,9 @@ pub fn probe(
         mark: None,
     };
     let spawned = spawn(&request, Stdio::null(), None)?;
-    let mut asked = Asked {
-        leader: spawned.leader,
-        stdout: Answer::new(spawned.stdout),
-        stderr: Answer::new(spawned.stderr),
-    };
-    asked
-        .finish(deadline)
-        .map_err(|source| StartError::Watch { program, source })
+    let mut asked =
+        Asked { leader: spawned.leader, stdout: Answer::new(spawned.stdout), stderr: Answer::new(spawned.stderr) };
+    asked.finish(deadline).map_err(|source| StartError::Watch { program, source })
 }
 
 struct Asked {
@@ -126,11 +121,7 @@ impl Asked {
 
     /// Waits up to `nap` for the pipes and for `notice`, and reads what there is.
     fn read_once(&mut self, notice: Option<&OwnedFd>, nap: Duration) -> io::Result<()> {
-        let mut entries = [
-            Polled::readable(notice.map(|fd| fd.as_fd())),
-            self.stdout.polled(),
-            self.stderr.polled(),
-        ];
+        let mut entries = [Polled::readable(notice.map(|fd| fd.as_fd())), self.stdout.polled(), self.stderr.polled()];
         attune_sys::poll(&mut entries, nap)?;
         let [_, stdout, stderr] = entries.map(|entry| entry.is_ready());
         if stdout {
@@ -153,9 +144,7 @@ impl Answer {
     fn new(pipe: Option<OwnedFd>) -> Self {
         Self {
             pipe: pipe.map(File::from),
-            capture: Capture::new(Stream::keep(Keep::Head {
-                limit_bytes: OUTPUT_LIMIT_BYTES,
-            })),
+            capture: Capture::new(Stream::keep(Keep::Head { limit_bytes: OUTPUT_LIMIT_BYTES })),
         }
     }
 

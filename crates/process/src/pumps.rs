@@ -29,11 +29,7 @@ pub(crate) struct Pumps {
 
 impl Pumps {
     pub(crate) fn new(stdin: Writer, stdout: Reader, stderr: Reader) -> Self {
-        Self {
-            stdin,
-            stdout,
-            stderr,
-        }
+        Self { stdin, stdout, stderr }
     }
 
     /// Serves the pipes until all of them are at their end.
@@ -65,12 +61,7 @@ impl Pumps {
     pub(crate) fn finish(self) -> Gathered {
         let (stdout, _) = self.stdout.capture.finish();
         let (stderr, notes) = self.stderr.capture.finish();
-        Gathered {
-            stdout,
-            stderr,
-            stdin_error: self.stdin.error,
-            notes,
-        }
+        Gathered { stdout, stderr, stdin_error: self.stdin.error, notes }
     }
 
     #[expect(
@@ -110,10 +101,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Must be called inside a runtime.
     pub(crate) fn new(pipe: Option<OwnedFd>, capture: Capture) -> io::Result<Self> {
-        Ok(Self {
-            pipe: pipe.map(pipe::Receiver::from_owned_fd).transpose()?,
-            capture,
-        })
+        Ok(Self { pipe: pipe.map(pipe::Receiver::from_owned_fd).transpose()?, capture })
     }
 
     /// Ready after one read that found something or the end; pending also when the pipe is closed already.

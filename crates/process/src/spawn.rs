@@ -67,33 +67,20 @@ pub(crate) struct Spawned {
 /// The program as a path that does not depend on the working directory of the child.
 pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
     let mut parts = program.components();
-    let is_bare_name = matches!(
-        (parts.next(), parts.next()),
-        (None | Some(Component::Normal(_)), None)
-    );
+    let is_bare_name = matches!((parts.next(), parts.next()), (None | Some(Component::Normal(_)), None));
     if is_bare_name {
-        return Err(StartError::NotAPath {
-            program: program.to_owned(),
-        });
+        return Err(StartError::NotAPath { program: program.to_owned() });
     }
-    std::path::absolute(program).map_err(|source| StartError::Other {
-        program: program.to_owned(),
-        source,
-    })
+    std::path::absolute(program).map_err(|source| StartError::Other { program: program.to_owned(), source })
 }
 
 /// Starts a child as the leader of a new process group. The pipes are close-on-exec and blocking.
-pub(crate) fn spawn(
-    request: &Request<'_>,
-    stdin: Stdio,
-    setup: Option<&Setup>,
-) -> Result<Spawned, StartError> {
+pub(crate) fn spawn(request: &Request<'_>, stdin: Stdio, setup: Option<&Setup>) -> Result<Spawned, StartError> {
     keep_exit_statuses();
     let started = match setup {
         None => {
             let command = command(request.program, request.args, request, stdin);
-            start_patiently(command, request.mark.as_ref())
-                .map_err(|error| diagnose(request, error))
+            start_patiently(command, request.mark.as_ref()).map_err(|error| diagnose(request, error))
         }
         Some(setup) => launch(request, stdin, setup),
     };
@@ -113,11 +100,7 @@ pub(crate) fn spawn(
 
 /// Starts the launcher, which becomes the program. What can be known beforehand about the program is checked here, so that
 /// the same errors come from the same call.
-fn launch(
-    request: &Request<'_>,
-    stdin: Stdio,
-    setup: &Setup,
-) -> Result<std::process::Child, StartError> {
+fn launch(request: &Request<'_>, stdin: Stdio, setup: &Setup) -> Result<std::process::Child, StartError> {
     preflight(request)?;
     let launcher = &setup.policy.launcher.program;
     let args = setup.arguments(request.program, request.args);
@@ -128,11 +111,9 @@ fn launch(
         start_patiently(command, request.mark.as_ref())
     };
     started.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => StartError::Launcher {
-            program: request.program.to_owned(),
-            launcher: launcher.clone(),
-            source: error,
-        },
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            StartError::Launcher { program: request.program.to_owned(), launcher: launcher.clone(), source: error }
+        }
         _ => diagnose(request, error),
     })
 }
@@ -174,10 +155,7 @@ fn keep_exit_statuses() {
     clippy::disallowed_methods,
     reason = "the one place that starts processes; and the pause is for a rare case, at most 125 ms in all"
 )]
-fn start_patiently(
-    mut command: StdCommand,
-    mark: Option<&Mark>,
-) -> io::Result<std::process::Child> {
+fn start_patiently(mut command: StdCommand, mark: Option<&Mark>) -> io::Result<std::process::Child> {
     for _ in 0..BUSY_RETRIES {
         match register(mark, || command.spawn()) {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {

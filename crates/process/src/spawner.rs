@@ -23,18 +23,9 @@ struct Job {
 static JOBS: Mutex<Option<Sender<Job>>> = Mutex::new(None);
 
 /// Runs `start` on the thread and waits for its result.
-pub(crate) fn on_lasting_thread(
-    command: Command,
-    mark: Option<Mark>,
-    start: Start,
-) -> io::Result<Child> {
+pub(crate) fn on_lasting_thread(command: Command, mark: Option<Mark>, start: Start) -> io::Result<Child> {
     let (reply, result) = sync_channel(1);
-    let job = Job {
-        command,
-        mark,
-        start,
-        reply,
-    };
+    let job = Job { command, mark, start, reply };
     jobs()?.send(job).map_err(|_| gone())?;
     result.recv().map_err(|_| gone())?
 }
@@ -46,9 +37,7 @@ fn jobs() -> io::Result<Sender<Job>> {
         return Ok(jobs.clone());
     }
     let (sender, receiver) = channel();
-    thread::Builder::new()
-        .name("spawner".to_owned())
-        .spawn(move || serve(&receiver))?;
+    thread::Builder::new().name("spawner".to_owned()).spawn(move || serve(&receiver))?;
     Ok(jobs.insert(sender).clone())
 }
 

@@ -12,17 +12,13 @@ use attune_process::{Child, Command, Keep, Outcome, Policy, Report, Strays, Stre
 use crate::{Step, other};
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 fn command(steps: &[String]) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args = steps.iter().map(OsString::from).collect();
-    let all = Keep::Head {
-        limit_bytes: 1 << 20,
-    };
+    let all = Keep::Head { limit_bytes: 1 << 20 };
     command.stdout = Stream::keep(all);
     command.ending.drain = Duration::from_millis(50);
     command
@@ -33,10 +29,7 @@ pub(crate) fn supervise_doomed(steps: &[String]) -> Step<()> {
     let runtime = runtime()?;
     let handle = runtime.handle().clone();
     let mut doomed = command(steps);
-    doomed.policy = Some(Policy {
-        dies_with_agent: true,
-        ..Policy::default()
-    });
+    doomed.policy = Some(Policy { dies_with_agent: true, ..Policy::default() });
     let starter = thread::spawn(move || {
         let _inside = handle.enter();
         attune_process::start(doomed)
@@ -101,12 +94,10 @@ fn run_many(runtime: &tokio::runtime::Runtime, steps: &[String]) -> Step<()> {
     let one_after_the_other = || {
         for code in 0..15 {
             let mut command = command(steps);
-            command
-                .args
-                .extend(["exit".into(), code.to_string().into()]);
+            command.args.extend(["exit".into(), code.to_string().into()]);
             let _inside = runtime.enter();
-            let outcome = attune_process::start(command)
-                .map(|child| runtime.block_on(child.supervise(None, pending())).outcome);
+            let outcome =
+                attune_process::start(command).map(|child| runtime.block_on(child.supervise(None, pending())).outcome);
             match outcome {
                 Ok(Outcome::Exited(found)) if found == code => {}
                 other => return Err(format!("run {code} ended as {other:?}")),
@@ -129,11 +120,7 @@ async fn finished(command: Command) -> Step<Report> {
 
 fn show(report: &Report) -> Step<()> {
     let (strays, held) = (report.strays_ended, report.pipes_held_open);
-    writeln!(
-        io::stdout(),
-        "strays {strays} held {held} children {}",
-        own_children()?
-    )?;
+    writeln!(io::stdout(), "strays {strays} held {held} children {}", own_children()?)?;
     Ok(())
 }
 

@@ -1,10 +1,7 @@
 //! The child of the tests: does what its arguments say, one step after the other.
 //!
 //! `spawn COUNT` hands the next COUNT arguments to another child and goes on.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "it is the child, and has to misbehave by itself"
-)]
+#![expect(clippy::disallowed_methods, reason = "it is the child, and has to misbehave by itself")]
 
 mod agent;
 
@@ -151,11 +148,7 @@ fn other(steps: impl Iterator<Item = String>) -> Command {
 
 fn prepare() -> Step<()> {
     let notes = attune_process::prepare();
-    if notes.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("{notes:?}").into())
-    }
+    if notes.is_empty() { Ok(()) } else { Err(format!("{notes:?}").into()) }
 }
 
 /// The file is complete as soon as it is there.
@@ -176,18 +169,14 @@ fn wait_for_file(path: &str) -> io::Result<()> {
 fn orphans_and_children(count: usize) -> Step<()> {
     for number in 0..count {
         // Its child is an orphan as soon as it ends itself, and a zombie soon after that.
-        let mut parent =
-            other(["spawn", "2", "nap-ms", "1"].map(str::to_owned).into_iter()).spawn()?;
+        let mut parent = other(["spawn", "2", "nap-ms", "1"].map(str::to_owned).into_iter()).spawn()?;
         let own = other(["exit".to_owned(), (number % 100).to_string()].into_iter()).status()?;
         if own.code() != i32::try_from(number % 100).ok() || !parent.wait()?.success() {
             return Err(format!("a status was lost: {own}").into());
         }
     }
     let init = std::os::unix::process::parent_id();
-    while children_of(init)?
-        .iter()
-        .any(|child| *child != std::process::id())
-    {
+    while children_of(init)?.iter().any(|child| *child != std::process::id()) {
         thread::sleep(Duration::from_millis(2));
     }
     writeln!(io::stdout(), "no zombie")?;
@@ -196,10 +185,7 @@ fn orphans_and_children(count: usize) -> Step<()> {
 
 fn children_of(parent: u32) -> Step<Vec<u32>> {
     let listed = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-    Ok(listed
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?)
+    Ok(listed.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
 fn signal_self(signal: i32) -> Step<()> {
@@ -216,9 +202,7 @@ fn fill(mut to: impl io::Write, bytes: u64) -> io::Result<()> {
 fn fill_both(bytes: u64) -> io::Result<()> {
     let other = thread::spawn(move || fill(io::stderr(), bytes));
     fill(io::stdout(), bytes)?;
-    other
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("the writer of stderr panicked")))
+    other.join().unwrap_or_else(|_| Err(io::Error::other("the writer of stderr panicked")))
 }
 
 /// Puts the null device in the place of standard output.

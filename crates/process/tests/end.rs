@@ -36,10 +36,7 @@ fn the_time_limit_counts_from_the_start_and_not_from_the_supervision() {
     runtime().block_on(async {
         let child = start(child(&["wait-for-ever"])).unwrap();
         let report = child.supervise(Some(Duration::ZERO), pending()).await;
-        assert!(
-            matches!(report.outcome, Outcome::TimedOut { .. }),
-            "{report:?}"
-        );
+        assert!(matches!(report.outcome, Outcome::TimedOut { .. }), "{report:?}");
     });
 }
 
@@ -47,13 +44,8 @@ fn the_time_limit_counts_from_the_start_and_not_from_the_supervision() {
 fn a_child_that_ignores_the_signal_is_killed_when_the_grace_is_over() {
     runtime().block_on(async {
         let (_folder, file) = scratch();
-        let child = start(impatient(child(&[
-            "ignore-term",
-            "write-pid",
-            file.to_str().unwrap(),
-            "wait-for-ever",
-        ])))
-        .unwrap();
+        let child =
+            start(impatient(child(&["ignore-term", "write-pid", file.to_str().unwrap(), "wait-for-ever"]))).unwrap();
         let report = child.supervise(None, written(&file)).await;
         assert_eq!(report.outcome, Outcome::Cancelled { exit_code: None });
         assert!(report.duration >= Duration::from_millis(100));
@@ -65,17 +57,9 @@ fn a_child_that_ignores_the_signal_is_killed_when_the_grace_is_over() {
 fn a_child_that_asked_for_it_is_killed_without_grace() {
     runtime().block_on(async {
         let (_folder, file) = scratch();
-        let mut command = child(&[
-            "ignore-term",
-            "write-pid",
-            file.to_str().unwrap(),
-            "wait-for-ever",
-        ]);
+        let mut command = child(&["ignore-term", "write-pid", file.to_str().unwrap(), "wait-for-ever"]);
         command.ending.grace = Duration::from_secs(1000);
-        let report = start(command)
-            .unwrap()
-            .supervise_until(None, ready(()), written(&file))
-            .await;
+        let report = start(command).unwrap().supervise_until(None, ready(()), written(&file)).await;
         assert_eq!(report.outcome, Outcome::Cancelled { exit_code: None });
     });
 }
@@ -90,17 +74,11 @@ fn a_stopped_child_ends_without_being_killed() {
         let pid = child.pid();
         let stopped = async {
             pid_in(&file).await;
-            eventually("the child to be stopped", async || {
-                (state(pid) == Some('T')).then_some(())
-            })
-            .await;
+            eventually("the child to be stopped", async || (state(pid) == Some('T')).then_some(())).await;
         };
         // Only CONT can end it here: TERM stays pending in a stopped process, and the grace is endless.
         let report = child.supervise(None, stopped).await;
-        assert!(
-            matches!(report.outcome, Outcome::Cancelled { .. }),
-            "{report:?}"
-        );
+        assert!(matches!(report.outcome, Outcome::Cancelled { .. }), "{report:?}");
     });
 }
 
@@ -108,21 +86,10 @@ fn a_stopped_child_ends_without_being_killed() {
 fn another_signal_than_term_can_ask_for_the_end() {
     runtime().block_on(async {
         let (_folder, file) = scratch();
-        let mut command = child(&[
-            "ignore-term",
-            "write-pid",
-            file.to_str().unwrap(),
-            "wait-for-ever",
-        ]);
-        command.ending = Ending {
-            signal: attune_process::SIGINT,
-            grace: Duration::from_secs(1000),
-            ..Ending::default()
-        };
-        let report = start(command)
-            .unwrap()
-            .supervise(None, written(&file))
-            .await;
+        let mut command = child(&["ignore-term", "write-pid", file.to_str().unwrap(), "wait-for-ever"]);
+        command.ending =
+            Ending { signal: attune_process::SIGINT, grace: Duration::from_secs(1000), ..Ending::default() };
+        let report = start(command).unwrap().supervise(None, written(&file)).await;
         assert_eq!(report.outcome, Outcome::Cancelled { exit_code: None });
     });
 }
@@ -132,19 +99,9 @@ fn what_a_child_leaves_in_its_group_is_killed_and_its_own_exit_code_stays() {
     runtime().block_on(async {
         let (_folder, file) = scratch();
         let path = file.to_str().unwrap();
-        let left = [
-            "spawn",
-            "4",
-            "ignore-term",
-            "write-pid",
-            path,
-            "wait-for-ever",
-        ];
+        let left = ["spawn", "4", "ignore-term", "write-pid", path, "wait-for-ever"];
         let steps = [&left[..], &["wait-for-file", path, "exit", "9"]].concat();
-        let report = start(child(&steps))
-            .unwrap()
-            .supervise(None, pending())
-            .await;
+        let report = start(child(&steps)).unwrap().supervise(None, pending()).await;
         assert_eq!(report.outcome, Outcome::Exited(9));
         assert!(!report.pipes_held_open, "{report:?}");
         gone(pid_in(&file).await).await;
@@ -156,23 +113,10 @@ fn the_whole_group_ends_when_its_leader_has_to() {
     runtime().block_on(async {
         let (_folder, file) = scratch();
         let path = file.to_str().unwrap();
-        let left = [
-            "spawn",
-            "4",
-            "ignore-term",
-            "write-pid",
-            path,
-            "wait-for-ever",
-        ];
+        let left = ["spawn", "4", "ignore-term", "write-pid", path, "wait-for-ever"];
         let steps = [&left[..], &["ignore-term", "wait-for-ever"]].concat();
-        let report = start(impatient(child(&steps)))
-            .unwrap()
-            .supervise(None, written(&file))
-            .await;
-        assert!(
-            matches!(report.outcome, Outcome::Cancelled { .. }),
-            "{report:?}"
-        );
+        let report = start(impatient(child(&steps))).unwrap().supervise(None, written(&file)).await;
+        assert!(matches!(report.outcome, Outcome::Cancelled { .. }), "{report:?}");
         gone(pid_in(&file).await).await;
     });
 }
@@ -182,14 +126,7 @@ fn a_daemon_that_holds_the_pipes_is_reported_and_does_not_hang_the_run() {
     runtime().block_on(async {
         let (_folder, file) = scratch();
         let path = file.to_str().unwrap();
-        let daemon = [
-            "spawn",
-            "4",
-            "new-session",
-            "write-pid",
-            path,
-            "wait-for-ever",
-        ];
+        let daemon = ["spawn", "4", "new-session", "write-pid", path, "wait-for-ever"];
         let mut command = child(&[&daemon[..], &["wait-for-file", path]].concat());
         command.ending.drain = Duration::from_millis(50);
         let report = start(command).unwrap().supervise(None, pending()).await;
@@ -204,18 +141,10 @@ fn a_daemon_that_holds_the_pipes_is_reported_and_does_not_hang_the_run() {
 #[test]
 fn a_child_that_closes_its_output_goes_on_until_its_end() {
     runtime().block_on(async {
-        let report = start(child(&[
-            "close-stdout",
-            "nap-ms",
-            "50",
-            "eprint",
-            "still here",
-            "exit",
-            "4",
-        ]))
-        .unwrap()
-        .supervise(None, pending())
-        .await;
+        let report = start(child(&["close-stdout", "nap-ms", "50", "eprint", "still here", "exit", "4"]))
+            .unwrap()
+            .supervise(None, pending())
+            .await;
         assert_eq!(report.outcome, Outcome::Exited(4));
         assert_eq!(report.stderr.bytes, b"still here\n");
     });
@@ -227,10 +156,7 @@ fn a_child_that_never_stops_writing_is_ended_in_time() {
         let mut command = impatient(child(&["ignore-term", "fill-for-ever"]));
         command.stdout = Stream::keep(Keep::Tail { limit_bytes: 10 });
         let report = start(command).unwrap().supervise(SOON, pending()).await;
-        assert!(
-            matches!(report.outcome, Outcome::TimedOut { .. }),
-            "{report:?}"
-        );
+        assert!(matches!(report.outcome, Outcome::TimedOut { .. }), "{report:?}");
         assert_eq!(report.stdout.bytes, b"xxxxxxxxxx");
     });
 }
@@ -246,10 +172,7 @@ fn a_dropped_future_leaves_no_process_and_no_zombie() {
             report = child.supervise(None, pending()) => panic!("{report:?}"),
             written = pid_in(&file) => assert_eq!(written, pid),
         }
-        eventually("the child to be reaped", async || {
-            state(pid).is_none().then_some(())
-        })
-        .await;
+        eventually("the child to be reaped", async || state(pid).is_none().then_some(())).await;
     });
 }
 
@@ -263,18 +186,13 @@ fn a_child_that_is_never_supervised_dies_with_its_handle() {
         child.pid()
     };
     drop(runtime);
-    attune_testkit::eventually_blocking("the child to be reaped", || {
-        state(pid).is_none().then_some(())
-    });
+    attune_testkit::eventually_blocking("the child to be reaped", || state(pid).is_none().then_some(()));
 }
 
 #[test]
 fn no_child_is_a_zombie_after_its_report() {
     runtime().block_on(async {
-        let report = start(child(&["exit", "0"]))
-            .unwrap()
-            .supervise(None, pending())
-            .await;
+        let report = start(child(&["exit", "0"])).unwrap().supervise(None, pending()).await;
         assert_eq!(state(report.pid), None);
     });
 }
@@ -285,17 +203,9 @@ fn a_child_that_ends_while_it_is_signalled_is_reported_as_one_or_the_other() {
     runtime().block_on(async {
         for _ in 0..100 {
             let child = start(child(&["exit", "6"])).unwrap();
-            let report = child
-                .supervise(Some(Duration::from_millis(1)), pending())
-                .await;
-            let is_right = matches!(
-                report.outcome,
-                Outcome::Exited(6)
-                    | Outcome::TimedOut {
-                        last: None | Some(6),
-                        ..
-                    }
-            );
+            let report = child.supervise(Some(Duration::from_millis(1)), pending()).await;
+            let is_right =
+                matches!(report.outcome, Outcome::Exited(6) | Outcome::TimedOut { last: None | Some(6), .. });
             assert!(is_right, "{report:?}");
         }
     });

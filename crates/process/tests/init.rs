@@ -18,19 +18,11 @@ fn under_init(steps: &[&str]) -> Command {
 /// The same in a PID namespace of its own, where the init is process 1; none where namespaces are not allowed.
 fn in_namespace(steps: &[&str]) -> Option<Command> {
     let unshare = ["/usr/bin/unshare", "/bin/unshare"];
-    let unshare = unshare
-        .into_iter()
-        .find(|path| std::path::Path::new(path).exists())?;
+    let unshare = unshare.into_iter().find(|path| std::path::Path::new(path).exists())?;
     let enter = |steps: &[&str]| {
         let mut command = child(&[]);
         command.program = unshare.into();
-        let flags = [
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--kill-child",
-            TEST_CHILD,
-        ];
+        let flags = ["--pid", "--fork", "--mount-proc", "--kill-child", TEST_CHILD];
         command.args = flags.iter().chain(steps).map(Into::into).collect();
         command
     };
@@ -109,24 +101,14 @@ fn the_environment_of_the_init_is_hidden_from_processes_of_the_same_user() {
     command.env = vec![("SECRET".into(), "hush".into())];
     // Root may read it where it has the privilege to trace; so this is another user if possible.
     command.policy = is_root().then(|| Policy {
-        user: Some(User {
-            uid: 12_345,
-            gid: 12_345,
-            groups: Vec::new(),
-        }),
-        launcher: Launcher {
-            program: TEST_CHILD.into(),
-            args: vec![EXEC_APPLET.into()],
-        },
+        user: Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() }),
+        launcher: Launcher { program: TEST_CHILD.into(), args: vec![EXEC_APPLET.into()] },
         ..Policy::default()
     });
     let report = ended(command);
     let text = String::from_utf8_lossy(&report.stdout.bytes);
     assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");
-    assert!(
-        text.starts_with("refused: ") && !text.contains("hush"),
-        "{text}"
-    );
+    assert!(text.starts_with("refused: ") && !text.contains("hush"), "{text}");
 }
 
 fn is_root() -> bool {

@@ -6,25 +6,17 @@ mod support;
 use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 
-use attune_process::{
-    Command, EXEC_APPLET, Launcher, Limits, Outcome, Policy, Session, StartError, User, start,
-};
+use attune_process::{Command, EXEC_APPLET, Launcher, Limits, Outcome, Policy, Session, StartError, User, start};
 use attune_testkit::eventually;
 use support::{TEST_CHILD, child, ended, pid_in, runtime, scratch, state};
 
 /// The helper child contains the applet, as the agent does.
 fn launcher() -> Launcher {
-    Launcher {
-        program: TEST_CHILD.into(),
-        args: vec![EXEC_APPLET.into()],
-    }
+    Launcher { program: TEST_CHILD.into(), args: vec![EXEC_APPLET.into()] }
 }
 
 fn with(policy: Policy, mut command: Command) -> Command {
-    command.policy = Some(Policy {
-        launcher: launcher(),
-        ..policy
-    });
+    command.policy = Some(Policy { launcher: launcher(), ..policy });
     command
 }
 
@@ -47,10 +39,7 @@ fn status(policy: Policy, name: &str) -> String {
 
 #[test]
 fn a_child_with_a_policy_is_the_program_with_its_arguments_input_and_exit_code() {
-    let mut command = with(
-        Policy::default(),
-        child(&["print", "a b", "eprint", "err", "read-all", "exit", "7"]),
-    );
+    let mut command = with(Policy::default(), child(&["print", "a b", "eprint", "err", "read-all", "exit", "7"]));
     command.stdin = attune_process::Input::Bytes(vec![b'x'; 1_000_000]);
     let report = ended(command);
     assert_eq!(report.outcome, Outcome::Exited(7));
@@ -68,16 +57,9 @@ fn the_environment_is_not_touched() {
 
 #[test]
 fn limits_are_those_of_the_policy_and_no_core_is_written() {
-    let limits = Limits {
-        memory_bytes: Some(3_000_000_000),
-        cpu_seconds: Some(77),
-        open_files: Some(55),
-        ..Limits::default()
-    };
-    let policy = Policy {
-        limits,
-        ..Policy::default()
-    };
+    let limits =
+        Limits { memory_bytes: Some(3_000_000_000), cpu_seconds: Some(77), open_files: Some(55), ..Limits::default() };
+    let policy = Policy { limits, ..Policy::default() };
     let report = ended(with(policy, child(&["print-file", "/proc/self/limits"])));
     let text = String::from_utf8(report.stdout.bytes).unwrap();
     for (name, value) in [
@@ -95,32 +77,17 @@ fn limits_are_those_of_the_policy_and_no_core_is_written() {
 
 #[test]
 fn mask_niceness_and_privileges_are_those_of_the_policy() {
-    let umask = Policy {
-        umask: Some(0o27),
-        ..Policy::default()
-    };
+    let umask = Policy { umask: Some(0o27), ..Policy::default() };
     assert_eq!(status(umask, "Umask"), "0027");
-    let confined = Policy {
-        no_new_privileges: true,
-        ..Policy::default()
-    };
+    let confined = Policy { no_new_privileges: true, ..Policy::default() };
     assert_eq!(status(confined, "NoNewPrivs"), "1");
-    let nice = Policy {
-        nice: Some(19),
-        ..Policy::default()
-    };
+    let nice = Policy { nice: Some(19), ..Policy::default() };
     let report = ended(with(nice, child(&["print-file", "/proc/self/stat"])));
     let stat = String::from_utf8(report.stdout.bytes).unwrap();
     let after_name = stat.rsplit_once(") ").unwrap().1;
     assert_eq!(after_name.split(' ').nth(16), Some("19"), "{stat}");
-    let doomed = Policy {
-        oom_score_adj: Some(900),
-        ..Policy::default()
-    };
-    let report = ended(with(
-        doomed,
-        child(&["print-file", "/proc/self/oom_score_adj"]),
-    ));
+    let doomed = Policy { oom_score_adj: Some(900), ..Policy::default() };
+    let report = ended(with(doomed, child(&["print-file", "/proc/self/oom_score_adj"])));
     assert_eq!(report.stdout.bytes, b"900\n");
 }
 
@@ -129,33 +96,15 @@ fn a_new_session_is_led_by_the_child_and_still_ends_as_a_group() {
     runtime().block_on(async {
         let (_folder, file) = scratch();
         let path = file.to_str().unwrap();
-        let left = [
-            "spawn",
-            "4",
-            "ignore-term",
-            "write-pid",
-            path,
-            "wait-for-ever",
-        ];
-        let steps = [
-            &left[..],
-            &["wait-for-file", path, "print-file", "/proc/self/stat"],
-        ]
-        .concat();
-        let policy = Policy {
-            session: Session::New,
-            ..Policy::default()
-        };
+        let left = ["spawn", "4", "ignore-term", "write-pid", path, "wait-for-ever"];
+        let steps = [&left[..], &["wait-for-file", path, "print-file", "/proc/self/stat"]].concat();
+        let policy = Policy { session: Session::New, ..Policy::default() };
         let child = start(with(policy, child(&steps))).unwrap();
         let report = child.supervise(None, pending()).await;
         let stat = String::from_utf8(report.stdout.bytes).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let pid = report.pid.to_string();
-        assert_eq!(
-            (fields[2], fields[3]),
-            (&*pid, &*pid),
-            "group and session: {stat}"
-        );
+        assert_eq!((fields[2], fields[3]), (&*pid, &*pid), "group and session: {stat}");
         assert_eq!(report.notes, Vec::<String>::new());
         support::gone(pid_in(&file).await).await;
     });
@@ -180,60 +129,31 @@ fn signals_have_their_defaults_and_only_the_standard_descriptors_are_open() {
 
 #[test]
 fn another_user_is_taken_on_or_the_child_does_not_run() {
-    let policy = Policy {
-        user: Some(User {
-            uid: 12_345,
-            gid: 23_456,
-            groups: vec![34_567],
-        }),
-        ..Policy::default()
-    };
+    let policy = Policy { user: Some(User { uid: 12_345, gid: 23_456, groups: vec![34_567] }), ..Policy::default() };
     // Not the helper child: that user may not reach its folder.
     let report = ended(with(policy, shell(PRINT_STATUS)));
     let text = String::from_utf8(report.stdout.bytes).unwrap();
     if report.outcome == Outcome::Exited(125) {
         // Without the privilege.
         assert_eq!(text, "");
-        assert!(
-            report.notes.iter().any(|note| note.contains("12345")),
-            "{:?}",
-            report.notes
-        );
+        assert!(report.notes.iter().any(|note| note.contains("12345")), "{:?}", report.notes);
         return;
     }
-    assert_eq!(
-        report.outcome,
-        Outcome::Exited(0),
-        "{text} {:?}",
-        report.notes
-    );
-    for line in [
-        "Uid: 12345 12345 12345 12345",
-        "Gid: 23456 23456 23456 23456",
-        "Groups: 34567",
-    ] {
-        let found = text
-            .lines()
-            .any(|found| found.split_whitespace().eq(line.split(' ')));
+    assert_eq!(report.outcome, Outcome::Exited(0), "{text} {:?}", report.notes);
+    for line in ["Uid: 12345 12345 12345 12345", "Gid: 23456 23456 23456 23456", "Groups: 34567"] {
+        let found = text.lines().any(|found| found.split_whitespace().eq(line.split(' ')));
         assert!(found, "{line} in {text}");
     }
 }
 
 #[test]
 fn a_part_that_is_refused_is_reported_and_the_program_runs_all_the_same() {
-    let policy = Policy {
-        oom_score_adj: Some(5000),
-        ..Policy::default()
-    };
+    let policy = Policy { oom_score_adj: Some(5000), ..Policy::default() };
     let report = ended(with(policy, child(&["eprint", "hello", "exit", "3"])));
     assert_eq!(report.outcome, Outcome::Exited(3));
     assert_eq!(report.stderr.bytes, b"hello\n");
     assert_eq!(report.notes.len(), 1);
-    assert!(
-        report.notes[0].starts_with("the OOM score was not set"),
-        "{:?}",
-        report.notes
-    );
+    assert!(report.notes[0].starts_with("the OOM score was not set"), "{:?}", report.notes);
 }
 
 #[test]
@@ -242,21 +162,12 @@ fn a_program_that_cannot_start_is_the_same_error_with_a_policy() {
         let command = with(Policy::default(), Command::new(program));
         runtime().block_on(async { start(command).unwrap_err() })
     };
-    assert!(matches!(
-        refused("/does/not/exist"),
-        StartError::NotFound { .. }
-    ));
-    assert!(matches!(
-        refused("/proc/self/status"),
-        StartError::NotExecutable { .. }
-    ));
+    assert!(matches!(refused("/does/not/exist"), StartError::NotFound { .. }));
+    assert!(matches!(refused("/proc/self/status"), StartError::NotExecutable { .. }));
     let mut command = with(Policy::default(), child(&[]));
     command.cwd = Some("/no/folder".into());
     let error = runtime().block_on(async { start(command).unwrap_err() });
-    assert!(
-        matches!(error, StartError::WorkingDirectory { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::WorkingDirectory { .. }), "{error:?}");
     let mut command = with(Policy::default(), child(&[]));
     command.policy.as_mut().unwrap().launcher.program = "/no/launcher".into();
     let error = runtime().block_on(async { start(command).unwrap_err() });
@@ -280,37 +191,21 @@ fn a_child_dies_with_an_agent_that_is_killed_and_not_with_the_thread_that_starte
     runtime().block_on(async {
         let (_folder, file) = scratch();
         let path = file.to_str().unwrap();
-        let agent = start(child(&[
-            "supervise-doomed",
-            "3",
-            "write-pid",
-            path,
-            "wait-for-ever",
-        ]))
-        .unwrap();
+        let agent = start(child(&["supervise-doomed", "3", "write-pid", path, "wait-for-ever"])).unwrap();
         let killed = async {
             let grandchild = pid_in(&file).await;
             // A signal from the thread that started it would have come by now: it has ended.
             let told = format!("/proc/{grandchild}/status");
             assert!(std::fs::read_to_string(told).unwrap().contains("State:\tS"));
-            attune_sys::kill(
-                attune_sys::Pid::new(agent_pid(&file).await).unwrap(),
-                attune_process::SIGKILL,
-            )
-            .unwrap();
-            eventually("the grandchild to die", async || {
-                (!matches!(state(grandchild), Some('R' | 'S'))).then_some(())
-            })
-            .await;
+            attune_sys::kill(attune_sys::Pid::new(agent_pid(&file).await).unwrap(), attune_process::SIGKILL).unwrap();
+            eventually("the grandchild to die", async || (!matches!(state(grandchild), Some('R' | 'S'))).then_some(()))
+                .await;
             // Nothing else ends this supervision early.
             pending::<()>().await;
         };
         let report = agent.supervise(None, killed).await;
         let signal = attune_process::SIGKILL;
-        assert!(
-            matches!(report.outcome, Outcome::Signalled { signal: s, .. } if s == signal),
-            "{report:?}"
-        );
+        assert!(matches!(report.outcome, Outcome::Signalled { signal: s, .. } if s == signal), "{report:?}");
         support::gone(pid_in(&file).await).await;
     });
 }

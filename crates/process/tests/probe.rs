@@ -24,14 +24,7 @@ fn both_streams_and_the_exit_code_are_answered() {
 #[test]
 fn a_program_that_does_not_answer_is_killed_at_the_limit() {
     let (_folder, file) = support::scratch();
-    let steps = [
-        "ignore-term",
-        "print",
-        "hm",
-        "write-pid",
-        file.to_str().unwrap(),
-        "wait-for-ever",
-    ];
+    let steps = ["ignore-term", "print", "hm", "write-pid", file.to_str().unwrap(), "wait-for-ever"];
     let limit = Duration::from_millis(500);
     let output = probe(Path::new(TEST_CHILD), &steps, &[], limit).unwrap();
     assert!(output.timed_out);

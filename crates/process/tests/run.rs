@@ -44,10 +44,7 @@ fn a_child_runs_in_the_directory_that_it_was_given() {
 fn a_child_that_ends_by_a_signal_is_reported_with_it() {
     for signal in [attune_process::SIGKILL, attune_process::SIGTERM] {
         let report = ended(child(&["raise", &signal.to_string()]));
-        let expected = Outcome::Signalled {
-            signal,
-            core_dumped: false,
-        };
+        let expected = Outcome::Signalled { signal, core_dumped: false };
         assert_eq!(report.outcome, expected);
     }
 }
@@ -78,10 +75,7 @@ fn a_child_that_never_reads_its_input_ends_and_the_rest_is_reported_as_a_broken_
         command.stdin = Input::Bytes(vec![b'p'; MEBIBYTE]);
         let report = ended(command);
         assert_eq!(report.outcome, Outcome::Exited(0));
-        assert_eq!(
-            report.stdin_error.unwrap().kind(),
-            std::io::ErrorKind::BrokenPipe
-        );
+        assert_eq!(report.stdin_error.unwrap().kind(), std::io::ErrorKind::BrokenPipe);
     }
 }
 
@@ -99,21 +93,11 @@ fn small_input_that_nobody_reads_is_no_error_and_empty_input_is_an_end() {
 
 #[test]
 fn the_head_is_kept_to_the_byte_and_the_rest_is_counted() {
-    for (written, kept, dropped_bytes) in [
-        (1000, 1000, 0),
-        (1001, 1000, 1),
-        (5_000_000, 1000, 4_999_000),
-    ] {
+    for (written, kept, dropped_bytes) in [(1000, 1000, 0), (1001, 1000, 1), (5_000_000, 1000, 4_999_000)] {
         let mut command = child(&["fill", &written.to_string()]);
         command.stdout = Stream::keep(Keep::Head { limit_bytes: 1000 });
         let bytes = vec![b'x'; kept];
-        assert_eq!(
-            ended(command).stdout,
-            Captured {
-                bytes,
-                dropped_bytes
-            }
-        );
+        assert_eq!(ended(command).stdout, Captured { bytes, dropped_bytes });
     }
 }
 
@@ -123,13 +107,7 @@ fn the_tail_holds_the_last_words() {
     command.stdout = Stream::keep(Keep::Tail { limit_bytes: 8 });
     let bytes = b"the end\n".to_vec();
     let dropped_bytes = 3_000_000;
-    assert_eq!(
-        ended(command).stdout,
-        Captured {
-            bytes,
-            dropped_bytes
-        }
-    );
+    assert_eq!(ended(command).stdout, Captured { bytes, dropped_bytes });
 }
 
 struct Tee(std::sync::mpsc::Sender<Option<Vec<u8>>>);
@@ -209,10 +187,7 @@ fn many_children_that_end_at_once_are_all_seen() {
     runtime().block_on(async {
         let all = (0..64).map(|number: usize| async move {
             let code = (number % 100).to_string();
-            let report = start(child(&["exit", &code]))
-                .unwrap()
-                .supervise(None, pending())
-                .await;
+            let report = start(child(&["exit", &code])).unwrap().supervise(None, pending()).await;
             assert_eq!(report.outcome, Outcome::Exited(code.parse().unwrap()));
         });
         futures_util::future::join_all(all).await;
@@ -225,10 +200,7 @@ fn a_program_that_is_being_written_is_started_when_it_is_closed() {
     let program = folder.path().join("fresh");
     std::fs::copy(support::TEST_CHILD, &program).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let busy = std::fs::File::options()
-        .append(true)
-        .open(&program)
-        .unwrap();
+    let busy = std::fs::File::options().append(true).open(&program).unwrap();
     let closer = std::thread::spawn(move || {
         std::thread::park_timeout(Duration::from_millis(40));
         drop(busy);

@@ -46,15 +46,9 @@ fn a_bare_name_is_refused_instead_of_searched() {
 #[test]
 fn a_file_without_the_executable_bit_and_a_folder_are_told_apart() {
     let (error, path) = refused_file(b"#!/bin/sh\n", 0o644);
-    assert!(
-        matches!(error, StartError::NotExecutable { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::NotExecutable { .. }), "{error:?}");
     let said = error.to_string();
-    assert!(
-        said.contains("chmod") && said.contains(path.to_str().unwrap()),
-        "{said}"
-    );
+    assert!(said.contains("chmod") && said.contains(path.to_str().unwrap()), "{said}");
 
     let error = refused(Command::new("/tmp"));
     assert!(error.to_string().contains("folder"), "{error}");
@@ -63,10 +57,7 @@ fn a_file_without_the_executable_bit_and_a_folder_are_told_apart() {
 #[test]
 fn a_script_whose_interpreter_is_missing_names_the_interpreter() {
     let (error, _) = refused_file(b"#!/opt/none/python9 -u\n", 0o755);
-    assert!(
-        matches!(error, StartError::NoSuchInterpreter { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::NoSuchInterpreter { .. }), "{error:?}");
     assert!(error.to_string().contains("/opt/none/python9"), "{error}");
 }
 
@@ -79,32 +70,19 @@ fn a_script_with_windows_line_ends_is_told_so() {
 #[test]
 fn a_script_without_a_first_line_is_told_so() {
     let (error, _) = refused_file(b"echo hello\n", 0o755);
-    assert!(
-        matches!(error, StartError::NotExecutable { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::NotExecutable { .. }), "{error:?}");
     assert!(error.to_string().contains("#!"), "{error}");
 }
 
 #[test]
 fn a_program_for_another_processor_names_both() {
     let mut program = std::fs::read(support::TEST_CHILD).unwrap();
-    let foreign: u16 = if cfg!(target_arch = "aarch64") {
-        62
-    } else {
-        183
-    };
+    let foreign: u16 = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
     program[18..20].copy_from_slice(&foreign.to_ne_bytes());
     let (error, _) = refused_file(&program, 0o755);
-    assert!(
-        matches!(error, StartError::WrongArchitecture { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::WrongArchitecture { .. }), "{error:?}");
     let said = error.to_string();
-    assert!(
-        said.contains("aarch64") && said.contains("x86_64"),
-        "{said}"
-    );
+    assert!(said.contains("aarch64") && said.contains("x86_64"), "{said}");
 }
 
 #[test]
@@ -116,10 +94,7 @@ fn a_program_whose_loader_is_missing_names_the_loader() {
     };
     program[at + 1..at + 3].copy_from_slice(b"no");
     let (error, _) = refused_file(&program, 0o755);
-    assert!(
-        matches!(error, StartError::LoaderMissing { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::LoaderMissing { .. }), "{error:?}");
     assert!(error.to_string().contains("/no-"), "{error}");
 }
 
@@ -131,10 +106,7 @@ fn a_missing_working_directory_is_not_mistaken_for_a_missing_program() {
         let mut command = child(&["exit", "0"]);
         command.cwd = Some(cwd.to_owned());
         let error = refused(command);
-        assert!(
-            matches!(error, StartError::WorkingDirectory { .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, StartError::WorkingDirectory { .. }), "{error:?}");
         assert!(error.to_string().contains(cwd.to_str().unwrap()), "{error}");
     }
 }
@@ -145,10 +117,7 @@ fn one_variable_beyond_the_limit_is_named_without_its_value() {
     let value = "v".repeat(32 * usize::try_from(attune_sys::page_size()).unwrap());
     command.env = vec![("SMALL".into(), "x".into()), ("HUGE".into(), value.into())];
     let error = refused(command);
-    assert!(
-        matches!(error, StartError::StringTooLong { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::StringTooLong { .. }), "{error:?}");
     let said = error.to_string();
     assert!(said.contains("HUGE") && !said.contains("vvv"), "{said}");
 }
@@ -168,9 +137,7 @@ fn too_many_arguments_are_counted() {
     let limit = usize::try_from(attune_sys::argument_bytes_limit().unwrap()).unwrap();
     command.args = vec!["a".repeat(100_000).into(); limit / 100_000 + 1];
     let error = refused(command);
-    let StartError::ArgumentsTooLong { bytes, limit, .. } = error else {
-        panic!("{error:?}")
-    };
+    let StartError::ArgumentsTooLong { bytes, limit, .. } = error else { panic!("{error:?}") };
     assert!(bytes > limit, "{bytes} {limit}");
 }
 
@@ -190,8 +157,5 @@ fn a_program_that_stays_open_for_writing_is_busy() {
     std::fs::copy(support::TEST_CHILD, &path).unwrap();
     let _busy = std::fs::File::options().append(true).open(&path).unwrap();
     let error = refused(Command::new(&path));
-    assert!(
-        matches!(error, StartError::TextFileBusy { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::TextFileBusy { .. }), "{error:?}");
 }

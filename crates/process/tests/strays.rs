@@ -15,17 +15,7 @@ fn agent(how: &str, steps: &[&str]) -> Command {
 
 /// Starts a daemon in a session of its own that writes its id to `path`, and waits for that.
 fn daemon(path: &str) -> [&str; 9] {
-    [
-        "spawn",
-        "5",
-        "new-session",
-        "ignore-term",
-        "write-pid",
-        path,
-        "wait-for-ever",
-        "wait-for-file",
-        path,
-    ]
+    ["spawn", "5", "new-session", "ignore-term", "write-pid", path, "wait-for-ever", "wait-for-file", path]
 }
 
 #[test]
@@ -46,11 +36,7 @@ fn a_daemon_of_a_deliberate_starter_lives_on() {
     runtime().block_on(async {
         let daemon = pid_in(&file).await;
         assert!(is_alive(daemon));
-        attune_sys::kill(
-            attune_sys::Pid::new(daemon).unwrap(),
-            attune_process::SIGKILL,
-        )
-        .unwrap();
+        attune_sys::kill(attune_sys::Pid::new(daemon).unwrap(), attune_process::SIGKILL).unwrap();
     });
 }
 
@@ -59,12 +45,7 @@ fn daemons_of_daemons_end_too() {
     let (folder, file) = scratch();
     let inner = folder.path().join("inner");
     let (outer, inner) = (file.to_str().unwrap(), inner.to_str().unwrap());
-    let of_outer = [
-        &["new-session", "write-pid", outer],
-        &daemon(inner)[..],
-        &["wait-for-ever"],
-    ]
-    .concat();
+    let of_outer = [&["new-session", "write-pid", outer], &daemon(inner)[..], &["wait-for-ever"]].concat();
     let count = of_outer.len().to_string();
     let steps = [&["spawn", &count], &of_outer[..], &["wait-for-file", inner]].concat();
     let report = ended(agent("run", &steps));
@@ -100,10 +81,7 @@ fn a_run_does_not_end_the_daemon_of_another_one() {
     let (_folder, file) = scratch();
     let report = ended(agent("run-beside-another", &daemon(file.to_str().unwrap())));
     assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");
-    assert_eq!(
-        report.stdout.bytes,
-        b"other done, daemon alive\nstrays 1 held false children 0\n"
-    );
+    assert_eq!(report.stdout.bytes, b"other done, daemon alive\nstrays 1 held false children 0\n");
 }
 
 #[test]
@@ -115,10 +93,7 @@ fn strays_that_end_by_themselves_leave_no_zombie() {
 
 #[test]
 fn runs_beside_each_other_that_leave_daemons_do_not_disturb_each_other() {
-    let report = ended(agent(
-        "run-many",
-        &["spawn", "2", "new-session", "wait-for-ever"],
-    ));
+    let report = ended(agent("run-many", &["spawn", "2", "new-session", "wait-for-ever"]));
     assert_eq!(report.stdout.bytes, b"children 0\n", "{report:?}");
 }
 

@@ -60,26 +60,15 @@ pub fn advertise(sources: &Sources<'_>) -> Advertised {
     if let Some(value) = sources.override_value {
         let runtimes = folded(value.split(','));
         let warnings = warnings_about(value, &runtimes, sources);
-        return Advertised {
-            handed_on: Some(value.to_owned()),
-            warnings,
-            ..of(Tier::Override, runtimes, sources)
-        };
+        return Advertised { handed_on: Some(value.to_owned()), warnings, ..of(Tier::Override, runtimes, sources) };
     }
     if !sources.detected.is_empty() {
         let runtimes = folded(sources.detected.iter().map(|detected| detected.name));
-        return Advertised {
-            handed_on: Some(runtimes.join(",")),
-            ..of(Tier::Detected, runtimes, sources)
-        };
+        return Advertised { handed_on: Some(runtimes.join(",")), ..of(Tier::Detected, runtimes, sources) };
     }
     let configured = sources.configured.get("runtimes").and_then(Value::as_array);
     let runtimes = folded(configured.into_iter().flatten().filter_map(Value::as_str));
-    let tier = if runtimes.is_empty() {
-        Tier::Database
-    } else {
-        Tier::Configured
-    };
+    let tier = if runtimes.is_empty() { Tier::Database } else { Tier::Configured };
     of(tier, runtimes, sources)
 }
 
@@ -88,10 +77,7 @@ impl Advertised {
     #[must_use]
     pub fn verified(self, names: impl IntoIterator<Item = String>) -> Self {
         let names: Vec<String> = names.into_iter().collect();
-        Self {
-            runtimes: folded(names.iter().map(String::as_str)),
-            ..self
-        }
+        Self { runtimes: folded(names.iter().map(String::as_str)), ..self }
     }
 
     /// Adds versions that were verified on this machine to those that were detected. Versions of runtimes that are not
@@ -100,10 +86,7 @@ impl Advertised {
         for row in verified {
             let name = fold(row.runtime_ref.rsplit('.').next().unwrap_or_default());
             if self.runtimes.contains(&name) {
-                self.runtime_versions
-                    .entry(name)
-                    .or_default()
-                    .push(row.version.clone());
+                self.runtime_versions.entry(name).or_default().push(row.version.clone());
             }
         }
         self.runtime_versions.values_mut().for_each(newest_first);
@@ -111,30 +94,13 @@ impl Advertised {
 }
 
 fn of(tier: Tier, runtimes: Vec<String>, sources: &Sources<'_>) -> Advertised {
-    let ours = || {
-        sources
-            .detected
-            .iter()
-            .filter(|detected| runtimes.iter().any(|name| name == detected.name))
-    };
+    let ours = || sources.detected.iter().filter(|detected| runtimes.iter().any(|name| name == detected.name));
     let mut runtime_versions: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, version) in
-        ours().filter_map(|detected| Some((detected.name, detected.version.clone()?)))
-    {
-        runtime_versions
-            .entry(name.to_owned())
-            .or_default()
-            .push(version);
+    for (name, version) in ours().filter_map(|detected| Some((detected.name, detected.version.clone()?))) {
+        runtime_versions.entry(name.to_owned()).or_default().push(version);
     }
     let detected_interpreters = ours().map(Detected::interpreter).collect();
-    Advertised {
-        tier,
-        runtimes,
-        runtime_versions,
-        detected_interpreters,
-        handed_on: None,
-        warnings: Vec::new(),
-    }
+    Advertised { tier, runtimes, runtime_versions, detected_interpreters, handed_on: None, warnings: Vec::new() }
 }
 
 /// Folded names without empty ones and duplicates, in their order.
@@ -151,10 +117,7 @@ fn warnings_about(value: &str, runtimes: &[String], sources: &Sources<'_>) -> Ve
             "{variable} is set to {value:?}: no runtime is offered; unset it to use what is detected"
         )];
     }
-    runtimes
-        .iter()
-        .filter_map(|name| warning_about(name, variable, sources.detected))
-        .collect()
+    runtimes.iter().filter_map(|name| warning_about(name, variable, sources.detected)).collect()
 }
 
 fn warning_about(name: &str, variable: &str, detected: &[Detected]) -> Option<String> {
@@ -163,25 +126,14 @@ fn warning_about(name: &str, variable: &str, detected: &[Detected]) -> Option<St
     }
     if let Some(probe) = PROBES.iter().find(|probe| probe.name == name) {
         let binaries = probe.binaries.join(" or ");
-        return Some(format!(
-            "{variable} names {name}, but {binaries} was not found on this machine"
-        ));
+        return Some(format!("{variable} names {name}, but {binaries} was not found on this machine"));
     }
-    debug_assert!(
-        lookup(name).is_none(),
-        "every known runtime but native has a probe"
-    );
-    Some(format!(
-        "{variable} names {name:?}, which is no runtime that can be detected; it is offered unchecked"
-    ))
+    debug_assert!(lookup(name).is_none(), "every known runtime but native has a probe");
+    Some(format!("{variable} names {name:?}, which is no runtime that can be detected; it is offered unchecked"))
 }
 
 fn newest_first(versions: &mut Vec<String>) {
-    versions.sort_by(|a, b| {
-        Version::parse(b)
-            .cmp(&Version::parse(a))
-            .then_with(|| a.cmp(b))
-    });
+    versions.sort_by(|a, b| Version::parse(b).cmp(&Version::parse(a)).then_with(|| a.cmp(b)));
     versions.dedup();
 }
 
@@ -209,26 +161,13 @@ mod tests {
         }
     }
 
-    fn decide(
-        override_value: Option<&str>,
-        detected: &[Detected],
-        configured: &Value,
-    ) -> Advertised {
+    fn decide(override_value: Option<&str>, detected: &[Detected], configured: &Value) -> Advertised {
         let configured = configured.as_object().unwrap();
-        advertise(&Sources {
-            variable: "ATTUNE_WORKER_RUNTIMES",
-            override_value,
-            detected,
-            configured,
-        })
+        advertise(&Sources { variable: "ATTUNE_WORKER_RUNTIMES", override_value, detected, configured })
     }
 
     fn machine() -> Vec<Detected> {
-        vec![
-            detected("shell", None),
-            detected("python", Some("3.12.1")),
-            detected("node", Some("20.19.0")),
-        ]
+        vec![detected("shell", None), detected("python", Some("3.12.1")), detected("node", Some("20.19.0"))]
     }
 
     #[test]
@@ -237,10 +176,7 @@ mod tests {
         assert_eq!(advertised.tier, Tier::Detected);
         assert_eq!(advertised.runtimes, ["shell", "python", "node"]);
         assert_eq!(advertised.handed_on.as_deref(), Some("shell,python,node"));
-        assert_eq!(
-            json!(advertised.runtime_versions),
-            json!({"node": ["20.19.0"], "python": ["3.12.1"]})
-        );
+        assert_eq!(json!(advertised.runtime_versions), json!({"node": ["20.19.0"], "python": ["3.12.1"]}));
         assert_eq!(advertised.detected_interpreters.len(), 3);
     }
 
@@ -249,20 +185,10 @@ mod tests {
         let advertised = decide(Some(" NodeJS, native ,node,bash,"), &machine(), &json!({}));
         assert_eq!(advertised.tier, Tier::Override);
         assert_eq!(advertised.runtimes, ["node", "native", "shell"]);
-        assert_eq!(
-            advertised.handed_on.as_deref(),
-            Some(" NodeJS, native ,node,bash,")
-        );
-        let names: Vec<_> = advertised
-            .detected_interpreters
-            .iter()
-            .map(|found| found.name.as_str())
-            .collect();
+        assert_eq!(advertised.handed_on.as_deref(), Some(" NodeJS, native ,node,bash,"));
+        let names: Vec<_> = advertised.detected_interpreters.iter().map(|found| found.name.as_str()).collect();
         assert_eq!(names, ["shell", "node"]);
-        assert_eq!(
-            json!(advertised.runtime_versions),
-            json!({"node": ["20.19.0"]})
-        );
+        assert_eq!(json!(advertised.runtime_versions), json!({"node": ["20.19.0"]}));
         assert!(advertised.warnings.is_empty());
     }
 
@@ -282,29 +208,18 @@ mod tests {
     #[test]
     fn an_empty_override_offers_nothing_and_says_so() {
         let advertised = decide(Some(""), &machine(), &json!({"runtimes": ["python"]}));
-        assert_eq!(
-            (advertised.tier, advertised.runtimes.len()),
-            (Tier::Override, 0)
-        );
+        assert_eq!((advertised.tier, advertised.runtimes.len()), (Tier::Override, 0));
         assert_eq!(advertised.warnings.len(), 1);
     }
 
     #[test]
     fn configuration_and_then_the_database_speak_when_nothing_was_detected() {
         let advertised = decide(None, &[], &json!({"runtimes": ["Python3", 7]}));
-        assert_eq!(
-            (advertised.tier, &advertised.runtimes[..]),
-            (Tier::Configured, &["python".to_owned()][..])
-        );
+        assert_eq!((advertised.tier, &advertised.runtimes[..]), (Tier::Configured, &["python".to_owned()][..]));
         assert_eq!(advertised.handed_on, None);
         let advertised = decide(None, &[], &json!({"runtimes": []}));
         assert_eq!(advertised.tier, Tier::Database);
-        assert_eq!(
-            advertised
-                .verified(["Node.js".to_owned(), "Native".to_owned()])
-                .runtimes,
-            ["node", "native"]
-        );
+        assert_eq!(advertised.verified(["Node.js".to_owned(), "Native".to_owned()]).runtimes, ["node", "native"]);
     }
 
     #[test]
@@ -320,17 +235,10 @@ mod tests {
             available: true,
         };
         let mut advertised = decide(None, &machine(), &json!({}));
-        let rows = [
-            row("core.python", "3.9"),
-            row("core.python", "3.13"),
-            row("core.python", "3.9"),
-            row("core.ruby", "3"),
-        ];
+        let rows =
+            [row("core.python", "3.9"), row("core.python", "3.13"), row("core.python", "3.9"), row("core.ruby", "3")];
         advertised.add_versions(&rows);
-        assert_eq!(
-            advertised.runtime_versions["python"],
-            ["3.13", "3.12.1", "3.9"]
-        );
+        assert_eq!(advertised.runtime_versions["python"], ["3.13", "3.12.1", "3.9"]);
         assert!(!advertised.runtime_versions.contains_key("ruby"));
     }
 }

@@ -75,10 +75,8 @@ pub fn detect_only(host: &Host, wanted: impl Fn(&str) -> bool) -> Vec<Detected> 
             .iter()
             .filter(|name| wanted(name))
             .filter_map(|name| PROBES.iter().find(|probe| probe.name == *name));
-        let asked: Vec<_> = probes
-            .filter_map(|probe| locate(probe, host).map(|found| (probe, found)))
-            .map(begin)
-            .collect();
+        let asked: Vec<_> =
+            probes.filter_map(|probe| locate(probe, host).map(|found| (probe, found))).map(begin).collect();
         asked.into_iter().filter_map(Asked::answer).collect()
     });
     detected.sort_by_key(|detected| PROBES.iter().position(|probe| probe.name == detected.name));
@@ -105,10 +103,7 @@ pub(crate) fn locate(probe: &Probe, host: &Host) -> Option<Found> {
     probe.binaries.iter().find_map(|name| {
         let fixed = PathBuf::from("/bin").join(name);
         if matches!(*name, "bash" | "sh") && is_executable(&fixed) {
-            return Some(Found {
-                path: fixed.clone(),
-                program: fixed,
-            });
+            return Some(Found { path: fixed.clone(), program: fixed });
         }
         host.find(name)
     })
@@ -131,10 +126,7 @@ fn examine(probe: &Probe, found: Found, host: &Host) -> Detected {
         Ok(version) => (Some(version), None),
         Err(problem) => (None, Some(problem)),
     };
-    let real_path = found
-        .program
-        .canonicalize()
-        .unwrap_or_else(|_| found.program.clone());
+    let real_path = found.program.canonicalize().unwrap_or_else(|_| found.program.clone());
     let tools = tools::of(probe.name, &found.program, &real_path, host);
     Detected {
         name: probe.name,
@@ -154,23 +146,12 @@ fn ask(probe: &Probe, program: &Path, host: &Host) -> Result<String, String> {
         return Ok(version);
     }
     if output.timed_out {
-        return Err(format!(
-            "gave no version within {} s",
-            PROBE_LIMIT.as_secs()
-        ));
+        return Err(format!("gave no version within {} s", PROBE_LIMIT.as_secs()));
     }
-    let ending = output.exit_code.map_or_else(
-        || "ended by a signal".to_owned(),
-        |code| format!("exit code {code}"),
-    );
+    let ending = output.exit_code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"));
     Err(format!("printed no version ({ending})"))
 }
 
-fn probe_once(
-    what: &Probe,
-    program: &Path,
-    host: &Host,
-) -> Result<attune_process::ProbeOutput, String> {
-    probe(program, what.version_args, host.env(), PROBE_LIMIT)
-        .map_err(|error| crate::with_causes(&error))
+fn probe_once(what: &Probe, program: &Path, host: &Host) -> Result<attune_process::ProbeOutput, String> {
+    probe(program, what.version_args, host.env(), PROBE_LIMIT).map_err(|error| crate::with_causes(&error))
 }

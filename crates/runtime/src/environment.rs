@@ -64,10 +64,7 @@ pub struct Limits {
 impl Default for Limits {
     /// A quarter of an hour for a command, half an hour for others.
     fn default() -> Self {
-        Self {
-            command: Duration::from_mins(15),
-            wait: Duration::from_mins(30),
-        }
+        Self { command: Duration::from_mins(15), wait: Duration::from_mins(30) }
     }
 }
 
@@ -95,13 +92,7 @@ pub struct Environments {
 impl Environments {
     /// Builds with the programs and variables of `host`; `observer` is told about every build.
     pub fn new(host: Arc<Host>, observer: Arc<dyn Observer>) -> Self {
-        Self {
-            host,
-            observer,
-            limits: Limits::default(),
-            inspector: Inspector::default(),
-            locks: Locks::default(),
-        }
+        Self { host, observer, limits: Limits::default(), inspector: Inspector::default(), locks: Locks::default() }
     }
 
     /// Other limits.
@@ -150,10 +141,7 @@ impl Environments {
         let asked = Instant::now();
         let lock = self.locks.of(&site.env_dir);
         let mut last_failure = lock.lock().await;
-        if let Some(failure) = last_failure
-            .as_ref()
-            .filter(|failure| failure.ended > asked)
-        {
+        if let Some(failure) = last_failure.as_ref().filter(|failure| failure.ended > asked) {
             // This build was waited for; trying the same again at once would only make everybody wait once more.
             return Err(EnvironmentError::FailedMeanwhile {
                 env_dir: site.env_dir.clone(),
@@ -171,39 +159,20 @@ impl Environments {
         tracing::info!(env_dir = %site.env_dir.display(), reason, "environment has to be built");
         let built = match coordination {
             None => self.build(site, inspected.checksum.as_deref()).await.result,
-            Some(others) => {
-                self.build_claimed(site, inspected.checksum, others, claimed)
-                    .await
-            }
+            Some(others) => self.build_claimed(site, inspected.checksum, others, claimed).await,
         };
-        *last_failure = built.as_ref().err().map(|error| LastFailure {
-            ended: Instant::now(),
-            cause: crate::with_causes(error),
-        });
+        *last_failure =
+            built.as_ref().err().map(|error| LastFailure { ended: Instant::now(), cause: crate::with_causes(error) });
         built
     }
 
-    async fn give_back(
-        &self,
-        coordination: Option<Coordination<'_>>,
-        claimed: &Mutex<Option<PackEnvironmentId>>,
-    ) {
-        let held = claimed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+    async fn give_back(&self, coordination: Option<Coordination<'_>>, claimed: &Mutex<Option<PackEnvironmentId>>) {
+        let held = claimed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(others), Some(row)) = (coordination, held) else {
             return;
         };
-        let outcome = EnvironmentOutcome::Failed {
-            error: "the build was cancelled".to_owned(),
-            log: String::new(),
-        };
-        if let Err(error) = others
-            .store
-            .finish_environment(row, others.worker, &outcome)
-            .await
-        {
+        let outcome = EnvironmentOutcome::Failed { error: "the build was cancelled".to_owned(), log: String::new() };
+        if let Err(error) = others.store.finish_environment(row, others.worker, &outcome).await {
             tracing::warn!(%row, error = crate::with_causes(&error), "a cancelled build keeps its claim until it expires");
         }
     }

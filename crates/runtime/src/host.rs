@@ -34,11 +34,7 @@ impl Host {
         let value = |name: &str| lookup(&env, name).filter(|value| !value.is_empty());
         let path = value("PATH").map_or_else(|| OsString::from(CUSTOMARY_PATH), OsStr::to_owned);
         let home = value("HOME").map(PathBuf::from);
-        Self {
-            places: Places::new(&path, home.as_deref()),
-            env,
-            directory: None,
-        }
+        Self { places: Places::new(&path, home.as_deref()), env, directory: None }
     }
 
     /// Lets shims of version managers see the version files of `directory` and of the folders above it.
@@ -68,9 +64,7 @@ impl Host {
     /// Finds a program by its bare name, first in `PATH`, then in the usual prefixes. A shim that stands for nothing is
     /// passed over.
     pub fn find(&self, name: &str) -> Option<Found> {
-        self.places
-            .candidates(name)
-            .find_map(|path| self.resolve(path))
+        self.places.candidates(name).find_map(|path| self.resolve(path))
     }
 
     /// What starting `path` comes to; none for a shim whose version manager has no version chosen.
@@ -92,9 +86,7 @@ impl Host {
         }
         path.push(self.var("PATH").unwrap_or(OsStr::new(CUSTOMARY_PATH)));
         let others = self.env.iter().filter(|(name, _)| name != "PATH").cloned();
-        std::iter::once((OsString::from("PATH"), path))
-            .chain(others)
-            .collect()
+        std::iter::once((OsString::from("PATH"), path)).chain(others).collect()
     }
 
     /// Where version managers begin to look for version files.
@@ -109,7 +101,5 @@ impl Host {
 }
 
 fn lookup<'a>(env: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
-    env.iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_os_str())
+    env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
 }

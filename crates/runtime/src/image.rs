@@ -89,23 +89,17 @@ impl Image {
     /// Why this host cannot start it; none when nothing speaks against it.
     pub fn misfit(&self) -> Option<String> {
         match self {
-            Self::Elf { architecture, .. } if !runs_here(architecture) => Some(format!(
-                "it was made for {architecture}, this machine is {}",
-                std::env::consts::ARCH
-            )),
-            Self::Elf {
-                libc,
-                loader: Some(loader),
-                ..
-            } if !loader.exists() => Some(format!(
+            Self::Elf { architecture, .. } if !runs_here(architecture) => {
+                Some(format!("it was made for {architecture}, this machine is {}", std::env::consts::ARCH))
+            }
+            Self::Elf { libc, loader: Some(loader), .. } if !loader.exists() => Some(format!(
                 "it was made for an image with {} (loader {}), which this image does not have",
                 libc.as_str(),
                 loader.display()
             )),
-            Self::Script { interpreter, .. } if !interpreter.exists() => Some(format!(
-                "its first line starts {}, which this image does not have",
-                interpreter.display()
-            )),
+            Self::Script { interpreter, .. } if !interpreter.exists() => {
+                Some(format!("its first line starts {}, which this image does not have", interpreter.display()))
+            }
             _ => None,
         }
     }
@@ -113,10 +107,8 @@ impl Image {
 
 /// A 64-bit x86 kernel runs 32-bit programs too; 64-bit Arm often does.
 fn runs_here(architecture: &str) -> bool {
-    matches!(
-        (std::env::consts::ARCH, architecture),
-        ("x86_64", "x86" | "x86_64") | ("aarch64", "arm" | "aarch64")
-    ) || architecture == std::env::consts::ARCH
+    matches!((std::env::consts::ARCH, architecture), ("x86_64", "x86" | "x86_64") | ("aarch64", "arm" | "aarch64"))
+        || architecture == std::env::consts::ARCH
 }
 
 fn read(program: &Path) -> io::Result<Option<Image>> {
@@ -132,31 +124,19 @@ fn read(program: &Path) -> io::Result<Option<Image>> {
     };
     let loader = elf.loader(&file)?;
     let libc = loader.as_deref().map_or(Libc::Static, libc_of);
-    Ok(Some(Image::Elf {
-        libc,
-        architecture: elf.architecture(),
-        loader,
-    }))
+    Ok(Some(Image::Elf { libc, architecture: elf.architecture(), loader }))
 }
 
 fn script(line: &[u8]) -> Option<Image> {
     let line = line.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?.trim();
-    let (interpreter, argument) = line
-        .split_once([' ', '\t'])
-        .map_or((line, ""), |(first, rest)| (first, rest.trim()));
+    let (interpreter, argument) = line.split_once([' ', '\t']).map_or((line, ""), |(first, rest)| (first, rest.trim()));
     let argument = (!argument.is_empty()).then(|| argument.to_owned());
-    (!interpreter.is_empty()).then(|| Image::Script {
-        interpreter: PathBuf::from(interpreter),
-        argument,
-    })
+    (!interpreter.is_empty()).then(|| Image::Script { interpreter: PathBuf::from(interpreter), argument })
 }
 
 fn libc_of(loader: &Path) -> Libc {
-    let name = loader
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = loader.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if name.starts_with("ld-musl") {
         Libc::Musl
     } else if name.starts_with("ld-linux") || name.starts_with("ld64.so") || name == "ld.so.1" {
@@ -183,20 +163,9 @@ impl Elf {
             return None;
         }
         let wide = *head.get(4)? == 2;
-        let mut elf = Self {
-            wide,
-            little: *head.get(5)? == 1,
-            machine: 0,
-            headers_at: 0,
-            header_bytes: 0,
-            headers: 0,
-        };
+        let mut elf = Self { wide, little: *head.get(5)? == 1, machine: 0, headers_at: 0, header_bytes: 0, headers: 0 };
         elf.machine = elf.short(head, 18)?;
-        elf.headers_at = if wide {
-            elf.long(head, 32)?
-        } else {
-            elf.word(head, 28)?.into()
-        };
+        elf.headers_at = if wide { elf.long(head, 32)? } else { elf.word(head, 28)?.into() };
         let sizes = if wide { 54 } else { 42 };
         elf.header_bytes = elf.short(head, sizes)?;
         elf.headers = elf.short(head, sizes + 2)?;
@@ -207,24 +176,16 @@ impl Elf {
         for index in 0..u64::from(self.headers) {
             let mut header = [0_u8; 56];
             let size = if self.wide { 56 } else { 32 };
-            file.read_exact_at(
-                &mut header[..size],
-                self.headers_at + index * u64::from(self.header_bytes),
-            )?;
+            file.read_exact_at(&mut header[..size], self.headers_at + index * u64::from(self.header_bytes))?;
             if self.word(&header, 0) != Some(PT_INTERP) {
                 continue;
             }
             let place = if self.wide {
                 self.long(&header, 8).zip(self.long(&header, 32))
             } else {
-                self.word(&header, 4)
-                    .zip(self.word(&header, 16))
-                    .map(|(at, size)| (at.into(), size.into()))
+                self.word(&header, 4).zip(self.word(&header, 16)).map(|(at, size)| (at.into(), size.into()))
             };
-            return place
-                .filter(|(_, size)| *size <= SANE_BYTES)
-                .map(|(at, size)| text_at(file, at, size))
-                .transpose();
+            return place.filter(|(_, size)| *size <= SANE_BYTES).map(|(at, size)| text_at(file, at, size)).transpose();
         }
         Ok(None)
     }
@@ -247,29 +208,17 @@ impl Elf {
 
     fn short(&self, bytes: &[u8], at: usize) -> Option<u16> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
-        Some(if self.little {
-            u16::from_le_bytes(bytes)
-        } else {
-            u16::from_be_bytes(bytes)
-        })
+        Some(if self.little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
     }
 
     fn word(&self, bytes: &[u8], at: usize) -> Option<u32> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
-        Some(if self.little {
-            u32::from_le_bytes(bytes)
-        } else {
-            u32::from_be_bytes(bytes)
-        })
+        Some(if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
     }
 
     fn long(&self, bytes: &[u8], at: usize) -> Option<u64> {
         let bytes = *bytes.get(at..)?.first_chunk()?;
-        Some(if self.little {
-            u64::from_le_bytes(bytes)
-        } else {
-            u64::from_be_bytes(bytes)
-        })
+        Some(if self.little { u64::from_le_bytes(bytes) } else { u64::from_be_bytes(bytes) })
     }
 }
 
@@ -313,23 +262,11 @@ mod tests {
 
     #[test]
     fn the_libc_is_told_by_the_loader() {
-        assert_eq!(
-            image_of(&elf(62, Some("/lib64/ld-linux-x86-64.so.2"))).libc(),
-            Libc::Glibc
-        );
-        assert_eq!(
-            image_of(&elf(183, Some("/lib/ld-musl-aarch64.so.1"))).libc(),
-            Libc::Musl
-        );
-        assert_eq!(
-            image_of(&elf(62, Some("/system/bin/linker64"))).libc(),
-            Libc::Unknown
-        );
+        assert_eq!(image_of(&elf(62, Some("/lib64/ld-linux-x86-64.so.2"))).libc(), Libc::Glibc);
+        assert_eq!(image_of(&elf(183, Some("/lib/ld-musl-aarch64.so.1"))).libc(), Libc::Musl);
+        assert_eq!(image_of(&elf(62, Some("/system/bin/linker64"))).libc(), Libc::Unknown);
         let fixed = image_of(&elf(183, None));
-        assert_eq!(
-            (fixed.libc(), fixed.architecture()),
-            (Libc::Static, Some("aarch64"))
-        );
+        assert_eq!((fixed.libc(), fixed.architecture()), (Libc::Static, Some("aarch64")));
     }
 
     #[test]
@@ -342,49 +279,22 @@ mod tests {
 
     #[test]
     fn a_program_for_another_machine_or_image_says_why_it_does_not_fit() {
-        let other = if std::env::consts::ARCH == "aarch64" {
-            62
-        } else {
-            183
-        };
-        assert!(
-            image_of(&elf(other, None))
-                .misfit()
-                .unwrap()
-                .contains("it was made for")
-        );
-        let here: u16 = if std::env::consts::ARCH == "aarch64" {
-            183
-        } else {
-            62
-        };
-        let misfit = image_of(&elf(here, Some("/nowhere/ld-musl-x.so.1")))
-            .misfit()
-            .unwrap();
-        assert!(
-            misfit.contains("with musl (loader /nowhere/ld-musl-x.so.1)"),
-            "{misfit}"
-        );
+        let other = if std::env::consts::ARCH == "aarch64" { 62 } else { 183 };
+        assert!(image_of(&elf(other, None)).misfit().unwrap().contains("it was made for"));
+        let here: u16 = if std::env::consts::ARCH == "aarch64" { 183 } else { 62 };
+        let misfit = image_of(&elf(here, Some("/nowhere/ld-musl-x.so.1"))).misfit().unwrap();
+        assert!(misfit.contains("with musl (loader /nowhere/ld-musl-x.so.1)"), "{misfit}");
     }
 
     #[test]
     fn a_script_names_its_interpreter() {
         let dir = tempfile::tempdir().unwrap();
         let script = program(&dir.path().join("script"), "");
-        assert_eq!(
-            Image::of(&script),
-            Image::Script {
-                interpreter: "/bin/sh".into(),
-                argument: None
-            }
-        );
+        assert_eq!(Image::of(&script), Image::Script { interpreter: "/bin/sh".into(), argument: None });
         let through_env = image_of(b"#! /usr/bin/env bash\nexit\n");
         assert_eq!(
             through_env,
-            Image::Script {
-                interpreter: "/usr/bin/env".into(),
-                argument: Some("bash".to_owned())
-            }
+            Image::Script { interpreter: "/usr/bin/env".into(), argument: Some("bash".to_owned()) }
         );
         assert!(image_of(b"#!/nowhere/interpreter\n").misfit().is_some());
     }

@@ -24,27 +24,18 @@ impl Places {
     /// Relative entries of `path` are dropped: what they mean depends on who asks.
     pub(crate) fn new(path: &OsStr, home: Option<&Path>) -> Self {
         let path = std::env::split_paths(path).filter(|folder| folder.is_absolute());
-        Self {
-            path: unique(path),
-            home: home.map(Path::to_owned),
-            prefixes: OnceLock::new(),
-        }
+        Self { path: unique(path), home: home.map(Path::to_owned), prefixes: OnceLock::new() }
     }
 
     pub(crate) fn path_only(self) -> Self {
-        Self {
-            prefixes: OnceLock::from(Vec::new()),
-            ..self
-        }
+        Self { prefixes: OnceLock::from(Vec::new()), ..self }
     }
 
     /// Every executable file of this name, best first.
     pub(crate) fn candidates<'a>(&'a self, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
         let beyond = std::iter::once_with(|| self.prefixes()).flatten();
         let folders = self.path.iter().chain(beyond);
-        folders
-            .map(move |folder| folder.join(name))
-            .filter(|file| is_executable(file))
+        folders.map(move |folder| folder.join(name)).filter(|file| is_executable(file))
     }
 
     fn prefixes(&self) -> &[PathBuf] {
@@ -59,22 +50,15 @@ impl Places {
 
 /// A regular file, symlinks followed, that somebody may execute.
 pub(crate) fn is_executable(file: &Path) -> bool {
-    fs::metadata(file)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// The prefixes that exist below `root` and `home`.
 fn usual_prefixes(root: &Path, home: Option<&Path>) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = ["usr/local/bin", "usr/bin", "bin", "usr/local/go/bin"]
-        .iter()
-        .map(|folder| root.join(folder))
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        ["usr/local/bin", "usr/bin", "bin", "usr/local/go/bin"].iter().map(|folder| root.join(folder)).collect();
     for parent in ["opt", "usr/local", "usr/lib/jvm"] {
-        folders.extend(
-            children(&root.join(parent))
-                .into_iter()
-                .map(|child| child.join("bin")),
-        );
+        folders.extend(children(&root.join(parent)).into_iter().map(|child| child.join("bin")));
     }
     // /opt/java/openjdk, /opt/bitnami/python and the like.
     for vendor in children(&root.join("opt")) {
@@ -92,13 +76,7 @@ fn home_prefixes(home: &Path) -> Vec<PathBuf> {
         folders.push(home.join(manager).join("shims"));
     }
     folders.extend(nvm_node(&home.join(".nvm")));
-    for conda in [
-        "miniconda3",
-        "miniforge3",
-        "mambaforge",
-        "anaconda3",
-        ".conda",
-    ] {
+    for conda in ["miniconda3", "miniforge3", "mambaforge", "anaconda3", ".conda"] {
         folders.push(home.join(conda).join("bin"));
     }
     folders.push(home.join(".volta/bin"));
@@ -109,38 +87,24 @@ fn home_prefixes(home: &Path) -> Vec<PathBuf> {
 fn nvm_node(nvm: &Path) -> Option<PathBuf> {
     let chosen = fs::read_to_string(nvm.join("alias/default")).unwrap_or_default();
     let installed = children(&nvm.join("versions/node"));
-    let version = |folder: &PathBuf| {
-        folder
-            .file_name()
-            .and_then(OsStr::to_str)
-            .and_then(Version::parse)
-    };
+    let version = |folder: &PathBuf| folder.file_name().and_then(OsStr::to_str).and_then(Version::parse);
     let is_chosen = |version: Version| covers(chosen.trim(), &version.to_string());
-    let best = installed
-        .iter()
-        .filter_map(|folder| version(folder).map(|version| (version, folder)));
+    let best = installed.iter().filter_map(|folder| version(folder).map(|version| (version, folder)));
     let (_, folder) = best.max_by_key(|(version, _)| (is_chosen(*version), *version))?;
     Some(folder.join("bin"))
 }
 
 /// The folders in `parent`, in name order; none when it cannot be read.
 fn children(parent: &Path) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = fs::read_dir(parent)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     folders.sort();
     folders
 }
 
 fn unique(folders: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
     let mut seen = HashSet::new();
-    folders
-        .into_iter()
-        .filter(|folder| seen.insert(folder.clone()))
-        .collect()
+    folders.into_iter().filter(|folder| seen.insert(folder.clone())).collect()
 }
 
 #[cfg(test)]
@@ -154,14 +118,9 @@ mod tests {
         let first = program(&dir.path().join("a/tool"), "");
         let second = program(&dir.path().join("b/tool"), "");
         fs::write(dir.path().join("a/text"), "not executable").unwrap();
-        let path =
-            std::env::join_paths([Path::new("b"), &dir.path().join("a"), &dir.path().join("b")])
-                .unwrap();
+        let path = std::env::join_paths([Path::new("b"), &dir.path().join("a"), &dir.path().join("b")]).unwrap();
         let places = Places::new(&path, None).path_only();
-        assert_eq!(
-            places.candidates("tool").collect::<Vec<_>>(),
-            [first, second]
-        );
+        assert_eq!(places.candidates("tool").collect::<Vec<_>>(), [first, second]);
         assert_eq!(places.candidates("text").count(), 0);
     }
 
@@ -184,36 +143,19 @@ mod tests {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
         let under = |folders: Vec<PathBuf>, base: &Path| -> Vec<String> {
-            let under = folders
-                .iter()
-                .filter_map(|folder| folder.strip_prefix(base).ok());
+            let under = folders.iter().filter_map(|folder| folder.strip_prefix(base).ok());
             under.map(|folder| folder.display().to_string()).collect()
         };
         let found = usual_prefixes(&root, Some(&home));
         assert_eq!(
             under(found.clone(), &root),
-            [
-                "usr/local/bin",
-                "opt/conda/bin",
-                "usr/lib/jvm/jdk-21/bin",
-                "opt/java/openjdk/bin"
-            ]
+            ["usr/local/bin", "opt/conda/bin", "usr/lib/jvm/jdk-21/bin", "opt/java/openjdk/bin"]
         );
-        assert_eq!(
-            under(found, &home),
-            [
-                ".pyenv/shims",
-                ".nvm/versions/node/v22.0.0/bin",
-                "miniconda3/bin"
-            ]
-        );
+        assert_eq!(under(found, &home), [".pyenv/shims", ".nvm/versions/node/v22.0.0/bin", "miniconda3/bin"]);
 
         fs::create_dir_all(home.join(".nvm/alias")).unwrap();
         fs::write(home.join(".nvm/alias/default"), "20\n").unwrap();
         let found = under(usual_prefixes(&root, Some(&home)), &home);
-        assert!(
-            found.contains(&".nvm/versions/node/v20.11.0/bin".to_owned()),
-            "{found:?}"
-        );
+        assert!(found.contains(&".nvm/versions/node/v20.11.0/bin".to_owned()), "{found:?}");
     }
 }

@@ -70,11 +70,7 @@ pub struct PlanRequest<'a> {
 
 impl<'a> PlanRequest<'a> {
     /// For an action, with the runtime that it names or that its file extension chose.
-    pub fn action(
-        action: &'a Action,
-        runtime: &'a Runtime,
-        versions: &'a [RuntimeVersion],
-    ) -> Self {
+    pub fn action(action: &'a Action, runtime: &'a Runtime, versions: &'a [RuntimeVersion]) -> Self {
         Self {
             kind: Kind::Action,
             owner_ref: &action.r#ref,
@@ -88,11 +84,7 @@ impl<'a> PlanRequest<'a> {
     }
 
     /// For a sensor; one without a pack is refused by [`Planner::choose`].
-    pub fn sensor(
-        sensor: &'a Sensor,
-        runtime: &'a Runtime,
-        versions: &'a [RuntimeVersion],
-    ) -> Self {
+    pub fn sensor(sensor: &'a Sensor, runtime: &'a Runtime, versions: &'a [RuntimeVersion]) -> Self {
         Self {
             kind: Kind::Sensor,
             owner_ref: &sensor.r#ref,
@@ -116,12 +108,7 @@ impl<'a> PlanRequest<'a> {
     /// Folder name of the environment without a version; for Node.js the two kinds differ, as on the platform.
     fn base_label(&self) -> String {
         let name = self.runtime.name.to_lowercase();
-        let last = self
-            .runtime
-            .r#ref
-            .rsplit('.')
-            .next()
-            .filter(|last| !last.is_empty());
+        let last = self.runtime.r#ref.rsplit('.').next().filter(|last| !last.is_empty());
         match (self.kind, last) {
             (Kind::Sensor, Some(last)) => last.to_owned(),
             _ => name,
@@ -215,9 +202,7 @@ impl Planner {
             envs_dir: envs_dir.into(),
             builtins: Vec::new(),
             versions: advertised.runtime_versions.clone(),
-            base_versions: bases
-                .filter_map(|base| Some((base.name.clone(), base.version.clone()?)))
-                .collect(),
+            base_versions: bases.filter_map(|base| Some((base.name.clone(), base.version.clone()?))).collect(),
         }
     }
 
@@ -233,18 +218,11 @@ impl Planner {
     }
 
     fn versions_of(&self, names: &[String]) -> Vec<String> {
-        let all: BTreeSet<&String> = names
-            .iter()
-            .filter_map(|name| self.versions.get(name))
-            .flatten()
-            .collect();
+        let all: BTreeSet<&String> = names.iter().filter_map(|name| self.versions.get(name)).flatten().collect();
         all.into_iter().cloned().collect()
     }
 
     fn base_version(&self, names: &[String]) -> Option<&str> {
-        names
-            .iter()
-            .find_map(|name| self.base_versions.get(name))
-            .map(String::as_str)
+        names.iter().find_map(|name| self.base_versions.get(name)).map(String::as_str)
     }
 }

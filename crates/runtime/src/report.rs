@@ -46,19 +46,9 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let variable = self.variable;
         if let Some(in_force) = self.in_force {
-            writeln!(
-                out,
-                "NOTE: {variable} is set — auto-detection was skipped during normal startup."
-            )?;
-            writeln!(
-                out,
-                "      Showing what auto-detection would find on this system:"
-            )?;
-            writeln!(
-                out,
-                "      In force instead: {}",
-                listed(&in_force.runtimes)
-            )?;
+            writeln!(out, "NOTE: {variable} is set — auto-detection was skipped during normal startup.")?;
+            writeln!(out, "      Showing what auto-detection would find on this system:")?;
+            writeln!(out, "      In force instead: {}", listed(&in_force.runtimes))?;
             for warning in &in_force.warnings {
                 writeln!(out, "      WARNING: {warning}")?;
             }
@@ -72,12 +62,7 @@ impl fmt::Display for Report<'_> {
         }
         for found in self.detected {
             let version = found.version.as_deref().unwrap_or("unknown version");
-            writeln!(
-                out,
-                "  ✓ {:<10} {} ({version})",
-                found.name,
-                found.path.display()
-            )?;
+            writeln!(out, "  ✓ {:<10} {} ({version})", found.name, found.path.display())?;
         }
         let names: Vec<&str> = self.detected.iter().map(|found| found.name).collect();
         writeln!(out, "\n{variable}={}\n", names.join(","))
@@ -86,14 +71,8 @@ impl fmt::Display for Report<'_> {
 
 fn write_nothing_found(out: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(out, "No runtimes detected!\n")?;
-    writeln!(
-        out,
-        "Neither PATH nor the usual prefixes hold an interpreter that this agent knows."
-    )?;
-    writeln!(
-        out,
-        "Install one of these, or name the runtimes yourself with the variable below:"
-    )?;
+    writeln!(out, "Neither PATH nor the usual prefixes hold an interpreter that this agent knows.")?;
+    writeln!(out, "Install one of these, or name the runtimes yourself with the variable below:")?;
     for probe in PROBES {
         writeln!(out, "  - {}: {}", probe.name, probe.binaries.join(", "))?;
     }
@@ -101,32 +80,19 @@ fn write_nothing_found(out: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn listed(names: &[String]) -> String {
-    if names.is_empty() {
-        "no runtime".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "no runtime".to_owned() } else { names.join(", ") }
 }
 
 fn one(found: &Detected) -> Value {
     let script = match &found.image {
-        Image::Script {
-            interpreter,
-            argument,
-        } => {
-            let argument = argument
-                .as_ref()
-                .map(|argument| format!(" {argument}"))
-                .unwrap_or_default();
+        Image::Script { interpreter, argument } => {
+            let argument = argument.as_ref().map(|argument| format!(" {argument}")).unwrap_or_default();
             Some(format!("{}{argument}", interpreter.display()))
         }
         Image::Elf { .. } | Image::Unknown => None,
     };
-    let tools: serde_json::Map<String, Value> = found
-        .tools
-        .iter()
-        .map(|tool| (tool.name.to_owned(), json!(tool.available)))
-        .collect();
+    let tools: serde_json::Map<String, Value> =
+        found.tools.iter().map(|tool| (tool.name.to_owned(), json!(tool.available))).collect();
     json!({
         "name": found.name,
         "path": found.path.display().to_string(),
@@ -157,34 +123,21 @@ mod tests {
             path: path.into(),
             real_path: path.into(),
             version: version.map(str::to_owned),
-            image: Image::Script {
-                interpreter: "/usr/bin/env".into(),
-                argument: Some("bash".to_owned()),
-            },
-            tools: vec![Tool {
-                name: "venv",
-                available: Some(true),
-            }],
+            image: Image::Script { interpreter: "/usr/bin/env".into(), argument: Some("bash".to_owned()) },
+            tools: vec![Tool { name: "venv", available: Some(true) }],
             took: Duration::from_micros(1234),
             problem: None,
         }
     }
 
     fn report<'a>(detected: &'a [Detected], in_force: Option<&'a Advertised>) -> Report<'a> {
-        Report {
-            variable: "ATTUNE_SENSOR_RUNTIMES",
-            detected,
-            in_force,
-            took: Duration::from_millis(7),
-        }
+        Report { variable: "ATTUNE_SENSOR_RUNTIMES", detected, in_force, took: Duration::from_millis(7) }
     }
 
     #[test]
     fn the_text_is_the_platform_s() {
-        let detected = [
-            found("shell", "/bin/bash", Some("5.2.15")),
-            found("python", "/usr/local/bin/python3", Some("3.12.4")),
-        ];
+        let detected =
+            [found("shell", "/bin/bash", Some("5.2.15")), found("python", "/usr/local/bin/python3", Some("3.12.4"))];
         let expected = "\
 === Attune Agent Runtime Detection Report ===
 
@@ -198,25 +151,17 @@ ATTUNE_SENSOR_RUNTIMES=shell,python
 ";
         assert_eq!(report(&detected, None).to_string(), expected);
         let unknown = report(&[found("perl", "/usr/bin/perl", None)], None).to_string();
-        assert!(
-            unknown.contains("  ✓ perl       /usr/bin/perl (unknown version)\n"),
-            "{unknown}"
-        );
+        assert!(unknown.contains("  ✓ perl       /usr/bin/perl (unknown version)\n"), "{unknown}");
     }
 
     #[test]
     fn an_empty_machine_is_told_what_could_be_installed() {
         let text = report(&[], None).to_string();
         assert!(
-            text.starts_with(
-                "=== Attune Agent Runtime Detection Report ===\n\nNo runtimes detected!\n\n"
-            ),
+            text.starts_with("=== Attune Agent Runtime Detection Report ===\n\nNo runtimes detected!\n\n"),
             "{text}"
         );
-        assert_eq!(
-            text.lines().filter(|line| line.starts_with("  - ")).count(),
-            8
-        );
+        assert_eq!(text.lines().filter(|line| line.starts_with("  - ")).count(), 8);
         assert!(text.ends_with("\n\nATTUNE_SENSOR_RUNTIMES=\n\n"), "{text}");
     }
 
@@ -234,10 +179,7 @@ ATTUNE_SENSOR_RUNTIMES=shell,python
                     Showing what auto-detection would find on this system:\n      In force instead: native, ruby\n      \
                     WARNING: ATTUNE_SENSOR_RUNTIMES names ruby";
         assert!(text.starts_with(note), "{text}");
-        assert!(
-            text.ends_with("\nATTUNE_SENSOR_RUNTIMES=shell\n\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("\nATTUNE_SENSOR_RUNTIMES=shell\n\n"), "{text}");
         let json = report(&detected, Some(&in_force)).json();
         assert_eq!(json["override"]["runtimes"], json!(["native", "ruby"]));
     }

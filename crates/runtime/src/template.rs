@@ -25,9 +25,7 @@ impl Templates<'_> {
         while let Some(at) = rest.find('{') {
             let (before, from) = rest.split_at(at);
             filled.push(before);
-            let (value, after) = self
-                .placeholder(from)
-                .unwrap_or((OsStr::new("{"), &from[1..]));
+            let (value, after) = self.placeholder(from).unwrap_or((OsStr::new("{"), &from[1..]));
             filled.push(value);
             rest = after;
         }
@@ -42,9 +40,7 @@ impl Templates<'_> {
             ("{interpreter}", self.interpreter),
             ("{manifest_path}", self.manifest),
         ];
-        values
-            .into_iter()
-            .find_map(|(name, value)| Some((value?.as_os_str(), from.strip_prefix(name)?)))
+        values.into_iter().find_map(|(name, value)| Some((value?.as_os_str(), from.strip_prefix(name)?)))
     }
 }
 
@@ -60,8 +56,7 @@ mod tests {
             interpreter: None,
             manifest: Some(Path::new("/packs/demo/requirements.txt")),
         };
-        let filled = templates
-            .fill("{pack_dir}/lib:{env_dir}{env_dir} {{x} {interpreter} {manifest_path} {");
+        let filled = templates.fill("{pack_dir}/lib:{env_dir}{env_dir} {{x} {interpreter} {manifest_path} {");
         let expected = "/packs/{env_dir}/lib:/envs/demo/envs/demo {{x} {interpreter} /packs/demo/requirements.txt {";
         assert_eq!(filled, expected);
     }

@@ -9,9 +9,7 @@ use std::time::Duration;
 use attune_model::activity::{Activity, Observer};
 use attune_model::status::PackEnvironmentStatus;
 use attune_model::{PackEnvironmentId, WorkerId};
-use attune_store::{
-    EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget, StoreError,
-};
+use attune_store::{EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget, StoreError};
 
 /// Writes an executable shell script and makes the folders above it.
 pub(crate) fn program(path: &Path, script: &str) -> PathBuf {
@@ -37,16 +35,8 @@ impl Observer for Events {
             Activity::EnvironmentStarted { runtime, step, .. } => {
                 format!("started {runtime}: {step}")
             }
-            Activity::EnvironmentFinished {
-                runtime,
-                error: None,
-                ..
-            } => format!("finished {runtime}"),
-            Activity::EnvironmentFinished {
-                runtime,
-                error: Some(error),
-                ..
-            } => format!("finished {runtime}: {error}"),
+            Activity::EnvironmentFinished { runtime, error: None, .. } => format!("finished {runtime}"),
+            Activity::EnvironmentFinished { runtime, error: Some(error), .. } => format!("finished {runtime}: {error}"),
             other => format!("{other:?}"),
         };
         self.0.lock().unwrap().push(text);
@@ -69,24 +59,15 @@ impl Table {
         let row = self.row.as_mut().expect("the row was inserted");
         row.status = status;
         row.claimed_by = claimed_by;
-        let by = claimed_by
-            .map(|worker| format!(" by {worker}"))
-            .unwrap_or_default();
+        let by = claimed_by.map(|worker| format!(" by {worker}")).unwrap_or_default();
         self.history.push(format!("{}{by}", status.as_str()));
     }
 }
 
 impl TableOfOne {
     pub(crate) fn claimed_by(worker: WorkerId) -> Self {
-        let row = EnvironmentRow {
-            status: PackEnvironmentStatus::Installing,
-            claimed_by: Some(worker),
-            ..empty_row()
-        };
-        Self(Mutex::new(Table {
-            row: Some(row),
-            ..Table::default()
-        }))
+        let row = EnvironmentRow { status: PackEnvironmentStatus::Installing, claimed_by: Some(worker), ..empty_row() };
+        Self(Mutex::new(Table { row: Some(row), ..Table::default() }))
     }
 
     pub(crate) fn row(&self) -> EnvironmentRow {
@@ -116,10 +97,7 @@ fn empty_row() -> EnvironmentRow {
 
 #[async_trait::async_trait]
 impl EnvironmentStore for TableOfOne {
-    async fn upsert_environment(
-        &self,
-        target: &EnvironmentTarget,
-    ) -> Result<EnvironmentRow, StoreError> {
+    async fn upsert_environment(&self, target: &EnvironmentTarget) -> Result<EnvironmentRow, StoreError> {
         let mut table = self.0.lock().unwrap();
         if table.row.is_none() {
             table.row = Some(empty_row());
@@ -130,10 +108,7 @@ impl EnvironmentStore for TableOfOne {
         Ok(row.clone())
     }
 
-    async fn environment(
-        &self,
-        _id: PackEnvironmentId,
-    ) -> Result<Option<EnvironmentRow>, StoreError> {
+    async fn environment(&self, _id: PackEnvironmentId) -> Result<Option<EnvironmentRow>, StoreError> {
         let mut table = self.0.lock().unwrap();
         table.looks += 1;
         Ok(table.row.clone())
@@ -147,10 +122,7 @@ impl EnvironmentStore for TableOfOne {
     ) -> Result<bool, StoreError> {
         use PackEnvironmentStatus::{Failed, Outdated, Pending};
         let mut table = self.0.lock().unwrap();
-        let free = matches!(
-            table.row.as_ref().unwrap().status,
-            Pending | Failed | Outdated
-        );
+        let free = matches!(table.row.as_ref().unwrap().status, Pending | Failed | Outdated);
         if free {
             table.set(PackEnvironmentStatus::Installing, Some(worker));
         }
@@ -167,10 +139,7 @@ impl EnvironmentStore for TableOfOne {
     }
 
     async fn mark_environment_outdated(&self, _id: PackEnvironmentId) -> Result<(), StoreError> {
-        self.0
-            .lock()
-            .unwrap()
-            .set(PackEnvironmentStatus::Outdated, None);
+        self.0.lock().unwrap().set(PackEnvironmentStatus::Outdated, None);
         Ok(())
     }
 

@@ -38,10 +38,7 @@ struct Command {
 
 /// The runtimes that verify, by their display names.
 pub fn runtimes(rows: &[Runtime], host: &Host) -> Vec<String> {
-    passing(rows, |row| runtime(row, host))
-        .into_iter()
-        .map(|row| row.name.clone())
-        .collect()
+    passing(rows, |row| runtime(row, host)).into_iter().map(|row| row.name.clone()).collect()
 }
 
 /// The versions that verify.
@@ -60,34 +57,19 @@ fn runtime(row: &Runtime, host: &Host) -> bool {
 fn version(row: &RuntimeVersion, host: &Host) -> bool {
     let subject = format!("version {} of {}", row.version, row.runtime_ref);
     let verification = verification_of(&row.distributions, &subject);
-    if verification
-        .commands
-        .iter()
-        .any(|command| command.binary.is_some())
-    {
+    if verification.commands.iter().any(|command| command.binary.is_some()) {
         return any_passes(&verification.commands, &subject, host);
     }
-    let binary = row
-        .execution_config
-        .pointer("/interpreter/binary")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let binary = row.execution_config.pointer("/interpreter/binary").and_then(Value::as_str).unwrap_or_default();
     if binary.is_empty() {
         return true;
     }
-    let own = Command {
-        binary: Some(binary.to_owned()),
-        args: vec!["--version".to_owned()],
-        ..Command::default()
-    };
+    let own = Command { binary: Some(binary.to_owned()), args: vec!["--version".to_owned()], ..Command::default() };
     passes(&own, &subject, host)
 }
 
 fn verification_of(distributions: &Value, subject: &str) -> Verification {
-    let Some(value) = distributions
-        .get("verification")
-        .filter(|value| !value.is_null())
-    else {
+    let Some(value) = distributions.get("verification").filter(|value| !value.is_null()) else {
         return Verification::default();
     };
     Verification::deserialize(value).unwrap_or_else(|error| {
@@ -100,28 +82,18 @@ fn any_passes(commands: &[Command], subject: &str, host: &Host) -> bool {
     const LAST: i64 = 999;
     let mut commands: Vec<&Command> = commands.iter().collect();
     commands.sort_by_key(|command| command.priority.unwrap_or(LAST));
-    commands
-        .into_iter()
-        .any(|command| passes(command, subject, host))
+    commands.into_iter().any(|command| passes(command, subject, host))
 }
 
 fn passes(command: &Command, subject: &str, host: &Host) -> bool {
-    let Some(program) = command
-        .binary
-        .as_deref()
-        .and_then(|binary| locate(binary, host))
-    else {
+    let Some(program) = command.binary.as_deref().and_then(|binary| locate(binary, host)) else {
         return false;
     };
     let args: Vec<&str> = command.args.iter().map(String::as_str).collect();
     let output = match probe(&program, &args, host.env(), COMMAND_LIMIT) {
         Ok(output) => output,
         Err(error) => {
-            tracing::debug!(
-                subject,
-                error = crate::with_causes(&error),
-                "verification command did not start"
-            );
+            tracing::debug!(subject, error = crate::with_causes(&error), "verification command did not start");
             return false;
         }
     };
@@ -131,11 +103,7 @@ fn passes(command: &Command, subject: &str, host: &Host) -> bool {
     let Some(pattern) = &command.pattern else {
         return true;
     };
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     match Regex::new(pattern) {
         Ok(pattern) => pattern.is_match(&text),
         Err(error) => {
@@ -160,9 +128,7 @@ fn passing<T: Sync>(rows: &[T], check: impl Fn(&T) -> bool + Sync) -> Vec<&T> {
             let begin = |row| {
                 let thread = thread::Builder::new().name("verify".to_owned());
                 // No more threads to be had: slower, but the same answer.
-                thread
-                    .spawn_scoped(scope, move || check(row))
-                    .map_err(|_| check(row))
+                thread.spawn_scoped(scope, move || check(row)).map_err(|_| check(row))
             };
             let asked: Vec<_> = rows.iter().map(begin).collect();
             let answer = |asked: Result<thread::ScopedJoinHandle<'_, bool>, bool>| match asked {
@@ -173,10 +139,7 @@ fn passing<T: Sync>(rows: &[T], check: impl Fn(&T) -> bool + Sync) -> Vec<&T> {
         })
     };
     let passed = rows.chunks(AT_ONCE).flat_map(verdicts);
-    rows.iter()
-        .zip(passed)
-        .filter_map(|(row, passed)| passed.then_some(row))
-        .collect()
+    rows.iter().zip(passed).filter_map(|(row, passed)| passed.then_some(row)).collect()
 }
 
 #[cfg(test)]
@@ -226,31 +189,13 @@ mod tests {
     fn a_command_passes_by_exit_code_and_pattern() {
         let (_dir, host) = machine();
         let rows = [
-            row(
-                "a",
-                &json!({"commands": [{"binary": "good", "pattern": "tool 1\\."}]}),
-            ),
-            row(
-                "b",
-                &json!({"commands": [{"binary": "good", "pattern": "tool 2"}]}),
-            ),
+            row("a", &json!({"commands": [{"binary": "good", "pattern": "tool 1\\."}]})),
+            row("b", &json!({"commands": [{"binary": "good", "pattern": "tool 2"}]})),
             row("c", &json!({"commands": [{"binary": "bad"}]})),
-            row(
-                "d",
-                &json!({"commands": [{"binary": "bad", "exit_code": 3}]}),
-            ),
-            row(
-                "e",
-                &json!({"commands": [{"binary": "absent"}, {"args": ["x"]}]}),
-            ),
-            row(
-                "f",
-                &json!({"commands": [{"binary": "absent"}, {"binary": "good", "priority": 1}]}),
-            ),
-            row(
-                "g",
-                &json!({"commands": [{"binary": "good", "pattern": "("}]}),
-            ),
+            row("d", &json!({"commands": [{"binary": "bad", "exit_code": 3}]})),
+            row("e", &json!({"commands": [{"binary": "absent"}, {"args": ["x"]}]})),
+            row("f", &json!({"commands": [{"binary": "absent"}, {"binary": "good", "priority": 1}]})),
+            row("g", &json!({"commands": [{"binary": "good", "pattern": "("}]})),
         ];
         assert_eq!(runtimes(&rows, &host), ["a", "d", "f"]);
     }
@@ -274,10 +219,7 @@ mod tests {
             version_row(json!({}), json!({"interpreter": {"binary": "good"}})),
             version_row(json!({}), json!({"interpreter": {"binary": "bad"}})),
             version_row(json!({}), json!({})),
-            version_row(
-                json!({"verification": {"commands": [{"binary": "absent"}]}}),
-                json!({}),
-            ),
+            version_row(json!({"verification": {"commands": [{"binary": "absent"}]}}), json!({})),
         ];
         let passed = versions(&rows, &host);
         assert_eq!(passed, [&rows[0], &rows[2]]);

@@ -27,17 +27,12 @@ impl World {
         fs::create_dir(dir.path().join("home")).unwrap();
         let path = ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
         let home = ("HOME".into(), dir.path().join("home").into());
-        Self {
-            dir,
-            host: Arc::new(Host::new(vec![path, home])),
-        }
+        Self { dir, host: Arc::new(Host::new(vec![path, home])) }
     }
 
     fn program(&self, name: &str) -> PathBuf {
         let found = self.host.find(name);
-        found
-            .unwrap_or_else(|| panic!("these tests need {name} on this machine"))
-            .program
+        found.unwrap_or_else(|| panic!("these tests need {name} on this machine")).program
     }
 
     fn pack(&self, name: &str) -> PathBuf {
@@ -68,25 +63,15 @@ impl World {
 
     async fn ensure(&self, chosen: &Chosen) -> Environment {
         let environments = Environments::new(Arc::clone(&self.host), Arc::new(NoObserver));
-        environments
-            .ensure(chosen, None, std::future::pending())
-            .await
-            .unwrap()
+        environments.ensure(chosen, None, std::future::pending()).await.unwrap()
     }
 
     /// What a program prints; panics unless it succeeds.
     fn told(&self, program: &Path, args: &[&str], env: &[(&str, PathBuf)]) -> String {
-        let env = env
-            .iter()
-            .map(|(name, value)| ((*name).into(), value.clone().into()));
+        let env = env.iter().map(|(name, value)| ((*name).into(), value.clone().into()));
         let env: Vec<_> = self.host.env().iter().cloned().chain(env).collect();
         let output = attune_process::probe(program, args, &env, PATIENCE).unwrap();
-        assert_eq!(
-            output.exit_code,
-            Some(0),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert_eq!(output.exit_code, Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -105,20 +90,8 @@ with zipfile.ZipFile(sys.argv[1], "w") as wheel:
 async fn a_virtual_environment_has_what_its_manifest_names_and_the_system_does_not() {
     let world = World::new();
     let python = world.program("python3");
-    world.told(
-        &python,
-        &[
-            "-c",
-            WHEEL,
-            world.pack("thing-1.0-py3-none-any.whl").to_str().unwrap(),
-        ],
-        &[],
-    );
-    fs::write(
-        world.pack("requirements.txt"),
-        "--no-index\n./thing-1.0-py3-none-any.whl\n",
-    )
-    .unwrap();
+    world.told(&python, &["-c", WHEEL, world.pack("thing-1.0-py3-none-any.whl").to_str().unwrap()], &[]);
+    fs::write(world.pack("requirements.txt"), "--no-index\n./thing-1.0-py3-none-any.whl\n").unwrap();
     let chosen = world.chosen(
         "python3",
         &json!({
@@ -135,30 +108,14 @@ async fn a_virtual_environment_has_what_its_manifest_names_and_the_system_does_n
         }),
     );
     let inside = world.env_dir().join("bin/python3");
-    assert_eq!(
-        world.ensure(&chosen).await,
-        Environment::Ready {
-            interpreter: Some(inside.clone())
-        }
-    );
+    assert_eq!(world.ensure(&chosen).await, Environment::Ready { interpreter: Some(inside.clone()) });
     let ask = ["-c", "import sys, thing; print(thing.ANSWER, sys.prefix)"];
-    assert_eq!(
-        world.told(&inside, &ask, &[]),
-        format!("42 {}\n", world.env_dir().display())
-    );
+    assert_eq!(world.told(&inside, &ask, &[]), format!("42 {}\n", world.env_dir().display()));
     let outside = attune_process::probe(&python, &ask, world.host.env(), PATIENCE).unwrap();
-    assert_ne!(
-        outside.exit_code,
-        Some(0),
-        "nothing was installed into the system"
-    );
+    assert_ne!(outside.exit_code, Some(0), "nothing was installed into the system");
     let built = fs::read_link(world.env_dir()).unwrap();
     world.ensure(&chosen).await;
-    assert_eq!(
-        fs::read_link(world.env_dir()).unwrap(),
-        built,
-        "the second time there was nothing to do"
-    );
+    assert_eq!(fs::read_link(world.env_dir()).unwrap(), built, "the second time there was nothing to do");
 }
 
 #[tokio::test]
@@ -166,13 +123,10 @@ async fn node_modules_are_installed_outside_the_pack_and_found_through_the_envir
     let world = World::new();
     let thing = world.pack("thing");
     fs::create_dir(&thing).unwrap();
-    fs::write(
-        thing.join("package.json"),
-        r#"{"name": "thing", "version": "1.0.0", "main": "thing.js"}"#,
-    )
-    .unwrap();
+    fs::write(thing.join("package.json"), r#"{"name": "thing", "version": "1.0.0", "main": "thing.js"}"#).unwrap();
     fs::write(thing.join("thing.js"), "module.exports = 42;").unwrap();
-    let manifest = json!({"name": "demo", "version": "1.0.0", "dependencies": {"thing": format!("file:{}", thing.display())}});
+    let manifest =
+        json!({"name": "demo", "version": "1.0.0", "dependencies": {"thing": format!("file:{}", thing.display())}});
     fs::write(world.pack("package.json"), manifest.to_string()).unwrap();
     let chosen = world.chosen(
         "node",
@@ -189,19 +143,9 @@ async fn node_modules_are_installed_outside_the_pack_and_found_through_the_envir
             "env_vars": {"NODE_PATH": "{env_dir}/node_modules"},
         }),
     );
-    assert_eq!(
-        world.ensure(&chosen).await,
-        Environment::Ready { interpreter: None }
-    );
+    assert_eq!(world.ensure(&chosen).await, Environment::Ready { interpreter: None });
     let modules = world.env_dir().join("node_modules");
     let node = world.program("node");
-    assert_eq!(
-        world.told(
-            &node,
-            &["-p", "require('thing')"],
-            &[("NODE_PATH", modules)]
-        ),
-        "42\n"
-    );
+    assert_eq!(world.told(&node, &["-p", "require('thing')"], &[("NODE_PATH", modules)]), "42\n");
     assert!(!world.pack("node_modules").exists());
 }

@@ -11,6 +11,6 @@ mod token;
 pub use random::{constant_time_eq, random_secret};
 pub use sealing::{SealError, SealingKey, is_redacted, redacted};
 pub use token::{
-    Agent, Claims, ExecutionToken, LEEWAY, TokenError, TokenKey, TokenType, sign_access_token,
-    sign_execution_token, sign_sensor_token, sign_worker_token,
+    Agent, Claims, ExecutionToken, LEEWAY, TokenError, TokenKey, TokenType, sign_access_token, sign_execution_token,
+    sign_sensor_token, sign_worker_token,
 };

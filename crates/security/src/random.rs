@@ -40,13 +40,9 @@ mod tests {
 
     #[test]
     fn only_equal_texts_are_equal() {
-        for (left, right, equal) in [
-            ("", "", true),
-            ("a", "a", true),
-            ("a", "b", false),
-            ("a", "aa", false),
-            ("", "a", false),
-        ] {
+        for (left, right, equal) in
+            [("", "", true), ("a", "a", true), ("a", "b", false), ("a", "aa", false), ("", "a", false)]
+        {
             assert_eq!(constant_time_eq(left, right), equal, "{left:?} {right:?}");
         }
     }

@@ -58,12 +58,8 @@ impl SealingKey {
             return Err(SealError::ShortKey(characters));
         }
         let digest = digest::digest(&digest::SHA256, text.expose().as_bytes());
-        let key = UnboundKey::new(&AES_256_GCM, digest.as_ref())
-            .map_err(|_unspecified| SealError::Rejected)?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
-            hash: hex(digest.as_ref()),
-        })
+        let key = UnboundKey::new(&AES_256_GCM, digest.as_ref()).map_err(|_unspecified| SealError::Rejected)?;
+        Ok(Self { key: LessSafeKey::new(key), hash: hex(digest.as_ref()) })
     }
 
     /// `encryption_key_hash`: lower-case hex SHA-256 of the key's text.
@@ -77,17 +73,11 @@ impl SealingKey {
     /// Seals `value` under a fresh nonce.
     pub fn seal(&self, value: &Value) -> Result<Value, SealError> {
         let mut nonce = [0_u8; NONCE_LEN];
-        SystemRandom::new()
-            .fill(&mut nonce)
-            .map_err(|_unspecified| SealError::NoRandomness)?;
+        SystemRandom::new().fill(&mut nonce).map_err(|_unspecified| SealError::NoRandomness)?;
         let mut text = serde_json::to_vec(value).map_err(SealError::Json)?;
         let tag = self
             .key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::empty(),
-                &mut text,
-            )
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut text)
             .map_err(|_unspecified| SealError::Rejected)?;
         let mut sealed = nonce.to_vec();
         sealed.extend_from_slice(&text);
@@ -100,21 +90,13 @@ impl SealingKey {
         if hash.is_some_and(|hash| hash != self.hash) {
             return Err(SealError::OtherKey);
         }
-        let text = sealed
-            .as_str()
-            .ok_or(SealError::Malformed("it is not a string"))?;
-        let mut bytes = STANDARD
-            .decode(text)
-            .map_err(|_decode| SealError::Malformed("it is not base64"))?;
-        let (nonce, body) = bytes
-            .split_at_mut_checked(NONCE_LEN)
-            .ok_or(SealError::Malformed("it is shorter than a nonce"))?;
+        let text = sealed.as_str().ok_or(SealError::Malformed("it is not a string"))?;
+        let mut bytes = STANDARD.decode(text).map_err(|_decode| SealError::Malformed("it is not base64"))?;
+        let (nonce, body) =
+            bytes.split_at_mut_checked(NONCE_LEN).ok_or(SealError::Malformed("it is shorter than a nonce"))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce)
             .map_err(|_unspecified| SealError::Malformed("it is shorter than a nonce"))?;
-        let plain = self
-            .key
-            .open_in_place(nonce, Aad::empty(), body)
-            .map_err(|_unspecified| SealError::Rejected)?;
+        let plain = self.key.open_in_place(nonce, Aad::empty(), body).map_err(|_unspecified| SealError::Rejected)?;
         serde_json::from_slice(plain).map_err(SealError::Json)
     }
 }
@@ -133,10 +115,7 @@ pub fn is_redacted(value: &Value) -> bool {
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(DIGITS[usize::from(value & 0xf)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(*byte)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
 #[cfg(test)]
@@ -152,13 +131,7 @@ mod tests {
     #[test]
     fn every_json_value_comes_back_and_no_two_seals_are_equal() {
         let key = key(KEY);
-        for value in [
-            json!(null),
-            json!("s3cret"),
-            json!(7),
-            json!({"a": [1, "ü"]}),
-            json!(""),
-        ] {
+        for value in [json!(null), json!("s3cret"), json!(7), json!({"a": [1, "ü"]}), json!("")] {
             let sealed = key.seal(&value).unwrap();
             assert_ne!(sealed, key.seal(&value).unwrap());
             assert_eq!(key.open(&sealed, Some(key.hash())).unwrap(), value);
@@ -170,45 +143,25 @@ mod tests {
     fn a_value_sealed_elsewhere_opens() {
         // Made with Python's `cryptography`: AESGCM(sha256(key)), nonce 00..0b, plaintext "hello" with its quotes.
         let elsewhere = json!("AAECAwQFBgcICQoLY4Y+LdBKhS+R8D7dAq20Z6nbJl7SYNs=");
-        assert_eq!(
-            key(KEY).hash(),
-            "3eb1bd439947eb762998e566ccc2e099c791118b2f40579cc4f7da2b5061b7f9"
-        );
+        assert_eq!(key(KEY).hash(), "3eb1bd439947eb762998e566ccc2e099c791118b2f40579cc4f7da2b5061b7f9");
         assert_eq!(key(KEY).open(&elsewhere, None).unwrap(), json!("hello"));
     }
 
     #[test]
     fn another_key_a_changed_byte_or_rubbish_does_not_open() {
         let key = key(KEY);
-        let other =
-            SealingKey::new(&Secret::new("another key that is long enough!".to_owned())).unwrap();
+        let other = SealingKey::new(&Secret::new("another key that is long enough!".to_owned())).unwrap();
         let sealed = key.seal(&json!("x")).unwrap();
-        assert!(matches!(
-            other.open(&sealed, None),
-            Err(SealError::Rejected)
-        ));
-        assert!(matches!(
-            other.open(&sealed, Some(key.hash())),
-            Err(SealError::OtherKey)
-        ));
+        assert!(matches!(other.open(&sealed, None), Err(SealError::Rejected)));
+        assert!(matches!(other.open(&sealed, Some(key.hash())), Err(SealError::OtherKey)));
         let mut bytes = STANDARD.decode(sealed.as_str().unwrap()).unwrap();
         bytes[NONCE_LEN] ^= 1;
-        assert!(matches!(
-            key.open(&json!(STANDARD.encode(bytes)), None),
-            Err(SealError::Rejected)
-        ));
-        for (rubbish, part) in [
-            (json!(7), "string"),
-            (json!("***"), "base64"),
-            (json!("AAAA"), "nonce"),
-        ] {
+        assert!(matches!(key.open(&json!(STANDARD.encode(bytes)), None), Err(SealError::Rejected)));
+        for (rubbish, part) in [(json!(7), "string"), (json!("***"), "base64"), (json!("AAAA"), "nonce")] {
             let error = key.open(&rubbish, None).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         }
-        assert!(matches!(
-            key.open(&json!(STANDARD.encode([0; 12])), None),
-            Err(SealError::Rejected)
-        ));
+        assert!(matches!(key.open(&json!(STANDARD.encode([0; 12])), None), Err(SealError::Rejected)));
     }
 
     #[test]
@@ -221,10 +174,7 @@ mod tests {
     #[test]
     fn the_marker_is_recognised_and_nothing_else() {
         assert!(is_redacted(&redacted()));
-        assert_eq!(
-            redacted().to_string(),
-            r#"{"$attune_secret":true,"redacted":true}"#
-        );
+        assert_eq!(redacted().to_string(), r#"{"$attune_secret":true,"redacted":true}"#);
         assert!(!is_redacted(&json!({"redacted": true})));
         assert!(!is_redacted(&json!("[redacted]")));
     }

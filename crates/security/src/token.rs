@@ -83,27 +83,11 @@ pub struct Claims {
 
 impl Claims {
     /// Claims without scope and metadata that expire `lifetime` after `now`.
-    pub fn new(
-        kind: TokenType,
-        sub: String,
-        login: String,
-        now: DateTime<Utc>,
-        lifetime: Duration,
-    ) -> Self {
+    pub fn new(kind: TokenType, sub: String, login: String, now: DateTime<Utc>, lifetime: Duration) -> Self {
         let iat = now.timestamp();
-        let exp = TimeDelta::from_std(lifetime)
-            .ok()
-            .and_then(|life| now.checked_add_signed(life));
+        let exp = TimeDelta::from_std(lifetime).ok().and_then(|life| now.checked_add_signed(life));
         let exp = exp.map_or(i64::MAX, |end| end.timestamp());
-        Self {
-            sub,
-            login,
-            iat,
-            exp,
-            token_type: kind,
-            scope: None,
-            metadata: None,
-        }
+        Self { sub, login, iat, exp, token_type: kind, scope: None, metadata: None }
     }
 
     /// When it expires.
@@ -113,23 +97,14 @@ impl Claims {
 
     /// The trigger refs of a sensor token.
     pub fn trigger_types(&self) -> Vec<&str> {
-        let types = self
-            .metadata
-            .as_ref()
-            .and_then(|metadata| metadata["trigger_types"].as_array());
-        types
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect()
+        let types = self.metadata.as_ref().and_then(|metadata| metadata["trigger_types"].as_array());
+        types.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
     /// The execution of an execution token.
     pub fn execution(&self) -> Option<ExecutionId> {
         let id = &self.metadata.as_ref()?["execution_id"];
-        id.as_i64()
-            .or_else(|| id.as_str()?.parse().ok())
-            .map(ExecutionId)
+        id.as_i64().or_else(|| id.as_str()?.parse().ok()).map(ExecutionId)
     }
 
     /// The identity it acts for.
@@ -158,20 +133,14 @@ impl TokenKey {
         if bytes.is_empty() {
             return Err(TokenError::EmptySecret);
         }
-        Ok(Self {
-            signing: EncodingKey::from_secret(bytes),
-            verifying: DecodingKey::from_secret(bytes),
-        })
+        Ok(Self { signing: EncodingKey::from_secret(bytes), verifying: DecodingKey::from_secret(bytes) })
     }
 
     /// Signs.
     pub fn sign(&self, claims: &Claims) -> Result<Secret, TokenError> {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.signing)
             .map(Secret::new)
-            .map_err(|source| TokenError::Sign {
-                login: claims.login.clone(),
-                source,
-            })
+            .map_err(|source| TokenError::Sign { login: claims.login.clone(), source })
     }
 
     /// Reads a token: algorithm, signature and expiry (with [`LEEWAY`]) must be right.
@@ -201,13 +170,7 @@ pub fn sign_access_token(
     now: DateTime<Utc>,
     lifetime: Duration,
 ) -> Result<Secret, TokenError> {
-    key.sign(&Claims::new(
-        TokenType::Access,
-        identity.to_string(),
-        login.to_owned(),
-        now,
-        lifetime,
-    ))
+    key.sign(&Claims::new(TokenType::Access, identity.to_string(), login.to_owned(), now, lifetime))
 }
 
 /// The token of a sensor process. `identity` is that of the login `sensor:<ref>`.
@@ -219,13 +182,7 @@ pub fn sign_sensor_token(
     lifetime: Duration,
 ) -> Result<(Secret, Claims), TokenError> {
     let (sensor_ref, trigger_types) = sensor;
-    let mut claims = Claims::new(
-        TokenType::Sensor,
-        identity.to_string(),
-        sensor_ref.to_owned(),
-        now,
-        lifetime,
-    );
+    let mut claims = Claims::new(TokenType::Sensor, identity.to_string(), sensor_ref.to_owned(), now, lifetime);
     claims.scope = Some("sensor".to_owned());
     claims.metadata = Some(json!({ "trigger_types": trigger_types }));
     Ok((key.sign(&claims)?, claims))
@@ -258,10 +215,7 @@ pub fn sign_execution_token(
     actions.extend(token.parent_action_ref);
     actions.sort_unstable();
     actions.dedup();
-    let packs: Vec<&str> = actions
-        .iter()
-        .map(|action| action.split('.').next().unwrap_or(action))
-        .collect();
+    let packs: Vec<&str> = actions.iter().map(|action| action.split('.').next().unwrap_or(action)).collect();
     let sub = token.executor.unwrap_or(IdentityId(1)).to_string();
     let login = format!("execution:{}", token.execution);
     let mut claims = Claims::new(TokenType::Execution, sub, login, now, token.lifetime);
@@ -286,24 +240,14 @@ pub enum Agent {
 }
 
 /// The token of an agent, good for files and pack archives.
-pub fn sign_worker_token(
-    key: &TokenKey,
-    agent: Agent,
-    now: DateTime<Utc>,
-) -> Result<Secret, TokenError> {
+pub fn sign_worker_token(key: &TokenKey, agent: Agent, now: DateTime<Utc>) -> Result<Secret, TokenError> {
     let kind = match agent {
         Agent::Worker => "worker",
         Agent::Sensor => "sensor",
     };
     let id = format!("{kind}-{}", Uuid::new_v4());
     let login = format!("worker:{id}");
-    let mut claims = Claims::new(
-        TokenType::Worker,
-        "1".to_owned(),
-        login,
-        now,
-        WORKER_TOKEN_LIFE,
-    );
+    let mut claims = Claims::new(TokenType::Worker, "1".to_owned(), login, now, WORKER_TOKEN_LIFE);
     claims.scope = Some("internal_files".to_owned());
     claims.metadata = Some(json!({ "worker_id": id }));
     key.sign(&claims)
@@ -327,94 +271,49 @@ mod tests {
     #[test]
     fn a_token_is_good_until_a_minute_after_its_expiry() {
         let key = key("secret");
-        let token =
-            sign_access_token(&key, IdentityId(7), "ada", at(0), Duration::from_hours(1)).unwrap();
+        let token = sign_access_token(&key, IdentityId(7), "ada", at(0), Duration::from_hours(1)).unwrap();
         let claims = key.verify(token.expose(), at(3660)).unwrap();
-        assert_eq!(
-            (claims.identity(), claims.token_type),
-            (Some(IdentityId(7)), TokenType::Access)
-        );
-        assert!(matches!(
-            key.verify(token.expose(), at(3661)),
-            Err(TokenError::Expired)
-        ));
+        assert_eq!((claims.identity(), claims.token_type), (Some(IdentityId(7)), TokenType::Access));
+        assert!(matches!(key.verify(token.expose(), at(3661)), Err(TokenError::Expired)));
     }
 
     #[test]
     fn another_secret_another_algorithm_or_rubbish_is_refused() {
         let ours = key("secret");
-        let claims = Claims::new(
-            TokenType::Access,
-            "1".into(),
-            "x".into(),
-            at(0),
-            Duration::from_mins(1),
-        );
+        let claims = Claims::new(TokenType::Access, "1".into(), "x".into(), at(0), Duration::from_mins(1));
         let foreign = key("other").sign(&claims).unwrap();
-        assert!(matches!(
-            ours.verify(foreign.expose(), at(0)),
-            Err(TokenError::Signature)
-        ));
-        let wide =
-            jsonwebtoken::encode(&Header::new(Algorithm::HS512), &claims, &ours.signing).unwrap();
-        assert!(matches!(
-            ours.verify(&wide, at(0)),
-            Err(TokenError::Signature)
-        ));
+        assert!(matches!(ours.verify(foreign.expose(), at(0)), Err(TokenError::Signature)));
+        let wide = jsonwebtoken::encode(&Header::new(Algorithm::HS512), &claims, &ours.signing).unwrap();
+        assert!(matches!(ours.verify(&wide, at(0)), Err(TokenError::Signature)));
         let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap());
         let unsigned = format!("{}.{body}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#));
         assert!(ours.verify(&unsigned, at(0)).is_err());
         for rubbish in ["", "a.b.c", "a", "....", "\u{0}"] {
-            assert!(
-                matches!(ours.verify(rubbish, at(0)), Err(TokenError::Malformed(_))),
-                "{rubbish:?}"
-            );
+            assert!(matches!(ours.verify(rubbish, at(0)), Err(TokenError::Malformed(_))), "{rubbish:?}");
         }
     }
 
     #[test]
     fn a_token_without_type_is_a_persons_and_one_without_expiry_is_none() {
         let key = key("secret");
-        let sign = |claims: &Value| {
-            jsonwebtoken::encode(&Header::default(), claims, &key.signing).unwrap()
-        };
+        let sign = |claims: &Value| jsonwebtoken::encode(&Header::default(), claims, &key.signing).unwrap();
         let plain = sign(&json!({"sub": "3", "login": "ada", "iat": 0, "exp": at(0).timestamp()}));
-        assert_eq!(
-            key.verify(&plain, at(0)).unwrap().token_type,
-            TokenType::Access
-        );
+        assert_eq!(key.verify(&plain, at(0)).unwrap().token_type, TokenType::Access);
         let endless = sign(&json!({"sub": "3", "login": "ada", "iat": 0}));
-        assert!(matches!(
-            key.verify(&endless, at(0)),
-            Err(TokenError::Malformed(_))
-        ));
-        let unknown = sign(
-            &json!({"sub": "3", "login": "a", "iat": 0, "exp": i64::MAX, "token_type": "root"}),
-        );
-        assert!(matches!(
-            key.verify(&unknown, at(0)),
-            Err(TokenError::Malformed(_))
-        ));
+        assert!(matches!(key.verify(&endless, at(0)), Err(TokenError::Malformed(_))));
+        let unknown = sign(&json!({"sub": "3", "login": "a", "iat": 0, "exp": i64::MAX, "token_type": "root"}));
+        assert!(matches!(key.verify(&unknown, at(0)), Err(TokenError::Malformed(_))));
     }
 
     #[test]
     fn a_sensor_token_names_its_triggers() {
         let key = key("secret");
         let types = ["core.intervaltimer".to_owned()];
-        let (token, _) = sign_sensor_token(
-            &key,
-            IdentityId(5),
-            ("core.timer", &types),
-            at(0),
-            Duration::from_hours(1),
-        )
-        .unwrap();
+        let (token, _) =
+            sign_sensor_token(&key, IdentityId(5), ("core.timer", &types), at(0), Duration::from_hours(1)).unwrap();
         let claims = key.verify(token.expose(), at(0)).unwrap();
         assert_eq!(claims.trigger_types(), ["core.intervaltimer"]);
-        assert_eq!(
-            (claims.login.as_str(), claims.scope.as_deref()),
-            ("core.timer", Some("sensor"))
-        );
+        assert_eq!((claims.login.as_str(), claims.scope.as_deref()), ("core.timer", Some("sensor")));
         assert_eq!(claims.sub, "5");
     }
 
@@ -429,19 +328,9 @@ mod tests {
             permission_set_refs: &["standard".to_owned()],
             lifetime: Duration::from_mins(6),
         };
-        let claims = key
-            .verify(
-                sign_execution_token(&key, &request, at(0))
-                    .unwrap()
-                    .expose(),
-                at(0),
-            )
-            .unwrap();
+        let claims = key.verify(sign_execution_token(&key, &request, at(0)).unwrap().expose(), at(0)).unwrap();
         assert_eq!(claims.execution(), Some(ExecutionId(9)));
-        assert_eq!(
-            (claims.sub.as_str(), claims.login.as_str()),
-            ("1", "execution:9")
-        );
+        assert_eq!((claims.sub.as_str(), claims.login.as_str()), ("1", "execution:9"));
         assert_eq!(
             claims.metadata.unwrap(),
             json!({
@@ -459,20 +348,13 @@ mod tests {
         let key = key("secret");
         let token = sign_worker_token(&key, Agent::Sensor, at(0)).unwrap();
         let claims = key.verify(token.expose(), at(0)).unwrap();
-        assert!(
-            claims.login.starts_with("worker:sensor-"),
-            "{}",
-            claims.login
-        );
+        assert!(claims.login.starts_with("worker:sensor-"), "{}", claims.login);
         assert_eq!(claims.exp - claims.iat, 86_400);
     }
 
     #[test]
     fn an_empty_secret_is_refused_and_keys_do_not_print() {
-        assert!(matches!(
-            TokenKey::new(&Secret::default()),
-            Err(TokenError::EmptySecret)
-        ));
+        assert!(matches!(TokenKey::new(&Secret::default()), Err(TokenError::EmptySecret)));
         assert_eq!(format!("{:?}", key("secret")), "TokenKey([redacted])");
     }
 }

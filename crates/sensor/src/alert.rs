@@ -29,14 +29,7 @@ pub(crate) fn is_due(active_rules: i32, failures: i32, alerted: i32) -> bool {
 
 /// The payload of the `core.alert` event.
 pub(crate) fn payload(failing: &Failing<'_>) -> JsonMap {
-    let Failing {
-        sensor,
-        worker: (worker_id, worker_name),
-        end,
-        delay,
-        active_rules,
-        now,
-    } = failing;
+    let Failing { sensor, worker: (worker_id, worker_name), end, delay, active_rules, now } = failing;
     let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
     let payload = json!({
         "severity": "error",

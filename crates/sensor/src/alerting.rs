@@ -45,9 +45,7 @@ pub(crate) async fn raise_alert(
         let message = Outgoing::new(&event, SOURCE, context.clock.now())?;
         timeout(BUS_LIMIT, context.bus.publish(&[message]))
             .await
-            .unwrap_or_else(|_elapsed| {
-                Err(BusError::Unavailable("no confirmation in time".to_owned()))
-            })
+            .unwrap_or_else(|_elapsed| Err(BusError::Unavailable("no confirmation in time".to_owned())))
     };
     if let Err(error) = published.await {
         tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %crate::chain(&error),

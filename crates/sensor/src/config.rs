@@ -102,9 +102,6 @@ pub struct LogLimits {
 impl Default for LogLimits {
     /// The platform's defaults.
     fn default() -> Self {
-        Self {
-            max_bytes: 10 * 1024 * 1024,
-            max_files: 4,
-        }
+        Self { max_bytes: 10 * 1024 * 1024, max_files: 4 }
     }
 }

@@ -31,22 +31,10 @@ mod tests {
     #[test]
     fn delays_double_from_five_seconds_to_five_minutes() {
         let (min, max) = (Duration::from_secs(5), Duration::from_mins(5));
-        for (failures, seconds) in [
-            (0, 5),
-            (1, 5),
-            (2, 10),
-            (3, 20),
-            (4, 40),
-            (5, 80),
-            (6, 160),
-            (7, 300),
-            (u32::MAX, 300),
-        ] {
-            assert_eq!(
-                full_delay(min, max, failures).as_secs(),
-                seconds,
-                "after {failures}"
-            );
+        for (failures, seconds) in
+            [(0, 5), (1, 5), (2, 10), (3, 20), (4, 40), (5, 80), (6, 160), (7, 300), (u32::MAX, 300)]
+        {
+            assert_eq!(full_delay(min, max, failures).as_secs(), seconds, "after {failures}");
         }
     }
 

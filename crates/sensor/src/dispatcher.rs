@@ -106,17 +106,10 @@ impl Dispatcher {
             }
         };
         let context = self.context.clone();
-        let judged = spawn_blocking(move || judge_all(&context, desired))
-            .await
-            .map_err(|error| error.to_string())?;
+        let judged = spawn_blocking(move || judge_all(&context, desired)).await.map_err(|error| error.to_string())?;
         let mut wanted = HashSet::new();
         let mut enabled = HashSet::new();
-        for Judged {
-            sensor,
-            sensor_ref,
-            verdict,
-        } in judged
-        {
+        for Judged { sensor, sensor_ref, verdict } in judged {
             enabled.insert(sensor);
             match verdict {
                 Ok(target) => {
@@ -134,11 +127,7 @@ impl Dispatcher {
     }
 
     fn wish_for(&mut self, sensor: SensorId, target: Arc<Target>) {
-        if self
-            .owners
-            .get(&sensor)
-            .is_some_and(|owner| owner.task.is_finished())
-        {
+        if self.owners.get(&sensor).is_some_and(|owner| owner.task.is_finished()) {
             tracing::error!(sensor.ref = %target.sensor.r#ref, "the supervisor of a sensor ended; making another");
             self.forget(sensor);
         }
@@ -148,9 +137,7 @@ impl Dispatcher {
         }
         let (wish, wishes) = watch::channel(Some(target));
         let (statuses, status) = watch::channel(Status::default());
-        let task = self
-            .tasks
-            .spawn(Supervisor::new(self.context.clone(), wishes, statuses).run());
+        let task = self.tasks.spawn(Supervisor::new(self.context.clone(), wishes, statuses).run());
         self.registry.add(sensor, status.clone());
         self.owners.insert(sensor, Owner { wish, status, task });
     }
@@ -158,12 +145,7 @@ impl Dispatcher {
     /// Stops what is not wanted any more, and forgets what has stopped. A supervisor that is idle and without a wish
     /// starts nothing unless it is told to from here.
     fn release(&mut self, wanted: &HashSet<SensorId>) {
-        let unwanted: Vec<SensorId> = self
-            .owners
-            .keys()
-            .filter(|sensor| !wanted.contains(*sensor))
-            .copied()
-            .collect();
+        let unwanted: Vec<SensorId> = self.owners.keys().filter(|sensor| !wanted.contains(*sensor)).copied().collect();
         for sensor in unwanted {
             let Some(owner) = self.owners.get(&sensor) else {
                 continue;
@@ -205,11 +187,7 @@ impl Dispatcher {
         let Some(started) = self.started.take() else {
             return;
         };
-        let statuses: Vec<_> = self
-            .owners
-            .values()
-            .map(|owner| owner.status.clone())
-            .collect();
+        let statuses: Vec<_> = self.owners.values().map(|owner| owner.status.clone()).collect();
         let soft = self.context.stop.soft().clone();
         self.tasks.spawn(async move {
             for mut status in statuses {

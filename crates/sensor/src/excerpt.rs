@@ -9,20 +9,13 @@ const LIMIT_LINES: usize = 80;
 pub(crate) fn excerpt(tail: &[u8], dropped_bytes: u64) -> Option<String> {
     // A cut through a character leaves continuation bytes in front.
     let cut = dropped_bytes > 0;
-    let begin = if cut {
-        tail.iter().take_while(|byte| **byte & 0xC0 == 0x80).count()
-    } else {
-        0
-    };
+    let begin = if cut { tail.iter().take_while(|byte| **byte & 0xC0 == 0x80).count() } else { 0 };
     let text = String::from_utf8_lossy(&tail[begin..]).replace('\0', "");
     let text = text.trim_end_matches(['\n', '\r']);
     if text.trim_matches(['\n', '\r']).is_empty() {
         return None;
     }
-    let mut last: Vec<&str> = text
-        .rsplitn(LIMIT_LINES + 1, '\n')
-        .take(LIMIT_LINES)
-        .collect();
+    let mut last: Vec<&str> = text.rsplitn(LIMIT_LINES + 1, '\n').take(LIMIT_LINES).collect();
     last.reverse();
     let lines = last.join("\n");
     Some(if cut { format!("…\n{lines}") } else { lines })
@@ -45,23 +38,14 @@ mod tests {
     fn the_last_eighty_lines_are_kept() {
         let text = excerpt(numbered(100).as_bytes(), 0).unwrap();
         assert_eq!(text.lines().count(), 80);
-        assert!(
-            text.starts_with("line-21\n") && text.ends_with("line-100"),
-            "{text}"
-        );
+        assert!(text.starts_with("line-21\n") && text.ends_with("line-100"), "{text}");
     }
 
     #[test]
     fn a_cut_by_bytes_is_marked_and_leaves_whole_characters() {
         let tail = "ß last".as_bytes();
         assert_eq!(excerpt(&tail[1..], 7).unwrap(), "…\n last");
-        assert!(
-            excerpt(numbered(100).as_bytes(), 1)
-                .unwrap()
-                .lines()
-                .count()
-                <= 81
-        );
+        assert!(excerpt(numbered(100).as_bytes(), 1).unwrap().lines().count() <= 81);
     }
 
     #[test]

@@ -16,11 +16,7 @@ const MOST_FILES: usize = 10_000;
 pub(crate) type Fingerprint = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
 
 /// The script, what stands beside it in a folder of its own, the pack's library and the manifest of its environment.
-pub(crate) fn fingerprint(
-    packs: &Path,
-    sensor: &Sensor,
-    config: Option<&ExecutionConfig>,
-) -> Fingerprint {
+pub(crate) fn fingerprint(packs: &Path, sensor: &Sensor, config: Option<&ExecutionConfig>) -> Fingerprint {
     let Some(pack_ref) = &sensor.pack_ref else {
         return Vec::new();
     };
@@ -28,10 +24,7 @@ pub(crate) fn fingerprint(
     let sensors = pack.join("sensors");
     let script = sensors.join(&sensor.entrypoint);
     let mut files = vec![stamp(script.clone())];
-    if let Some(folder) = script
-        .parent()
-        .filter(|folder| *folder != sensors && folder.starts_with(&sensors))
-    {
+    if let Some(folder) = script.parent().filter(|folder| *folder != sensors && folder.starts_with(&sensors)) {
         walk(folder, &mut files);
     }
     walk(&pack.join(SHARED_FOLDER), &mut files);
@@ -44,9 +37,7 @@ pub(crate) fn fingerprint(
 }
 
 fn stamp(path: PathBuf) -> (PathBuf, Option<(SystemTime, u64)>) {
-    let stamp = fs::metadata(&path)
-        .and_then(|metadata| Ok((metadata.modified()?, metadata.len())))
-        .ok();
+    let stamp = fs::metadata(&path).and_then(|metadata| Ok((metadata.modified()?, metadata.len()))).ok();
     (path, stamp)
 }
 
@@ -62,8 +53,7 @@ fn walk(folder: &Path, files: &mut Fingerprint) {
         }
         let path = entry.path();
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let is_by_product =
-            entry.file_name() == "__pycache__" || entry.file_name() == "node_modules";
+        let is_by_product = entry.file_name() == "__pycache__" || entry.file_name() == "node_modules";
         match (is_folder, is_by_product) {
             (true, true) => {}
             (true, false) => walk(&path, files),
@@ -108,13 +98,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        for path in [
-            "sensors/app/main.py",
-            "sensors/app/part.py",
-            "sensors/other.py",
-            "lib/a/b.py",
-            "requirements.txt",
-        ] {
+        for path in ["sensors/app/main.py", "sensors/app/part.py", "sensors/other.py", "lib/a/b.py", "requirements.txt"]
+        {
             write(path, "1");
         }
         let config = ExecutionConfig {
@@ -126,22 +111,11 @@ mod tests {
         };
         let now = || fingerprint(packs.path(), &sensor("app/main.py"), Some(&config));
         let mut before = now();
-        for path in [
-            "sensors/other.py",
-            "actions/x.py",
-            "lib/a/__pycache__/b.pyc",
-            "README",
-        ] {
+        for path in ["sensors/other.py", "actions/x.py", "lib/a/__pycache__/b.pyc", "README"] {
             write(path, "longer than before");
             assert_eq!(now(), before, "{path}");
         }
-        for path in [
-            "sensors/app/main.py",
-            "sensors/app/part.py",
-            "lib/a/b.py",
-            "lib/new.py",
-            "requirements.txt",
-        ] {
+        for path in ["sensors/app/main.py", "sensors/app/part.py", "lib/a/b.py", "lib/new.py", "requirements.txt"] {
             write(path, "longer than before");
             let after = now();
             assert_ne!(after, before, "{path}");

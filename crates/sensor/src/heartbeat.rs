@@ -12,13 +12,7 @@ use crate::registry::{Counts, Registry, capabilities};
 
 /// Beats until `stop`, the first time at once. An unreachable store is tried again with the next beat.
 pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: CancellationToken) {
-    let mut ticks = interval(
-        context
-            .config
-            .timing
-            .heartbeat_interval
-            .max(Duration::from_millis(10)),
-    );
+    let mut ticks = interval(context.config.timing.heartbeat_interval.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut written = Counts::default();
     loop {
@@ -27,14 +21,7 @@ pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: Cancel
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match timeout(
-            STORE_LIMIT,
-            context
-                .store
-                .heartbeat(context.worker, WorkerStatus::Active),
-        )
-        .await
-        {
+        match timeout(STORE_LIMIT, context.store.heartbeat(context.worker, WorkerStatus::Active)).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
                 tracing::error!(worker.id = %context.worker, "the row of this host was deleted; restart it to register again");
@@ -53,14 +40,7 @@ pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: Cancel
 
 async fn write(context: &Context, counts: Counts) -> bool {
     let capabilities = capabilities(&context.config, counts);
-    match timeout(
-        STORE_LIMIT,
-        context
-            .store
-            .set_capabilities(context.worker, &capabilities),
-    )
-    .await
-    {
+    match timeout(STORE_LIMIT, context.store.set_capabilities(context.worker, &capabilities)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::warn!(error = %crate::chain(&error), "failed to write the capabilities");

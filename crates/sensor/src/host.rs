@@ -89,10 +89,7 @@ impl SensorHost {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, BuildError> {
-        let http = ClientConfig {
-            ca_file: config.ca_file.clone(),
-            ..ClientConfig::default()
-        };
+        let http = ClientConfig { ca_file: config.ca_file.clone(), ..ClientConfig::default() };
         let http = Client::build(&http).map_err(|source| BuildError::Http { source })?;
         let registration = WorkerRegistration {
             name: config.name.clone(),
@@ -102,41 +99,15 @@ impl SensorHost {
             port: None,
             capabilities: capabilities(&config, Counts::default()),
         };
-        let register = |source| BuildError::Register {
-            name: registration.name.clone(),
-            source,
-        };
-        let worker = store
-            .register_worker(&registration)
-            .await
-            .map_err(register)?
-            .id;
-        let stale = store
-            .clear_stale_processes(worker)
-            .await
-            .map_err(register)?;
+        let register = |source| BuildError::Register { name: registration.name.clone(), source };
+        let worker = store.register_worker(&registration).await.map_err(register)?.id;
+        let stale = store.clear_stale_processes(worker).await.map_err(register)?;
         if stale > 0 {
-            tracing::info!(
-                rows = stale,
-                "sensors of an earlier life of this host are recorded as stopped"
-            );
+            tracing::info!(rows = stale, "sensors of an earlier life of this host are recorded as stopped");
         }
         let queue = queue(worker);
-        bus.declare(&queue)
-            .await
-            .map_err(|source| BuildError::Queue {
-                queue: queue.name.clone(),
-                source,
-            })?;
-        Ok(Self {
-            config,
-            store,
-            bus,
-            clock,
-            observer,
-            http,
-            worker,
-        })
+        bus.declare(&queue).await.map_err(|source| BuildError::Queue { queue: queue.name.clone(), source })?;
+        Ok(Self { config, store, bus, clock, observer, http, worker })
     }
 
     /// The host's row.
@@ -147,30 +118,9 @@ impl SensorHost {
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self {
-            config,
-            store,
-            bus,
-            clock,
-            observer,
-            http,
-            worker,
-        } = self;
-        let context = Context {
-            config,
-            store,
-            bus,
-            clock,
-            observer,
-            http,
-            worker,
-            stop: stop.clone(),
-        };
-        tasks.spawn_vital(
-            "sensor host",
-            stop,
-            run(Arc::new(context), tasks.clone(), started),
-        );
+        let Self { config, store, bus, clock, observer, http, worker } = self;
+        let context = Context { config, store, bus, clock, observer, http, worker, stop: stop.clone() };
+        tasks.spawn_vital("sensor host", stop, run(Arc::new(context), tasks.clone(), started));
         Started { receiver }
     }
 }
@@ -178,26 +128,17 @@ impl SensorHost {
 async fn run(context: Arc<Context>, tasks: Tasks, started: watch::Sender<bool>) {
     let look_again = Arc::new(Notify::new());
     let registry = Registry::default();
-    let listening = listen(
-        context.bus.clone(),
-        queue(context.worker),
-        look_again.clone(),
-        context.stop.soft().clone(),
-    );
+    let listening = listen(context.bus.clone(), queue(context.worker), look_again.clone(), context.stop.soft().clone());
     tasks.spawn(listening);
     let silence = CancellationToken::new();
     let heartbeat = tasks.spawn(beat(context.clone(), registry.clone(), silence.clone()));
-    Dispatcher::new(context.clone(), tasks, look_again, registry, started)
-        .run()
-        .await;
+    Dispatcher::new(context.clone(), tasks, look_again, registry, started).run().await;
     // The row says `active` until no sensor is left, and nothing writes it after `inactive`.
     silence.cancel();
     if heartbeat.await.is_err() {
         tracing::error!("the heartbeat of the sensor host panicked");
     }
-    let farewell = context
-        .store
-        .set_worker_status(context.worker, WorkerStatus::Inactive);
+    let farewell = context.store.set_worker_status(context.worker, WorkerStatus::Inactive);
     match timeout(FAREWELL_LIMIT, farewell).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {

@@ -15,13 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 /// Routing keys of the changes that concern sensors (facts of the platform).
-const KEYS: [&str; 5] = [
-    "rule.created",
-    "rule.enabled",
-    "rule.disabled",
-    "pack.registered",
-    "pack.deleted",
-];
+const KEYS: [&str; 5] = ["rule.created", "rule.enabled", "rule.disabled", "pack.registered", "pack.deleted"];
 const CONSUMER_TAG: &str = "sensor-rule-lifecycle";
 const PREFETCH: u16 = 10;
 const MESSAGE_LIFE_MS: u32 = 300_000;
@@ -32,22 +26,14 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 pub(crate) fn queue(worker: WorkerId) -> QueueSpec {
     QueueSpec {
         name: format!("sensor.host.{worker}.lifecycle"),
-        bindings: KEYS
-            .into_iter()
-            .map(|key| (Exchange::Events, key.to_owned()))
-            .collect(),
+        bindings: KEYS.into_iter().map(|key| (Exchange::Events, key.to_owned())).collect(),
         message_ttl_ms: Some(MESSAGE_LIFE_MS),
         dead_letters: false,
     }
 }
 
 /// Listens until `stop`; begins again whenever the bus fails.
-pub(crate) async fn listen(
-    bus: Arc<dyn Bus>,
-    queue: QueueSpec,
-    look_again: Arc<Notify>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn listen(bus: Arc<dyn Bus>, queue: QueueSpec, look_again: Arc<Notify>, stop: CancellationToken) {
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     while !stop.is_cancelled() {
         let problem = match subscribe(bus.as_ref(), &queue).await {
@@ -67,11 +53,7 @@ pub(crate) async fn listen(
             Err(error) => crate::chain(&error),
         };
         let wait = backoff.next_delay();
-        tracing::warn!(
-            queue = queue.name,
-            error = problem,
-            "not listening for changes of rules; trying again"
-        );
+        tracing::warn!(queue = queue.name, error = problem, "not listening for changes of rules; trying again");
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
@@ -89,11 +71,7 @@ async fn subscribe(bus: &dyn Bus, queue: &QueueSpec) -> Result<Box<dyn Consumer>
     bus.consume(&queue.name, CONSUMER_TAG, PREFETCH).await
 }
 
-async fn consume(
-    consumer: &mut dyn Consumer,
-    look_again: &Notify,
-    stop: &CancellationToken,
-) -> Ended {
+async fn consume(consumer: &mut dyn Consumer, look_again: &Notify, stop: &CancellationToken) -> Ended {
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return Ended::Stopped,

@@ -59,8 +59,7 @@ impl Process {
         let pid = child.pid();
         let asked = stop.clone();
         let end = async move {
-            let supervision =
-                child.supervise_until(None, asked.cancelled_owned(), at_once.cancelled_owned());
+            let supervision = child.supervise_until(None, asked.cancelled_owned(), at_once.cancelled_owned());
             let logs = async { tokio::join!(stdout.run(), stderr.run()) };
             let (mut supervision, mut logs) = (std::pin::pin!(supervision), std::pin::pin!(logs));
             let mut logs_are_done = false;
@@ -71,30 +70,16 @@ impl Process {
                 }
             };
             if !logs_are_done && timeout(LOG_LIMIT, logs).await.is_err() {
-                tracing::warn!(
-                    child.pid = report.pid,
-                    "the last lines of a sensor did not reach its log in time"
-                );
+                tracing::warn!(child.pid = report.pid, "the last lines of a sensor did not reach its log in time");
             }
             report
         };
-        Self {
-            pid,
-            began: Instant::now(),
-            renew_at,
-            end: Box::pin(end),
-            has_ended: false,
-            stop,
-            log,
-        }
+        Self { pid, began: Instant::now(), renew_at, end: Box::pin(end), has_ended: false, stop, log }
     }
 
     /// Where its standard error goes, as soon as there is any.
     pub(crate) fn log(&self) -> Option<PathBuf> {
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until it ends by itself, and says what that means. Cancel-safe; at most once to its end.
@@ -116,30 +101,16 @@ impl Process {
     fn failure(&self, report: &Report) -> Failure {
         let (reason, exit_code, signal) = match &report.outcome {
             Outcome::Exited(code) => (format!("it exited with code {code}"), Some(*code), None),
-            Outcome::Signalled {
-                signal,
-                core_dumped,
-            } => {
-                let core = if *core_dumped {
-                    " and left a core dump"
-                } else {
-                    ""
-                };
-                (
-                    format!("signal {signal} ended it{core}"),
-                    None,
-                    Some(*signal),
-                )
+            Outcome::Signalled { signal, core_dumped } => {
+                let core = if *core_dumped { " and left a core dump" } else { "" };
+                (format!("signal {signal} ended it{core}"), None, Some(*signal))
             }
             Outcome::TimedOut { last, .. } | Outcome::Cancelled { exit_code: last } => {
                 ("it was ended".to_owned(), *last, None)
             }
             Outcome::Lost(problem) => (problem.clone(), None, None),
         };
-        let reason = iter::once(reason)
-            .chain(report.notes.iter().cloned())
-            .collect::<Vec<_>>()
-            .join("; ");
+        let reason = iter::once(reason).chain(report.notes.iter().cloned()).collect::<Vec<_>>().join("; ");
         Failure {
             reason,
             exit_code,

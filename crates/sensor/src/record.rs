@@ -26,10 +26,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self {
-            context,
-            unwritten: None,
-        }
+        Self { context, unwritten: None }
     }
 
     /// Writes a change, once; see [`Record::retry`].
@@ -78,12 +75,7 @@ impl Record {
             return true;
         };
         let active_rules = Some(target.active_rules);
-        let write = self.context.store.record_process(
-            &target.sensor,
-            self.context.worker(),
-            active_rules,
-            change,
-        );
+        let write = self.context.store.record_process(&target.sensor, self.context.worker(), active_rules, change);
         let is_last = self.context.stop.soft().is_cancelled();
         let limit = if is_last { LAST_LIMIT } else { STORE_LIMIT };
         let problem = match timeout(limit, write).await {

@@ -45,11 +45,7 @@ impl Registry {
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for status in self.statuses().values() {
-            let Status {
-                phase,
-                active_rules,
-                ..
-            } = *status.borrow();
+            let Status { phase, active_rules, .. } = *status.borrow();
             if phase != Phase::Idle {
                 counts.monitored += 1;
                 counts.running += usize::from(phase == Phase::Running);
@@ -64,25 +60,18 @@ impl Registry {
 /// The whole capabilities of the host (keys: a fact of the platform).
 pub(crate) fn capabilities(config: &SensorConfig, counts: Counts) -> JsonMap {
     let own = [
-        (
-            "max_concurrent_sensors",
-            json!(config.max_concurrent_sensors),
-        ),
+        ("max_concurrent_sensors", json!(config.max_concurrent_sensors)),
         ("sensor_processes_monitored", json!(counts.monitored)),
         ("sensor_processes_running", json!(counts.running)),
         ("active_rules", json!(counts.active_rules)),
         ("sensor_version", json!(env!("CARGO_PKG_VERSION"))),
     ];
-    let mut all: JsonMap = own
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect();
+    let mut all: JsonMap = own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     for (key, value) in &config.capabilities {
         if !all.contains_key(key) {
             all.insert(key.clone(), value.clone());
         }
     }
-    all.entry("runtimes")
-        .or_insert_with(|| Value::Array(Vec::new()));
+    all.entry("runtimes").or_insert_with(|| Value::Array(Vec::new()));
     all
 }

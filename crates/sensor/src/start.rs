@@ -56,89 +56,51 @@ pub(crate) struct Prepared {
 }
 
 /// Plans the start, makes the environment ready and gets a token. Ends early by itself when the host stops.
-pub(crate) async fn prepare(
-    context: &Context,
-    target: &Arc<Target>,
-) -> Result<Prepared, StartFailure> {
+pub(crate) async fn prepare(context: &Context, target: &Arc<Target>) -> Result<Prepared, StartFailure> {
     let chosen = choose(context, target).await?;
     let environment = environment(context, target, &chosen).await?;
-    let plan = chosen
-        .launch(&environment, &context.config.base_environment)
-        .map_err(StartFailure::Plan)?;
+    let plan = chosen.launch(&environment, &context.config.base_environment).map_err(StartFailure::Plan)?;
     let token = tokio::select! {
         biased;
         () = context.stop.soft().cancelled() => return Err(StartFailure::Stopping),
         token = token::fetch(context, target) => token.map_err(StartFailure::Token)?,
     };
     let renew_at = Instant::now() + token.renew_after;
-    Ok(Prepared {
-        plan,
-        token,
-        renew_at,
-    })
+    Ok(Prepared { plan, token, renew_at })
 }
 
 async fn choose(context: &Context, target: &Arc<Target>) -> Result<Chosen, StartFailure> {
     let (planner, target) = (context.config.planner.clone(), target.clone());
-    spawn_blocking(move || {
-        planner.choose(&PlanRequest::sensor(
-            &target.sensor,
-            &target.runtime,
-            &target.versions,
-        ))
-    })
-    .await
-    .map_err(|error| StartFailure::Interrupted(error.to_string()))?
-    .map_err(StartFailure::Plan)
+    spawn_blocking(move || planner.choose(&PlanRequest::sensor(&target.sensor, &target.runtime, &target.versions)))
+        .await
+        .map_err(|error| StartFailure::Interrupted(error.to_string()))?
+        .map_err(StartFailure::Plan)
 }
 
-async fn environment(
-    context: &Context,
-    target: &Target,
-    chosen: &Chosen,
-) -> Result<Environment, StartFailure> {
-    let coordination = target.sensor.pack.map(|pack| Coordination {
-        store: context.store.as_ref(),
-        worker: context.worker,
-        pack,
-    });
+async fn environment(context: &Context, target: &Target, chosen: &Chosen) -> Result<Environment, StartFailure> {
+    let coordination =
+        target.sensor.pack.map(|pack| Coordination { store: context.store.as_ref(), worker: context.worker, pack });
     let stop = context.stop.soft().cancelled();
-    context
-        .config
-        .environments
-        .ensure(chosen, coordination, stop)
-        .await
-        .map_err(StartFailure::Environment)
+    context.config.environments.ensure(chosen, coordination, stop).await.map_err(StartFailure::Environment)
 }
 
 impl Prepared {
     /// Starts the process with its logs.
     pub(crate) fn start(self, context: &Context, target: &Target) -> Result<Process, StartFailure> {
         let config = &context.config;
-        let reserved = variables::reserved(config, target, &self.token.value)
-            .map_err(StartFailure::Variables)?;
-        let env = variables::layered(&config.base_environment, &self.plan.env, reserved)
-            .map_err(StartFailure::Variables)?;
+        let reserved = variables::reserved(config, target, &self.token.value).map_err(StartFailure::Variables)?;
+        let env =
+            variables::layered(&config.base_environment, &self.plan.env, reserved).map_err(StartFailure::Variables)?;
         // A sensor that prints its variables must not put its token into a log.
         let redactor = Arc::new(Redactor::new([self.token.value.expose()]));
         let log = |stream: LogStream, keep: Keep| {
             let (sink, source) = queue();
-            let log_target = LogTarget::new(
-                &target.sensor,
-                stream,
-                config.paths.artifacts.clone(),
-                config.logs,
-            );
+            let log_target = LogTarget::new(&target.sensor, stream, config.paths.artifacts.clone(), config.logs);
             let writer = LogWriter::new(context.store.clone(), log_target, source);
             (Stream::keep(keep).to(sink).without(&redactor), writer)
         };
         let (stdout, stdout_log) = log(LogStream::Stdout, Keep::Nothing);
-        let (stderr, stderr_log) = log(
-            LogStream::Stderr,
-            Keep::Tail {
-                limit_bytes: LIMIT_BYTES,
-            },
-        );
+        let (stderr, stderr_log) = log(LogStream::Stderr, Keep::Tail { limit_bytes: LIMIT_BYTES });
         let mut command = Command::new(self.plan.program);
         command.args = self.plan.args;
         command.cwd = self.plan.cwd;
@@ -146,17 +108,8 @@ impl Prepared {
         command.stdout = stdout;
         command.stderr = stderr;
         command.policy.clone_from(&config.policy);
-        command.ending = Ending {
-            signal: SIGTERM,
-            grace: config.timing.stop_grace,
-            ..Ending::default()
-        };
+        command.ending = Ending { signal: SIGTERM, grace: config.timing.stop_grace, ..Ending::default() };
         let child = start(command).map_err(StartFailure::Start)?;
-        Ok(Process::watch(
-            child,
-            self.renew_at,
-            (stdout_log, stderr_log),
-            context.stop.hard().clone(),
-        ))
+        Ok(Process::watch(child, self.renew_at, (stdout_log, stderr_log), context.stop.hard().clone()))
     }
 }

@@ -79,21 +79,9 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(
-        context: Arc<Context>,
-        wish: watch::Receiver<Wish>,
-        status: watch::Sender<Status>,
-    ) -> Self {
+    pub(crate) fn new(context: Arc<Context>, wish: watch::Receiver<Wish>, status: watch::Sender<Status>) -> Self {
         let record = Record::new(context.clone());
-        Self {
-            context,
-            wish,
-            status,
-            record,
-            failures: 0,
-            alerted: 0,
-            reset: false,
-        }
+        Self { context, wish, status, record, failures: 0, alerted: 0, reset: false }
     }
 
     /// Until the host stops or forgets the sensor. No process is left.
@@ -149,11 +137,7 @@ impl Supervisor {
         }
     }
 
-    async fn start(
-        &mut self,
-        target: &Arc<Target>,
-        prepared: Option<Prepared>,
-    ) -> Result<Process, Next> {
+    async fn start(&mut self, target: &Arc<Target>, prepared: Option<Prepared>) -> Result<Process, Next> {
         self.set_phase(Phase::Starting, target);
         self.record.set(target, ProcessChange::Starting);
         self.observe(target, SensorProcessStatus::Starting, None, None);
@@ -170,9 +154,7 @@ impl Supervisor {
         if let Some(next) = self.superseded(target) {
             return Err(next);
         }
-        prepared
-            .start(&self.context, target)
-            .map_err(|error| start_failure(&error))
+        prepared.start(&self.context, target).map_err(|error| start_failure(&error))
     }
 
     /// What to do instead when the wish changed in the meantime.
@@ -191,13 +173,7 @@ impl Supervisor {
     /// Says that the process runs. It is served meanwhile, however long the store takes; its end comes first.
     async fn announce(&mut self, process: &mut Process, target: &Arc<Target>) -> Result<(), Next> {
         let (pid, reset_failures) = (process.pid.cast_signed(), std::mem::take(&mut self.reset));
-        self.record.set(
-            target,
-            ProcessChange::Running {
-                pid,
-                reset_failures,
-            },
-        );
+        self.record.set(target, ProcessChange::Running { pid, reset_failures });
         tokio::select! {
             biased;
             failure = process.ended() => return Err(Next::Failed(failure)),
@@ -247,12 +223,7 @@ impl Supervisor {
 
     /// Prepares the successor of a running process while that goes on. None: it stays (a renewal that did not work is
     /// tried again, its token is still good).
-    async fn replace(
-        &mut self,
-        process: &mut Process,
-        new: &Arc<Target>,
-        is_renewal: bool,
-    ) -> Option<Next> {
+    async fn replace(&mut self, process: &mut Process, new: &Arc<Target>, is_renewal: bool) -> Option<Next> {
         let mut ended = None;
         let prepared = {
             let mut preparing = std::pin::pin!(prepare(&self.context, new));
@@ -304,11 +275,7 @@ impl Supervisor {
             (self.failures, self.alerted) = (0, 0);
         }
         self.failures = self.failures.saturating_add(1);
-        let wait = delay(
-            timing.backoff_min,
-            timing.backoff_max,
-            self.failures.unsigned_abs(),
-        );
+        let wait = delay(timing.backoff_min, timing.backoff_max, self.failures.unsigned_abs());
         let until = Instant::now() + wait;
         self.record_failure(target, &failure, wait).await;
         self.set_phase(Phase::Backoff, target);
@@ -337,15 +304,9 @@ impl Supervisor {
             exit_code: failure.exit_code,
             signal: failure.signal,
             stderr_excerpt: failure.excerpt.clone(),
-            next_restart_at: chrono::TimeDelta::from_std(wait)
-                .ok()
-                .map(|wait| now + wait),
+            next_restart_at: chrono::TimeDelta::from_std(wait).ok().map(|wait| now + wait),
         };
-        let reason = format!(
-            "{}; next start in {:.1} s",
-            failure.reason,
-            wait.as_secs_f64()
-        );
+        let reason = format!("{}; next start in {:.1} s", failure.reason, wait.as_secs_f64());
         tracing::warn!(sensor.ref = %target.sensor.r#ref, failures = self.failures, "sensor does not run: {reason}");
         self.context.observer.observe(Activity::Sensor {
             sensor_ref: target.sensor.r#ref.clone(),
@@ -354,35 +315,22 @@ impl Supervisor {
             reason: Some(reason),
             log: failure.log.clone(),
         });
-        self.record
-            .write(target, ProcessChange::Backoff(end.clone()))
-            .await;
+        self.record.write(target, ProcessChange::Backoff(end.clone())).await;
         if raise_alert(&self.context, target, &end, wait, self.alerted).await {
             self.alerted = self.failures;
-            self.record
-                .write(
-                    target,
-                    ProcessChange::Alerted {
-                        failures: self.failures,
-                    },
-                )
-                .await;
+            self.record.write(target, ProcessChange::Alerted { failures: self.failures }).await;
         }
     }
 
     /// Goes on counting where an earlier life of this host stopped. False when the store did not say.
     async fn read_history(&mut self, target: &Target) -> bool {
-        let read = self
-            .context
-            .store
-            .process(target.sensor.id, self.context.worker);
+        let read = self.context.store.process(target.sensor.id, self.context.worker);
         match timeout(STORE_LIMIT, read).await {
             Ok(Ok(row)) => {
                 let row = row.map(|row| (row.consecutive_failures, row.last_alerted_failure_count));
                 let (failures, alerted) = row.unwrap_or_default();
                 // An alert mark above the count is of an earlier series.
-                (self.failures, self.alerted) =
-                    (failures, if alerted > failures { 0 } else { alerted });
+                (self.failures, self.alerted) = (failures, if alerted > failures { 0 } else { alerted });
                 true
             }
             Ok(Err(_)) | Err(_) => false,
@@ -392,21 +340,11 @@ impl Supervisor {
     fn set_phase(&self, phase: Phase, target: &Target) {
         let settled = phase != Phase::Starting;
         self.status.send_modify(|status| {
-            *status = Status {
-                phase,
-                active_rules: target.active_rules,
-                settled: status.settled || settled,
-            };
+            *status = Status { phase, active_rules: target.active_rules, settled: status.settled || settled };
         });
     }
 
-    fn observe(
-        &self,
-        target: &Target,
-        status: SensorProcessStatus,
-        process: Option<&Process>,
-        reason: Option<String>,
-    ) {
+    fn observe(&self, target: &Target, status: SensorProcessStatus, process: Option<&Process>, reason: Option<String>) {
         let pid = process.map(|process| process.pid);
         tracing::info!(sensor.ref = %target.sensor.r#ref, child.pid = pid, "sensor is {status}");
         self.context.observer.observe(Activity::Sensor {
@@ -422,9 +360,5 @@ impl Supervisor {
 fn start_failure(error: &crate::start::StartFailure) -> Next {
     let reason = format!("start failed: {}", crate::chain(error));
     let excerpt = Some(reason.replace('\0', ""));
-    Next::Failed(Failure {
-        reason,
-        excerpt,
-        ..Failure::default()
-    })
+    Next::Failed(Failure { reason, excerpt, ..Failure::default() })
 }

@@ -44,23 +44,14 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    fn new(
-        sensor: &Sensor,
-        triggers: &[Trigger],
-        rules: &[Rule],
-        chosen: Option<Chosen>,
-        packs: &Path,
-    ) -> Self {
+    fn new(sensor: &Sensor, triggers: &[Trigger], rules: &[Rule], chosen: Option<Chosen>, packs: &Path) -> Self {
         let rule_triggers: Vec<&str> = rules.iter().map(|rule| rule.trigger_ref.as_str()).collect();
         Self {
             sensor: sensor.id,
             sensor_ref: sensor.r#ref.clone(),
             config: sensor.config.clone(),
             log_retention: sensor.log_retention,
-            trigger_refs: triggers
-                .iter()
-                .map(|trigger| trigger.r#ref.clone())
-                .collect(),
+            trigger_refs: triggers.iter().map(|trigger| trigger.r#ref.clone()).collect(),
             rules_json: Value::Array(rules.iter().map(element).collect()).to_string(),
             rule_triggers_json: json!(rule_triggers).to_string(),
             files: files::fingerprint(packs, sensor, chosen.as_ref().map(|chosen| &chosen.config)),
@@ -71,11 +62,7 @@ impl Input {
 
 /// One element of `ATTUNE_SENSOR_TRIGGERS` (a fact of the platform).
 fn element(rule: &Rule) -> Value {
-    let config = if rule.trigger_params.is_null() {
-        json!({})
-    } else {
-        rule.trigger_params.clone()
-    };
+    let config = if rule.trigger_params.is_null() { json!({}) } else { rule.trigger_params.clone() };
     json!({ "config": config, "id": rule.id, "ref": rule.r#ref })
 }
 
@@ -110,23 +97,11 @@ impl Target {
         if desired.rules.is_empty() {
             return Err(Refusal::NoRules);
         }
-        let DesiredSensor {
-            sensor,
-            runtime,
-            runtime_versions: versions,
-            triggers,
-            rules,
-        } = desired;
-        Placement::parse(&sensor.placement)
-            .map_err(Refusal::Placement)?
-            .check(host)
-            .map_err(Refusal::Misfit)?;
+        let DesiredSensor { sensor, runtime, runtime_versions: versions, triggers, rules } = desired;
+        Placement::parse(&sensor.placement).map_err(Refusal::Placement)?.check(host).map_err(Refusal::Misfit)?;
         if !is_offered(&runtime, host) {
             let offered = host.runtimes.join(", ");
-            return Err(Refusal::Runtime {
-                runtime: runtime.r#ref,
-                offered,
-            });
+            return Err(Refusal::Runtime { runtime: runtime.r#ref, offered });
         }
         let chosen = match planner.choose(&PlanRequest::sensor(&sensor, &runtime, &versions)) {
             Ok(chosen) => Some(chosen),
@@ -153,7 +128,5 @@ impl Target {
 fn is_offered(runtime: &Runtime, host: &CapabilityView) -> bool {
     host.runtimes.is_empty()
         || runtime_name::is_advertised(runtime, &host.runtimes)
-        || runtime_name::names_of(runtime)
-            .iter()
-            .all(|name| runtime_name::lookup(name).is_none())
+        || runtime_name::names_of(runtime).iter().all(|name| runtime_name::lookup(name).is_none())
 }

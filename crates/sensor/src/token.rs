@@ -43,20 +43,11 @@ pub(crate) async fn fetch(context: &Context, target: &Target) -> Result<Token, H
         "trigger_types": target.input.trigger_refs,
         "ttl_seconds": lifetime.as_secs(),
     });
-    let url = format!(
-        "{}/auth/internal/sensor-token",
-        context.config.api_url.trim_end_matches('/')
-    );
+    let url = format!("{}/auth/internal/sensor-token", context.config.api_url.trim_end_matches('/'));
     let request = Request::post_json(url, &body)?.timeout(CALL_LIMIT);
     let Reply { data } = context.http.send_for_json(&request).await?;
     // A clock of the API that is far from ours must not make us renew without end.
-    let remaining = (data.expires_at - context.clock.now())
-        .to_std()
-        .unwrap_or(lifetime)
-        .min(lifetime);
+    let remaining = (data.expires_at - context.clock.now()).to_std().unwrap_or(lifetime).min(lifetime);
     let renew_after = shortened(remaining * 8 / 10, Uuid::new_v4().as_bytes()[0]);
-    Ok(Token {
-        value: Secret::new(data.token),
-        renew_after,
-    })
+    Ok(Token { value: Secret::new(data.token), renew_after })
 }

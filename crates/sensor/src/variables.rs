@@ -20,9 +20,7 @@ const LONGEST_STRING: usize = 128 * 1024;
 /// A variable that the kernel would refuse.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum VariableError {
-    #[error(
-        "variable {name} is {size} bytes long and the kernel takes {LONGEST_STRING}; use fewer or smaller rules"
-    )]
+    #[error("variable {name} is {size} bytes long and the kernel takes {LONGEST_STRING}; use fewer or smaller rules")]
     TooLong { name: String, size: usize },
     #[error("variable {name} holds a NUL byte")]
     Nul { name: String },
@@ -35,45 +33,24 @@ pub(crate) fn reserved(
     token: &Secret,
 ) -> Result<Vec<(OsString, OsString)>, VariableError> {
     let sensor = &target.sensor;
-    let mq_url = config
-        .mq_url
-        .as_ref()
-        .map_or(DEFAULT_MQ_URL, |url| url.expose());
-    let settings = sensor
-        .config
-        .as_ref()
-        .map_or_else(|| "{}".to_owned(), ToString::to_string);
+    let mq_url = config.mq_url.as_ref().map_or(DEFAULT_MQ_URL, |url| url.expose());
+    let settings = sensor.config.as_ref().map_or_else(|| "{}".to_owned(), ToString::to_string);
     let variables: [(&str, OsString); 12] = [
         ("ATTUNE_API_URL", config.api_url.as_str().into()),
         ("ATTUNE_API_TOKEN", token.expose().into()),
         ("ATTUNE_SENSOR_ID", sensor.id.to_string().into()),
         ("ATTUNE_SENSOR_REF", sensor.r#ref.as_str().into()),
-        (
-            "ATTUNE_SENSOR_TRIGGERS",
-            target.input.rules_json.as_str().into(),
-        ),
+        ("ATTUNE_SENSOR_TRIGGERS", target.input.rules_json.as_str().into()),
         ("ATTUNE_MQ_URL", mq_url.into()),
         ("ATTUNE_MQ_EXCHANGE", "attune.events".into()),
-        (
-            "ATTUNE_ARTIFACTS_DIR",
-            config.paths.artifacts.as_os_str().into(),
-        ),
+        ("ATTUNE_ARTIFACTS_DIR", config.paths.artifacts.as_os_str().into()),
         ("ATTUNE_LOG_LEVEL", "info".into()),
         // Ours: what the platform's variables leave out.
-        (
-            "ATTUNE_AGENT_BIN",
-            config.paths.agent_binary.as_os_str().into(),
-        ),
+        ("ATTUNE_AGENT_BIN", config.paths.agent_binary.as_os_str().into()),
         ("ATTUNE_SENSOR_CONFIG", settings.into()),
-        (
-            "ATTUNE_SENSOR_TRIGGER_REFS",
-            target.input.rule_triggers_json.as_str().into(),
-        ),
+        ("ATTUNE_SENSOR_TRIGGER_REFS", target.input.rule_triggers_json.as_str().into()),
     ];
-    let variables: Vec<_> = variables
-        .into_iter()
-        .map(|(name, value)| (OsString::from(name), value))
-        .collect();
+    let variables: Vec<_> = variables.into_iter().map(|(name, value)| (OsString::from(name), value)).collect();
     check(&variables)?;
     Ok(variables)
 }
@@ -84,8 +61,7 @@ pub(crate) fn layered(
     runtime: &[(OsString, OsString)],
     reserved: Vec<(OsString, OsString)>,
 ) -> Result<Vec<(OsString, OsString)>, VariableError> {
-    let mut variables: Vec<(OsString, OsString)> =
-        Vec::with_capacity(base.len() + runtime.len() + reserved.len());
+    let mut variables: Vec<(OsString, OsString)> = Vec::with_capacity(base.len() + runtime.len() + reserved.len());
     for (name, value) in base.iter().chain(runtime).cloned().chain(reserved) {
         match variables.iter_mut().find(|(present, _)| *present == name) {
             Some((_, present)) => *present = value,
@@ -101,10 +77,7 @@ fn check(variables: &[(OsString, OsString)]) -> Result<(), VariableError> {
         let shown = || name.to_string_lossy().into_owned();
         let size = name.len() + value.len() + "=\0".len();
         if size > LONGEST_STRING {
-            return Err(VariableError::TooLong {
-                name: shown(),
-                size,
-            });
+            return Err(VariableError::TooLong { name: shown(), size });
         }
         let has_nul = |text: &OsStr| text.as_bytes().contains(&0);
         if has_nul(name) || has_nul(value) {
@@ -130,30 +103,15 @@ mod tests {
             vec![pair("ATTUNE_API_TOKEN", "real")],
         )
         .unwrap();
-        assert_eq!(
-            variables,
-            [
-                pair("PATH", "/env/bin"),
-                pair("LANG", "C"),
-                pair("ATTUNE_API_TOKEN", "real")
-            ]
-        );
+        assert_eq!(variables, [pair("PATH", "/env/bin"), pair("LANG", "C"), pair("ATTUNE_API_TOKEN", "real")]);
     }
 
     #[test]
     fn a_string_that_the_kernel_refuses_is_named() {
         let long = "x".repeat(LONGEST_STRING - "A=".len());
         let error = layered(&[], &[], vec![pair("A", &long)]).unwrap_err();
-        assert!(
-            error.to_string().contains("variable A is 131073 bytes"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("variable A is 131073 bytes"), "{error}");
         assert!(layered(&[], &[], vec![pair("A", &long[1..])]).is_ok());
-        assert!(
-            layered(&[], &[pair("B", "a\0b")], Vec::new())
-                .unwrap_err()
-                .to_string()
-                .contains('B')
-        );
+        assert!(layered(&[], &[pair("B", "a\0b")], Vec::new()).unwrap_err().to_string().contains('B'));
     }
 }

@@ -16,8 +16,7 @@ use serde_json::json;
 
 use support::{World, is_alive};
 
-const FAITHFUL: &str =
-    r#"echo "$$ $ATTUNE_API_TOKEN" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
+const FAITHFUL: &str = r#"echo "$$ $ATTUNE_API_TOKEN" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
 
 fn in_backoff(row: &SensorProcess) -> bool {
     row.status == SensorProcessStatus::Backoff
@@ -28,11 +27,7 @@ async fn every_kind_of_end_is_a_failure_that_is_recorded_and_tried_again() {
     let mut world = World::new().await;
     let beginning = r#"echo started >> "$FACTS/$ATTUNE_SENSOR_REF"; "#;
     world.add_sensor("zero", "shell", &format!("{beginning} exit 0"));
-    world.add_sensor(
-        "one",
-        "shell",
-        &format!("{beginning} echo first >&2; echo bad luck >&2; exit 1"),
-    );
+    world.add_sensor("one", "shell", &format!("{beginning} echo first >&2; echo bad luck >&2; exit 1"));
     world.add_sensor("killed", "shell", &format!("{beginning} kill -9 $$"));
     world.timing.backoff_max = Duration::from_millis(40);
     let host = world.start().await;
@@ -41,28 +36,15 @@ async fn every_kind_of_end_is_a_failure_that_is_recorded_and_tried_again() {
     }
     let worker = host.worker;
     let failed_twice = |row: &SensorProcess| in_backoff(row) && row.consecutive_failures >= 2;
-    let zero = world
-        .eventually_row(worker, "demo.zero", failed_twice)
-        .await;
-    assert_eq!(
-        (zero.last_exit_code, zero.last_signal, zero.pid),
-        (Some(0), None, None)
-    );
+    let zero = world.eventually_row(worker, "demo.zero", failed_twice).await;
+    assert_eq!((zero.last_exit_code, zero.last_signal, zero.pid), (Some(0), None, None));
     assert!(zero.next_restart_at.unwrap() > zero.last_stopped_at.unwrap());
     let one = world.eventually_row(worker, "demo.one", failed_twice).await;
-    assert_eq!(
-        (one.last_exit_code, one.stderr_excerpt.as_deref()),
-        (Some(1), Some("first\nbad luck"))
-    );
-    let killed = world
-        .eventually_row(worker, "demo.killed", failed_twice)
-        .await;
+    assert_eq!((one.last_exit_code, one.stderr_excerpt.as_deref()), (Some(1), Some("first\nbad luck")));
+    let killed = world.eventually_row(worker, "demo.killed", failed_twice).await;
     assert_eq!((killed.last_exit_code, killed.last_signal), (None, Some(9)));
     host.stop().await;
-    assert_eq!(
-        world.row(worker, "demo.one").await.unwrap().status,
-        SensorProcessStatus::Stopped
-    );
+    assert_eq!(world.row(worker, "demo.one").await.unwrap().status, SensorProcessStatus::Stopped);
 }
 
 #[tokio::test]
@@ -75,30 +57,13 @@ async fn a_missing_script_or_interpreter_is_named_in_the_row_and_mended_without_
     fs::remove_file(world.path("packs/demo/sensors/gone")).unwrap();
     let mut host = world.start().await;
     assert!(host.started.wait().await, "a failed start is an attempt");
-    let gone = world
-        .eventually_row(host.worker, "demo.gone", in_backoff)
-        .await;
+    let gone = world.eventually_row(host.worker, "demo.gone", in_backoff).await;
     let excerpt = gone.stderr_excerpt.unwrap();
-    assert!(
-        excerpt.contains("start failed") && excerpt.contains("demo/sensors/gone"),
-        "{excerpt}"
-    );
+    assert!(excerpt.contains("start failed") && excerpt.contains("demo/sensors/gone"), "{excerpt}");
     assert_eq!(gone.consecutive_failures, 1);
-    let odd = world
-        .eventually_row(host.worker, "demo.odd", in_backoff)
-        .await;
-    assert!(
-        odd.stderr_excerpt
-            .as_ref()
-            .unwrap()
-            .contains("no-such-interpreter"),
-        "{odd:?}"
-    );
-    assert_eq!(
-        world.api.tokens.load(Ordering::SeqCst),
-        0,
-        "no token for what cannot start"
-    );
+    let odd = world.eventually_row(host.worker, "demo.odd", in_backoff).await;
+    assert!(odd.stderr_excerpt.as_ref().unwrap().contains("no-such-interpreter"), "{odd:?}");
+    assert_eq!(world.api.tokens.load(Ordering::SeqCst), 0, "no token for what cannot start");
     world.write_script("gone", FAITHFUL);
     world.hint().await;
     let row = world.eventually_running(host.worker, "demo.gone").await;
@@ -113,9 +78,7 @@ async fn a_message_does_not_shorten_the_delay_of_an_unchanged_sensor() {
     world.timing.backoff_max = Duration::from_hours(1);
     world.add_sensor("one", "shell", r#"echo started >> "$FACTS/one"; exit 3"#);
     let host = world.start().await;
-    world
-        .eventually_row(host.worker, "demo.one", in_backoff)
-        .await;
+    world.eventually_row(host.worker, "demo.one", in_backoff).await;
     for _ in 0..50 {
         world.hint().await;
     }
@@ -133,9 +96,7 @@ async fn an_api_that_is_away_delays_the_start_only() {
     world.api.is_down.store(true, Ordering::SeqCst);
     world.add_sensor("one", "shell", FAITHFUL);
     let host = world.start().await;
-    let row = world
-        .eventually_row(host.worker, "demo.one", in_backoff)
-        .await;
+    let row = world.eventually_row(host.worker, "demo.one", in_backoff).await;
     assert!(row.stderr_excerpt.unwrap().contains("503"));
     world.api.is_down.store(false, Ordering::SeqCst);
     world.eventually_running(host.worker, "demo.one").await;
@@ -149,23 +110,12 @@ async fn a_token_is_renewed_by_a_restart_that_is_no_failure() {
     world.add_sensor("one", "shell", FAITHFUL);
     let host = world.start().await;
     let facts = world.eventually_facts("demo.one", 2).await;
-    assert!(
-        facts[0].ends_with("secret-token-1") && facts[1].ends_with("secret-token-2"),
-        "{facts:?}"
-    );
+    assert!(facts[0].ends_with("secret-token-1") && facts[1].ends_with("secret-token-2"), "{facts:?}");
     // While the API is away the sensor goes on with what it has.
     world.api.life_ms.store(0, Ordering::SeqCst);
     let before = world.facts("demo.one").len();
-    let last = world
-        .eventually_facts("demo.one", before)
-        .await
-        .pop()
-        .unwrap();
-    let row = world
-        .eventually_row(host.worker, "demo.one", |row| {
-            row.status == SensorProcessStatus::Running
-        })
-        .await;
+    let last = world.eventually_facts("demo.one", before).await.pop().unwrap();
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Running).await;
     assert_eq!((row.consecutive_failures, row.last_exit_code), (0, None));
     let restarts = eventually("a token for a day", async || {
         let facts = world.facts("demo.one");
@@ -186,10 +136,8 @@ async fn a_sensor_whose_token_cannot_be_renewed_goes_on() {
     let facts = world.eventually_facts("demo.one", 1).await;
     world.api.is_down.store(true, Ordering::SeqCst);
     let asked = world.api.requests.lock().unwrap().len();
-    eventually("further requests", async || {
-        (world.api.requests.lock().unwrap().len() >= asked + 2).then_some(())
-    })
-    .await;
+    eventually("further requests", async || (world.api.requests.lock().unwrap().len() >= asked + 2).then_some(()))
+        .await;
     let last = world.facts("demo.one").pop().unwrap();
     assert!(is_alive(last.split(' ').next().unwrap()));
     assert!(!facts.is_empty());
@@ -215,21 +163,13 @@ time.sleep(1000)
     let worker = host.worker;
     world.eventually_facts("printed", 1).await;
     let row = world.eventually_running(worker, "demo.loud").await;
-    assert!(
-        is_alive(&row.pid.unwrap().to_string()),
-        "no byte of output kills it"
-    );
+    assert!(is_alive(&row.pid.unwrap().to_string()), "no byte of output kills it");
     host.stop().await;
     let log = fs::read(world.path("artifacts/sensor/demo/loud/stdout/v1.txt")).unwrap();
     assert!(log.starts_with(b"caf\xe9 \xff\nxxx"));
-    assert!(
-        log.ends_with(b"\n[redacted]\nlast\n"),
-        "{}",
-        String::from_utf8_lossy(&log[log.len() - 60..])
-    );
+    assert!(log.ends_with(b"\n[redacted]\nlast\n"), "{}", String::from_utf8_lossy(&log[log.len() - 60..]));
     assert_eq!(log.split(|byte| *byte == b'x').count(), 300_001);
-    let stderr =
-        fs::read_to_string(world.path("artifacts/sensor/demo/loud/stderr/v1.txt")).unwrap();
+    let stderr = fs::read_to_string(world.path("artifacts/sensor/demo/loud/stderr/v1.txt")).unwrap();
     assert_eq!(stderr, "warned\n");
 }
 
@@ -237,25 +177,20 @@ time.sleep(1000)
 async fn logs_grow_by_versions_of_bounded_size_and_old_ones_go() {
     let mut world = World::new().await;
     world.logs.max_bytes = 100;
-    let script = r#"for n in $(seq 100 199); do echo "line $n of a log"; done; echo done >> "$FACTS/done"; exec sleep 1000"#;
+    let script =
+        r#"for n in $(seq 100 199); do echo "line $n of a log"; done; echo done >> "$FACTS/done"; exec sleep 1000"#;
     world.add_sensor("long", "shell", script);
     let host = world.start().await;
     world.eventually_facts("done", 1).await;
     host.stop().await;
     let folder = world.path("artifacts/sensor/demo/long/stdout");
-    let mut files: Vec<_> = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert_eq!(files.len(), 4, "{files:?}");
     for file in &files {
         assert!(fs::metadata(file).unwrap().len() <= 100, "{file:?}");
     }
-    let newest = files
-        .iter()
-        .map(|file| fs::read_to_string(file).unwrap())
-        .find(|text| text.contains("line 199"));
+    let newest = files.iter().map(|file| fs::read_to_string(file).unwrap()).find(|text| text.contains("line 199"));
     assert!(newest.is_some());
 }
 
@@ -272,29 +207,17 @@ async fn the_third_failure_raises_an_alert_on_the_bus() {
     let mut consumer = world.bus.consume("test.events", "test", 10).await.unwrap();
     world.add_sensor("one", "shell", "echo why >&2; exit 4");
     let host = world.start().await;
-    let Some(ConsumerEvent::Delivery(delivery)) = consumer.next().await else {
-        panic!("no message")
-    };
+    let Some(ConsumerEvent::Delivery(delivery)) = consumer.next().await else { panic!("no message") };
     let (envelope, event): (_, EventCreated) = decode(&delivery.body).unwrap();
-    assert_eq!(
-        envelope.headers.source_service.as_deref(),
-        Some("system-alert")
-    );
+    assert_eq!(envelope.headers.source_service.as_deref(), Some("system-alert"));
     let payload = event.payload.unwrap();
     assert_eq!(event.trigger_ref, "core.alert");
     assert_eq!(payload["failure_type"], "sensor_process_repeated_failure");
     assert_eq!(payload["component_ref"], "demo.one");
     let details = &payload["details"];
     assert_eq!(details["consecutive_failures"], 3);
-    assert_eq!(
-        (&details["last_exit_code"], &details["stderr_excerpt"]),
-        (&json!(4), &json!("why"))
-    );
-    let row = world
-        .eventually_row(host.worker, "demo.one", |row| {
-            row.last_alerted_failure_count >= 3
-        })
-        .await;
+    assert_eq!((&details["last_exit_code"], &details["stderr_excerpt"]), (&json!(4), &json!("why")));
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.last_alerted_failure_count >= 3).await;
     assert!(row.consecutive_failures >= 3);
     host.stop().await;
 }
@@ -314,16 +237,9 @@ async fn a_host_that_comes_back_goes_on_counting_and_forgets_dead_processes() {
     world.pack.sensors[1].enabled = false;
     let again = world.start().await;
     assert_eq!(again.worker, worker, "the row is the same");
-    let row = world
-        .eventually_row(worker, "demo.bad", |row| {
-            in_backoff(row) && row.consecutive_failures == 2
-        })
-        .await;
+    let row = world.eventually_row(worker, "demo.bad", |row| in_backoff(row) && row.consecutive_failures == 2).await;
     assert_eq!(row.last_exit_code, Some(1));
-    assert_eq!(
-        world.row(worker, "demo.good").await.unwrap().status,
-        SensorProcessStatus::Stopped
-    );
+    assert_eq!(world.row(worker, "demo.good").await.unwrap().status, SensorProcessStatus::Stopped);
     again.stop().await;
 }
 
@@ -334,9 +250,7 @@ async fn a_healthy_time_makes_the_next_failure_the_first() {
     world.add_sensor("one", "shell", r#"echo started >> "$FACTS/one"; exit 1"#);
     let host = world.start().await;
     world.eventually_facts("one", 5).await;
-    let row = world
-        .eventually_row(host.worker, "demo.one", in_backoff)
-        .await;
+    let row = world.eventually_row(host.worker, "demo.one", in_backoff).await;
     assert_eq!(row.consecutive_failures, 1);
     host.stop().await;
 }
@@ -348,16 +262,8 @@ async fn rules_that_the_kernel_would_refuse_are_named_and_harm_no_other_sensor()
     world.add_rule("huge", "big", &json!({"text": "x".repeat(140_000)}));
     world.add_sensor("small", "shell", FAITHFUL);
     let host = world.start().await;
-    let row = world
-        .eventually_row(host.worker, "demo.big", in_backoff)
-        .await;
-    assert!(
-        row.stderr_excerpt
-            .as_ref()
-            .unwrap()
-            .contains("ATTUNE_SENSOR_TRIGGERS"),
-        "{row:?}"
-    );
+    let row = world.eventually_row(host.worker, "demo.big", in_backoff).await;
+    assert!(row.stderr_excerpt.as_ref().unwrap().contains("ATTUNE_SENSOR_TRIGGERS"), "{row:?}");
     world.eventually_facts("demo.small", 1).await;
     host.stop().await;
 }
@@ -369,9 +275,7 @@ async fn an_entry_point_outside_of_the_pack_is_not_run() {
     world.pack.sensors[0].entrypoint = "../../../evil".to_owned();
     fs::write(world.path("evil"), FAITHFUL).unwrap();
     let host = world.start().await;
-    let row = world
-        .eventually_row(host.worker, "demo.one", in_backoff)
-        .await;
+    let row = world.eventually_row(host.worker, "demo.one", in_backoff).await;
     assert!(row.stderr_excerpt.unwrap().contains("leads out of"));
     assert!(world.facts("demo.one").is_empty());
     host.stop().await;

@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 use support::{World, is_alive};
 
 /// Writes its pid and its rules, then waits for its end.
-const FAITHFUL: &str =
-    r#"echo "$$ $ATTUNE_SENSOR_TRIGGERS" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
+const FAITHFUL: &str = r#"echo "$$ $ATTUNE_SENSOR_TRIGGERS" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
 
 fn pid(fact: &str) -> &str {
     fact.split(' ').next().unwrap()
@@ -26,18 +25,11 @@ fn pid(fact: &str) -> &str {
 #[tokio::test]
 async fn a_wanted_sensor_runs_with_exactly_the_variables_of_the_contract() {
     let mut world = World::new().await;
-    world.add_sensor(
-        "envy",
-        "shell",
-        r#"env > "$FACTS/tmp"; mv "$FACTS/tmp" "$FACTS/env"; exec sleep 1000"#,
-    );
+    world.add_sensor("envy", "shell", r#"env > "$FACTS/tmp"; mv "$FACTS/tmp" "$FACTS/env"; exec sleep 1000"#);
     let mut host = world.start().await;
     assert!(host.started.wait().await);
     let facts = world.eventually_facts("env", 1).await;
-    let mut variables: BTreeMap<&str, &str> = facts
-        .iter()
-        .filter_map(|line| line.split_once('='))
-        .collect();
+    let mut variables: BTreeMap<&str, &str> = facts.iter().filter_map(|line| line.split_once('=')).collect();
     // What the shell sets by itself.
     for name in ["PWD", "SHLVL", "_", "OLDPWD"] {
         variables.remove(name);
@@ -46,13 +38,9 @@ async fn a_wanted_sensor_runs_with_exactly_the_variables_of_the_contract() {
     let id = row.sensor.to_string();
     let (artifacts, facts_dir) = (world.path("artifacts"), world.path("facts"));
     let api_url = format!("http://{}", world.address);
-    let rules: Value =
-        serde_json::from_str(variables.remove("ATTUNE_SENSOR_TRIGGERS").unwrap()).unwrap();
+    let rules: Value = serde_json::from_str(variables.remove("ATTUNE_SENSOR_TRIGGERS").unwrap()).unwrap();
     let rule = &rules.as_array().unwrap()[0];
-    assert_eq!(
-        (&rule["ref"], &rule["config"]),
-        (&json!("demo.envy_rule"), &json!({"n": 1}))
-    );
+    assert_eq!((&rule["ref"], &rule["config"]), (&json!("demo.envy_rule"), &json!({"n": 1})));
     let expected: BTreeMap<&str, &str> = [
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ("FACTS", facts_dir.to_str().unwrap()),
@@ -91,14 +79,7 @@ async fn the_row_follows_the_process_and_nothing_is_left_at_the_end() {
         ("sensor-test", Some("sensor.demo.one.stderr"))
     );
     eventually("live numbers in the capabilities", async || {
-        let workers = world
-            .store
-            .workers(PageRequest {
-                page: 1,
-                page_size: 10,
-            })
-            .await
-            .unwrap();
+        let workers = world.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
         let capabilities = &workers.items[0].capabilities;
         let is_live = capabilities["sensor_processes_running"] == 1
             && capabilities["sensor_processes_monitored"] == 1
@@ -110,14 +91,7 @@ async fn the_row_follows_the_process_and_nothing_is_left_at_the_end() {
     assert!(!is_alive(pid(&facts[0])));
     let row = world.row(worker, "demo.one").await.unwrap();
     assert_eq!((row.status, row.pid), (SensorProcessStatus::Stopped, None));
-    let workers = world
-        .store
-        .workers(PageRequest {
-            page: 1,
-            page_size: 10,
-        })
-        .await
-        .unwrap();
+    let workers = world.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
     assert_eq!(workers.items[0].status, WorkerStatus::Inactive);
 }
 
@@ -156,26 +130,15 @@ async fn changed_rules_reach_the_sensor_by_one_restart() {
     }
     let facts = world.eventually_facts("demo.one", 2).await;
     let rules: Value = serde_json::from_str(facts[1].split_once(' ').unwrap().1).unwrap();
-    let refs: Vec<&Value> = rules
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|rule| &rule["ref"])
-        .collect();
+    let refs: Vec<&Value> = rules.as_array().unwrap().iter().map(|rule| &rule["ref"]).collect();
     assert_eq!(refs, ["demo.one_rule", "demo.more"]);
-    assert!(
-        !is_alive(pid(&first[0])),
-        "the old one is gone before the new one is there"
-    );
+    assert!(!is_alive(pid(&first[0])), "the old one is gone before the new one is there");
     let row = world
         .eventually_row(host.worker, "demo.one", |row| {
             row.status == SensorProcessStatus::Running && row.active_rule_count == 2
         })
         .await;
-    assert_eq!(
-        row.consecutive_failures, 0,
-        "a planned restart is no failure"
-    );
+    assert_eq!(row.consecutive_failures, 0, "a planned restart is no failure");
     assert_eq!(world.facts("demo.one").len(), 2);
     host.stop().await;
 }
@@ -186,21 +149,13 @@ async fn a_sensor_without_rules_or_disabled_is_stopped_and_comes_back() {
     world.add_sensor("one", "shell", FAITHFUL);
     world.add_sensor("two", "shell", FAITHFUL);
     let host = world.start().await;
-    let pids = [
-        world.eventually_facts("demo.one", 1).await,
-        world.eventually_facts("demo.two", 1).await,
-    ]
-    .concat();
+    let pids = [world.eventually_facts("demo.one", 1).await, world.eventually_facts("demo.two", 1).await].concat();
     world.pack.rules[0].enabled = false;
     world.pack.sensors[1].enabled = false;
     world.load().await;
     world.hint().await;
     for sensor in ["demo.one", "demo.two"] {
-        world
-            .eventually_row(host.worker, sensor, |row| {
-                row.status == SensorProcessStatus::Stopped
-            })
-            .await;
+        world.eventually_row(host.worker, sensor, |row| row.status == SensorProcessStatus::Stopped).await;
     }
     assert!(pids.iter().all(|fact| !is_alive(pid(fact))));
     world.pack.rules[0].enabled = true;
@@ -221,11 +176,7 @@ async fn changes_without_a_message_are_found_by_the_slow_comparison() {
     world.eventually_running(host.worker, "demo.one").await;
     world.pack.rules.clear();
     world.load().await;
-    world
-        .eventually_row(host.worker, "demo.one", |row| {
-            row.status == SensorProcessStatus::Stopped
-        })
-        .await;
+    world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
     host.stop().await;
 }
 
@@ -237,10 +188,7 @@ async fn a_changed_script_restarts_its_sensor_and_no_other() {
     let host = world.start().await;
     world.eventually_facts("demo.one", 1).await;
     world.eventually_facts("demo.two", 1).await;
-    world.write_script(
-        "one",
-        &format!("echo changed >> $FACTS/changed\n{FAITHFUL}"),
-    );
+    world.write_script("one", &format!("echo changed >> $FACTS/changed\n{FAITHFUL}"));
     world.hint().await;
     world.eventually_facts("changed", 1).await;
     world.eventually_facts("demo.one", 2).await;
@@ -267,24 +215,15 @@ async fn a_sensor_that_does_not_fit_is_left_alone_and_says_why() {
         .unwrap()
         .iter()
         .filter_map(|activity| match activity {
-            Activity::Sensor {
-                sensor_ref,
-                status: SensorProcessStatus::Failed,
-                reason,
-                ..
-            } => Some((sensor_ref.clone(), reason.clone().unwrap())),
+            Activity::Sensor { sensor_ref, status: SensorProcessStatus::Failed, reason, .. } => {
+                Some((sensor_ref.clone(), reason.clone().unwrap()))
+            }
             _ => None,
         })
         .collect();
     assert_eq!(reasons.len(), 3, "{reasons:?}");
-    assert!(
-        reasons["demo.selective"].contains("not placed here"),
-        "{reasons:?}"
-    );
-    assert!(
-        reasons["demo.broken"].contains("placement is not valid"),
-        "{reasons:?}"
-    );
+    assert!(reasons["demo.selective"].contains("not placed here"), "{reasons:?}");
+    assert!(reasons["demo.broken"].contains("placement is not valid"), "{reasons:?}");
     assert!(reasons["demo.jewel"].contains("core.ruby"), "{reasons:?}");
     assert!(world.facts("demo.selective").is_empty());
     host.stop().await;
@@ -318,19 +257,12 @@ async fn twenty_stubborn_sensors_are_stopped_side_by_side() {
 async fn the_hard_stop_does_not_wait_for_the_grace() {
     let mut world = World::new().await;
     world.timing.stop_grace = Duration::from_hours(1);
-    world.add_sensor(
-        "one",
-        "shell",
-        r#"trap "" TERM; echo $$ >> "$FACTS/one"; while :; do sleep 1000; done"#,
-    );
+    world.add_sensor("one", "shell", r#"trap "" TERM; echo $$ >> "$FACTS/one"; while :; do sleep 1000; done"#);
     let host = world.start().await;
     let facts = world.eventually_facts("one", 1).await;
     host.stop.hard().cancel();
     let tasks = host.tasks.clone();
     eventually("the end", async || tasks.is_empty().then_some(())).await;
     assert!(!is_alive(&facts[0]));
-    assert_eq!(
-        world.row(host.worker, "demo.one").await.unwrap().status,
-        SensorProcessStatus::Stopped
-    );
+    assert_eq!(world.row(host.worker, "demo.one").await.unwrap().status, SensorProcessStatus::Stopped);
 }

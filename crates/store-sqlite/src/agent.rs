@@ -17,10 +17,7 @@ impl AgentStore for SqliteStore {
         Ok(now())
     }
 
-    async fn register_worker(
-        &self,
-        registration: &WorkerRegistration,
-    ) -> Result<Worker, StoreError> {
+    async fn register_worker(&self, registration: &WorkerRegistration) -> Result<Worker, StoreError> {
         // A sensor host has no port: what somebody wrote there by hand stays.
         let query = sqlx::query(
             r"
@@ -45,9 +42,7 @@ impl AgentStore for SqliteStore {
         .bind(registration.port)
         .bind(object(&registration.capabilities))
         .bind(micros(now()));
-        let row = written(query, &self.writer)
-            .await
-            .during(|| format!("register worker {}", registration.name))?;
+        let row = written(query, &self.writer).await.during(|| format!("register worker {}", registration.name))?;
         row.map_or_else(
             || {
                 Err(StoreError::Conflict(format!(
@@ -60,23 +55,17 @@ impl AgentStore for SqliteStore {
     }
 
     async fn heartbeat(&self, worker: WorkerId, status: WorkerStatus) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE worker SET last_heartbeat = ?2, updated = ?2, status = ?3 WHERE id = ?1",
-        )
-        .bind(worker.0)
-        .bind(micros(now()))
-        .bind(status.as_str())
-        .execute(&self.writer)
-        .await
-        .during(|| format!("write the heartbeat of worker {worker}"))?;
+        let done = sqlx::query("UPDATE worker SET last_heartbeat = ?2, updated = ?2, status = ?3 WHERE id = ?1")
+            .bind(worker.0)
+            .bind(micros(now()))
+            .bind(status.as_str())
+            .execute(&self.writer)
+            .await
+            .during(|| format!("write the heartbeat of worker {worker}"))?;
         Ok(done.rows_affected() == 1)
     }
 
-    async fn set_worker_status(
-        &self,
-        worker: WorkerId,
-        status: WorkerStatus,
-    ) -> Result<(), StoreError> {
+    async fn set_worker_status(&self, worker: WorkerId, status: WorkerStatus) -> Result<(), StoreError> {
         sqlx::query("UPDATE worker SET status = ?2, updated = ?3 WHERE id = ?1")
             .bind(worker.0)
             .bind(status.as_str())
@@ -87,11 +76,7 @@ impl AgentStore for SqliteStore {
             .map(drop)
     }
 
-    async fn set_capabilities(
-        &self,
-        worker: WorkerId,
-        capabilities: &JsonMap,
-    ) -> Result<(), StoreError> {
+    async fn set_capabilities(&self, worker: WorkerId, capabilities: &JsonMap) -> Result<(), StoreError> {
         sqlx::query("UPDATE worker SET capabilities = ?2, updated = ?3 WHERE id = ?1")
             .bind(worker.0)
             .bind(object(capabilities))

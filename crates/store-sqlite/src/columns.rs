@@ -28,19 +28,12 @@ impl<'r> Columns<'r> {
     where
         T: Decode<'r, Sqlite> + Type<Sqlite>,
     {
-        self.row
-            .try_get(column)
-            .map_err(|error| self.wrong(column, &error))
+        self.row.try_get(column).map_err(|error| self.wrong(column, &error))
     }
 
     /// An enum.
-    pub(crate) fn word<T: FromStr<Err: Display>>(
-        &self,
-        column: &'static str,
-    ) -> Result<T, StoreError> {
-        self.get::<&str>(column)?
-            .parse()
-            .map_err(|error: T::Err| self.wrong(column, &error))
+    pub(crate) fn word<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T, StoreError> {
+        self.get::<&str>(column)?.parse().map_err(|error: T::Err| self.wrong(column, &error))
     }
 
     /// An enum that may be NULL.
@@ -49,9 +42,7 @@ impl<'r> Columns<'r> {
         column: &'static str,
     ) -> Result<Option<T>, StoreError> {
         let text = self.get::<Option<&str>>(column)?;
-        text.map(str::parse)
-            .transpose()
-            .map_err(|error: T::Err| self.wrong(column, &error))
+        text.map(str::parse).transpose().map_err(|error: T::Err| self.wrong(column, &error))
     }
 
     /// A document.
@@ -60,14 +51,9 @@ impl<'r> Columns<'r> {
     }
 
     /// A document that may be NULL.
-    pub(crate) fn optional_json<T: DeserializeOwned>(
-        &self,
-        column: &'static str,
-    ) -> Result<Option<T>, StoreError> {
+    pub(crate) fn optional_json<T: DeserializeOwned>(&self, column: &'static str) -> Result<Option<T>, StoreError> {
         let text = self.get::<Option<&str>>(column)?;
-        text.map(serde_json::from_str)
-            .transpose()
-            .map_err(|error| self.wrong(column, &error))
+        text.map(serde_json::from_str).transpose().map_err(|error| self.wrong(column, &error))
     }
 
     /// A point in time.
@@ -77,26 +63,13 @@ impl<'r> Columns<'r> {
     }
 
     /// A point in time that may be NULL.
-    pub(crate) fn optional_time(
-        &self,
-        column: &'static str,
-    ) -> Result<Option<DateTime<Utc>>, StoreError> {
-        self.get::<Option<i64>>(column)?
-            .map(|_| self.time(column))
-            .transpose()
+    pub(crate) fn optional_time(&self, column: &'static str) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.get::<Option<i64>>(column)?.map(|_| self.time(column)).transpose()
     }
 
     fn wrong(&self, column: &'static str, detail: &dyn Display) -> StoreError {
-        let key = self
-            .row
-            .try_get::<i64, _>("id")
-            .map_or_else(|_| "?".to_owned(), |id| id.to_string());
-        StoreError::Inconsistent {
-            table: self.table,
-            column,
-            key,
-            detail: detail.to_string(),
-        }
+        let key = self.row.try_get::<i64, _>("id").map_or_else(|_| "?".to_owned(), |id| id.to_string());
+        StoreError::Inconsistent { table: self.table, column, key, detail: detail.to_string() }
     }
 }
 

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use attune_model::{PackEnvironmentId, WorkerId};
-use attune_store::{
-    EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget, StoreError,
-};
+use attune_store::{EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget, StoreError};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::sqlite::SqliteRow;
 
@@ -16,10 +14,7 @@ use crate::{SqliteStore, now, written};
 
 #[async_trait]
 impl EnvironmentStore for SqliteStore {
-    async fn upsert_environment(
-        &self,
-        target: &EnvironmentTarget,
-    ) -> Result<EnvironmentRow, StoreError> {
+    async fn upsert_environment(&self, target: &EnvironmentTarget) -> Result<EnvironmentRow, StoreError> {
         let now = now();
         // Right-hand sides see the row as it was; `env_path` and `manifest_checksum` there are the old ones.
         let query = sqlx::query(
@@ -62,10 +57,7 @@ impl EnvironmentStore for SqliteStore {
         environment(&row, now)
     }
 
-    async fn environment(
-        &self,
-        id: PackEnvironmentId,
-    ) -> Result<Option<EnvironmentRow>, StoreError> {
+    async fn environment(&self, id: PackEnvironmentId) -> Result<Option<EnvironmentRow>, StoreError> {
         let row = sqlx::query("SELECT * FROM pack_environment WHERE id = ?1")
             .bind(id.0)
             .fetch_optional(&self.readers)
@@ -178,9 +170,7 @@ impl EnvironmentStore for SqliteStore {
 
 /// The end of a claim; a lifetime that no calendar can hold is cut to the last day that it can.
 fn after(now: DateTime<Utc>, lifetime: Duration) -> i64 {
-    let end = TimeDelta::from_std(lifetime)
-        .ok()
-        .and_then(|lifetime| now.checked_add_signed(lifetime));
+    let end = TimeDelta::from_std(lifetime).ok().and_then(|lifetime| now.checked_add_signed(lifetime));
     micros(end.unwrap_or(DateTime::<Utc>::MAX_UTC))
 }
 

@@ -3,12 +3,7 @@
 use attune_store::StoreError;
 
 /// Primary result codes of SQLite: another process holds the lock, or the file cannot be reached now.
-const TRANSIENT: [i32; 4] = [
-    5,  /* BUSY */
-    6,  /* LOCKED */
-    9,  /* INTERRUPT */
-    10, /* IOERR */
-];
+const TRANSIENT: [i32; 4] = [5 /* BUSY */, 6 /* LOCKED */, 9 /* INTERRUPT */, 10 /* IOERR */];
 
 /// Adds what was being done to an error of the driver.
 pub(crate) trait During<T> {
@@ -32,13 +27,8 @@ impl<T> During<T> for Result<T, sqlx::Error> {
 
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(_) => {
-            primary_code(error).is_some_and(|code| TRANSIENT.contains(&code))
-        }
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(_) => primary_code(error).is_some_and(|code| TRANSIENT.contains(&code)),
         _ => false,
     }
 }
@@ -51,8 +41,5 @@ pub(crate) fn primary_code(error: &sqlx::Error) -> Option<i32> {
 
 /// A call that makes no sense, such as ending a run with a status that is not an end.
 pub(crate) fn refused(operation: String, reason: &str) -> StoreError {
-    StoreError::Refused {
-        operation,
-        source: reason.into(),
-    }
+    StoreError::Refused { operation, source: reason.into() }
 }

@@ -16,9 +16,9 @@ use attune_model::rows::{Action, Execution, Pack, Rule, Sensor, Trigger, Worker}
 use attune_model::status::ExecutionStatus;
 use attune_model::{ExecutionId, IdentityId, TriggerId, WorkerId};
 use attune_store::{
-    Cancel, Candidate, Decide, EventSource, ExecutionFilter, ExecutionGuard, ExecutionView,
-    HubStore, Intake, KeyOwner, NewExecution, NewKey, NewPack, Orphan, Overdue, PackChanges,
-    PackRemoval, Page, PageRequest, Schedulable, StoreError,
+    Cancel, Candidate, Decide, EventSource, ExecutionFilter, ExecutionGuard, ExecutionView, HubStore, Intake, KeyOwner,
+    NewExecution, NewKey, NewPack, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest, Schedulable,
+    StoreError,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
@@ -55,17 +55,11 @@ impl HubStore for SqliteStore {
     }
 
     async fn pack(&self, pack_ref: &str) -> Result<Option<Pack>, StoreError> {
-        self.by_ref("SELECT * FROM pack WHERE ref = ?1", pack_ref, rows::pack)
-            .await
+        self.by_ref("SELECT * FROM pack WHERE ref = ?1", pack_ref, rows::pack).await
     }
 
     async fn action(&self, action_ref: &str) -> Result<Option<Action>, StoreError> {
-        self.by_ref(
-            "SELECT * FROM action WHERE ref = ?1",
-            action_ref,
-            rows::action,
-        )
-        .await
+        self.by_ref("SELECT * FROM action WHERE ref = ?1", action_ref, rows::action).await
     }
 
     async fn sensor(&self, sensor_ref: &str) -> Result<Option<(Sensor, Vec<Trigger>)>, StoreError> {
@@ -83,39 +77,23 @@ impl HubStore for SqliteStore {
             .fetch_all(&mut *unit)
             .await
             .during(operation)?;
-        let triggers = triggers
-            .iter()
-            .map(rows::trigger)
-            .collect::<Result<_, _>>()?;
+        let triggers = triggers.iter().map(rows::trigger).collect::<Result<_, _>>()?;
         unit.commit().await.during(operation)?;
         Ok(Some((sensor, triggers)))
     }
 
     async fn trigger(&self, trigger_ref: &str) -> Result<Option<Trigger>, StoreError> {
-        self.by_ref(
-            r#"SELECT * FROM "trigger" WHERE ref = ?1"#,
-            trigger_ref,
-            rows::trigger,
-        )
-        .await
+        self.by_ref(r#"SELECT * FROM "trigger" WHERE ref = ?1"#, trigger_ref, rows::trigger).await
     }
 
-    async fn trigger_rules(
-        &self,
-        trigger: TriggerId,
-        page: PageRequest,
-    ) -> Result<Page<Rule>, StoreError> {
+    async fn trigger_rules(&self, trigger: TriggerId, page: PageRequest) -> Result<Page<Rule>, StoreError> {
         let mut unit = self.read("list rules").await?;
         let rules = list::trigger_rules(&mut unit, trigger, page).await?;
         unit.commit().await.during(|| "list rules".to_owned())?;
         Ok(rules)
     }
 
-    async fn take_event(
-        &self,
-        source: EventSource<'_>,
-        decide: &Decide<'_>,
-    ) -> Result<Intake, StoreError> {
+    async fn take_event(&self, source: EventSource<'_>, decide: &Decide<'_>) -> Result<Intake, StoreError> {
         let operation = match &source {
             EventSource::New(event) => format!("store an event of trigger {}", event.trigger_ref),
             EventSource::Stored(event) => format!("take event {event} in"),
@@ -165,16 +143,10 @@ impl HubStore for SqliteStore {
         list::execution(&self.readers, id).await
     }
 
-    async fn executions(
-        &self,
-        filter: &ExecutionFilter,
-        page: PageRequest,
-    ) -> Result<Page<ExecutionView>, StoreError> {
+    async fn executions(&self, filter: &ExecutionFilter, page: PageRequest) -> Result<Page<ExecutionView>, StoreError> {
         let mut unit = self.read("list executions").await?;
         let executions = list::executions(&mut unit, filter, page).await?;
-        unit.commit()
-            .await
-            .during(|| "list executions".to_owned())?;
+        unit.commit().await.during(|| "list executions".to_owned())?;
         Ok(executions)
     }
 
@@ -190,19 +162,11 @@ impl HubStore for SqliteStore {
         Ok(claimed)
     }
 
-    async fn unscheduled(
-        &self,
-        stale_after: Duration,
-        limit: u32,
-    ) -> Result<Vec<ExecutionId>, StoreError> {
+    async fn unscheduled(&self, stale_after: Duration, limit: u32) -> Result<Vec<ExecutionId>, StoreError> {
         recovery::unscheduled(&self.readers, stale_after, limit).await
     }
 
-    async fn assign_worker(
-        &self,
-        guard: &ExecutionGuard,
-        worker: WorkerId,
-    ) -> Result<Option<Execution>, StoreError> {
+    async fn assign_worker(&self, guard: &ExecutionGuard, worker: WorkerId) -> Result<Option<Execution>, StoreError> {
         execution::assign_worker(&self.writer, guard, worker).await
     }
 
@@ -237,17 +201,11 @@ impl HubStore for SqliteStore {
     ) -> Result<Vec<(Execution, Option<Action>)>, StoreError> {
         let mut unit = self.read("read scheduled executions").await?;
         let found = recovery::scheduled(&mut unit, after, limit).await?;
-        unit.commit()
-            .await
-            .during(|| "read scheduled executions".to_owned())?;
+        unit.commit().await.during(|| "read scheduled executions".to_owned())?;
         Ok(found)
     }
 
-    async fn cancel_execution(
-        &self,
-        id: ExecutionId,
-        result: &Value,
-    ) -> Result<Cancel, StoreError> {
+    async fn cancel_execution(&self, id: ExecutionId, result: &Value) -> Result<Cancel, StoreError> {
         let operation = format!("cancel execution {id}");
         let mut unit = self.write(&operation).await?;
         let cancel = execution::cancel(&mut unit, id, result, &operation).await?;
@@ -262,9 +220,7 @@ impl HubStore for SqliteStore {
     async fn orphans(&self, silence: Duration, limit: u32) -> Result<Vec<Orphan>, StoreError> {
         let mut unit = self.read("look for orphaned executions").await?;
         let found = recovery::orphans(&mut unit, silence, limit).await?;
-        unit.commit()
-            .await
-            .during(|| "look for orphaned executions".to_owned())?;
+        unit.commit().await.during(|| "look for orphaned executions".to_owned())?;
         Ok(found)
     }
 
@@ -307,11 +263,7 @@ impl HubStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1")
-            .execute(&self.readers)
-            .await
-            .during(|| "reach the database".to_owned())
-            .map(drop)
+        sqlx::query("SELECT 1").execute(&self.readers).await.during(|| "reach the database".to_owned()).map(drop)
     }
 }
 
@@ -322,20 +274,15 @@ impl SqliteStore {
         r#ref: &str,
         row: fn(&SqliteRow) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let found = sqlx::query(sql)
-            .bind(r#ref)
-            .fetch_optional(&self.readers)
-            .await
-            .during(|| format!("look up {ref}"))?;
+        let found =
+            sqlx::query(sql).bind(r#ref).fetch_optional(&self.readers).await.during(|| format!("look up {ref}"))?;
         found.map(|found| row(&found)).transpose()
     }
 }
 
 /// The moment that lies `age` before now; what was last touched then or earlier is that old.
 fn before(age: Duration) -> i64 {
-    let then = TimeDelta::from_std(age)
-        .ok()
-        .and_then(|age| now().checked_sub_signed(age));
+    let then = TimeDelta::from_std(age).ok().and_then(|age| now().checked_sub_signed(age));
     micros(then.unwrap_or(DateTime::<Utc>::MIN_UTC))
 }
 
@@ -346,9 +293,6 @@ fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
 
 /// All rules, by ref.
 async fn all_rules(unit: &mut SqliteConnection, operation: &str) -> Result<Vec<Rule>, StoreError> {
-    let found = sqlx::query("SELECT * FROM rule ORDER BY ref")
-        .fetch_all(unit)
-        .await
-        .during(|| operation.to_owned())?;
+    let found = sqlx::query("SELECT * FROM rule ORDER BY ref").fetch_all(unit).await.during(|| operation.to_owned())?;
     found.iter().map(rows::rule).collect()
 }

@@ -46,11 +46,7 @@ impl SqliteStore {
     /// Opens the file at `path`; makes it, or brings its schema up to date, when that is needed. Its folder has to exist.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let (writer, readers) = open::open(path).await?;
-        Ok(Self {
-            path: path.to_owned(),
-            writer,
-            readers,
-        })
+        Ok(Self { path: path.to_owned(), writer, readers })
     }
 
     /// The file.
@@ -66,10 +62,7 @@ impl SqliteStore {
 
     /// Begins a unit of work that writes. It holds the write lock from the start, so what it reads cannot be overtaken.
     async fn write(&self, operation: &str) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .during(|| operation.to_owned())
+        self.writer.begin_with("BEGIN IMMEDIATE").await.during(|| operation.to_owned())
     }
 
     /// Begins several reads of one state.
@@ -102,22 +95,13 @@ mod tests {
     async fn a_returned_row_that_could_not_be_committed_is_an_error() {
         let options = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
         let writer = options.connect("sqlite::memory:").await.unwrap();
-        writer
-            .execute("CREATE TABLE one (id INTEGER PRIMARY KEY) STRICT")
-            .await
-            .unwrap();
-        let many =
-            "CREATE TABLE many (one INTEGER REFERENCES one DEFERRABLE INITIALLY DEFERRED) STRICT";
+        writer.execute("CREATE TABLE one (id INTEGER PRIMARY KEY) STRICT").await.unwrap();
+        let many = "CREATE TABLE many (one INTEGER REFERENCES one DEFERRABLE INITIALLY DEFERRED) STRICT";
         writer.execute(many).await.unwrap();
         // The reference is checked by the commit, after the row was returned.
         let insert = "INSERT INTO many VALUES (1) RETURNING one";
         written(sqlx::query(insert), &writer).await.unwrap_err();
         writer.execute("INSERT INTO one VALUES (1)").await.unwrap();
-        assert!(
-            written(sqlx::query(insert), &writer)
-                .await
-                .unwrap()
-                .is_some()
-        );
+        assert!(written(sqlx::query(insert), &writer).await.unwrap().is_some());
     }
 }

@@ -17,17 +17,10 @@ impl LogStore for SqliteStore {
         let id = find_or_make(&mut unit, artifact).await.during(operation)?;
         let version = next_version(&mut unit, id).await.during(operation)?;
         let file_path = format!("{}/v{version}.txt", artifact.r#ref.replace('.', "/"));
-        let version_id = insert_version(&mut unit, id, artifact, (version, &file_path))
-            .await
-            .during(operation)?;
+        let version_id = insert_version(&mut unit, id, artifact, (version, &file_path)).await.during(operation)?;
         let expired_files = expire(&mut unit, id, artifact).await.during(operation)?;
         unit.commit().await.during(operation)?;
-        Ok(LogVersion {
-            id: version_id,
-            version,
-            file_path,
-            expired_files,
-        })
+        Ok(LogVersion { id: version_id, version, file_path, expired_files })
     }
 
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
@@ -40,22 +33,16 @@ impl LogStore for SqliteStore {
                 .await
                 .during(|| format!("write the size of artifact version {version}"))?;
         }
-        unit.commit()
-            .await
-            .during(|| "write sizes of logs".to_owned())
+        unit.commit().await.during(|| "write sizes of logs".to_owned())
     }
 }
 
-async fn find_or_make(
-    unit: &mut SqliteConnection,
-    artifact: &LogArtifact,
-) -> Result<i64, sqlx::Error> {
-    let found: Option<(i64, String, i32)> = sqlx::query_as(
-        "SELECT id, retention_policy, retention_limit FROM artifact WHERE ref = ?1 ORDER BY id LIMIT 1",
-    )
-    .bind(&artifact.r#ref)
-    .fetch_optional(&mut *unit)
-    .await?;
+async fn find_or_make(unit: &mut SqliteConnection, artifact: &LogArtifact) -> Result<i64, sqlx::Error> {
+    let found: Option<(i64, String, i32)> =
+        sqlx::query_as("SELECT id, retention_policy, retention_limit FROM artifact WHERE ref = ?1 ORDER BY id LIMIT 1")
+            .bind(&artifact.r#ref)
+            .fetch_optional(&mut *unit)
+            .await?;
     let Some((id, policy, limit)) = found else {
         return make(unit, artifact).await;
     };
@@ -93,12 +80,10 @@ async fn make(unit: &mut SqliteConnection, artifact: &LogArtifact) -> Result<i64
 }
 
 async fn next_version(unit: &mut SqliteConnection, artifact: i64) -> Result<i32, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT coalesce(max(version), 0) + 1 FROM artifact_version WHERE artifact = ?1",
-    )
-    .bind(artifact)
-    .fetch_one(unit)
-    .await
+    sqlx::query_scalar("SELECT coalesce(max(version), 0) + 1 FROM artifact_version WHERE artifact = ?1")
+        .bind(artifact)
+        .fetch_one(unit)
+        .await
 }
 
 async fn insert_version(
@@ -126,11 +111,7 @@ async fn insert_version(
 }
 
 /// Removes the oldest versions beyond the limit; their files, oldest first. Retention by time is not this store's.
-async fn expire(
-    unit: &mut SqliteConnection,
-    id: i64,
-    artifact: &LogArtifact,
-) -> Result<Vec<String>, sqlx::Error> {
+async fn expire(unit: &mut SqliteConnection, id: i64, artifact: &LogArtifact) -> Result<Vec<String>, sqlx::Error> {
     if artifact.retention_policy != RetentionPolicy::Versions || artifact.retention_limit <= 0 {
         return Ok(Vec::new());
     }

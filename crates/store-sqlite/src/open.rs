@@ -96,9 +96,7 @@ pub(crate) async fn open(path: &Path) -> Result<(SqlitePool, SqlitePool), OpenEr
         .pragma("journal_size_limit", LOG_LIMIT_BYTES);
 
     // Nothing of a file is changed before it is known to be ours.
-    let mut connection = SqliteConnection::connect_with(&options)
-        .await
-        .map_err(failed)?;
+    let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
     if identify(&mut connection, path).await? == Found::Empty {
         keep_private(path)?;
     }
@@ -106,10 +104,7 @@ pub(crate) async fn open(path: &Path) -> Result<(SqlitePool, SqlitePool), OpenEr
     migrate(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
 
-    let writer = pool(1)
-        .connect_with(options.clone())
-        .await
-        .map_err(failed)?;
+    let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
     let readers = options.pragma("query_only", "ON");
     let readers = pool(READERS).connect_with(readers).await.map_err(failed)?;
     Ok((writer, readers))
@@ -131,12 +126,8 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 /// By name, never through a descriptor of our own: closing one would drop the locks that SQLite holds on that file
 /// elsewhere in this process.
 fn keep_private(path: &Path) -> Result<(), OpenError> {
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| {
-        OpenError::Unwritable {
-            path: path.to_owned(),
-            source: Box::new(error.into()),
-        }
-    })
+    fs::set_permissions(path, Permissions::from_mode(0o600))
+        .map_err(|error| OpenError::Unwritable { path: path.to_owned(), source: Box::new(error.into()) })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -161,18 +152,12 @@ async fn identify(connection: &mut SqliteConnection, path: &Path) -> Result<Foun
     .map_err(failed)?;
     if application == APPLICATION_ID {
         if version > known() {
-            return Err(OpenError::Newer {
-                path: path.to_owned(),
-                found: version,
-                known: known(),
-            });
+            return Err(OpenError::Newer { path: path.to_owned(), found: version, known: known() });
         }
         return Ok(Found::Ours);
     }
     if tables > 0 || application != 0 || version != 0 {
-        return Err(OpenError::Foreign {
-            path: path.to_owned(),
-        });
+        return Err(OpenError::Foreign { path: path.to_owned() });
     }
     Ok(Found::Empty)
 }
@@ -184,9 +169,7 @@ async fn identify(connection: &mut SqliteConnection, path: &Path) -> Result<Foun
 async fn wal(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let begun = Instant::now();
     loop {
-        let switched = sqlx::query("PRAGMA journal_mode = WAL")
-            .execute(&mut *connection)
-            .await;
+        let switched = sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await;
         match switched {
             Err(error) if primary_code(&error) == Some(BUSY) && begun.elapsed() < BUSY_TIMEOUT => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -207,21 +190,14 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         for step in STEPS.iter().skip(done) {
             sqlx::raw_sql(*step).execute(&mut *transaction).await?;
         }
-        let marks = format!(
-            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {}",
-            known()
-        );
-        sqlx::raw_sql(AssertSqlSafe(marks))
-            .execute(&mut *transaction)
-            .await?;
+        let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {}", known());
+        sqlx::raw_sql(AssertSqlSafe(marks)).execute(&mut *transaction).await?;
     }
     transaction.commit().await
 }
 
 async fn user_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("PRAGMA user_version")
-        .fetch_one(connection)
-        .await
+    sqlx::query_scalar("PRAGMA user_version").fetch_one(connection).await
 }
 
 fn known() -> i64 {
@@ -231,19 +207,10 @@ fn known() -> i64 {
 fn describe(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
     match primary_code(&error) {
-        Some(CANNOT_OPEN | READ_ONLY) => OpenError::Unwritable {
-            path,
-            source: Box::new(error),
-        },
+        Some(CANNOT_OPEN | READ_ONLY) => OpenError::Unwritable { path, source: Box::new(error) },
         Some(NOT_A_DATABASE) => OpenError::NotADatabase { path },
-        Some(CORRUPT) => OpenError::Damaged {
-            path,
-            source: Box::new(error),
-        },
-        _ => OpenError::Failed {
-            path,
-            source: Box::new(error),
-        },
+        Some(CORRUPT) => OpenError::Damaged { path, source: Box::new(error) },
+        _ => OpenError::Failed { path, source: Box::new(error) },
     }
 }
 

@@ -1,12 +1,12 @@
 //! Rows of the schema as rows of the model. Every function takes a row that was selected with all columns of its table.
 
 use attune_model::rows::{
-    Action, Event, Execution, Pack, RawPlacement, Retention, Rule, Runtime, RuntimeVersion, Sensor,
-    SensorProcess, Trigger, Worker,
+    Action, Event, Execution, Pack, RawPlacement, Retention, Rule, Runtime, RuntimeVersion, Sensor, SensorProcess,
+    Trigger, Worker,
 };
 use attune_model::{
-    ActionId, EnforcementId, EventId, ExecutionId, IdentityId, PackId, RuleId, RuntimeId,
-    RuntimeVersionId, SensorId, TriggerId, WorkerId,
+    ActionId, EnforcementId, EventId, ExecutionId, IdentityId, PackId, RuleId, RuntimeId, RuntimeVersionId, SensorId,
+    TriggerId, WorkerId,
 };
 use attune_store::StoreError;
 use serde_json::Value;
@@ -232,8 +232,5 @@ fn placement(of: &Columns<'_>) -> Result<RawPlacement, StoreError> {
 }
 
 fn log_retention(of: &Columns<'_>) -> Result<Retention, StoreError> {
-    Ok(Retention {
-        policy: of.optional_word("log_retention_policy")?,
-        limit: of.get("log_retention_limit")?,
-    })
+    Ok(Retention { policy: of.optional_word("log_retention_policy")?, limit: of.get("log_retention_limit")? })
 }

@@ -22,34 +22,20 @@ const ALERT_SOURCE: &str = "attune.system";
 impl SensorStore for SqliteStore {
     async fn desired_sensors(&self) -> Result<Vec<DesiredSensor>, StoreError> {
         let mut unit = self.read("read the desired sensors").await?;
-        let sensors = read_all(
-            &mut unit,
-            "SELECT * FROM sensor WHERE enabled ORDER BY ref",
-            rows::sensor,
-        )
-        .await?;
+        let sensors = read_all(&mut unit, "SELECT * FROM sensor WHERE enabled ORDER BY ref", rows::sensor).await?;
         let runtimes = read_all(&mut unit, "SELECT * FROM runtime", rows::runtime).await?;
-        let versions = read_all(
-            &mut unit,
-            "SELECT * FROM runtime_version ORDER BY runtime, id",
-            rows::runtime_version,
-        )
-        .await?;
-        let triggers = read_all(
-            &mut unit,
-            r#"SELECT * FROM "trigger" WHERE sensor IS NOT NULL ORDER BY ref"#,
-            rows::trigger,
-        )
-        .await?;
+        let versions =
+            read_all(&mut unit, "SELECT * FROM runtime_version ORDER BY runtime, id", rows::runtime_version).await?;
+        let triggers =
+            read_all(&mut unit, r#"SELECT * FROM "trigger" WHERE sensor IS NOT NULL ORDER BY ref"#, rows::trigger)
+                .await?;
         let rules = read_all(
             &mut unit,
             r#"SELECT * FROM rule WHERE enabled AND "trigger" IS NOT NULL ORDER BY id"#,
             rows::rule,
         )
         .await?;
-        unit.commit()
-            .await
-            .during(|| "read the desired sensors".to_owned())?;
+        unit.commit().await.during(|| "read the desired sensors".to_owned())?;
 
         join(sensors, runtimes, &versions, (triggers, rules))
     }
@@ -61,27 +47,14 @@ impl SensorStore for SqliteStore {
         active_rules: Option<i32>,
         change: &ProcessChange,
     ) -> Result<(), StoreError> {
-        let operation = || {
-            format!(
-                "record a change of sensor {} on worker {}",
-                sensor.r#ref, worker.1
-            )
-        };
+        let operation = || format!("record a change of sensor {} on worker {}", sensor.r#ref, worker.1);
         let mut unit = self.write(&operation()).await?;
-        insert_missing(&mut unit, sensor, worker, change)
-            .await
-            .during(operation)?;
-        let process = Process {
-            sensor: sensor.id,
-            worker: worker.0,
-            active_rules: active_rules.map(|count| count.max(0)),
-        };
+        insert_missing(&mut unit, sensor, worker, change).await.during(operation)?;
+        let process =
+            Process { sensor: sensor.id, worker: worker.0, active_rules: active_rules.map(|count| count.max(0)) };
         match change {
             ProcessChange::Starting => process.starting(&mut unit).await,
-            ProcessChange::Running {
-                pid,
-                reset_failures,
-            } => process.running(&mut unit, *pid, *reset_failures).await,
+            ProcessChange::Running { pid, reset_failures } => process.running(&mut unit, *pid, *reset_failures).await,
             ProcessChange::Stopped => process.stopped(&mut unit).await,
             ProcessChange::Backoff(end) => process.backoff(&mut unit, end).await,
             ProcessChange::Alerted { failures } => process.alerted(&mut unit, *failures).await,
@@ -107,12 +80,11 @@ impl SensorStore for SqliteStore {
     }
 
     async fn processes(&self, worker: WorkerId) -> Result<Vec<SensorProcess>, StoreError> {
-        let found =
-            sqlx::query("SELECT * FROM sensor_process WHERE worker = ?1 ORDER BY sensor_ref")
-                .bind(worker.0)
-                .fetch_all(&self.readers)
-                .await
-                .during(|| format!("read the sensor processes of worker {worker}"))?;
+        let found = sqlx::query("SELECT * FROM sensor_process WHERE worker = ?1 ORDER BY sensor_ref")
+            .bind(worker.0)
+            .fetch_all(&self.readers)
+            .await
+            .during(|| format!("read the sensor processes of worker {worker}"))?;
         found.iter().map(rows::sensor_process).collect()
     }
 
@@ -128,9 +100,7 @@ impl SensorStore for SqliteStore {
         .bind(object(payload))
         .bind(ALERT_SOURCE)
         .bind(micros(now()));
-        let row = written(query, &self.writer)
-            .await
-            .during(|| "store an alert".to_owned())?;
+        let row = written(query, &self.writer).await.during(|| "store an alert".to_owned())?;
         let Some(event) = row.map(|row| rows::event(&row)).transpose()? else {
             return Ok(None);
         };
@@ -145,11 +115,7 @@ impl SensorStore for SqliteStore {
         }))
     }
 
-    async fn process(
-        &self,
-        sensor: SensorId,
-        worker: WorkerId,
-    ) -> Result<Option<SensorProcess>, StoreError> {
+    async fn process(&self, sensor: SensorId, worker: WorkerId) -> Result<Option<SensorProcess>, StoreError> {
         let row = sqlx::query("SELECT * FROM sensor_process WHERE sensor = ?1 AND worker = ?2")
             .bind(sensor.0)
             .bind(worker.0)
@@ -165,10 +131,7 @@ async fn read_all<T>(
     sql: &'static str,
     row: fn(&SqliteRow) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    let found = sqlx::query(sql)
-        .fetch_all(unit)
-        .await
-        .during(|| "read the desired sensors".to_owned())?;
+    let found = sqlx::query(sql).fetch_all(unit).await.during(|| "read the desired sensors".to_owned())?;
     found.iter().map(row).collect()
 }
 
@@ -179,52 +142,30 @@ fn join(
     versions: &[RuntimeVersion],
     (triggers, rules): (Vec<Trigger>, Vec<Rule>),
 ) -> Result<Vec<DesiredSensor>, StoreError> {
-    let runtimes: HashMap<RuntimeId, Runtime> = runtimes
-        .into_iter()
-        .map(|runtime| (runtime.id, runtime))
-        .collect();
+    let runtimes: HashMap<RuntimeId, Runtime> = runtimes.into_iter().map(|runtime| (runtime.id, runtime)).collect();
     let mut rules_of = group(rules, |rule: &Rule| rule.trigger);
     let mut triggers_of = group(triggers, |trigger: &Trigger| trigger.sensor);
     sensors
         .into_iter()
         .map(|sensor| {
             // A foreign key holds the two together, so this is a damaged file.
-            let runtime =
-                runtimes
-                    .get(&sensor.runtime)
-                    .cloned()
-                    .ok_or_else(|| StoreError::Inconsistent {
-                        table: "sensor",
-                        column: "runtime",
-                        key: sensor.id.to_string(),
-                        detail: format!("there is no runtime {}", sensor.runtime),
-                    })?;
+            let runtime = runtimes.get(&sensor.runtime).cloned().ok_or_else(|| StoreError::Inconsistent {
+                table: "sensor",
+                column: "runtime",
+                key: sensor.id.to_string(),
+                detail: format!("there is no runtime {}", sensor.runtime),
+            })?;
             let triggers: Vec<Trigger> = triggers_of.remove(&sensor.id).unwrap_or_default();
-            let rules = triggers
-                .iter()
-                .flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default())
-                .collect();
-            let runtime_versions = versions
-                .iter()
-                .filter(|version| version.runtime == sensor.runtime)
-                .cloned()
-                .collect();
-            Ok(DesiredSensor {
-                sensor,
-                runtime,
-                runtime_versions,
-                triggers,
-                rules,
-            })
+            let rules = triggers.iter().flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default()).collect();
+            let runtime_versions =
+                versions.iter().filter(|version| version.runtime == sensor.runtime).cloned().collect();
+            Ok(DesiredSensor { sensor, runtime, runtime_versions, triggers, rules })
         })
         .collect()
 }
 
 /// Keeps the order inside each group.
-fn group<K: std::hash::Hash + Eq, T>(
-    items: Vec<T>,
-    key: impl Fn(&T) -> Option<K>,
-) -> HashMap<K, Vec<T>> {
+fn group<K: std::hash::Hash + Eq, T>(items: Vec<T>, key: impl Fn(&T) -> Option<K>) -> HashMap<K, Vec<T>> {
     let mut groups: HashMap<K, Vec<T>> = HashMap::new();
     for item in items {
         if let Some(key) = key(&item) {
@@ -242,10 +183,7 @@ async fn insert_missing(
     worker: (WorkerId, &str),
     change: &ProcessChange,
 ) -> Result<(), sqlx::Error> {
-    if matches!(
-        change,
-        ProcessChange::Stopped | ProcessChange::Alerted { .. }
-    ) {
+    if matches!(change, ProcessChange::Stopped | ProcessChange::Alerted { .. }) {
         return Ok(());
     }
     sqlx::query(
@@ -292,12 +230,7 @@ impl Process {
         .map(drop)
     }
 
-    async fn running(
-        &self,
-        unit: &mut SqliteConnection,
-        pid: i32,
-        reset: bool,
-    ) -> Result<(), sqlx::Error> {
+    async fn running(&self, unit: &mut SqliteConnection, pid: i32, reset: bool) -> Result<(), sqlx::Error> {
         sqlx::query(
             r"
             UPDATE sensor_process SET status = 'running', pid = ?5, last_started_at = ?4, last_stopped_at = NULL,
@@ -339,11 +272,7 @@ impl Process {
     }
 
     /// Alert marks go back to 0 together with the failures.
-    async fn backoff(
-        &self,
-        unit: &mut SqliteConnection,
-        end: &ProcessEnd,
-    ) -> Result<(), sqlx::Error> {
+    async fn backoff(&self, unit: &mut SqliteConnection, end: &ProcessEnd) -> Result<(), sqlx::Error> {
         sqlx::query(
             r"
             UPDATE sensor_process SET status = 'backoff', pid = NULL, last_stopped_at = ?4, consecutive_failures = ?5,

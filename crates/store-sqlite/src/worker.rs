@@ -13,30 +13,17 @@ use crate::error::{During, refused};
 use crate::{SqliteStore, now, rows};
 
 /// What a row is given that was cancelled before its worker began.
-const CANCELLED_RESULT: &str =
-    r#"{"succeeded":false,"cancelled":true,"error":"Execution cancelled by user"}"#;
+const CANCELLED_RESULT: &str = r#"{"succeeded":false,"cancelled":true,"error":"Execution cancelled by user"}"#;
 
 #[async_trait]
 impl WorkerStore for SqliteStore {
-    async fn claim_execution(
-        &self,
-        execution: ExecutionId,
-        worker: WorkerId,
-    ) -> Result<Claim, StoreError> {
+    async fn claim_execution(&self, execution: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError> {
         let operation = format!("claim execution {execution} for worker {worker}");
         let mut unit = self.write(&operation).await?;
-        let claim = if let Some(row) = take(&mut unit, execution, worker)
-            .await
-            .during(|| operation.clone())?
-        {
+        let claim = if let Some(row) = take(&mut unit, execution, worker).await.during(|| operation.clone())? {
             let execution = rows::execution(&row)?;
-            Claim::Claimed(Box::new(
-                read_for_run(&mut unit, execution, worker, &operation).await?,
-            ))
-        } else if let Some(row) = cancel_unstarted(&mut unit, execution, worker)
-            .await
-            .during(|| operation.clone())?
-        {
+            Claim::Claimed(Box::new(read_for_run(&mut unit, execution, worker, &operation).await?))
+        } else if let Some(row) = cancel_unstarted(&mut unit, execution, worker).await.during(|| operation.clone())? {
             Claim::Cancelled(Box::new(rows::execution(&row)?))
         } else {
             let row = sqlx::query("SELECT id, status FROM execution WHERE id = ?1")
@@ -44,11 +31,7 @@ impl WorkerStore for SqliteStore {
                 .fetch_optional(&mut *unit)
                 .await
                 .during(|| operation.clone())?;
-            Claim::NotOurs {
-                status: row
-                    .map(|row| Columns::new("execution", &row).word("status"))
-                    .transpose()?,
-            }
+            Claim::NotOurs { status: row.map(|row| Columns::new("execution", &row).word("status")).transpose()? }
         };
         unit.commit().await.during(|| operation)?;
         Ok(claim)
@@ -88,31 +71,22 @@ impl WorkerStore for SqliteStore {
             return Ok(false);
         }
         for secret in secrets {
-            put_secret(&mut unit, "execution_result", fence.execution.0, secret)
-                .await
-                .during(|| operation.clone())?;
+            put_secret(&mut unit, "execution_result", fence.execution.0, secret).await.during(|| operation.clone())?;
         }
         unit.commit().await.during(|| operation)?;
         Ok(true)
     }
 
-    async fn execution_status(
-        &self,
-        execution: ExecutionId,
-    ) -> Result<Option<ExecutionStatus>, StoreError> {
+    async fn execution_status(&self, execution: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError> {
         let row = sqlx::query("SELECT id, status FROM execution WHERE id = ?1")
             .bind(execution.0)
             .fetch_optional(&self.readers)
             .await
             .during(|| format!("read the status of execution {execution}"))?;
-        row.map(|row| Columns::new("execution", &row).word("status"))
-            .transpose()
+        row.map(|row| Columns::new("execution", &row).word("status")).transpose()
     }
 
-    async fn unfinished_executions(
-        &self,
-        worker: WorkerId,
-    ) -> Result<Vec<(Fence, Execution)>, StoreError> {
+    async fn unfinished_executions(&self, worker: WorkerId) -> Result<Vec<(Fence, Execution)>, StoreError> {
         let found = sqlx::query(
             r"
             SELECT * FROM execution
@@ -129,14 +103,7 @@ impl WorkerStore for SqliteStore {
             .map(|row| {
                 let started_at = Columns::new("execution", row).time("started_at")?;
                 let execution = rows::execution(row)?;
-                Ok((
-                    Fence {
-                        execution: execution.id,
-                        worker,
-                        started_at,
-                    },
-                    execution,
-                ))
+                Ok((Fence { execution: execution.id, worker, started_at }, execution))
             })
             .collect()
     }
@@ -207,20 +174,10 @@ async fn read_for_run(
     operation: &str,
 ) -> Result<ClaimedExecution, StoreError> {
     let during = || operation.to_owned();
-    let started_at = execution
-        .started_at
-        .ok_or_else(|| refused(during(), "the claim left started_at empty"))?;
-    let action = action_of(unit, &execution)
-        .await
-        .during(during)?
-        .map(|row| rows::action(&row))
-        .transpose()?;
+    let started_at = execution.started_at.ok_or_else(|| refused(during(), "the claim left started_at empty"))?;
+    let action = action_of(unit, &execution).await.during(during)?.map(|row| rows::action(&row)).transpose()?;
     let mut claimed = ClaimedExecution {
-        fence: Fence {
-            execution: execution.id,
-            worker,
-            started_at,
-        },
+        fence: Fence { execution: execution.id, worker, started_at },
         pack: None,
         runtime: None,
         runtime_versions: Vec::new(),
@@ -245,16 +202,12 @@ async fn read_for_run(
                 .await
                 .during(during)?;
             claimed.runtime = row.map(|row| rows::runtime(&row)).transpose()?;
-            let versions =
-                sqlx::query("SELECT * FROM runtime_version WHERE runtime = ?1 ORDER BY id")
-                    .bind(runtime.0)
-                    .fetch_all(&mut *unit)
-                    .await
-                    .during(during)?;
-            claimed.runtime_versions = versions
-                .iter()
-                .map(rows::runtime_version)
-                .collect::<Result<_, _>>()?;
+            let versions = sqlx::query("SELECT * FROM runtime_version WHERE runtime = ?1 ORDER BY id")
+                .bind(runtime.0)
+                .fetch_all(&mut *unit)
+                .await
+                .during(during)?;
+            claimed.runtime_versions = versions.iter().map(rows::runtime_version).collect::<Result<_, _>>()?;
         }
         claimed.action = Some(action);
     }
@@ -287,17 +240,11 @@ async fn enforcement_of(
         .await
 }
 
-async fn parent_action_of(
-    unit: &mut SqliteConnection,
-    execution: &Execution,
-) -> Result<Option<String>, sqlx::Error> {
+async fn parent_action_of(unit: &mut SqliteConnection, execution: &Execution) -> Result<Option<String>, sqlx::Error> {
     let Some(parent) = execution.parent else {
         return Ok(None);
     };
-    sqlx::query_scalar("SELECT action_ref FROM execution WHERE id = ?1")
-        .bind(parent.0)
-        .fetch_optional(unit)
-        .await
+    sqlx::query_scalar("SELECT action_ref FROM execution WHERE id = ?1").bind(parent.0).fetch_optional(unit).await
 }
 
 /// System keys, then the pack's, then the action's, each in row order: later ones override earlier ones.

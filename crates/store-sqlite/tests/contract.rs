@@ -24,17 +24,11 @@ impl Lab for SqliteLab {
     }
 
     async fn execute(&self, sql: &str) {
-        self.outside
-            .execute(AssertSqlSafe(sql.to_owned()))
-            .await
-            .unwrap();
+        self.outside.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
     }
 
     async fn number(&self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
-            .fetch_one(&self.outside)
-            .await
-            .unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.outside).await.unwrap()
     }
 }
 
@@ -42,14 +36,8 @@ async fn lab() -> SqliteLab {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("attune.db");
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
-    let outside = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path))
-        .await
-        .unwrap();
-    SqliteLab {
-        store,
-        outside,
-        _folder: folder,
-    }
+    let outside = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    SqliteLab { store, outside, _folder: folder }
 }
 
 attune_testkit::store_contract_tests!(lab);

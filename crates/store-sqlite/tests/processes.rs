@@ -27,10 +27,7 @@ struct Said(Arc<Mutex<String>>);
 
 impl Sink for Said {
     fn write(&mut self, chunk: &[u8]) {
-        self.0
-            .lock()
-            .unwrap()
-            .push_str(&String::from_utf8_lossy(chunk));
+        self.0.lock().unwrap().push_str(&String::from_utf8_lossy(chunk));
     }
 }
 
@@ -43,30 +40,19 @@ impl Said {
     fn numbers(&self) -> Vec<i64> {
         let text = self.0.lock().unwrap();
         let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
-        complete
-            .lines()
-            .filter_map(|line| line.split(SAYS).nth(1)?.trim().parse().ok())
-            .collect()
+        complete.lines().filter_map(|line| line.split(SAYS).nth(1)?.trim().parse().ok()).collect()
     }
 }
 
 /// Runs one ignored test of this program in `folder` until it ends or `stop` does; then it is killed.
 async fn child(test: &str, folder: &Path, said: Said, stop: impl Future<Output = ()>) -> Report {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args = ["--exact", test, "--ignored", "--nocapture"]
-        .map(Into::into)
-        .into();
+    command.args = ["--exact", test, "--ignored", "--nocapture"].map(Into::into).into();
     command.cwd = Some(folder.to_owned());
     command.stdout = Stream::null().to(said);
     command.stderr = Stream::keep(Keep::Tail { limit_bytes: 4096 });
-    command.ending = Ending {
-        signal: SIGKILL,
-        ..Ending::default()
-    };
-    attune_process::start(command)
-        .unwrap()
-        .supervise(None, stop)
-        .await
+    command.ending = Ending { signal: SIGKILL, ..Ending::default() };
+    attune_process::start(command).unwrap().supervise(None, stop).await
 }
 
 fn artifact() -> LogArtifact {
@@ -121,17 +107,8 @@ async fn what_was_acknowledged_is_there_after_the_process_was_killed() {
     for round in 1..=3 {
         let said = Said::default();
         let enough = eventually("writes", async || (said.numbers().len() > 25).then_some(()));
-        let report = child(
-            "child_writes_until_it_is_killed",
-            folder.path(),
-            said.clone(),
-            enough,
-        )
-        .await;
-        assert!(
-            matches!(report.outcome, Outcome::Cancelled { .. }),
-            "round {round}: {report:?}"
-        );
+        let report = child("child_writes_until_it_is_killed", folder.path(), said.clone(), enough).await;
+        assert!(matches!(report.outcome, Outcome::Cancelled { .. }), "round {round}: {report:?}");
         acknowledged.extend(said.numbers());
         let store = SqliteStore::open(&path).await.unwrap();
         // Another one of each, so that nothing of the dead process holds a lock either.
@@ -140,12 +117,9 @@ async fn what_was_acknowledged_is_there_after_the_process_was_killed() {
         acknowledged.insert(after.id);
         store.close().await;
     }
-    let pool =
-        sqlx::SqlitePool::connect_with(sqlx::sqlite::SqliteConnectOptions::new().filename(&path));
-    let stored: Vec<i64> = sqlx::query_scalar("SELECT id FROM artifact_version")
-        .fetch_all(&pool.await.unwrap())
-        .await
-        .unwrap();
+    let pool = sqlx::SqlitePool::connect_with(sqlx::sqlite::SqliteConnectOptions::new().filename(&path));
+    let stored: Vec<i64> =
+        sqlx::query_scalar("SELECT id FROM artifact_version").fetch_all(&pool.await.unwrap()).await.unwrap();
     let stored: BTreeSet<i64> = stored.into_iter().collect();
     let lost: Vec<_> = acknowledged.difference(&stored).collect();
     assert!(lost.is_empty(), "lost {lost:?} of {}", acknowledged.len());
@@ -169,47 +143,20 @@ async fn two_processes_on_one_file_claim_every_execution_once() {
         eventually("both children", ready).await;
         std::fs::write(folder.path().join("go"), "").unwrap();
         // This process writes all the time, too.
-        while !store
-            .scheduled_executions(world.worker.id)
-            .await
-            .unwrap()
-            .is_empty()
-        {
+        while !store.scheduled_executions(world.worker.id).await.unwrap().is_empty() {
             let status = attune_model::status::WorkerStatus::Active;
             assert!(store.heartbeat(world.worker.id, status).await.unwrap());
         }
     };
     let (first, second, ()) = tokio::join!(
-        child(
-            "child_claims_everything",
-            folder.path(),
-            one.clone(),
-            std::future::pending()
-        ),
-        child(
-            "child_claims_everything",
-            folder.path(),
-            other.clone(),
-            std::future::pending()
-        ),
+        child("child_claims_everything", folder.path(), one.clone(), std::future::pending()),
+        child("child_claims_everything", folder.path(), other.clone(), std::future::pending()),
         go,
     );
     assert!(matches!(first.outcome, Outcome::Exited(0)), "{first:?}");
     assert!(matches!(second.outcome, Outcome::Exited(0)), "{second:?}");
-    let mut claimed: Vec<_> = one
-        .numbers()
-        .into_iter()
-        .chain(other.numbers())
-        .map(ExecutionId)
-        .collect();
+    let mut claimed: Vec<_> = one.numbers().into_iter().chain(other.numbers()).map(ExecutionId).collect();
     claimed.sort_unstable();
     assert_eq!(claimed, scheduled);
-    assert_eq!(
-        store
-            .unfinished_executions(world.worker.id)
-            .await
-            .unwrap()
-            .len(),
-        EXECUTIONS
-    );
+    assert_eq!(store.unfinished_executions(world.worker.id).await.unwrap().len(), EXECUTIONS);
 }

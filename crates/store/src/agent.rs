@@ -35,28 +35,17 @@ pub trait AgentStore: Send + Sync + std::fmt::Debug {
     /// capabilities. Type and cordon of an existing row stay as they are.
     ///
     /// A row of that name with the other role is a [`StoreError::Conflict`].
-    async fn register_worker(
-        &self,
-        registration: &WorkerRegistration,
-    ) -> Result<Worker, StoreError>;
+    async fn register_worker(&self, registration: &WorkerRegistration) -> Result<Worker, StoreError>;
 
     /// Refreshes the heartbeat by the store's clock; `status` is written along with it (`active` while working).
     /// False when the row is gone.
     async fn heartbeat(&self, worker: WorkerId, status: WorkerStatus) -> Result<bool, StoreError>;
 
     /// Writes the status alone.
-    async fn set_worker_status(
-        &self,
-        worker: WorkerId,
-        status: WorkerStatus,
-    ) -> Result<(), StoreError>;
+    async fn set_worker_status(&self, worker: WorkerId, status: WorkerStatus) -> Result<(), StoreError>;
 
     /// Replaces the capabilities.
-    async fn set_capabilities(
-        &self,
-        worker: WorkerId,
-        capabilities: &JsonMap,
-    ) -> Result<(), StoreError>;
+    async fn set_capabilities(&self, worker: WorkerId, capabilities: &JsonMap) -> Result<(), StoreError>;
 
     /// All runtimes, by ref.
     async fn runtimes(&self) -> Result<Vec<Runtime>, StoreError>;

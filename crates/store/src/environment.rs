@@ -71,16 +71,10 @@ pub enum EnvironmentOutcome {
 pub trait EnvironmentStore: Send + Sync + std::fmt::Debug {
     /// Inserts the row as `pending` or refreshes refs, path and checksum; a changed path or checksum makes it `outdated`
     /// and clears the claim, unless a live `installing` claim exists.
-    async fn upsert_environment(
-        &self,
-        target: &EnvironmentTarget,
-    ) -> Result<EnvironmentRow, StoreError>;
+    async fn upsert_environment(&self, target: &EnvironmentTarget) -> Result<EnvironmentRow, StoreError>;
 
     /// The row.
-    async fn environment(
-        &self,
-        id: PackEnvironmentId,
-    ) -> Result<Option<EnvironmentRow>, StoreError>;
+    async fn environment(&self, id: PackEnvironmentId) -> Result<Option<EnvironmentRow>, StoreError>;
 
     /// Takes the row to `installing` when it is `pending`, `failed` or `outdated`, or when its claim has expired.
     async fn claim_environment(

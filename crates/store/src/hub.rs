@@ -19,12 +19,12 @@ use crate::{AgentStore, StoreError};
 
 pub use event::{Decide, Enforced, EventSource, Intake, NewEnforcement, NewEvent, RuleTarget};
 pub use execution::{
-    Cancel, Candidate, ExecutionFilter, ExecutionGuard, ExecutionView, NewExecution, Orphan,
-    Overdue, PlacementOverride, Schedulable,
+    Cancel, Candidate, ExecutionFilter, ExecutionGuard, ExecutionView, NewExecution, Orphan, Overdue,
+    PlacementOverride, Schedulable,
 };
 pub use pack::{
-    NewAction, NewPack, NewRule, NewRuntime, NewRuntimeVersion, NewSensor, NewTrigger, PackChanges,
-    PackRemoval, RuleChange, Skipped,
+    NewAction, NewPack, NewRule, NewRuntime, NewRuntimeVersion, NewSensor, NewTrigger, PackChanges, PackRemoval,
+    RuleChange, Skipped,
 };
 
 /// Packs, events, enforcements, scheduling.
@@ -58,11 +58,7 @@ pub trait HubStore: AgentStore {
     async fn trigger(&self, trigger_ref: &str) -> Result<Option<Trigger>, StoreError>;
 
     /// The rules of a trigger, disabled ones included, by row id.
-    async fn trigger_rules(
-        &self,
-        trigger: TriggerId,
-        page: PageRequest,
-    ) -> Result<Page<Rule>, StoreError>;
+    async fn trigger_rules(&self, trigger: TriggerId, page: PageRequest) -> Result<Page<Rule>, StoreError>;
 
     /// Takes an event in, as one unit: finds its trigger, stores the event when it is new, reads the rules it reaches,
     /// lets `decide` choose, and stores enforcements and `requested` executions.
@@ -70,11 +66,7 @@ pub trait HubStore: AgentStore {
     /// Reached are the enabled rules of the trigger in row order; none when the trigger is disabled. An event that is
     /// meant for one rule reaches only that one; a new event whose rule does not exist or has another trigger is stored
     /// without rule and reaches none.
-    async fn take_event(
-        &self,
-        source: EventSource<'_>,
-        decide: &Decide<'_>,
-    ) -> Result<Intake, StoreError>;
+    async fn take_event(&self, source: EventSource<'_>, decide: &Decide<'_>) -> Result<Intake, StoreError>;
 
     /// Identity 1, which executions without an owner belong to; made (login `system`) when it does not exist.
     async fn system_identity(&self) -> Result<IdentityId, StoreError>;
@@ -89,33 +81,18 @@ pub trait HubStore: AgentStore {
     async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionView>, StoreError>;
 
     /// Executions, newest first.
-    async fn executions(
-        &self,
-        filter: &ExecutionFilter,
-        page: PageRequest,
-    ) -> Result<Page<ExecutionView>, StoreError>;
+    async fn executions(&self, filter: &ExecutionFilter, page: PageRequest) -> Result<Page<ExecutionView>, StoreError>;
 
     /// Takes a `requested` row, or a `scheduling` one that was not touched for `stale_after`, to `scheduling`. None when
     /// it is neither.
-    async fn claim_scheduling(
-        &self,
-        id: ExecutionId,
-        stale_after: Duration,
-    ) -> Result<Option<Schedulable>, StoreError>;
+    async fn claim_scheduling(&self, id: ExecutionId, stale_after: Duration)
+    -> Result<Option<Schedulable>, StoreError>;
 
     /// Rows that [`HubStore::claim_scheduling`] would take, least recently touched first.
-    async fn unscheduled(
-        &self,
-        stale_after: Duration,
-        limit: u32,
-    ) -> Result<Vec<ExecutionId>, StoreError>;
+    async fn unscheduled(&self, stale_after: Duration, limit: u32) -> Result<Vec<ExecutionId>, StoreError>;
 
     /// `scheduling` → `scheduled` with that worker. None when the guard does not hold any more.
-    async fn assign_worker(
-        &self,
-        guard: &ExecutionGuard,
-        worker: WorkerId,
-    ) -> Result<Option<Execution>, StoreError>;
+    async fn assign_worker(&self, guard: &ExecutionGuard, worker: WorkerId) -> Result<Option<Execution>, StoreError>;
 
     /// `scheduling` → `requested`. False when the guard does not hold any more.
     async fn give_back(&self, guard: &ExecutionGuard) -> Result<bool, StoreError>;
@@ -144,8 +121,7 @@ pub trait HubStore: AgentStore {
 
     /// Begins a cancel, as one unit. `requested`, `scheduling` and `scheduled` become `cancelled` with `result`,
     /// `running` becomes `canceling`.
-    async fn cancel_execution(&self, id: ExecutionId, result: &Value)
-    -> Result<Cancel, StoreError>;
+    async fn cancel_execution(&self, id: ExecutionId, result: &Value) -> Result<Cancel, StoreError>;
 
     /// `scheduled` rows that were not touched for `age`, oldest first.
     async fn overdue(&self, age: Duration, limit: u32) -> Result<Vec<Overdue>, StoreError>;

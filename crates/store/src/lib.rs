@@ -16,11 +16,10 @@ pub use agent::{AgentStore, WorkerRegistration};
 pub use environment::{EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget};
 pub use error::{Decision, StoreError};
 pub use hub::{
-    Cancel, Candidate, Decide, Enforced, EventSource, ExecutionFilter, ExecutionGuard,
-    ExecutionView, HubStore, Intake, KeyOwner, NewAction, NewEnforcement, NewEvent, NewExecution,
-    NewKey, NewPack, NewRule, NewRuntime, NewRuntimeVersion, NewSensor, NewTrigger, Orphan,
-    Overdue, PackChanges, PackRemoval, Page, PageRequest, PlacementOverride, RuleChange,
-    RuleTarget, Schedulable, Skipped,
+    Cancel, Candidate, Decide, Enforced, EventSource, ExecutionFilter, ExecutionGuard, ExecutionView, HubStore, Intake,
+    KeyOwner, NewAction, NewEnforcement, NewEvent, NewExecution, NewKey, NewPack, NewRule, NewRuntime,
+    NewRuntimeVersion, NewSensor, NewTrigger, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest,
+    PlacementOverride, RuleChange, RuleTarget, Schedulable, Skipped,
 };
 pub use log::{LogArtifact, LogStore, LogStream, LogVersion};
 pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore};

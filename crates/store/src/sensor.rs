@@ -88,9 +88,5 @@ pub trait SensorStore: AgentStore + EnvironmentStore + LogStore {
     async fn insert_alert(&self, payload: &JsonMap) -> Result<Option<EventCreated>, StoreError>;
 
     /// The highest `consecutive_failures` known for a sensor on this host, to go on with after a restart of the host.
-    async fn process(
-        &self,
-        sensor: SensorId,
-        worker: WorkerId,
-    ) -> Result<Option<SensorProcess>, StoreError>;
+    async fn process(&self, sensor: SensorId, worker: WorkerId) -> Result<Option<SensorProcess>, StoreError>;
 }

@@ -95,11 +95,7 @@ pub trait WorkerStore: AgentStore + EnvironmentStore + LogStore {
     /// Takes a `scheduled` row of this worker to `running`, sets `started_at` and reads all that the run needs.
     /// A `canceling` row of this worker that never started becomes `cancelled` at once, with the result
     /// `{"succeeded":false,"cancelled":true,"error":"Execution cancelled by user"}`.
-    async fn claim_execution(
-        &self,
-        execution: ExecutionId,
-        worker: WorkerId,
-    ) -> Result<Claim, StoreError>;
+    async fn claim_execution(&self, execution: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError>;
 
     /// Writes the end of a run, with secrets of the result, in one unit. Guarded by the fence and by status `running`
     /// or `canceling`. False when somebody else decided in the meantime: the result is to be dropped.
@@ -112,16 +108,10 @@ pub trait WorkerStore: AgentStore + EnvironmentStore + LogStore {
     ) -> Result<bool, StoreError>;
 
     /// The current status.
-    async fn execution_status(
-        &self,
-        execution: ExecutionId,
-    ) -> Result<Option<ExecutionStatus>, StoreError>;
+    async fn execution_status(&self, execution: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError>;
 
     /// Rows that are `running` or `canceling` under this worker's id. At start these are left over from an earlier life.
-    async fn unfinished_executions(
-        &self,
-        worker: WorkerId,
-    ) -> Result<Vec<(Fence, Execution)>, StoreError>;
+    async fn unfinished_executions(&self, worker: WorkerId) -> Result<Vec<(Fence, Execution)>, StoreError>;
 
     /// Rows that are `scheduled` for this worker, or `canceling` without ever having started, oldest first: what a bus
     /// that forgot its messages has to be told again.

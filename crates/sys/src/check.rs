@@ -6,11 +6,7 @@ use libc::c_int;
 
 /// An `errno` error for -1, the value itself otherwise.
 pub(crate) fn check(returned: c_int) -> io::Result<c_int> {
-    if returned == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(returned)
-    }
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
 /// [`check`], again as long as a signal interrupted the call.

@@ -20,15 +20,13 @@ mod watch;
 pub use exec::exec;
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{
-    close_others_on_exec, set_group, set_groups, set_nice, set_no_new_privileges,
-    set_parent_death_signal, set_subreaper, set_umask, set_undumpable, set_user,
+    close_others_on_exec, set_group, set_groups, set_nice, set_no_new_privileges, set_parent_death_signal,
+    set_subreaper, set_umask, set_undumpable, set_user,
 };
 pub use pid::{Pid, pidfd_open, pidfd_send_signal};
 pub use poll::{Polled, poll, set_nonblocking};
 pub use session::{group_of, join_group, replace_stdout, setsid};
-pub use signal::{
-    Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition,
-};
+pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
 pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 pub use standard_output::stdout_was_closed;
 pub use wait::{Reaped, has_exited, reap, reap_any};

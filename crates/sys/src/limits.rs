@@ -57,18 +57,12 @@ pub fn limit(resource: Resource) -> io::Result<Limit> {
     check(unsafe { libc::getrlimit(resource.raw(), limit.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, so both fields are set.
     let limit = unsafe { limit.assume_init() };
-    Ok(Limit {
-        soft: limit.rlim_cur,
-        hard: limit.rlim_max,
-    })
+    Ok(Limit { soft: limit.rlim_cur, hard: limit.rlim_max })
 }
 
 /// `setrlimit(2)`.
 pub fn set_limit(resource: Resource, limit: Limit) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: limit.soft,
-        rlim_max: limit.hard,
-    };
+    let limit = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
     // SAFETY: setrlimit reads one rlimit, for which the pointer is valid.
     check(unsafe { libc::setrlimit(resource.raw(), &raw const limit) }).map(drop)
 }
@@ -100,10 +94,7 @@ mod tests {
     #[test]
     fn a_limit_can_be_lowered_and_never_raised_beyond_the_hard_one() {
         let before = limit(Resource::CoreFile).unwrap();
-        let none = Limit {
-            soft: 0,
-            hard: before.hard,
-        };
+        let none = Limit { soft: 0, hard: before.hard };
         set_limit(Resource::CoreFile, none).unwrap();
         assert_eq!(limit(Resource::CoreFile).unwrap(), none);
         let crossed = Limit { soft: 2, hard: 1 };

@@ -72,8 +72,7 @@ pub fn close_others_on_exec() -> io::Result<()> {
     retry(|| {
         // SAFETY: close_range takes three integers. With this flag it closes nothing now, so it takes no descriptor away from
         // its owner.
-        let returned =
-            unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, CLOSE_ON_EXEC) };
+        let returned = unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, CLOSE_ON_EXEC) };
         c_int::try_from(returned).unwrap_or(-1)
     })
     .map(drop)

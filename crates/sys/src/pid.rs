@@ -58,15 +58,7 @@ pub fn pidfd_send_signal(process: &OwnedFd, signal: i32) -> io::Result<()> {
     let info = ptr::null::<libc::siginfo_t>();
     // SAFETY: pidfd_send_signal takes a descriptor, which is borrowed and so open, an integer, an info that may be null, and
     // flags (none).
-    let returned = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            process.as_raw_fd(),
-            signal,
-            info,
-            0,
-        )
-    };
+    let returned = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, info, 0) };
     check(c_int::try_from(returned).unwrap_or(-1)).map(drop)
 }
 
@@ -86,9 +78,6 @@ mod tests {
         let own = pidfd_open(Pid::current()).unwrap();
         pidfd_send_signal(&own, 0).unwrap();
         let missing = Pid::new(0x7fff_fff0).unwrap();
-        assert_eq!(
-            pidfd_open(missing).unwrap_err().raw_os_error(),
-            Some(libc::ESRCH)
-        );
+        assert_eq!(pidfd_open(missing).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 }

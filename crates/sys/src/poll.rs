@@ -39,10 +39,7 @@ impl<'fd> Polled<'fd> {
 
 impl std::fmt::Debug for Polled<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Polled")
-            .field("fd", &self.entry.fd)
-            .field("ready", &self.is_ready())
-            .finish()
+        f.debug_struct("Polled").field("fd", &self.entry.fd).field("ready", &self.is_ready()).finish()
     }
 }
 
@@ -87,10 +84,7 @@ mod tests {
     #[test]
     fn a_pipe_is_ready_when_something_was_written_and_not_before() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut entries = [
-            Polled::readable(Some(reader.as_fd())),
-            Polled::readable(None),
-        ];
+        let mut entries = [Polled::readable(Some(reader.as_fd())), Polled::readable(None)];
         assert_eq!(poll(&mut entries, Duration::ZERO).unwrap(), 0);
         writer.write_all(b"x").unwrap();
         assert_eq!(poll(&mut entries, Duration::from_secs(5)).unwrap(), 1);

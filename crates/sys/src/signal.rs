@@ -50,11 +50,7 @@ pub fn set_disposition(signal: i32, disposition: Disposition) -> io::Result<()> 
     };
     // SAFETY: signal takes a signal number and a handler; both handlers are constants that run no code of ours.
     let previous = unsafe { libc::signal(signal, handler) };
-    if previous == libc::SIG_ERR {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if previous == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// `sigaction(2)`: whether `signal` is ignored.
@@ -115,11 +111,7 @@ impl SignalSet {
     fn change_mask(self, how: libc::c_int) -> io::Result<()> {
         // SAFETY: pthread_sigmask reads one initialised sigset_t, and a null old set is allowed.
         let error = unsafe { libc::pthread_sigmask(how, &raw const self.0, ptr::null_mut()) };
-        if error == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(error))
-        }
+        if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
     }
 
     /// `sigwaitinfo(2)`: takes the next of these signals, which must be blocked.
@@ -136,10 +128,7 @@ mod tests {
     #[test]
     fn the_group_of_process_one_is_never_signalled() {
         let init = Pid::new(1).unwrap();
-        assert_eq!(
-            kill_group(init, 0).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(kill_group(init, 0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -49,14 +49,7 @@ pub fn reap(child: Pid) -> io::Result<Option<Reaped>> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     let reaped = retry(|| {
         // SAFETY: wait4 writes one int and one rusage, for which both pointers are valid during the call.
-        unsafe {
-            libc::wait4(
-                child.raw(),
-                &raw mut status,
-                libc::WNOHANG,
-                usage.as_mut_ptr(),
-            )
-        }
+        unsafe { libc::wait4(child.raw(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) }
     })?;
     if reaped == 0 {
         return Ok(None);
@@ -99,13 +92,7 @@ mod tests {
     #[test]
     fn a_process_that_is_no_child_cannot_be_waited_for() {
         let stranger = Pid::new(1).unwrap();
-        assert_eq!(
-            has_exited(stranger).unwrap_err().raw_os_error(),
-            Some(libc::ECHILD)
-        );
-        assert_eq!(
-            reap(stranger).unwrap_err().raw_os_error(),
-            Some(libc::ECHILD)
-        );
+        assert_eq!(has_exited(stranger).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        assert_eq!(reap(stranger).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
 }

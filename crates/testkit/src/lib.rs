@@ -20,10 +20,7 @@ pub async fn eventually<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>)
         if let Some(value) = fact().await {
             return value;
         }
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} for: {what}"
-        );
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -39,10 +36,7 @@ pub fn eventually_blocking<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -
         if let Some(value) = fact() {
             return value;
         }
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} for: {what}"
-        );
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

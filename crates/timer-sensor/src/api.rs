@@ -65,11 +65,7 @@ struct Pagination {
 
 impl Api {
     pub(crate) fn new(client: Client, base_url: &str, token: Secret) -> Self {
-        Self {
-            client,
-            base_url: base_url.trim_end_matches('/').to_owned(),
-            token,
-        }
+        Self { client, base_url: base_url.trim_end_matches('/').to_owned(), token }
     }
 
     /// The enabled rules of our triggers. A trigger that the platform does not know has none.
@@ -86,11 +82,7 @@ impl Api {
     }
 
     async fn rules_of(&self, kind: TimerKind) -> Result<Vec<TimerRule>, HttpError> {
-        let url = format!(
-            "{}/api/v1/triggers/{}/rules",
-            self.base_url,
-            kind.trigger_ref()
-        );
+        let url = format!("{}/api/v1/triggers/{}/rules", self.base_url, kind.trigger_ref());
         let mut rules = Vec::new();
         for page in 1..=MOST_PAGES {
             let request = Request::get(url.clone())
@@ -98,12 +90,8 @@ impl Api {
                 .query("page_size", PAGE_SIZE.to_string())
                 .bearer(&self.token)
                 .timeout(CALL_LIMIT);
-            let (Page::Wrapped { data: body } | Page::Bare(body)) =
-                self.call(&request).await?.json()?;
-            let items = body
-                .items
-                .into_iter()
-                .filter(|item| item.enabled && item.trigger_ref == kind.trigger_ref());
+            let (Page::Wrapped { data: body } | Page::Bare(body)) = self.call(&request).await?.json()?;
+            let items = body.items.into_iter().filter(|item| item.enabled && item.trigger_ref == kind.trigger_ref());
             rules.extend(items.map(|item| TimerRule {
                 id: item.id,
                 r#ref: item.r#ref,

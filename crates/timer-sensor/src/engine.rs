@@ -27,10 +27,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What a call beside the loop came to.
 enum Done {
     Rules(Result<Vec<TimerRule>, HttpError>),
-    Event {
-        rule_ref: String,
-        result: Result<(), HttpError>,
-    },
+    Event { rule_ref: String, result: Result<(), HttpError> },
 }
 
 /// The running timers.
@@ -51,10 +48,7 @@ impl Engine {
     /// With the rules that the sensor was started with, if it was told.
     pub(crate) fn new(api: Api, poll_interval: Duration, rules: Option<Vec<TimerRule>>) -> Self {
         let begun = Instant::now();
-        let start = Now {
-            wall: Utc::now(),
-            monotonic: Duration::ZERO,
-        };
+        let start = Now { wall: Utc::now(), monotonic: Duration::ZERO };
         let mut engine = Self {
             api,
             timers: Timers::new(start),
@@ -78,11 +72,7 @@ impl Engine {
             self.poll();
             self.send_waiting();
             let wake = Instant::now() + self.timers.sleep(self.now());
-            let wake = if self.polling {
-                wake
-            } else {
-                wake.min(self.next_poll)
-            };
+            let wake = if self.polling { wake } else { wake.min(self.next_poll) };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -98,10 +88,7 @@ impl Engine {
     }
 
     fn now(&self) -> Now {
-        Now {
-            wall: Utc::now(),
-            monotonic: self.begun.elapsed(),
-        }
+        Now { wall: Utc::now(), monotonic: self.begun.elapsed() }
     }
 
     fn fire(&mut self) {
@@ -125,10 +112,7 @@ impl Engine {
             let api = self.api.clone();
             self.calls.spawn(async move {
                 let result = api.emit(&firing).await;
-                Done::Event {
-                    rule_ref: firing.rule_ref,
-                    result,
-                }
+                Done::Event { rule_ref: firing.rule_ref, result }
             });
         }
     }
@@ -139,22 +123,16 @@ impl Engine {
         }
         self.polling = true;
         let api = self.api.clone();
-        self.calls
-            .spawn(async move { Done::Rules(api.rules().await) });
+        self.calls.spawn(async move { Done::Rules(api.rules().await) });
     }
 
     fn handle(&mut self, done: Done) -> Result<(), TimerError> {
         match done {
             Done::Event { result: Ok(()), .. } => {}
-            Done::Event {
-                result: Err(error), ..
-            } if is_unauthorized(&error) => {
+            Done::Event { result: Err(error), .. } if is_unauthorized(&error) => {
                 return Err(TimerError::Unauthorized { source: error });
             }
-            Done::Event {
-                rule_ref,
-                result: Err(error),
-            } => {
+            Done::Event { rule_ref, result: Err(error) } => {
                 tracing::error!(rule.ref = %rule_ref, error = %chain(&error), "event dropped: the API did not take it");
             }
             Done::Rules(result) => {
@@ -190,16 +168,10 @@ impl Engine {
 
     /// Lets what is on its way arrive; starts nothing new.
     async fn say_farewell(&mut self) {
-        let arrived = timeout(FAREWELL, async {
-            while self.calls.join_next().await.is_some() {}
-        })
-        .await;
+        let arrived = timeout(FAREWELL, async { while self.calls.join_next().await.is_some() {} }).await;
         let lost = self.waiting.len() + self.calls.len();
         if arrived.is_err() || lost > 0 {
-            tracing::warn!(
-                events = lost,
-                "stopped with events that were not taken by the API"
-            );
+            tracing::warn!(events = lost, "stopped with events that were not taken by the API");
         }
     }
 }

@@ -60,22 +60,13 @@ pub enum TimerError {
 
 /// Runs the timers until `stop`.
 pub async fn run(config: TimerSensorConfig, stop: &CancellationToken) -> Result<(), TimerError> {
-    let TimerSensorConfig {
-        api_url,
-        api_token,
-        triggers,
-        trigger_refs,
-        poll_interval,
-    } = config;
-    let client =
-        Client::build(&ClientConfig::default()).map_err(|source| TimerError::Client { source })?;
+    let TimerSensorConfig { api_url, api_token, triggers, trigger_refs, poll_interval } = config;
+    let client = Client::build(&ClientConfig::default()).map_err(|source| TimerError::Client { source })?;
     let rules = match (triggers, trigger_refs) {
         (Some(triggers), Some(trigger_refs)) => initial_rules(&triggers, &trigger_refs),
         _ => None,
     };
-    Engine::new(Api::new(client, &api_url, api_token), poll_interval, rules)
-        .run(stop)
-        .await
+    Engine::new(Api::new(client, &api_url, api_token), poll_interval, rules).run(stop).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,18 +83,10 @@ fn initial_rules(triggers: &str, trigger_refs: &str) -> Option<Vec<TimerRule>> {
     if rules.len() != refs.len() {
         return None;
     }
-    let known = rules
-        .into_iter()
-        .zip(refs)
-        .filter_map(|(rule, trigger_ref)| {
-            let kind = TimerKind::of(&trigger_ref)?;
-            Some(TimerRule {
-                id: rule.id,
-                r#ref: rule.r#ref,
-                kind,
-                params: api::object_or_empty(rule.config),
-            })
-        });
+    let known = rules.into_iter().zip(refs).filter_map(|(rule, trigger_ref)| {
+        let kind = TimerKind::of(&trigger_ref)?;
+        Some(TimerRule { id: rule.id, r#ref: rule.r#ref, kind, params: api::object_or_empty(rule.config) })
+    });
     Some(known.collect())
 }
 

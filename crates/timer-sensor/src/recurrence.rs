@@ -46,19 +46,15 @@ impl fmt::Debug for Recurrence {
 
 impl Recurrence {
     /// Reads the parameters: the parts of a rule, or a whole one in `rule`.
-    pub(crate) fn parse(
-        params: &Map<String, Value>,
-        now: DateTime<Utc>,
-    ) -> Result<Self, ParamError> {
+    pub(crate) fn parse(params: &Map<String, Value>, now: DateTime<Utc>) -> Result<Self, ParamError> {
         let timezone = timezone(params)?;
         let start = instant(params, "dtstart", timezone)?.ok_or(ParamError::Missing("dtstart"))?;
         let rule = match text(params, "rule")? {
             Some(written) => written.strip_prefix("RRULE:").unwrap_or(written).to_owned(),
             None => rule_of_parts(params)?,
         };
-        let mut parsed: RRule<Unvalidated> = rule
-            .parse()
-            .map_err(|error| ParamError::invalid("rule", format!("{error} in {rule:?}")))?;
+        let mut parsed: RRule<Unvalidated> =
+            rule.parse().map_err(|error| ParamError::invalid("rule", format!("{error} in {rule:?}")))?;
         if let Some(until) = instant(params, "until", timezone)? {
             parsed = parsed.until(until.with_timezone(&Tz::UTC));
         }
@@ -68,17 +64,10 @@ impl Recurrence {
         } else {
             nearer_start(&parsed, start, now)
         };
-        let set = parsed
-            .build(start)
-            .map_err(|error| ParamError::invalid("rule", format!("{error} in {rule:?}")))?
-            .limit();
+        let set =
+            parsed.build(start).map_err(|error| ParamError::invalid("rule", format!("{error} in {rule:?}")))?.limit();
         let occurrences = (&set).into_iter();
-        Ok(Self {
-            rule,
-            set,
-            occurrences,
-            last: None,
-        })
+        Ok(Self { rule, set, occurrences, last: None })
     }
 
     /// The rule as text.
@@ -87,10 +76,7 @@ impl Recurrence {
     }
 
     /// The first occurrence after `after`.
-    pub(crate) fn next_after(
-        &mut self,
-        after: DateTime<Utc>,
-    ) -> Result<Option<DateTime<Utc>>, ParamError> {
+    pub(crate) fn next_after(&mut self, after: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ParamError> {
         if self.last.is_some_and(|last| last > after) {
             // The clock went back: what was taken from the iterator counts again.
             self.occurrences = (&self.set).into_iter();
@@ -107,9 +93,7 @@ impl Recurrence {
         }
         Err(ParamError::invalid(
             "dtstart",
-            format!(
-                "more than {MOST_SKIPPED} occurrences lie between it and now; give a later one"
-            ),
+            format!("more than {MOST_SKIPPED} occurrences lie between it and now; give a later one"),
         ))
     }
 }
@@ -143,19 +127,12 @@ fn list(name: &'static str, value: &Value) -> Result<Vec<String>, ParamError> {
     let item = |value: &Value| match value {
         Value::Number(number) => Ok(number.to_string()),
         Value::String(text) => Ok(weekday(text)),
-        _ => Err(ParamError::invalid(
-            name,
-            "must be a list of numbers or texts",
-        )),
+        _ => Err(ParamError::invalid(name, "must be a list of numbers or texts")),
     };
     match value {
         Value::Null => Ok(Vec::new()),
         Value::Array(values) => values.iter().map(item).collect(),
-        Value::String(text) => Ok(text
-            .split(',')
-            .filter(|part| !part.trim().is_empty())
-            .map(weekday)
-            .collect()),
+        Value::String(text) => Ok(text.split(',').filter(|part| !part.trim().is_empty()).map(weekday).collect()),
         other => item(other).map(|one| vec![one]),
     }
 }
@@ -163,19 +140,8 @@ fn list(name: &'static str, value: &Value) -> Result<Vec<String>, ParamError> {
 /// `monday` as `MO`; everything else in upper case.
 fn weekday(text: &str) -> String {
     let upper = text.trim().to_uppercase();
-    let days = [
-        "MONDAY",
-        "TUESDAY",
-        "WEDNESDAY",
-        "THURSDAY",
-        "FRIDAY",
-        "SATURDAY",
-        "SUNDAY",
-    ];
-    match days
-        .iter()
-        .find(|day| **day == upper || (upper.len() == 3 && day.starts_with(&upper)))
-    {
+    let days = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
+    match days.iter().find(|day| **day == upper || (upper.len() == 3 && day.starts_with(&upper))) {
         Some(day) => day[..2].to_owned(),
         None => upper,
     }
@@ -183,11 +149,7 @@ fn weekday(text: &str) -> String {
 
 /// Moves the start of an endless rule that repeats within the day close to `now`: by whole days that are also whole
 /// periods, in local time, so that no occurrence changes.
-fn nearer_start(
-    rule: &RRule<Unvalidated>,
-    start: DateTime<Tz>,
-    now: DateTime<Utc>,
-) -> DateTime<Tz> {
+fn nearer_start(rule: &RRule<Unvalidated>, start: DateTime<Tz>, now: DateTime<Utc>) -> DateTime<Tz> {
     let unit = match rule.get_freq() {
         Frequency::Hourly => 3_600,
         Frequency::Minutely => 60,
@@ -198,24 +160,16 @@ fn nearer_start(
     };
     let period = u64::from(rule.get_interval().max(1)) * unit;
     let step_days = period / greatest_common_divisor(period, DAY_SECONDS);
-    let age_days = (now - start.with_timezone(&Utc))
-        .num_days()
-        .saturating_sub(1);
+    let age_days = (now - start.with_timezone(&Utc)).num_days().saturating_sub(1);
     let Some(steps) = u64::try_from(age_days).ok().map(|days| days / step_days) else {
         return start;
     };
     // A local time that does not exist on the new day (clocks go forward) is tried one step earlier.
-    (0..=steps.min(2))
-        .find_map(|back| start.checked_add_days(Days::new((steps - back) * step_days)))
-        .unwrap_or(start)
+    (0..=steps.min(2)).find_map(|back| start.checked_add_days(Days::new((steps - back) * step_days))).unwrap_or(start)
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 {
-        a
-    } else {
-        greatest_common_divisor(b, a % b)
-    }
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 #[cfg(test)]
@@ -245,11 +199,7 @@ mod tests {
 
     #[test]
     fn parts_and_a_written_rule_mean_the_same() {
-        let expected = [
-            "2026-01-05T08:00:00.000Z",
-            "2026-01-08T08:00:00.000Z",
-            "2026-01-12T08:00:00.000Z",
-        ];
+        let expected = ["2026-01-05T08:00:00.000Z", "2026-01-08T08:00:00.000Z", "2026-01-12T08:00:00.000Z"];
         let parts = json!({"freq": "weekly", "by_day": ["monday", "TH"], "dtstart": "2026-01-01T09:00:00",
                            "timezone": "Europe/Berlin", "by_hour": [], "interval": 1});
         assert_eq!(times(&parts, "2026-01-02T00:00:00Z", 3), expected);
@@ -275,44 +225,30 @@ mod tests {
             let since = at(time) - at("2015-01-01T00:00:03Z");
             assert_eq!(since.num_seconds() % 7, 0, "{time}");
         }
-        assert!(
-            at(&found[0]) - at("2026-01-01T00:00:00Z") <= chrono::TimeDelta::seconds(7),
-            "{found:?}"
-        );
+        assert!(at(&found[0]) - at("2026-01-01T00:00:00Z") <= chrono::TimeDelta::seconds(7), "{found:?}");
     }
 
     #[test]
     fn a_search_without_end_is_an_error_that_says_what_to_change() {
-        let params =
-            json!({"freq": "SECONDLY", "count": 4_000_000, "dtstart": "2015-01-01T00:00:00Z"});
-        let mut recurrence =
-            Recurrence::parse(params.as_object().unwrap(), at("2026-01-01T00:00:00Z")).unwrap();
-        let error = recurrence
-            .next_after(at("2026-01-01T00:00:00Z"))
-            .unwrap_err()
-            .to_string();
+        let params = json!({"freq": "SECONDLY", "count": 4_000_000, "dtstart": "2015-01-01T00:00:00Z"});
+        let mut recurrence = Recurrence::parse(params.as_object().unwrap(), at("2026-01-01T00:00:00Z")).unwrap();
+        let error = recurrence.next_after(at("2026-01-01T00:00:00Z")).unwrap_err().to_string();
         assert!(error.contains("give a later one"), "{error}");
     }
 
     #[test]
     fn a_clock_that_went_back_finds_the_same_occurrences_again() {
         let params = json!({"freq": "HOURLY", "dtstart": "2026-01-01T00:00:00Z"});
-        let mut recurrence =
-            Recurrence::parse(params.as_object().unwrap(), at("2026-01-01T05:30:00Z")).unwrap();
+        let mut recurrence = Recurrence::parse(params.as_object().unwrap(), at("2026-01-01T05:30:00Z")).unwrap();
         let first = recurrence.next_after(at("2026-01-01T05:30:00Z")).unwrap();
         assert!(recurrence.next_after(at("2026-01-01T09:30:00Z")).unwrap() > first);
-        assert_eq!(
-            recurrence.next_after(at("2026-01-01T05:30:00Z")).unwrap(),
-            first
-        );
+        assert_eq!(recurrence.next_after(at("2026-01-01T05:30:00Z")).unwrap(), first);
     }
 
     #[test]
     fn a_rule_that_is_none_is_shown() {
         let params = json!({"freq": "SOMETIMES", "dtstart": "2026-01-01T00:00:00Z"});
-        let error = Recurrence::parse(params.as_object().unwrap(), at("2026-01-01T00:00:00Z"))
-            .unwrap_err()
-            .to_string();
+        let error = Recurrence::parse(params.as_object().unwrap(), at("2026-01-01T00:00:00Z")).unwrap_err().to_string();
         assert!(error.contains("FREQ=SOMETIMES"), "{error}");
     }
 }

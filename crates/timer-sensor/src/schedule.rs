@@ -53,9 +53,7 @@ impl TimerKind {
 
     /// The kind of a trigger, if it is one of ours.
     pub(crate) fn of(trigger_ref: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.trigger_ref() == trigger_ref)
+        Self::ALL.into_iter().find(|kind| kind.trigger_ref() == trigger_ref)
     }
 }
 
@@ -72,10 +70,7 @@ pub(crate) enum ParamError {
 
 impl ParamError {
     pub(crate) fn invalid(name: &'static str, detail: impl Into<String>) -> Self {
-        Self::Invalid {
-            name,
-            detail: detail.into(),
-        }
+        Self::Invalid { name, detail: detail.into() }
     }
 }
 
@@ -83,22 +78,14 @@ impl ParamError {
 #[derive(Debug)]
 pub(crate) enum Schedule {
     Interval(Duration),
-    Cron {
-        cron: Box<Cron>,
-        timezone: Tz,
-        expression: String,
-    },
+    Cron { cron: Box<Cron>, timezone: Tz, expression: String },
     Date(DateTime<Utc>),
     Recurrence(Box<Recurrence>),
 }
 
 impl Schedule {
     /// Reads the parameters of a rule; `now` keeps the search for the next occurrence short.
-    pub(crate) fn parse(
-        kind: TimerKind,
-        params: &Value,
-        now: DateTime<Utc>,
-    ) -> Result<Self, ParamError> {
+    pub(crate) fn parse(kind: TimerKind, params: &Value, now: DateTime<Utc>) -> Result<Self, ParamError> {
         let empty = Map::new();
         let params = match params {
             Value::Object(map) => map,
@@ -110,21 +97,14 @@ impl Schedule {
             TimerKind::Cron => cron(params),
             TimerKind::Date => {
                 let timezone = timezone(params)?;
-                Ok(Self::Date(
-                    instant(params, "fire_at", timezone)?.ok_or(ParamError::Missing("fire_at"))?,
-                ))
+                Ok(Self::Date(instant(params, "fire_at", timezone)?.ok_or(ParamError::Missing("fire_at"))?))
             }
-            TimerKind::Recurrence => {
-                Recurrence::parse(params, now).map(|found| Self::Recurrence(Box::new(found)))
-            }
+            TimerKind::Recurrence => Recurrence::parse(params, now).map(|found| Self::Recurrence(Box::new(found))),
         }
     }
 
     /// The first time of day after `after`; none for intervals, and when there is no more.
-    pub(crate) fn next_after(
-        &mut self,
-        after: DateTime<Utc>,
-    ) -> Result<Option<DateTime<Utc>>, ParamError> {
+    pub(crate) fn next_after(&mut self, after: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ParamError> {
         match self {
             Self::Interval(_) => Ok(None),
             // The library's only other error is that nothing comes within its search limit.
@@ -160,18 +140,12 @@ fn interval(params: &Map<String, Value>) -> Result<Duration, ParamError> {
         "minutes" | "minute" => 60,
         "hours" | "hour" => 3_600,
         other => {
-            return Err(ParamError::invalid(
-                "unit",
-                format!("must be seconds, minutes or hours, not {other:?}"),
-            ));
+            return Err(ParamError::invalid("unit", format!("must be seconds, minutes or hours, not {other:?}")));
         }
     };
     let every = Duration::from_secs(count.saturating_mul(seconds_per_unit));
     if every.is_zero() || every > LONGEST_INTERVAL {
-        return Err(ParamError::invalid(
-            "interval",
-            "must be at least 1 and at most ten years",
-        ));
+        return Err(ParamError::invalid("interval", "must be at least 1 and at most ten years"));
     }
     Ok(every)
 }
@@ -183,21 +157,12 @@ fn cron(params: &Map<String, Value>) -> Result<Schedule, ParamError> {
         .year(Year::Disallowed)
         .build()
         .parse(expression)
-        .map_err(|error| {
-            ParamError::invalid("expression", format!("{error} (six fields, seconds first)"))
-        })?;
-    Ok(Schedule::Cron {
-        cron: Box::new(cron),
-        timezone: timezone(params)?,
-        expression: expression.to_owned(),
-    })
+        .map_err(|error| ParamError::invalid("expression", format!("{error} (six fields, seconds first)")))?;
+    Ok(Schedule::Cron { cron: Box::new(cron), timezone: timezone(params)?, expression: expression.to_owned() })
 }
 
 /// The value of a text parameter; empty counts as absent.
-pub(crate) fn text<'a>(
-    params: &'a Map<String, Value>,
-    name: &'static str,
-) -> Result<Option<&'a str>, ParamError> {
+pub(crate) fn text<'a>(params: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, ParamError> {
     match params.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.trim()).filter(|text| !text.is_empty())),
@@ -206,19 +171,14 @@ pub(crate) fn text<'a>(
 }
 
 /// The value of a number parameter, also when it was written as a text.
-pub(crate) fn whole_number(
-    params: &Map<String, Value>,
-    name: &'static str,
-) -> Result<Option<u64>, ParamError> {
+pub(crate) fn whole_number(params: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, ParamError> {
     let value = match params.get(name) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
         Some(_) => None,
     };
-    value
-        .map(Some)
-        .ok_or_else(|| ParamError::invalid(name, "must be a whole number"))
+    value.map(Some).ok_or_else(|| ParamError::invalid(name, "must be a whole number"))
 }
 
 /// `timezone`, UTC when absent.
@@ -226,12 +186,8 @@ pub(crate) fn timezone(params: &Map<String, Value>) -> Result<Tz, ParamError> {
     let Some(name) = text(params, "timezone")? else {
         return Ok(Tz::UTC);
     };
-    Tz::from_str(name).map_err(|_unknown| {
-        ParamError::invalid(
-            "timezone",
-            format!("{name:?} is not a name such as Europe/Berlin"),
-        )
-    })
+    Tz::from_str(name)
+        .map_err(|_unknown| ParamError::invalid("timezone", format!("{name:?} is not a name such as Europe/Berlin")))
 }
 
 /// A point in time: with an offset as it stands, without one in `timezone`.
@@ -246,27 +202,16 @@ pub(crate) fn instant(
     if let Ok(time) = DateTime::parse_from_rfc3339(written) {
         return Ok(Some(time.with_timezone(&Utc)));
     }
-    let local = [
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M",
-        "%Y-%m-%d %H:%M",
-    ]
-    .into_iter()
-    .find_map(|format| NaiveDateTime::parse_from_str(written, format).ok())
-    .ok_or_else(|| {
-        ParamError::invalid(
-            name,
-            format!("{written:?} is not a time such as 2030-01-31T08:00:00Z"),
-        )
-    })?;
+    let local = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+        .into_iter()
+        .find_map(|format| NaiveDateTime::parse_from_str(written, format).ok())
+        .ok_or_else(|| ParamError::invalid(name, format!("{written:?} is not a time such as 2030-01-31T08:00:00Z")))?;
     // Of an hour that occurs twice the first one is meant.
     match timezone.from_local_datetime(&local).earliest() {
         Some(time) => Ok(Some(time.with_timezone(&Utc))),
-        None => Err(ParamError::invalid(
-            name,
-            format!("{written} does not exist in {timezone}: clocks go forward then"),
-        )),
+        None => {
+            Err(ParamError::invalid(name, format!("{written} does not exist in {timezone}: clocks go forward then")))
+        }
     }
 }
 
@@ -308,36 +253,12 @@ mod tests {
     #[test]
     fn parameters_that_make_no_timer_are_named() {
         for (kind, params, expected) in [
-            (
-                TimerKind::Interval,
-                json!({}),
-                "parameter `interval` is missing",
-            ),
-            (
-                TimerKind::Interval,
-                json!({"interval": 0}),
-                "parameter `interval`: must be at least 1",
-            ),
-            (
-                TimerKind::Interval,
-                json!({"interval": -3}),
-                "parameter `interval`: must be a whole number",
-            ),
-            (
-                TimerKind::Interval,
-                json!({"interval": u64::MAX, "unit": "hours"}),
-                "at most ten years",
-            ),
-            (
-                TimerKind::Interval,
-                json!({"interval": 1, "unit": "weeks"}),
-                "parameter `unit`",
-            ),
-            (
-                TimerKind::Interval,
-                json!([1]),
-                "parameter `trigger_params`",
-            ),
+            (TimerKind::Interval, json!({}), "parameter `interval` is missing"),
+            (TimerKind::Interval, json!({"interval": 0}), "parameter `interval`: must be at least 1"),
+            (TimerKind::Interval, json!({"interval": -3}), "parameter `interval`: must be a whole number"),
+            (TimerKind::Interval, json!({"interval": u64::MAX, "unit": "hours"}), "at most ten years"),
+            (TimerKind::Interval, json!({"interval": 1, "unit": "weeks"}), "parameter `unit`"),
+            (TimerKind::Interval, json!([1]), "parameter `trigger_params`"),
         ] {
             assert_refused(kind, &params, expected);
         }
@@ -346,36 +267,16 @@ mod tests {
     #[test]
     fn times_that_do_not_exist_are_named() {
         for (kind, params, expected) in [
-            (
-                TimerKind::Cron,
-                json!({"expression": "* * * * *"}),
-                "parameter `expression`",
-            ),
-            (
-                TimerKind::Cron,
-                json!({"expression": "61 * * * * *"}),
-                "parameter `expression`",
-            ),
-            (
-                TimerKind::Cron,
-                json!({"expression": "0 * * * * *", "timezone": "Mars/Crater"}),
-                "parameter `timezone`",
-            ),
-            (
-                TimerKind::Date,
-                json!({"fire_at": "tomorrow"}),
-                "parameter `fire_at`",
-            ),
+            (TimerKind::Cron, json!({"expression": "* * * * *"}), "parameter `expression`"),
+            (TimerKind::Cron, json!({"expression": "61 * * * * *"}), "parameter `expression`"),
+            (TimerKind::Cron, json!({"expression": "0 * * * * *", "timezone": "Mars/Crater"}), "parameter `timezone`"),
+            (TimerKind::Date, json!({"fire_at": "tomorrow"}), "parameter `fire_at`"),
             (
                 TimerKind::Date,
                 json!({"fire_at": "2026-03-29T02:30:00", "timezone": "Europe/Berlin"}),
                 "does not exist in Europe/Berlin",
             ),
-            (
-                TimerKind::Recurrence,
-                json!({"freq": "DAILY"}),
-                "parameter `dtstart` is missing",
-            ),
+            (TimerKind::Recurrence, json!({"freq": "DAILY"}), "parameter `dtstart` is missing"),
         ] {
             assert_refused(kind, &params, expected);
         }
@@ -383,26 +284,13 @@ mod tests {
 
     #[test]
     fn cron_has_seconds_and_follows_its_time_zone() {
-        let mut every_five =
-            parse(TimerKind::Cron, &json!({"expression": "*/5 * * * * *"})).unwrap();
-        assert_eq!(
-            after(&mut every_five, "2026-01-01T00:00:02.5Z").unwrap(),
-            "2026-01-01T00:00:05.000Z"
-        );
-        assert_eq!(
-            after(&mut every_five, "2026-01-01T00:00:05Z").unwrap(),
-            "2026-01-01T00:00:10.000Z"
-        );
+        let mut every_five = parse(TimerKind::Cron, &json!({"expression": "*/5 * * * * *"})).unwrap();
+        assert_eq!(after(&mut every_five, "2026-01-01T00:00:02.5Z").unwrap(), "2026-01-01T00:00:05.000Z");
+        assert_eq!(after(&mut every_five, "2026-01-01T00:00:05Z").unwrap(), "2026-01-01T00:00:10.000Z");
         let nine = json!({"expression": "0 0 9 * * *", "timezone": "Europe/Berlin"});
         let mut nine = parse(TimerKind::Cron, &nine).unwrap();
-        assert_eq!(
-            after(&mut nine, "2026-01-01T09:00:00Z").unwrap(),
-            "2026-01-02T08:00:00.000Z"
-        );
-        assert_eq!(
-            after(&mut nine, "2026-07-01T00:00:00Z").unwrap(),
-            "2026-07-01T07:00:00.000Z"
-        );
+        assert_eq!(after(&mut nine, "2026-01-01T09:00:00Z").unwrap(), "2026-01-02T08:00:00.000Z");
+        assert_eq!(after(&mut nine, "2026-07-01T00:00:00Z").unwrap(), "2026-07-01T07:00:00.000Z");
     }
 
     #[test]
@@ -415,10 +303,7 @@ mod tests {
     fn a_date_comes_once_and_a_past_one_never() {
         let params = json!({"fire_at": "2026-06-01T12:00:00", "timezone": "Europe/Berlin"});
         let mut date = parse(TimerKind::Date, &params).unwrap();
-        assert_eq!(
-            after(&mut date, "2026-01-01T00:00:00Z").unwrap(),
-            "2026-06-01T10:00:00.000Z"
-        );
+        assert_eq!(after(&mut date, "2026-01-01T00:00:00Z").unwrap(), "2026-06-01T10:00:00.000Z");
         assert_eq!(after(&mut date, "2026-06-01T10:00:00Z"), None);
     }
 }

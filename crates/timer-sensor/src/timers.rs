@@ -92,18 +92,12 @@ pub(crate) struct Timers {
 impl Timers {
     /// None yet.
     pub(crate) fn new(now: Now) -> Self {
-        Self {
-            by_rule: HashMap::new(),
-            monotonic: BTreeSet::new(),
-            wall: BTreeSet::new(),
-            last_seen: now,
-        }
+        Self { by_rule: HashMap::new(), monotonic: BTreeSet::new(), wall: BTreeSet::new(), last_seen: now }
     }
 
     /// Takes the rules over. Timers whose rule did not change keep their phase and their count.
     pub(crate) fn sync(&mut self, rules: Vec<TimerRule>, now: Now) -> Vec<Change> {
-        let wanted: HashMap<i64, TimerRule> =
-            rules.into_iter().map(|rule| (rule.id, rule)).collect();
+        let wanted: HashMap<i64, TimerRule> = rules.into_iter().map(|rule| (rule.id, rule)).collect();
         let gone: Vec<i64> = self
             .by_rule
             .iter()
@@ -116,15 +110,11 @@ impl Timers {
             if let Some(timer) = self.by_rule.remove(&id)
                 && !wanted.contains_key(&id)
             {
-                changes.push(Change::Removed {
-                    rule_ref: timer.rule.r#ref,
-                });
+                changes.push(Change::Removed { rule_ref: timer.rule.r#ref });
             }
         }
-        let mut fresh: Vec<TimerRule> = wanted
-            .into_values()
-            .filter(|rule| !self.by_rule.contains_key(&rule.id))
-            .collect();
+        let mut fresh: Vec<TimerRule> =
+            wanted.into_values().filter(|rule| !self.by_rule.contains_key(&rule.id)).collect();
         fresh.sort_by_key(|rule| rule.id);
         for rule in fresh {
             changes.push(self.add(rule, now));
@@ -134,18 +124,9 @@ impl Timers {
 
     /// How long nothing happens.
     pub(crate) fn sleep(&self, now: Now) -> Duration {
-        let by_monotonic = self
-            .monotonic
-            .first()
-            .map(|(at, _)| at.saturating_sub(now.monotonic));
-        let by_wall = self
-            .wall
-            .first()
-            .map(|(at, _)| (*at - now.wall).to_std().unwrap_or_default());
-        [by_monotonic, by_wall]
-            .into_iter()
-            .flatten()
-            .fold(LONGEST_SLEEP, Duration::min)
+        let by_monotonic = self.monotonic.first().map(|(at, _)| at.saturating_sub(now.monotonic));
+        let by_wall = self.wall.first().map(|(at, _)| (*at - now.wall).to_std().unwrap_or_default());
+        [by_monotonic, by_wall].into_iter().flatten().fold(LONGEST_SLEEP, Duration::min)
     }
 
     /// Everything that is due, and the timers that will not fire again.
@@ -168,11 +149,7 @@ impl Timers {
                 firings.extend(self.fire(id, at, now));
             }
             // From now on, not from the missed time: what was missed is not made up for one by one.
-            let after = if now.wall - at <= LATEST {
-                at
-            } else {
-                now.wall
-            };
+            let after = if now.wall - at <= LATEST { at } else { now.wall };
             changes.extend(self.schedule_wall(id, after));
         }
         (firings, changes)
@@ -194,15 +171,7 @@ impl Timers {
             Some(Schedule::Interval(every)) => Some(*every),
             _ => None,
         };
-        self.by_rule.insert(
-            id,
-            Timer {
-                rule,
-                schedule,
-                next: Next::Never,
-                count: 0,
-            },
-        );
+        self.by_rule.insert(id, Timer { rule, schedule, next: Next::Never, count: 0 });
         if let Some(error) = error {
             return Change::Invalid { rule_ref, error };
         }
@@ -211,9 +180,7 @@ impl Timers {
                 self.queue(id, Next::Monotonic(now.monotonic + every));
                 Change::Added { rule_ref }
             }
-            None => self
-                .schedule_wall(id, now.wall)
-                .unwrap_or(Change::Added { rule_ref }),
+            None => self.schedule_wall(id, now.wall).unwrap_or(Change::Added { rule_ref }),
         }
     }
 
@@ -248,23 +215,14 @@ impl Timers {
         let Value::Object(payload) = payload else {
             return None;
         };
-        Some(Firing {
-            rule_id: id,
-            rule_ref: timer.rule.r#ref.clone(),
-            kind: timer.rule.kind,
-            payload,
-        })
+        Some(Firing { rule_id: id, rule_ref: timer.rule.r#ref.clone(), kind: timer.rule.kind, payload })
     }
 
     /// The next time is the last one plus the interval, so that lateness does not add up; whole intervals that were
     /// missed are left out.
     fn advance_interval(&mut self, id: i64, at: Duration, now: Duration) {
         self.unqueue(id);
-        let Some(Timer {
-            schedule: Some(Schedule::Interval(every)),
-            ..
-        }) = self.by_rule.get(&id)
-        else {
+        let Some(Timer { schedule: Some(Schedule::Interval(every)), .. }) = self.by_rule.get(&id) else {
             return;
         };
         let missed = (now.saturating_sub(at)).as_nanos() / every.as_nanos().max(1);

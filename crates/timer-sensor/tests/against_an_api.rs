@@ -46,23 +46,11 @@ async fn rules(
         return Err(StatusCode::UNAUTHORIZED);
     }
     world.pages_read += 1;
-    let all: Vec<Value> = world
-        .rules
-        .iter()
-        .filter(|rule| rule["trigger_ref"] == trigger.as_str())
-        .cloned()
-        .collect();
+    let all: Vec<Value> = world.rules.iter().filter(|rule| rule["trigger_ref"] == trigger.as_str()).cloned().collect();
     let begin = (query.page - 1) * query.page_size;
-    let items: Vec<Value> = all
-        .iter()
-        .skip(begin)
-        .take(query.page_size)
-        .cloned()
-        .collect();
+    let items: Vec<Value> = all.iter().skip(begin).take(query.page_size).cloned().collect();
     let has_next = begin + items.len() < all.len();
-    Ok(Json(
-        json!({"items": items, "pagination": {"page": query.page, "has_next": has_next}}),
-    ))
+    Ok(Json(json!({"items": items, "pagination": {"page": query.page, "has_next": has_next}})))
 }
 
 async fn events(
@@ -79,10 +67,7 @@ async fn events(
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     world.events.push(event);
-    Ok((
-        StatusCode::CREATED,
-        Json(json!({"data": {"id": world.events.len()}})),
-    ))
+    Ok((StatusCode::CREATED, Json(json!({"data": {"id": world.events.len()}}))))
 }
 
 async fn serve(world: &Shared, tasks: &Tasks) -> SocketAddr {
@@ -113,11 +98,7 @@ fn config(address: SocketAddr) -> TimerSensorConfig {
 
 #[tokio::test]
 async fn events_are_bound_to_their_rule_and_follow_the_rules_of_the_api() {
-    let (world, tasks, stop) = (
-        Shared::default(),
-        Tasks::default(),
-        CancellationToken::new(),
-    );
+    let (world, tasks, stop) = (Shared::default(), Tasks::default(), CancellationToken::new());
     let mut disabled = every_second(8);
     disabled["enabled"] = json!(false);
     world.lock().unwrap().rules = vec![every_second(7), disabled];
@@ -126,65 +107,36 @@ async fn events_are_bound_to_their_rule_and_follow_the_rules_of_the_api() {
         let stop = stop.clone();
         async move { run(config(address), &stop).await }
     });
-    let event = eventually("an event", async || {
-        world.lock().unwrap().events.first().cloned()
-    })
-    .await;
+    let event = eventually("an event", async || world.lock().unwrap().events.first().cloned()).await;
     assert_eq!(event["trigger_ref"], "core.intervaltimer");
     assert_eq!(event["trigger_instance_id"], "rule_7");
-    assert_eq!(
-        (&event["payload"]["type"], &event["payload"]["count"]),
-        (&json!("interval"), &json!(1))
-    );
+    assert_eq!((&event["payload"]["type"], &event["payload"]["count"]), (&json!("interval"), &json!(1)));
     world.lock().unwrap().rules = vec![every_second(9)];
     eventually("the new rule's event", async || {
         let world = world.lock().unwrap();
-        world
-            .events
-            .iter()
-            .any(|event| event["trigger_instance_id"] == "rule_9")
-            .then_some(())
+        world.events.iter().any(|event| event["trigger_instance_id"] == "rule_9").then_some(())
     })
     .await;
     let of_others = |event: &&Value| event["trigger_instance_id"] == "rule_8";
-    assert_eq!(
-        world
-            .lock()
-            .unwrap()
-            .events
-            .iter()
-            .filter(of_others)
-            .count(),
-        0,
-        "a disabled rule is silent"
-    );
+    assert_eq!(world.lock().unwrap().events.iter().filter(of_others).count(), 0, "a disabled rule is silent");
     stop.cancel();
     sensor.await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn rules_of_the_environment_fire_although_the_api_fails_at_first_and_events_are_sent_again() {
-    let (world, tasks, stop) = (
-        Shared::default(),
-        Tasks::default(),
-        CancellationToken::new(),
-    );
+    let (world, tasks, stop) = (Shared::default(), Tasks::default(), CancellationToken::new());
     world.lock().unwrap().failures_to_come = 2;
     world.lock().unwrap().rules = vec![every_second(7)];
     let address = serve(&world, &tasks).await;
     let mut config = config(address);
-    config.triggers = Some(
-        r#"[{"config":{"unit":"seconds","interval":1},"id":7,"ref":"demo.rule7"}]"#.to_owned(),
-    );
+    config.triggers = Some(r#"[{"config":{"unit":"seconds","interval":1},"id":7,"ref":"demo.rule7"}]"#.to_owned());
     config.trigger_refs = Some(r#"["core.intervaltimer"]"#.to_owned());
     let sensor = tasks.spawn({
         let stop = stop.clone();
         async move { run(config, &stop).await }
     });
-    let event = eventually("an event", async || {
-        world.lock().unwrap().events.first().cloned()
-    })
-    .await;
+    let event = eventually("an event", async || world.lock().unwrap().events.first().cloned()).await;
     assert_eq!(event["payload"]["rule_ref"], "demo.rule7");
     assert_eq!(world.lock().unwrap().failures_to_come, 0);
     stop.cancel();
@@ -193,11 +145,7 @@ async fn rules_of_the_environment_fire_although_the_api_fails_at_first_and_event
 
 #[tokio::test]
 async fn every_page_of_rules_is_read() {
-    let (world, tasks, stop) = (
-        Shared::default(),
-        Tasks::default(),
-        CancellationToken::new(),
-    );
+    let (world, tasks, stop) = (Shared::default(), Tasks::default(), CancellationToken::new());
     world.lock().unwrap().rules = (1..=150).map(every_second).collect();
     let address = serve(&world, &tasks).await;
     let sensor = tasks.spawn({
@@ -206,11 +154,7 @@ async fn every_page_of_rules_is_read() {
     });
     eventually("the last rule's event", async || {
         let world = world.lock().unwrap();
-        world
-            .events
-            .iter()
-            .any(|event| event["trigger_instance_id"] == "rule_150")
-            .then_some(())
+        world.events.iter().any(|event| event["trigger_instance_id"] == "rule_150").then_some(())
     })
     .await;
     stop.cancel();
@@ -219,17 +163,10 @@ async fn every_page_of_rules_is_read() {
 
 #[tokio::test]
 async fn a_token_that_stays_refused_ends_the_sensor_with_an_error() {
-    let (world, tasks, stop) = (
-        Shared::default(),
-        Tasks::default(),
-        CancellationToken::new(),
-    );
+    let (world, tasks, stop) = (Shared::default(), Tasks::default(), CancellationToken::new());
     world.lock().unwrap().refuse_token = true;
     let address = serve(&world, &tasks).await;
     let ended = run(config(address), &stop).await;
-    assert!(
-        matches!(ended, Err(TimerError::Unauthorized { .. })),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(TimerError::Unauthorized { .. })), "{ended:?}");
     assert!(!format!("{ended:?}").contains("t0ken"));
 }

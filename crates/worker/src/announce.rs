@@ -48,11 +48,7 @@ impl Announcer {
 
     /// Says that an execution runs. Only watchers miss it, so a failure is not retried.
     pub(crate) async fn running(&self, execution: &Execution) {
-        let message = self.status_changed(
-            execution,
-            ExecutionStatus::Scheduled,
-            ExecutionStatus::Running,
-        );
+        let message = self.status_changed(execution, ExecutionStatus::Scheduled, ExecutionStatus::Running);
         let published = match message {
             Ok(message) => self.bus.publish(&[message]).await,
             Err(error) => Err(error),
@@ -75,14 +71,9 @@ impl Announcer {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while let Err(error) = self.bus.publish(&messages).await {
             let delay = backoff.next_delay();
-            tracing::warn!(
-                error = chain(&error),
-                "the end could not be announced, trying again"
-            );
+            tracing::warn!(error = chain(&error), "the end could not be announced, trying again");
             if !patience.wait(delay).await {
-                tracing::error!(
-                    "the end is stored but was not announced; the scheduler finds it by itself"
-                );
+                tracing::error!("the end is stored but was not announced; the scheduler finds it by itself");
                 return;
             }
         }

@@ -41,22 +41,14 @@ impl Cancellations {
             return None;
         }
         let cancel = CancellationToken::new();
-        if let Some(place) = state
-            .early
-            .iter()
-            .position(|(early, _)| *early == execution)
-        {
+        if let Some(place) = state.early.iter().position(|(early, _)| *early == execution) {
             let known = state.early.remove(place);
             if known.is_some_and(|(_, since)| since.elapsed() < REMEMBERED_FOR) {
                 cancel.cancel();
             }
         }
         state.in_hand.insert(execution, cancel.clone());
-        Some(InHand {
-            execution,
-            cancel,
-            all: self.clone(),
-        })
+        Some(InHand { execution, cancel, all: self.clone() })
     }
 
     /// Cancels an execution, now or when it comes.
@@ -66,11 +58,7 @@ impl Cancellations {
             cancel.cancel();
             return Cancelled::InHand;
         }
-        while state
-            .early
-            .front()
-            .is_some_and(|(_, since)| since.elapsed() >= REMEMBERED_FOR)
-        {
+        while state.early.front().is_some_and(|(_, since)| since.elapsed() >= REMEMBERED_FOR) {
             state.early.pop_front();
         }
         if !state.early.iter().any(|(early, _)| *early == execution) {
@@ -123,11 +111,7 @@ mod tests {
     use super::*;
 
     fn paused() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap()
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
     }
 
     #[test]
@@ -151,10 +135,7 @@ mod tests {
             assert_eq!(all.cancel(ExecutionId(1)), Cancelled::Remembered);
             assert_eq!(all.cancel(ExecutionId(2)), Cancelled::Remembered);
             assert!(all.take(ExecutionId(1)).unwrap().cancel().is_cancelled());
-            assert!(
-                !all.take(ExecutionId(1)).unwrap().cancel().is_cancelled(),
-                "it counts once"
-            );
+            assert!(!all.take(ExecutionId(1)).unwrap().cancel().is_cancelled(), "it counts once");
             tokio::time::advance(REMEMBERED_FOR).await;
             assert!(!all.take(ExecutionId(2)).unwrap().cancel().is_cancelled());
         });
@@ -169,10 +150,7 @@ mod tests {
             }
             all.cancel(ExecutionId(5));
             assert_eq!(all.state().early.len(), REMEMBERED_AT_MOST);
-            assert!(
-                !all.take(ExecutionId(0)).unwrap().cancel().is_cancelled(),
-                "the oldest went"
-            );
+            assert!(!all.take(ExecutionId(0)).unwrap().cancel().is_cancelled(), "the oldest went");
             tokio::time::advance(REMEMBERED_FOR).await;
             all.cancel(ExecutionId(-1));
             assert_eq!(all.state().early.len(), 1);

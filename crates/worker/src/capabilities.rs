@@ -18,10 +18,7 @@ pub(crate) fn complete(given: &JsonMap, advertised: &Advertised, slots: u16) -> 
     say("worker_version", env!("CARGO_PKG_VERSION").into());
     say("runtimes", json!(advertised.runtimes));
     say("runtime_versions", json!(advertised.runtime_versions));
-    say(
-        "detected_interpreters",
-        json!(advertised.detected_interpreters),
-    );
+    say("detected_interpreters", json!(advertised.detected_interpreters));
     all.extend(given.clone());
     all
 }
@@ -74,15 +71,10 @@ async fn try_verify(shared: &Shared, what: Verify<'_>) -> Result<(), StoreError>
     let capabilities = complete(&shared.given_capabilities, &advertised, shared.slot_count);
     tracing::info!(versions = ?advertised.runtime_versions, "this host can run");
     shared.executor.set_advertised(advertised);
-    shared
-        .store
-        .set_capabilities(shared.id, &capabilities)
-        .await
+    shared.store.set_capabilities(shared.id, &capabilities).await
 }
 
 fn is_named(version: &RuntimeVersion, runtimes: &[Runtime], names: &[String]) -> bool {
-    let runtime = runtimes
-        .iter()
-        .find(|runtime| runtime.id == version.runtime);
+    let runtime = runtimes.iter().find(|runtime| runtime.id == version.runtime);
     runtime.is_some_and(|runtime| names.contains(&runtime.name.to_lowercase()))
 }

@@ -15,10 +15,6 @@ pub struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(crate) fn of_pack(self, pack: PackId) -> Coordination<'a> {
-        Coordination {
-            store: self.store,
-            worker: self.worker,
-            pack,
-        }
+        Coordination { store: self.store, worker: self.worker, pack }
     }
 }

@@ -93,9 +93,7 @@ impl PackFolders {
 
     /// Several folders.
     pub fn new(bases: impl IntoIterator<Item = PathBuf>) -> Self {
-        Self {
-            bases: bases.into_iter().collect(),
-        }
+        Self { bases: bases.into_iter().collect() }
     }
 
     /// The folder that holds the pack: the first that has it, else the first, where it is expected.
@@ -106,11 +104,7 @@ impl PackFolders {
             return None;
         }
         let has_it = |base: &&PathBuf| base.join(pack_ref).is_dir();
-        self.bases
-            .iter()
-            .find(has_it)
-            .or_else(|| self.bases.first())
-            .map(PathBuf::as_path)
+        self.bases.iter().find(has_it).or_else(|| self.bases.first()).map(PathBuf::as_path)
     }
 }
 

@@ -47,17 +47,9 @@ enum Claiming {
 
 impl Course {
     /// Takes an execution in hand; none when it is already.
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        execution: ExecutionId,
-        slot: OwnedSemaphorePermit,
-    ) -> Option<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, execution: ExecutionId, slot: OwnedSemaphorePermit) -> Option<Self> {
         let in_hand = shared.cancellations.take(execution)?;
-        Some(Self {
-            shared,
-            in_hand,
-            _slot: slot,
-        })
+        Some(Self { shared, in_hand, _slot: slot })
     }
 
     /// Goes the whole way. `delivery` is the message that asked for it, if one did.
@@ -85,20 +77,14 @@ impl Course {
             }
             Claiming::Answered(Claim::NotOurs { status }) => {
                 let status = status.map_or("gone", ExecutionStatus::as_str);
-                tracing::info!(
-                    status,
-                    "dispatch forgotten: the execution is not ours to start"
-                );
+                tracing::info!(status, "dispatch forgotten: the execution is not ours to start");
             }
             Claiming::AnswerLost => {
                 let lost = "worker lost its connection to storage while it started the execution";
                 end_unfinished(&self.shared, Some(self.in_hand.execution()), lost).await;
             }
             Claiming::Refused(error) => {
-                tracing::error!(
-                    error = chain(&error),
-                    "execution cannot be claimed; it is left to the scheduler"
-                );
+                tracing::error!(error = chain(&error), "execution cannot be claimed; it is left to the scheduler");
             }
             Claiming::Stopping => tracing::info!("dispatch given back: the worker stops"),
         }
@@ -107,15 +93,11 @@ impl Course {
     async fn claim(&self) -> Claiming {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            let claim = self
-                .shared
-                .store
-                .claim_execution(self.in_hand.execution(), self.shared.id)
-                .await;
+            let claim = self.shared.store.claim_execution(self.in_hand.execution(), self.shared.id).await;
             let error = match claim {
-                Ok(Claim::NotOurs {
-                    status: Some(ExecutionStatus::Running | ExecutionStatus::Canceling),
-                }) if backoff.attempts() > 0 => {
+                Ok(Claim::NotOurs { status: Some(ExecutionStatus::Running | ExecutionStatus::Canceling) })
+                    if backoff.attempts() > 0 =>
+                {
                     return Claiming::AnswerLost;
                 }
                 Ok(claim) => return Claiming::Answered(claim),
@@ -123,10 +105,7 @@ impl Course {
             };
             match error.decision() {
                 Decision::Fail => return Claiming::Refused(error),
-                Decision::Retry => tracing::warn!(
-                    error = chain(&error),
-                    "execution cannot be claimed, trying again"
-                ),
+                Decision::Retry => tracing::warn!(error = chain(&error), "execution cannot be claimed, trying again"),
             }
             tokio::select! {
                 () = sleep(backoff.next_delay()) => {}
@@ -138,11 +117,7 @@ impl Course {
     async fn execute(self, mut claimed: ClaimedExecution) {
         if let (None, Some(action)) = (&claimed.runtime, &claimed.action) {
             let advertised = self.shared.executor.advertised();
-            let found = self.shared.runtimes.of_file(
-                &*self.shared.store,
-                &action.entrypoint,
-                &advertised.runtimes,
-            );
+            let found = self.shared.runtimes.of_file(&*self.shared.store, &action.entrypoint, &advertised.runtimes);
             match found.await {
                 Ok(Some((runtime, versions))) => {
                     claimed.runtime = Some(runtime);
@@ -162,49 +137,26 @@ impl Course {
     /// In a task of its own, so that a bug that panics there costs one execution its success and nothing else.
     async fn run_action(&self, claimed: Arc<ClaimedExecution>) -> Conclusion {
         let shared = self.shared.clone();
-        let control = Control {
-            cancel: self.in_hand.cancel().clone(),
-            hard: shared.stop.hard().clone(),
-        };
+        let control = Control { cancel: self.in_hand.cancel().clone(), hard: shared.stop.hard().clone() };
         let ran = self.shared.tasks.spawn(async move {
             let sinks = shared.sinks(&claimed);
-            shared
-                .executor
-                .run(&claimed, Some(shared.claims()), &control, sinks)
-                .await
+            shared.executor.run(&claimed, Some(shared.claims()), &control, sinks).await
         });
         ran.await.unwrap_or_else(|error| {
             tracing::error!(%error, "running the action panicked; this is a bug of the worker");
-            Conclusion::Failed(early_failure(
-                "Execution failed",
-                "the worker failed while it ran the action",
-            ))
+            Conclusion::Failed(early_failure("Execution failed", "the worker failed while it ran the action"))
         })
     }
 
     async fn conclude(self, claimed: &ClaimedExecution, conclusion: Conclusion) {
         let shared = &self.shared;
-        let owner = LogOwner::new(
-            &claimed.execution,
-            claimed.action.as_ref(),
-            shared.executor.config().log_retention,
-        );
+        let owner = LogOwner::new(&claimed.execution, claimed.action.as_ref(), shared.executor.config().log_retention);
         let stderr_log = shared.logs.file(&*shared.store, &owner).await;
         // Asked as late as possible: a cancel that came while the action ended is obeyed.
-        let conclusion = if self.in_hand.cancel().is_cancelled() {
-            conclusion.cancelled()
-        } else {
-            conclusion
-        };
+        let conclusion = if self.in_hand.cancel().is_cancelled() { conclusion.cancelled() } else { conclusion };
         let status = conclusion.status();
-        let result =
-            storable(conclusion.document(stderr_log.as_deref().and_then(std::path::Path::to_str)));
-        let end = Ended {
-            fence: claimed.fence,
-            status,
-            result,
-            secrets: conclusion.sealed().to_vec(),
-        };
+        let result = storable(conclusion.document(stderr_log.as_deref().and_then(std::path::Path::to_str)));
+        let end = Ended { fence: claimed.fence, status, result, secrets: conclusion.sealed().to_vec() };
         let Some((status, result)) = write_end(shared, end).await else {
             return;
         };
@@ -220,10 +172,7 @@ impl Course {
     }
 
     async fn announce_cancelled(&self, execution: &Execution) {
-        tracing::info!(
-            action = execution.action_ref,
-            "execution was cancelled before it started"
-        );
+        tracing::info!(action = execution.action_ref, "execution was cancelled before it started");
         let end = End {
             execution,
             previous: ExecutionStatus::Canceling,
@@ -231,10 +180,7 @@ impl Course {
             status: ExecutionStatus::Cancelled,
             result: execution.result.as_ref().unwrap_or(&Value::Null),
         };
-        self.shared
-            .announcer
-            .ended(&end, &self.shared.patience)
-            .await;
+        self.shared.announcer.ended(&end, &self.shared.patience).await;
     }
 }
 
@@ -243,17 +189,11 @@ impl Shared {
     fn sinks(&self, claimed: &ClaimedExecution) -> Sinks {
         let config = self.executor.config();
         let execution = claimed.execution.id;
-        let stdout = (!crate::executor::has_secret_output(claimed.action.as_ref())).then(|| {
-            self.logs
-                .sink(execution, LogStream::Stdout, config.max_stdout_bytes)
-        });
+        let stdout = (!crate::executor::has_secret_output(claimed.action.as_ref()))
+            .then(|| self.logs.sink(execution, LogStream::Stdout, config.max_stdout_bytes));
         Sinks {
             stdout: stdout.map(|sink| Box::new(sink) as _),
-            stderr: Some(Box::new(self.logs.sink(
-                execution,
-                LogStream::Stderr,
-                config.max_stderr_bytes,
-            ))),
+            stderr: Some(Box::new(self.logs.sink(execution, LogStream::Stderr, config.max_stderr_bytes))),
         }
     }
 }

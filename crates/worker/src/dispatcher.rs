@@ -105,38 +105,19 @@ impl Worker {
         let slot_count = max_concurrent_tasks.max(1);
         let executor = Executor::new(executor, clock.clone(), observer)?;
         let given_capabilities = capabilities;
-        let capabilities =
-            capabilities::complete(&given_capabilities, &executor.advertised(), slot_count);
-        let registration = WorkerRegistration {
-            name: name.clone(),
-            role: WorkerRole::Action,
-            worker_type,
-            host,
-            port,
-            capabilities,
-        };
+        let capabilities = capabilities::complete(&given_capabilities, &executor.advertised(), slot_count);
+        let registration =
+            WorkerRegistration { name: name.clone(), role: WorkerRole::Action, worker_type, host, port, capabilities };
         let row = store
             .register_worker(&registration)
             .await
-            .map_err(|source| BuildError::Register {
-                name: name.clone(),
-                source,
-            })?;
-        let declared = |source| BuildError::Declare {
-            name: name.clone(),
-            source,
-        };
+            .map_err(|source| BuildError::Register { name: name.clone(), source })?;
+        let declared = |source| BuildError::Declare { name: name.clone(), source };
         let executions = Source::executions(row.id, slot_count);
         Ok(Self {
-            executions: Subscription::declare(bus.clone(), executions)
-                .await
-                .map_err(declared)?,
-            cancels: Subscription::declare(bus.clone(), Source::cancels(row.id))
-                .await
-                .map_err(declared)?,
-            packs: Subscription::declare(bus.clone(), Source::packs(row.id))
-                .await
-                .map_err(declared)?,
+            executions: Subscription::declare(bus.clone(), executions).await.map_err(declared)?,
+            cancels: Subscription::declare(bus.clone(), Source::cancels(row.id)).await.map_err(declared)?,
+            packs: Subscription::declare(bus.clone(), Source::packs(row.id)).await.map_err(declared)?,
             row,
             parts: Parts {
                 store,
@@ -162,22 +143,8 @@ impl Worker {
 
     /// Starts to work, until `stop`.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) {
-        let Self {
-            row,
-            parts,
-            executions,
-            cancels,
-            packs,
-        } = self;
-        let Parts {
-            store,
-            announcer,
-            executor,
-            given_capabilities,
-            readiness,
-            slot_count,
-            heartbeat_interval,
-        } = parts;
+        let Self { row, parts, executions, cancels, packs } = self;
+        let Parts { store, announcer, executor, given_capabilities, readiness, slot_count, heartbeat_interval } = parts;
         let shared = Arc::new(Shared {
             id: row.id,
             store,
@@ -200,11 +167,7 @@ impl Worker {
         let heartbeat = tasks.spawn_vital("heartbeat", stop, heartbeat.instrument(span.clone()));
         let cancels = intake::take_cancels(shared.clone(), cancels, drained.clone());
         tasks.spawn_vital("cancels", stop, cancels.instrument(span.clone()));
-        tasks.spawn_vital(
-            "packs",
-            stop,
-            pack_events::consume(shared.clone(), packs).instrument(span.clone()),
-        );
+        tasks.spawn_vital("packs", stop, pack_events::consume(shared.clone(), packs).instrument(span.clone()));
         let work = async move {
             intake::take_executions(&shared, executions).await;
             let patience = shared.patience.clone();

@@ -34,10 +34,7 @@ pub(crate) async fn write_end(shared: &Shared, mut end: Ended) -> Option<(Execut
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut reduced = false;
     loop {
-        let written = shared
-            .store
-            .finish_execution(&end.fence, end.status, &end.result, &end.secrets)
-            .await;
+        let written = shared.store.finish_execution(&end.fence, end.status, &end.result, &end.secrets).await;
         let error = match written {
             Ok(true) => return Some((end.status, end.result)),
             Ok(false) if backoff.attempts() > 0 && is_written(shared, &end).await => {
@@ -51,30 +48,19 @@ pub(crate) async fn write_end(shared: &Shared, mut end: Ended) -> Option<(Execut
         };
         if error.decision() == Decision::Fail {
             if reduced {
-                tracing::error!(
-                    error = chain(&error),
-                    "the end of the execution cannot be stored"
-                );
+                tracing::error!(error = chain(&error), "the end of the execution cannot be stored");
                 return None;
             }
-            tracing::error!(
-                error = chain(&error),
-                "result cannot be stored; the execution ends as failed"
-            );
+            tracing::error!(error = chain(&error), "result cannot be stored; the execution ends as failed");
             reduced = true;
             end.status = ExecutionStatus::Failed;
             end.result = json!({"succeeded": false, "error": format!("result could not be stored: {}", chain(&error))});
             end.secrets.clear();
             continue;
         }
-        tracing::warn!(
-            error = chain(&error),
-            "the end of the execution cannot be stored, trying again"
-        );
+        tracing::warn!(error = chain(&error), "the end of the execution cannot be stored, trying again");
         if !shared.patience.wait(backoff.next_delay()).await {
-            tracing::error!(
-                "the end of the execution is not stored; the next start of this worker ends it"
-            );
+            tracing::error!("the end of the execution is not stored; the next start of this worker ends it");
             return None;
         }
     }
@@ -93,10 +79,7 @@ pub(crate) async fn end_unfinished(shared: &Shared, only: Option<ExecutionId>, r
     let unfinished = loop {
         match shared.store.unfinished_executions(shared.id).await {
             Ok(unfinished) => break unfinished,
-            Err(error) => tracing::warn!(
-                error = chain(&error),
-                "unfinished executions cannot be read, trying again"
-            ),
+            Err(error) => tracing::warn!(error = chain(&error), "unfinished executions cannot be read, trying again"),
         }
         tokio::select! {
             () = sleep(backoff.next_delay()) => {}
@@ -117,33 +100,16 @@ async fn end_one(shared: &Shared, fence: Fence, execution: &Execution, reason: &
         let result = json!({"succeeded": false, "cancelled": true, "error": CANCELLED_TEXT});
         (ExecutionStatus::Cancelled, result)
     } else {
-        (
-            ExecutionStatus::Abandoned,
-            json!({"succeeded": false, "error": reason}),
-        )
+        (ExecutionStatus::Abandoned, json!({"succeeded": false, "error": reason}))
     };
-    if let (Some(path), Some(result)) = (
-        stderr_log.as_deref().and_then(Path::to_str),
-        result.as_object_mut(),
-    ) {
+    if let (Some(path), Some(result)) = (stderr_log.as_deref().and_then(Path::to_str), result.as_object_mut()) {
         result.insert("stderr_log".to_owned(), path.into());
     }
     tracing::warn!(execution.id = %execution.id, action = execution.action_ref, %status, reason, "execution ended without a result");
-    let end = Ended {
-        fence,
-        status,
-        result,
-        secrets: Vec::new(),
-    };
+    let end = Ended { fence, status, result, secrets: Vec::new() };
     let Some((status, result)) = write_end(shared, end).await else {
         return;
     };
-    let end = End {
-        execution,
-        previous: execution.status,
-        action: None,
-        status,
-        result: &result,
-    };
+    let end = End { execution, previous: execution.status, action: None, status, result: &result };
     shared.announcer.ended(&end, &shared.patience).await;
 }

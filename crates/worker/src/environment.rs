@@ -27,9 +27,7 @@ pub(crate) enum EnvironmentError {
         origin: &'static str,
     },
     /// The value has a NUL in it.
-    #[error(
-        "the value of {name} from {origin} contains a NUL, which no environment variable can carry"
-    )]
+    #[error("the value of {name} from {origin} contains a NUL, which no environment variable can carry")]
     Value {
         /// The name.
         name: String,
@@ -50,20 +48,15 @@ pub(crate) struct ChildEnvironment {
 impl std::fmt::Debug for ChildEnvironment {
     /// Names only: values may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.variables.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_list().entries(self.variables.iter().map(|(name, _)| name)).finish()
     }
 }
 
 impl ChildEnvironment {
     /// Starts with what the host lets through.
     pub(crate) fn new(passed: &[(OsString, OsString)]) -> Self {
-        let allowed =
-            |(name, _): &&(OsString, OsString)| !name.as_bytes().starts_with(OWN_PREFIX.as_bytes());
-        Self {
-            variables: passed.iter().filter(allowed).cloned().collect(),
-        }
+        let allowed = |(name, _): &&(OsString, OsString)| !name.as_bytes().starts_with(OWN_PREFIX.as_bytes());
+        Self { variables: passed.iter().filter(allowed).cloned().collect() }
     }
 
     /// Sets variables that were made from those that are here.
@@ -87,11 +80,7 @@ impl ChildEnvironment {
     /// the key: a fact of the platform.
     pub(crate) fn set_context(&mut self, context: &JsonMap) -> Result<(), EnvironmentError> {
         for (key, value) in context {
-            self.set_checked(
-                &format!("ATTUNE_CONTEXT_{}", key.to_uppercase()),
-                text_of(value),
-                "config.context",
-            )?;
+            self.set_checked(&format!("ATTUNE_CONTEXT_{}", key.to_uppercase()), text_of(value), "config.context")?;
         }
         Ok(())
     }
@@ -105,10 +94,7 @@ impl ChildEnvironment {
         };
         for (name, value) in map {
             if name.starts_with(OWN_PREFIX) {
-                tracing::warn!(
-                    variable = name,
-                    "env_vars of the execution cannot set a variable of the platform"
-                );
+                tracing::warn!(variable = name, "env_vars of the execution cannot set a variable of the platform");
                 continue;
             }
             let text = match value {
@@ -120,23 +106,12 @@ impl ChildEnvironment {
         Ok(())
     }
 
-    fn set_checked(
-        &mut self,
-        name: &str,
-        value: String,
-        origin: &'static str,
-    ) -> Result<(), EnvironmentError> {
+    fn set_checked(&mut self, name: &str, value: String, origin: &'static str) -> Result<(), EnvironmentError> {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(EnvironmentError::Name {
-                name: name.to_owned(),
-                origin,
-            });
+            return Err(EnvironmentError::Name { name: name.to_owned(), origin });
         }
         if value.contains('\0') {
-            return Err(EnvironmentError::Value {
-                name: name.to_owned(),
-                origin,
-            });
+            return Err(EnvironmentError::Value { name: name.to_owned(), origin });
         }
         self.set(name, value);
         Ok(())
@@ -160,18 +135,11 @@ mod tests {
     use super::*;
 
     fn passed() -> Vec<(OsString, OsString)> {
-        vec![
-            ("PATH".into(), "/bin".into()),
-            ("ATTUNE__SECURITY__JWT_SECRET".into(), "hidden".into()),
-        ]
+        vec![("PATH".into(), "/bin".into()), ("ATTUNE__SECURITY__JWT_SECRET".into(), "hidden".into())]
     }
 
     fn get<'a>(environment: &'a ChildEnvironment, name: &str) -> Option<&'a str> {
-        environment
-            .variables
-            .iter()
-            .find(|(known, _)| known == name)
-            .and_then(|(_, value)| value.to_str())
+        environment.variables.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.to_str())
     }
 
     #[test]
@@ -183,27 +151,14 @@ mod tests {
     #[test]
     fn context_keys_are_upper_cased_and_values_are_texts() {
         let mut environment = ChildEnvironment::default();
-        let Value::Object(context) =
-            json!({"user": "ann", "n": 1, "on": true, "deep": {"a": [1]}, "no": null})
-        else {
+        let Value::Object(context) = json!({"user": "ann", "n": 1, "on": true, "deep": {"a": [1]}, "no": null}) else {
             panic!("an object");
         };
         environment.set_context(&context).unwrap();
-        for (name, value) in [
-            ("USER", "ann"),
-            ("N", "1"),
-            ("ON", "true"),
-            ("DEEP", r#"{"a":[1]}"#),
-            ("NO", "null"),
-        ] {
-            assert_eq!(
-                get(&environment, &format!("ATTUNE_CONTEXT_{name}")),
-                Some(value)
-            );
+        for (name, value) in [("USER", "ann"), ("N", "1"), ("ON", "true"), ("DEEP", r#"{"a":[1]}"#), ("NO", "null")] {
+            assert_eq!(get(&environment, &format!("ATTUNE_CONTEXT_{name}")), Some(value));
         }
-        let Value::Object(bad) = json!({"a=b": "x"}) else {
-            panic!("an object")
-        };
+        let Value::Object(bad) = json!({"a=b": "x"}) else { panic!("an object") };
         let error = environment.set_context(&bad).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -215,20 +170,13 @@ mod tests {
     fn an_execution_sets_variables_but_none_of_the_platform() {
         let mut environment = ChildEnvironment::new(&passed());
         environment.set("ATTUNE_EXEC_ID", "7");
-        environment
-            .set_requested(&json!({"PATH": "/opt/bin", "DEBUG": true, "ATTUNE_EXEC_ID": "8"}))
-            .unwrap();
+        environment.set_requested(&json!({"PATH": "/opt/bin", "DEBUG": true, "ATTUNE_EXEC_ID": "8"})).unwrap();
         assert_eq!(get(&environment, "PATH"), Some("/opt/bin"));
         assert_eq!(get(&environment, "DEBUG"), Some("true"));
         assert_eq!(get(&environment, "ATTUNE_EXEC_ID"), Some("7"));
         assert_eq!(environment.variables().len(), 3);
         environment.set_requested(&Value::Null).unwrap();
-        for bad in [
-            json!(["A=1"]),
-            json!({"A": {}}),
-            json!({"": "x"}),
-            json!({"A": "x\u{0}"}),
-        ] {
+        for bad in [json!(["A=1"]), json!({"A": {}}), json!({"": "x"}), json!({"A": "x\u{0}"})] {
             assert!(environment.set_requested(&bad).is_err(), "{bad}");
         }
     }

@@ -99,10 +99,7 @@ pub struct Sinks {
 impl std::fmt::Debug for Sinks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { stdout, stderr } = self;
-        f.debug_struct("Sinks")
-            .field("stdout", &stdout.is_some())
-            .field("stderr", &stderr.is_some())
-            .finish()
+        f.debug_struct("Sinks").field("stdout", &stdout.is_some()).field("stderr", &stderr.is_some()).finish()
     }
 }
 
@@ -115,14 +112,8 @@ impl Executor {
     ) -> Result<Self, ExecutorError> {
         let host = Arc::new(Host::new(config.passed_environment.clone()));
         Ok(Self {
-            secrets: Secrets::new(config.encryption_key.as_ref())
-                .map_err(ExecutorError::EncryptionKey)?,
-            tokens: config
-                .jwt_secret
-                .as_ref()
-                .map(TokenKey::new)
-                .transpose()
-                .map_err(ExecutorError::JwtSecret)?,
+            secrets: Secrets::new(config.encryption_key.as_ref()).map_err(ExecutorError::EncryptionKey)?,
+            tokens: config.jwt_secret.as_ref().map(TokenKey::new).transpose().map_err(ExecutorError::JwtSecret)?,
             environments: Environments::new(host.clone(), observer),
             host,
             advertised: Mutex::new(Arc::new(config.advertised.clone())),
@@ -139,29 +130,18 @@ impl Executor {
     /// Plans starts of a pack; none when the pack's ref cannot be the name of a folder.
     pub(crate) fn planner(&self, pack_ref: &str) -> Option<Planner> {
         let base = self.config.packs.base_of(pack_ref)?;
-        let planner = Planner::new(
-            self.host.clone(),
-            base,
-            &self.config.runtime_envs_dir,
-            &self.advertised(),
-        );
+        let planner = Planner::new(self.host.clone(), base, &self.config.runtime_envs_dir, &self.advertised());
         Some(planner.with_builtins(self.config.builtins.clone()))
     }
 
     /// What this host can run.
     pub(crate) fn advertised(&self) -> Arc<Advertised> {
-        self.advertised
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.advertised.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces what this host can run.
     pub(crate) fn set_advertised(&self, advertised: Advertised) {
-        *self
-            .advertised
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(advertised);
+        *self.advertised.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(advertised);
     }
 
     /// Runs the action of a claimed execution to its end, whatever that is.
@@ -229,14 +209,7 @@ pub(crate) fn has_secret_output(action: Option<&Action>) -> bool {
 }
 
 async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure> {
-    let Prepared {
-        command,
-        time_limit,
-        kind,
-        output_format,
-        files,
-        ..
-    } = prepared;
+    let Prepared { command, time_limit, kind, output_format, files, .. } = prepared;
     let child = start(command).map_err(|error| start_failure(&error))?;
     let at_once = async {
         control.hard.cancelled().await;
@@ -245,33 +218,18 @@ async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure
             sleep(LAST_GRACE).await;
         }
     };
-    let report = child
-        .supervise_until(Some(time_limit), control.ended(), at_once)
-        .await;
+    let report = child.supervise_until(Some(time_limit), control.ended(), at_once).await;
     // They lived as long as the child.
     drop(files);
     remark(&report);
-    let Report {
-        outcome,
-        stdout,
-        stderr,
-        stdin_error,
-        duration,
-        ..
-    } = report;
+    let Report { outcome, stdout, stderr, stdin_error, duration, .. } = report;
     let stdout = CapturedText::new(&stdout.bytes, stdout.dropped_bytes);
-    let completeness = if stdout.dropped_bytes == 0 {
-        Completeness::Whole
-    } else {
-        Completeness::Cut
-    };
+    let completeness = if stdout.dropped_bytes == 0 { Completeness::Whole } else { Completeness::Cut };
     let parse = matches!(outcome, Outcome::Exited(0));
     Ok(Ran {
         ending: ending(outcome, control),
         duration,
-        data: parse
-            .then(|| output::parse(&stdout.text, output_format, completeness))
-            .flatten(),
+        data: parse.then(|| output::parse(&stdout.text, output_format, completeness)).flatten(),
         stdout,
         stderr: CapturedText::new(&stderr.bytes, stderr.dropped_bytes),
         stdin_error,
@@ -283,17 +241,10 @@ async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure
 /// What somebody who looks after the worker may want to know.
 fn remark(report: &Report) {
     if report.pipes_held_open {
-        tracing::warn!(
-            child.pid = report.pid,
-            "a process that the action left behind kept its output open"
-        );
+        tracing::warn!(child.pid = report.pid, "a process that the action left behind kept its output open");
     }
     for note in &report.notes {
-        tracing::warn!(
-            child.pid = report.pid,
-            note,
-            "the child could not be set up as asked"
-        );
+        tracing::warn!(child.pid = report.pid, note, "the child could not be set up as asked");
     }
 }
 
@@ -302,17 +253,12 @@ fn ending(outcome: Outcome, control: &Control) -> Ending {
         Outcome::Exited(code) => Ending::Exited(code),
         Outcome::Signalled { .. } => Ending::Signalled,
         Outcome::TimedOut { limit, .. } => Ending::TimedOut(limit),
-        Outcome::Cancelled { exit_code } if control.cancel.is_cancelled() => {
-            Ending::Cancelled { exit_code }
-        }
+        Outcome::Cancelled { exit_code } if control.cancel.is_cancelled() => Ending::Cancelled { exit_code },
         Outcome::Cancelled { .. } => Ending::WorkerStopped,
         Outcome::Lost(why) => Ending::Lost(why),
     }
 }
 
 fn start_failure(error: &StartError) -> Failure {
-    Failure {
-        prefix: "Process error",
-        cause: chain(error),
-    }
+    Failure { prefix: "Process error", cause: chain(error) }
 }

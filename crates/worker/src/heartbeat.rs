@@ -23,12 +23,7 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
             () = drained.cancelled() => return,
             _now = ticks.tick() => {}
         }
-        match timeout(
-            period,
-            shared.store.heartbeat(shared.id, WorkerStatus::Active),
-        )
-        .await
-        {
+        match timeout(period, shared.store.heartbeat(shared.id, WorkerStatus::Active)).await {
             Ok(Ok(true)) => shared.readiness.up(Part::Heartbeat),
             Ok(Ok(false)) => {
                 tracing::error!("the row of this worker is gone; starting again makes a new one");
@@ -41,10 +36,7 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
                 shared.readiness.down(Part::Heartbeat);
             }
             Err(_elapsed) => {
-                tracing::warn!(
-                    period_ms = period.as_millis(),
-                    "no heartbeat: storage does not answer"
-                );
+                tracing::warn!(period_ms = period.as_millis(), "no heartbeat: storage does not answer");
                 shared.readiness.down(Part::Heartbeat);
             }
         }
@@ -53,14 +45,7 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
 
 /// Says that the worker takes no work any more.
 pub(crate) async fn farewell(shared: &Shared) {
-    match timeout(
-        FAREWELL_LIMIT,
-        shared
-            .store
-            .set_worker_status(shared.id, WorkerStatus::Inactive),
-    )
-    .await
-    {
+    match timeout(FAREWELL_LIMIT, shared.store.set_worker_status(shared.id, WorkerStatus::Inactive)).await {
         Ok(Ok(())) => tracing::info!("worker stopped"),
         Ok(Err(error)) => {
             tracing::warn!(error = chain(&error), "the row could not be set inactive");

@@ -31,16 +31,7 @@ pub(crate) fn wrap(code: &str, shell: &str, parameters: &JsonMap) -> String {
 
 /// A key as a shell identifier: what does not belong there becomes `_`.
 fn identifier(key: &str) -> String {
-    let mut name: String = key
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
+    let mut name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
     if name.starts_with(|c: char| c.is_ascii_digit()) {
         name.replace_range(..1, "_");
     }
@@ -58,9 +49,7 @@ mod tests {
 
     #[test]
     fn every_parameter_becomes_two_assignments() {
-        let Value::Object(parameters) =
-            json!({"test.api_url": "it's", "n": 3, "list": [1, "a"], "none": null})
-        else {
+        let Value::Object(parameters) = json!({"test.api_url": "it's", "n": 3, "list": [1, "a"], "none": null}) else {
             panic!("an object");
         };
         let expected = [
@@ -82,14 +71,8 @@ mod tests {
 
     #[test]
     fn odd_keys_become_identifiers() {
-        for (key, name) in [
-            ("", "_"),
-            ("1st", "_st"),
-            ("a b", "a_b"),
-            ("ä", "_"),
-            ("_x9", "_x9"),
-            ("$(id)", "__id_"),
-        ] {
+        for (key, name) in [("", "_"), ("1st", "_st"), ("a b", "a_b"), ("ä", "_"), ("_x9", "_x9"), ("$(id)", "__id_")]
+        {
             assert_eq!(identifier(key), name, "{key:?}");
         }
     }

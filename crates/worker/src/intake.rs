@@ -117,12 +117,7 @@ async fn dispatch(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, delivery: De
 }
 
 /// Starts the course of an execution in a task of its own.
-async fn start(
-    shared: &Arc<Shared>,
-    slot: OwnedSemaphorePermit,
-    id: ExecutionId,
-    delivery: Option<Delivery>,
-) {
+async fn start(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, id: ExecutionId, delivery: Option<Delivery>) {
     if let Some(course) = Course::new(shared.clone(), id, slot) {
         let span = tracing::info_span!("execution", execution.id = %id);
         shared.tasks.spawn(course.run(delivery).instrument(span));
@@ -135,11 +130,7 @@ async fn start(
 }
 
 /// Obeys cancels for as long as something runs.
-pub(crate) async fn take_cancels(
-    shared: Arc<Shared>,
-    mut cancels: Subscription,
-    drained: CancellationToken,
-) {
+pub(crate) async fn take_cancels(shared: Arc<Shared>, mut cancels: Subscription, drained: CancellationToken) {
     loop {
         let event = tokio::select! {
             () = drained.cancelled() => break,

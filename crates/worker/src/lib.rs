@@ -39,10 +39,7 @@ mod subscription;
 mod time_limit;
 
 pub use claims::Claims;
-pub use config::{
-    CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders,
-    WorkerConfig,
-};
+pub use config::{CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders, WorkerConfig};
 pub use dispatcher::{BuildError, Worker};
 pub use executor::{Control, Executor, ExecutorError, Sinks};
 pub use result::{CapturedText, Conclusion, Ending, Kind, Ran};

@@ -34,14 +34,8 @@ pub(crate) struct LogOwner {
 
 impl LogOwner {
     /// The owner of an execution's logs; `default` where the action says nothing.
-    pub(crate) fn new(
-        execution: &Execution,
-        action: Option<&Action>,
-        default: (RetentionPolicy, i32),
-    ) -> Self {
-        let Retention { policy, limit } = action
-            .map(|action| action.log_retention)
-            .unwrap_or_default();
+    pub(crate) fn new(execution: &Execution, action: Option<&Action>, default: (RetentionPolicy, i32)) -> Self {
+        let Retention { policy, limit } = action.map(|action| action.log_retention).unwrap_or_default();
         Self {
             execution: execution.id,
             action_ref: execution.action_ref.clone(),
@@ -61,9 +55,7 @@ impl LogOwner {
             scope: OwnerType::Action,
             owner: action.clone(),
             name: format!("{action} {stream}"),
-            description: format!(
-                "Captured {stream} for action '{action}' (retention: {policy_name} {limit})"
-            ),
+            description: format!("Captured {stream} for action '{action}' (retention: {policy_name} {limit})"),
             retention_policy: policy,
             retention_limit: limit,
             execution: Some(self.execution),
@@ -82,9 +74,7 @@ pub(crate) struct Logs {
 impl Logs {
     /// Logs below `artifacts_dir`.
     pub(crate) fn new(artifacts_dir: &Path) -> Self {
-        Self {
-            artifacts_dir: artifacts_dir.to_owned(),
-        }
+        Self { artifacts_dir: artifacts_dir.to_owned() }
     }
 
     fn live_folder(&self, execution: ExecutionId) -> PathBuf {
@@ -93,17 +83,11 @@ impl Logs {
 
     /// Where the stream is while the execution runs.
     fn live_path(&self, execution: ExecutionId, stream: LogStream) -> PathBuf {
-        self.live_folder(execution)
-            .join(format!("{}.log", stream.as_str()))
+        self.live_folder(execution).join(format!("{}.log", stream.as_str()))
     }
 
     /// Takes a stream while it comes; at most `limit_bytes` are stored.
-    pub(crate) fn sink(
-        &self,
-        execution: ExecutionId,
-        stream: LogStream,
-        limit_bytes: usize,
-    ) -> LogSink {
+    pub(crate) fn sink(&self, execution: ExecutionId, stream: LogStream, limit_bytes: usize) -> LogSink {
         LogSink {
             stream,
             path: self.live_path(execution, stream),
@@ -151,16 +135,12 @@ impl Logs {
         stream: LogStream,
         live: &Path,
     ) -> Result<(LogVersion, PathBuf), String> {
-        let version = store
-            .add_log_version(&owner.artifact(stream))
-            .await
-            .map_err(|error| chain(&error))?;
+        let version = store.add_log_version(&owner.artifact(stream)).await.map_err(|error| chain(&error))?;
         for expired in &version.expired_files {
             self.remove_expired(expired);
         }
-        let path = self
-            .below(&version.file_path)
-            .ok_or_else(|| format!("{:?} is no relative path", version.file_path))?;
+        let path =
+            self.below(&version.file_path).ok_or_else(|| format!("{:?} is no relative path", version.file_path))?;
         let moved = path
             .parent()
             .map_or(Ok(()), |folder| make_folders(&self.artifacts_dir, folder))
@@ -193,9 +173,7 @@ impl Logs {
     /// A stored path as a real one; none if it leads out of the folder.
     fn below(&self, file_path: &str) -> Option<PathBuf> {
         let path = Path::new(file_path);
-        let plain = path
-            .components()
-            .all(|component| matches!(component, Component::Normal(_)));
+        let plain = path.components().all(|component| matches!(component, Component::Normal(_)));
         (plain && path.components().next().is_some()).then(|| self.artifacts_dir.join(path))
     }
 }
@@ -250,13 +228,7 @@ impl LogSink {
 
 /// A new log file; what an earlier life left under its name is replaced, never followed.
 fn create_log(path: &Path) -> io::Result<File> {
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(path)
-    };
+    let open = || OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
     let folder = path.parent().unwrap_or(Path::new("."));
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -275,10 +247,7 @@ fn create_log(path: &Path) -> io::Result<File> {
 
 /// Makes `folder` and what is missing between `base` and it, with the shared mode whatever the umask is.
 fn make_folders(base: &Path, folder: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(base)?;
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(base)?;
     let Ok(rest) = folder.strip_prefix(base) else {
         return Ok(());
     };

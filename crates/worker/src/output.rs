@@ -21,39 +21,26 @@ pub(crate) enum Completeness {
 }
 
 /// Reads `stdout` as data. None for text, for blank output and when nothing parses.
-pub(crate) fn parse(
-    stdout: &str,
-    format: OutputFormat,
-    completeness: Completeness,
-) -> Option<Value> {
+pub(crate) fn parse(stdout: &str, format: OutputFormat, completeness: Completeness) -> Option<Value> {
     let text = stdout.trim();
     if text.is_empty() {
         return None;
     }
     match (format, completeness) {
-        (OutputFormat::Text, _) | (OutputFormat::Json | OutputFormat::Yaml, Completeness::Cut) => {
-            None
-        }
+        (OutputFormat::Text, _) | (OutputFormat::Json | OutputFormat::Yaml, Completeness::Cut) => None,
         (OutputFormat::Json, Completeness::Whole) => json(text),
-        (OutputFormat::Yaml, Completeness::Whole) => {
-            attune_yaml::parse(text).ok().map(|node| node.to_json())
-        }
+        (OutputFormat::Yaml, Completeness::Whole) => attune_yaml::parse(text).ok().map(|node| node.to_json()),
         (OutputFormat::Jsonl, _) => json_lines(text),
     }
 }
 
 /// The whole text, else its last line: log lines may come before it.
 fn json(text: &str) -> Option<Value> {
-    serde_json::from_str(text)
-        .ok()
-        .or_else(|| serde_json::from_str(text.lines().next_back()?.trim()).ok())
+    serde_json::from_str(text).ok().or_else(|| serde_json::from_str(text.lines().next_back()?.trim()).ok())
 }
 
 fn json_lines(text: &str) -> Option<Value> {
-    let values: Vec<Value> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line.trim()).ok())
-        .collect();
+    let values: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line.trim()).ok()).collect();
     (!values.is_empty()).then_some(Value::Array(values))
 }
 
@@ -92,10 +79,7 @@ mod tests {
         let cut = |stdout: &str, format| parse(stdout, format, Completeness::Cut);
         assert_eq!(cut("log\n{\"a\":1}", OutputFormat::Json), None);
         assert_eq!(cut("a: 1", OutputFormat::Yaml), None);
-        assert_eq!(
-            cut("1\n2\n{\"a\":", OutputFormat::Jsonl),
-            Some(json!([1, 2]))
-        );
+        assert_eq!(cut("1\n2\n{\"a\":", OutputFormat::Jsonl), Some(json!([1, 2])));
     }
 
     #[test]

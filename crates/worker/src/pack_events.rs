@@ -53,22 +53,14 @@ enum PackEvent {
 }
 
 fn read(delivery: &Delivery) -> Result<PackEvent, BusError> {
-    let envelope: Envelope =
-        serde_json::from_slice(&delivery.body).map_err(|source| BusError::Envelope { source })?;
+    let envelope: Envelope = serde_json::from_slice(&delivery.body).map_err(|source| BusError::Envelope { source })?;
     let message_type = envelope.message_type;
     match message_type {
-        MessageType::PackRegistered => {
-            PackRegistered::deserialize(&envelope.payload).map(PackEvent::Registered)
-        }
-        MessageType::PackDeleted => {
-            PackDeleted::deserialize(&envelope.payload).map(PackEvent::Deleted)
-        }
+        MessageType::PackRegistered => PackRegistered::deserialize(&envelope.payload).map(PackEvent::Registered),
+        MessageType::PackDeleted => PackDeleted::deserialize(&envelope.payload).map(PackEvent::Deleted),
         other => Ok(PackEvent::Other(other)),
     }
-    .map_err(|source| BusError::Payload {
-        message_type,
-        source,
-    })
+    .map_err(|source| BusError::Payload { message_type, source })
 }
 
 async fn handle(shared: &Shared, event: PackEvent) {
@@ -82,10 +74,7 @@ async fn handle(shared: &Shared, event: PackEvent) {
             remove_environments(&shared.executor.config().runtime_envs_dir, &pack.pack_ref);
         }
         PackEvent::Other(message_type) => {
-            tracing::warn!(
-                ?message_type,
-                "message does not belong into the queue of packs"
-            );
+            tracing::warn!(?message_type, "message does not belong into the queue of packs");
         }
     }
 }
@@ -121,11 +110,7 @@ mod tests {
     fn only_the_environments_of_the_pack_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (envs, outside) = (dir.path().join("envs"), dir.path().join("outside"));
-        for folder in [
-            envs.join("demo/python/bin"),
-            envs.join("other/python"),
-            outside.clone(),
-        ] {
+        for folder in [envs.join("demo/python/bin"), envs.join("other/python"), outside.clone()] {
             fs::create_dir_all(folder).unwrap();
         }
         fs::write(outside.join("file"), "kept").unwrap();

@@ -69,20 +69,14 @@ mod tests {
 
     #[test]
     fn a_secret_wins_over_a_parameter_of_its_name() {
-        let merged = merge(
-            object(json!({"a": 1, "b": {"deep": 1}})),
-            &object(json!({"b": 2, "c": 3})),
-        );
+        let merged = merge(object(json!({"a": 1, "b": {"deep": 1}})), &object(json!({"b": 2, "c": 3})));
         assert_eq!(Value::Object(merged), json!({"a": 1, "b": 2, "c": 3}));
     }
 
     #[test]
     fn json_is_one_compact_line() {
         let parameters = object(json!({"z": "two\nlines", "a": [1, null], "o": {"k": true}}));
-        assert_eq!(
-            encode(&parameters, ParameterFormat::Json),
-            r#"{"z":"two\nlines","a":[1,null],"o":{"k":true}}"#
-        );
+        assert_eq!(encode(&parameters, ParameterFormat::Json), r#"{"z":"two\nlines","a":[1,null],"o":{"k":true}}"#);
         assert_eq!(encode(&JsonMap::new(), ParameterFormat::Json), "{}");
     }
 
@@ -112,20 +106,14 @@ mod tests {
             "nothing=''",
             "ratio='1.5'",
         ];
-        assert_eq!(
-            encode(&parameters, ParameterFormat::Dotenv),
-            expected.join("\n")
-        );
+        assert_eq!(encode(&parameters, ParameterFormat::Dotenv), expected.join("\n"));
         assert_eq!(encode(&JsonMap::new(), ParameterFormat::Dotenv), "");
     }
 
     #[test]
     fn yaml_is_a_mapping_that_ends_with_a_line_feed() {
         let parameters = object(json!({"name": "x", "answer": "yes", "list": [1], "none": {}}));
-        assert_eq!(
-            encode(&parameters, ParameterFormat::Yaml),
-            "name: x\nanswer: \"yes\"\nlist:\n  - 1\nnone: {}\n"
-        );
+        assert_eq!(encode(&parameters, ParameterFormat::Yaml), "name: x\nanswer: \"yes\"\nlist:\n  - 1\nnone: {}\n");
         assert_eq!(encode(&JsonMap::new(), ParameterFormat::Yaml), "{}\n");
     }
 }

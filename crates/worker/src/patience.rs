@@ -24,10 +24,7 @@ pub(crate) struct Patience {
 impl Patience {
     /// Ends a little before the process gives up on its tasks.
     pub(crate) fn new(stop: &Stop) -> Self {
-        Self {
-            hard: stop.hard().clone(),
-            hard_since: Arc::default(),
-        }
+        Self { hard: stop.hard().clone(), hard_since: Arc::default() }
     }
 
     /// Waits for `delay`, less once the process is to go. False: there is no time for another attempt.
@@ -60,11 +57,7 @@ mod tests {
 
     #[test]
     fn attempts_go_on_until_shortly_after_the_hard_stop() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let stop = Stop::new();
             let patience = Patience::new(&stop);

@@ -44,24 +44,15 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn setup(cause: &(dyn std::error::Error + 'static)) -> Self {
-        Self {
-            prefix: "Setup error",
-            cause: chain(cause),
-        }
+        Self { prefix: "Setup error", cause: chain(cause) }
     }
 
     fn invalid_action(cause: impl Into<String>) -> Self {
-        Self {
-            prefix: "Invalid action",
-            cause: cause.into(),
-        }
+        Self { prefix: "Invalid action", cause: cause.into() }
     }
 
     fn io(what: &str, cause: &std::io::Error) -> Self {
-        Self {
-            prefix: "IO error",
-            cause: format!("{what}: {cause}"),
-        }
+        Self { prefix: "IO error", cause: format!("{what}: {cause}") }
     }
 }
 
@@ -99,17 +90,11 @@ impl Executor {
     ) -> Result<Prepared, Failure> {
         let execution = &claimed.execution;
         let action = claimed.action.as_ref().ok_or_else(|| {
-            Failure::invalid_action(format!(
-                "action '{}' does not exist any more",
-                execution.action_ref
-            ))
+            Failure::invalid_action(format!("action '{}' does not exist any more", execution.action_ref))
         })?;
         let mut opened = Opened::default();
         let (config, sealed) = (execution.config.as_ref(), &claimed.secret_values);
-        let given = self
-            .secrets
-            .restore(config, sealed, &mut opened)
-            .map_err(|error| Failure::setup(&error))?;
+        let given = self.secrets.restore(config, sealed, &mut opened).map_err(|error| Failure::setup(&error))?;
         let time_limit = time_limit::of(execution.workflow_task.as_ref(), action.timeout_seconds);
         let mut environment = self.platform_variables(claimed, action, &given)?;
         if let Some(token) = self.token(claimed, time_limit) {
@@ -117,21 +102,15 @@ impl Executor {
             environment.set("ATTUNE_API_TOKEN", token);
         }
         let (chosen, built) = self.plan(claimed, action, claims, control).await?;
-        let plan = chosen
-            .launch(&built, environment.variables())
-            .map_err(|error| plan_failure(&error, action))?;
+        let plan = chosen.launch(&built, environment.variables()).map_err(|error| plan_failure(&error, action))?;
         environment.set_all(&plan.env);
         let requested = execution.env_vars.as_ref().unwrap_or(&Value::Null);
-        environment
-            .set_requested(requested)
-            .map_err(|error| Failure::setup(&error))?;
+        environment.set_requested(requested).map_err(|error| Failure::setup(&error))?;
         let merged = self.parameters(claimed, action, given, &mut opened);
         let delivery = self.deliver(action, &plan, &merged, &mut environment)?;
         let redactor = opened.redactor();
         // Secret output is data first: it is masked when its declared parts are sealed.
-        let masks_stdout = redactor
-            .clone()
-            .filter(|_| !has_secret_output(Some(action)));
+        let masks_stdout = redactor.clone().filter(|_| !has_secret_output(Some(action)));
         let mut command = Command::new(plan.program);
         command.args = delivery.args;
         command.cwd = plan.cwd;
@@ -140,12 +119,8 @@ impl Executor {
         command.stdout = stream(self.config.max_stdout_bytes, sinks.stdout, masks_stdout);
         command.stderr = stream(self.config.max_stderr_bytes, sinks.stderr, redactor.clone());
         command.policy.clone_from(&self.config.policy);
-        command.ending = Ending {
-            signal: SIGTERM,
-            grace: self.config.child_grace,
-            drain: PIPE_DRAIN,
-            ..Ending::default()
-        };
+        command.ending =
+            Ending { signal: SIGTERM, grace: self.config.child_grace, drain: PIPE_DRAIN, ..Ending::default() };
         Ok(Prepared {
             command,
             time_limit,
@@ -180,36 +155,23 @@ impl Executor {
     ) -> Result<(Chosen, Environment), Failure> {
         let runtime = claimed.runtime.as_ref().ok_or_else(|| Failure {
             prefix: "Runtime not found",
-            cause: format!(
-                "no runtime for action: {} ({})",
-                action.r#ref,
-                self.available()
-            ),
+            cause: format!("no runtime for action: {} ({})", action.r#ref, self.available()),
         })?;
-        let planner = self.planner(&action.pack_ref).ok_or_else(|| {
-            Failure::invalid_action(format!("pack ref {:?} is no folder name", action.pack_ref))
-        })?;
+        let planner = self
+            .planner(&action.pack_ref)
+            .ok_or_else(|| Failure::invalid_action(format!("pack ref {:?} is no folder name", action.pack_ref)))?;
         let request = PlanRequest::action(action, runtime, &claimed.runtime_versions);
-        let chosen = planner
-            .choose(&request)
-            .map_err(|error| plan_failure(&error, action))?;
+        let chosen = planner.choose(&request).map_err(|error| plan_failure(&error, action))?;
         let claims = claims.map(|claims| claims.of_pack(action.pack));
-        let environment = self
-            .environments
-            .ensure(&chosen, claims, control.ended())
-            .await
-            .map_err(|error| Failure::setup(&error))?;
+        let environment =
+            self.environments.ensure(&chosen, claims, control.ended()).await.map_err(|error| Failure::setup(&error))?;
         Ok((chosen, environment))
     }
 
     fn available(&self) -> String {
         let advertised = self.advertised();
         let runtimes = &advertised.runtimes;
-        if runtimes.is_empty() {
-            "available: any".to_owned()
-        } else {
-            format!("available: {}", runtimes.join(", "))
-        }
+        if runtimes.is_empty() { "available: any".to_owned() } else { format!("available: {}", runtimes.join(", ")) }
     }
 
     /// What the platform promises to every action.
@@ -226,10 +188,7 @@ impl Executor {
         environment.set("ATTUNE_API_URL", &config.api_url);
         environment.set("ATTUNE_ARTIFACTS_DIR", &config.artifacts_dir);
         environment.set("ATTUNE_RUNTIME_ENVS_DIR", &config.runtime_envs_dir);
-        environment.set(
-            "ATTUNE_PACK_REF",
-            execution.action_ref.split('.').next().unwrap_or_default(),
-        );
+        environment.set("ATTUNE_PACK_REF", execution.action_ref.split('.').next().unwrap_or_default());
         environment.set("ATTUNE_AGENT_BIN", &config.agent_bin);
         if let Some(runtimes) = &self.advertised().handed_on {
             environment.set("ATTUNE_WORKER_RUNTIMES", runtimes);
@@ -239,14 +198,9 @@ impl Executor {
             environment.set("ATTUNE_TRIGGER", trigger);
         }
         if let Some(Value::Object(context)) = given.get("context") {
-            environment
-                .set_context(context)
-                .map_err(|error| Failure::setup(&error))?;
+            environment.set_context(context).map_err(|error| Failure::setup(&error))?;
         }
-        environment.set(
-            "ATTUNE_PARAMETER_DELIVERY",
-            action.parameter_delivery.as_str(),
-        );
+        environment.set("ATTUNE_PARAMETER_DELIVERY", action.parameter_delivery.as_str());
         environment.set("ATTUNE_PARAMETER_FORMAT", action.parameter_format.as_str());
         Ok(environment)
     }
@@ -312,13 +266,8 @@ impl Executor {
             ParameterDelivery::Stdin if wants_stdin => Input::Bytes((text + "\n").into_bytes()),
             ParameterDelivery::Stdin => Input::Null,
             ParameterDelivery::File => {
-                let file = ScratchFile::create(
-                    temp,
-                    "parameters",
-                    extension(action.parameter_format),
-                    text.as_bytes(),
-                )
-                .map_err(|error| Failure::io("cannot write the parameter file", &error))?;
+                let file = ScratchFile::create(temp, "parameters", extension(action.parameter_format), text.as_bytes())
+                    .map_err(|error| Failure::io("cannot write the parameter file", &error))?;
                 environment.set("ATTUNE_PARAMETER_FILE", file.path());
                 files.push(file);
                 Input::Null
@@ -329,21 +278,11 @@ impl Executor {
 }
 
 fn kind_of(chosen: &Chosen) -> Kind {
-    if chosen.config.is_native() {
-        Kind::Native
-    } else {
-        Kind::Interpreted
-    }
+    if chosen.config.is_native() { Kind::Native } else { Kind::Interpreted }
 }
 
-fn stream(
-    limit_bytes: usize,
-    sink: Option<Box<dyn Sink>>,
-    redact: Option<Arc<Redactor>>,
-) -> Stream {
-    let keep = Keep::Head {
-        limit_bytes: limit_bytes.saturating_sub(NOTICE_RESERVE),
-    };
+fn stream(limit_bytes: usize, sink: Option<Box<dyn Sink>>, redact: Option<Arc<Redactor>>) -> Stream {
+    let keep = Keep::Head { limit_bytes: limit_bytes.saturating_sub(NOTICE_RESERVE) };
     Stream { keep, sink, redact }
 }
 
@@ -353,11 +292,7 @@ fn is_argument(execution: &InlineExecution) -> bool {
 }
 
 fn dotted(extension: &str) -> String {
-    if extension.is_empty() || extension.starts_with('.') {
-        extension.to_owned()
-    } else {
-        format!(".{extension}")
-    }
+    if extension.is_empty() || extension.starts_with('.') { extension.to_owned() } else { format!(".{extension}") }
 }
 
 const fn extension(format: ParameterFormat) -> &'static str {
@@ -378,16 +313,11 @@ fn plan_failure(error: &PlanError, action: &Action) -> Failure {
         )),
         PlanError::NoInterpreter { binary, .. } => Failure {
             prefix: "Setup error",
-            cause: format!(
-                "Interpreter '{binary}' is not available for action '{}' on this worker",
-                action.r#ref
-            ),
+            cause: format!("Interpreter '{binary}' is not available for action '{}' on this worker", action.r#ref),
         },
         PlanError::Outside { .. } | PlanError::PackRef { .. } | PlanError::NotExecutable { .. } => {
             Failure::invalid_action(chain(error))
         }
-        PlanError::Config { .. } | PlanError::Constraint { .. } | PlanError::NoVersion { .. } => {
-            Failure::setup(error)
-        }
+        PlanError::Config { .. } | PlanError::Constraint { .. } | PlanError::NoVersion { .. } => Failure::setup(error),
     }
 }

@@ -17,12 +17,7 @@ pub(crate) enum Part {
     Heartbeat,
 }
 
-const PARTS: [Part; 4] = [
-    Part::Executions,
-    Part::Cancels,
-    Part::Packs,
-    Part::Heartbeat,
-];
+const PARTS: [Part; 4] = [Part::Executions, Part::Cancels, Part::Packs, Part::Heartbeat];
 
 /// The state of all parts.
 #[derive(Debug, Clone)]
@@ -34,10 +29,7 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// Nothing is well yet.
     pub(crate) fn new() -> Self {
-        Self {
-            up: Arc::default(),
-            ready: watch::Sender::new(false),
-        }
+        Self { up: Arc::default(), ready: watch::Sender::new(false) }
     }
 
     /// Follows the whole.
@@ -62,8 +54,7 @@ impl Readiness {
     }
 
     fn tell(&self, now: bool) {
-        self.ready
-            .send_if_modified(|ready| std::mem::replace(ready, now) != now);
+        self.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 }
 

@@ -51,18 +51,11 @@ impl CapturedText {
     /// Text of captured bytes, without NUL, which no text column can hold.
     pub fn new(bytes: &[u8], dropped_bytes: u64) -> Self {
         let text = String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
-        Self {
-            text,
-            dropped_bytes,
-        }
+        Self { text, dropped_bytes }
     }
 
     fn with_notice(&self, stream: &str) -> String {
-        if self.dropped_bytes == 0 {
-            self.text.clone()
-        } else {
-            self.text.clone() + &truncation_notice(stream)
-        }
+        if self.dropped_bytes == 0 { self.text.clone() } else { self.text.clone() + &truncation_notice(stream) }
     }
 }
 
@@ -189,10 +182,7 @@ impl Ran {
     /// The error text; none after a success.
     pub fn error(&self) -> Option<String> {
         match &self.ending {
-            Ending::TimedOut(limit) => Some(format!(
-                "Execution timed out after {} seconds",
-                seconds(*limit)
-            )),
+            Ending::TimedOut(limit) => Some(format!("Execution timed out after {} seconds", seconds(*limit))),
             Ending::Cancelled { .. } => Some(CANCELLED_TEXT.to_owned()),
             Ending::WorkerStopped => Some("worker was stopped while the action ran".to_owned()),
             Ending::Lost(why) => Some(format!("Process wait failed: {why}")),
@@ -213,16 +203,9 @@ impl Ran {
         let stderr = &self.stderr.text;
         match (code, self.kind) {
             (0, _) => None,
-            (_, Kind::Native) if stderr.trim().is_empty() => {
-                Some(format!("Native binary exited with code {code}"))
-            }
-            (_, Kind::Native) => Some(format!(
-                "Native binary exited with code {code}: {}",
-                stderr.trim()
-            )),
-            (_, Kind::Interpreted) if stderr.trim().is_empty() => {
-                Some(format!("Command exited with code {code}"))
-            }
+            (_, Kind::Native) if stderr.trim().is_empty() => Some(format!("Native binary exited with code {code}")),
+            (_, Kind::Native) => Some(format!("Native binary exited with code {code}: {}", stderr.trim())),
+            (_, Kind::Interpreted) if stderr.trim().is_empty() => Some(format!("Command exited with code {code}")),
             (_, Kind::Interpreted) if stderr.lines().count() <= ERROR_LINES => Some(stderr.clone()),
             (_, Kind::Interpreted) => stderr.trim_end().lines().next_back().map(str::to_owned),
         }
@@ -236,12 +219,7 @@ impl Ran {
             put("cancelled", true.into());
         }
         put("exit_code", self.exit_code().into());
-        put(
-            "duration_ms",
-            u64::try_from(self.duration.as_millis())
-                .unwrap_or(u64::MAX)
-                .into(),
-        );
+        put("duration_ms", u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX).into());
         if let Some(error) = self.error() {
             put("error", error.into());
         }
@@ -254,10 +232,7 @@ impl Ran {
         for (stream, captured) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             if captured.dropped_bytes > 0 {
                 put(&format!("{stream}_truncated"), true.into());
-                put(
-                    &format!("{stream}_bytes_truncated"),
-                    captured.dropped_bytes.into(),
-                );
+                put(&format!("{stream}_bytes_truncated"), captured.dropped_bytes.into());
             }
         }
         if let Some(data) = &self.data {
@@ -272,11 +247,7 @@ impl Ran {
 
 /// Whole seconds where they are whole.
 fn seconds(limit: Duration) -> String {
-    if limit.subsec_nanos() == 0 {
-        limit.as_secs().to_string()
-    } else {
-        limit.as_secs_f64().to_string()
-    }
+    if limit.subsec_nanos() == 0 { limit.as_secs().to_string() } else { limit.as_secs_f64().to_string() }
 }
 
 fn without_nul(text: &str) -> String {
@@ -288,11 +259,9 @@ pub(crate) fn storable(value: Value) -> Value {
     match value {
         Value::String(text) if text.contains('\0') => Value::String(without_nul(&text)),
         Value::Array(items) => Value::Array(items.into_iter().map(storable).collect()),
-        Value::Object(map) => Value::Object(
-            map.into_iter()
-                .map(|(key, value)| (without_nul(&key), storable(value)))
-                .collect(),
-        ),
+        Value::Object(map) => {
+            Value::Object(map.into_iter().map(|(key, value)| (without_nul(&key), storable(value))).collect())
+        }
         other => other,
     }
 }

@@ -22,10 +22,7 @@ fn ran(ending: Ending) -> Ran {
 }
 
 fn text(text: &str) -> CapturedText {
-    CapturedText {
-        text: text.to_owned(),
-        dropped_bytes: 0,
-    }
+    CapturedText { text: text.to_owned(), dropped_bytes: 0 }
 }
 
 fn conclude(ran: Ran) -> (ExecutionStatus, Value) {
@@ -35,16 +32,10 @@ fn conclude(ran: Ran) -> (ExecutionStatus, Value) {
 
 #[test]
 fn a_success_has_its_output_or_its_data_but_not_both() {
-    let plain = Ran {
-        stdout: text("hi\n"),
-        ..ran(Ending::Exited(0))
-    };
+    let plain = Ran { stdout: text("hi\n"), ..ran(Ending::Exited(0)) };
     assert_eq!(
         conclude(plain),
-        (
-            ExecutionStatus::Completed,
-            json!({"succeeded": true, "exit_code": 0, "duration_ms": 12, "stdout": "hi\n"})
-        )
+        (ExecutionStatus::Completed, json!({"succeeded": true, "exit_code": 0, "duration_ms": 12, "stdout": "hi\n"}))
     );
     let parsed = Ran {
         stdout: text("{\"queue_ack\":{}}"),
@@ -65,61 +56,31 @@ fn the_error_of_an_exit_code_is_the_end_of_standard_error() {
         ("one\ntwo\n", Kind::Interpreted, "one\ntwo\n"),
         ("1\n2\n3\n4\n5\n", Kind::Interpreted, "1\n2\n3\n4\n5\n"),
         ("1\n2\n3\n4\n5\nlast\n", Kind::Interpreted, "last"),
-        (
-            " bad \n",
-            Kind::Native,
-            "Native binary exited with code 3: bad",
-        ),
+        (" bad \n", Kind::Native, "Native binary exited with code 3: bad"),
         ("", Kind::Native, "Native binary exited with code 3"),
     ] {
-        let (status, result) = conclude(Ran {
-            stderr: text(stderr),
-            kind,
-            ..ran(Ending::Exited(3))
-        });
+        let (status, result) = conclude(Ran { stderr: text(stderr), kind, ..ran(Ending::Exited(3)) });
         assert_eq!(status, ExecutionStatus::Failed);
-        assert_eq!(
-            result,
-            json!({"succeeded": false, "exit_code": 3, "duration_ms": 12, "error": expected})
-        );
+        assert_eq!(result, json!({"succeeded": false, "exit_code": 3, "duration_ms": 12, "error": expected}));
     }
 }
 
 #[test]
 fn endings_without_an_exit_code_have_minus_one() {
     for (ending, status, error) in [
-        (
-            Ending::Signalled,
-            ExecutionStatus::Failed,
-            "Command exited with code -1",
-        ),
-        (
-            Ending::TimedOut(Duration::from_secs(5)),
-            ExecutionStatus::Failed,
-            "Execution timed out after 5 seconds",
-        ),
+        (Ending::Signalled, ExecutionStatus::Failed, "Command exited with code -1"),
+        (Ending::TimedOut(Duration::from_secs(5)), ExecutionStatus::Failed, "Execution timed out after 5 seconds"),
         (
             Ending::TimedOut(Duration::from_millis(1500)),
             ExecutionStatus::Failed,
             "Execution timed out after 1.5 seconds",
         ),
-        (
-            Ending::WorkerStopped,
-            ExecutionStatus::Failed,
-            "worker was stopped while the action ran",
-        ),
-        (
-            Ending::Lost("no child".to_owned()),
-            ExecutionStatus::Failed,
-            "Process wait failed: no child",
-        ),
+        (Ending::WorkerStopped, ExecutionStatus::Failed, "worker was stopped while the action ran"),
+        (Ending::Lost("no child".to_owned()), ExecutionStatus::Failed, "Process wait failed: no child"),
     ] {
         let (got, result) = conclude(ran(ending));
         assert_eq!(got, status);
-        assert_eq!(
-            result,
-            json!({"succeeded": false, "exit_code": -1, "duration_ms": 12, "error": error})
-        );
+        assert_eq!(result, json!({"succeeded": false, "exit_code": -1, "duration_ms": 12, "error": error}));
     }
 }
 
@@ -142,45 +103,21 @@ fn a_cancelled_run_says_so_with_its_real_code() {
 #[test]
 fn parameters_that_did_not_arrive_turn_a_success_into_a_failure() {
     let broken = || Some(io::Error::from(io::ErrorKind::BrokenPipe));
-    let quick = Ran {
-        stdin_error: broken(),
-        ..ran(Ending::Exited(0))
-    };
+    let quick = Ran { stdin_error: broken(), ..ran(Ending::Exited(0)) };
     assert!(quick.succeeded());
-    let slow = Ran {
-        stdin_error: broken(),
-        duration: Duration::from_millis(500),
-        ..ran(Ending::Exited(0))
-    };
-    assert_eq!(
-        slow.error().unwrap(),
-        "Failed to write parameters to stdin: broken pipe"
-    );
+    let slow = Ran { stdin_error: broken(), duration: Duration::from_millis(500), ..ran(Ending::Exited(0)) };
+    assert_eq!(slow.error().unwrap(), "Failed to write parameters to stdin: broken pipe");
     assert_eq!(conclude(slow).0, ExecutionStatus::Failed);
-    let failed = Ran {
-        stdin_error: broken(),
-        stderr: text("hidden"),
-        ..ran(Ending::Exited(2))
-    };
+    let failed = Ran { stdin_error: broken(), stderr: text("hidden"), ..ran(Ending::Exited(2)) };
     let (_, result) = conclude(failed);
     assert_eq!(result["exit_code"], 2);
-    assert_eq!(
-        result["error"],
-        "Failed to write parameters to stdin: broken pipe"
-    );
+    assert_eq!(result["error"], "Failed to write parameters to stdin: broken pipe");
 }
 
 #[test]
 fn lost_output_is_reported_after_a_success_too() {
-    let cut = CapturedText {
-        text: "abc".to_owned(),
-        dropped_bytes: 9,
-    };
-    let (_, result) = conclude(Ran {
-        stdout: cut.clone(),
-        stderr: cut,
-        ..ran(Ending::Exited(0))
-    });
+    let cut = CapturedText { text: "abc".to_owned(), dropped_bytes: 9 };
+    let (_, result) = conclude(Ran { stdout: cut.clone(), stderr: cut, ..ran(Ending::Exited(0)) });
     assert_eq!(
         result,
         json!({"succeeded": true, "exit_code": 0, "duration_ms": 12,
@@ -208,8 +145,5 @@ fn early_ends_have_no_exit_code() {
 #[test]
 fn nothing_in_a_result_has_a_nul() {
     assert_eq!(CapturedText::new(b"a\0b\xff", 0).text, "a\u{fffd}b\u{fffd}");
-    assert_eq!(
-        storable(json!({"a\u{0}": ["\u{0}", 1]})),
-        json!({"a\u{fffd}": ["\u{fffd}", 1]})
-    );
+    assert_eq!(storable(json!({"a\u{0}": ["\u{0}", 1]})), json!({"a\u{fffd}": ["\u{fffd}", 1]}));
 }

@@ -39,33 +39,20 @@ impl Runtimes {
         advertised: &[String],
     ) -> Result<Option<(Runtime, Vec<RuntimeVersion>)>, StoreError> {
         let known = self.known(store).await?;
-        let usable =
-            |runtime: &&Runtime| advertised.is_empty() || is_advertised(runtime, advertised);
+        let usable = |runtime: &&Runtime| advertised.is_empty() || is_advertised(runtime, advertised);
         let Some(found) = first_for_file(known.runtimes.iter().filter(usable), entrypoint) else {
             return Ok(None);
         };
-        let versions = known
-            .versions
-            .iter()
-            .filter(|version| version.runtime == found.id)
-            .cloned()
-            .collect();
+        let versions = known.versions.iter().filter(|version| version.runtime == found.id).cloned().collect();
         Ok(Some((found.clone(), versions)))
     }
 
     async fn known(&self, store: &dyn AgentStore) -> Result<Arc<Known>, StoreError> {
-        let remembered = self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let remembered = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = remembered {
             return Ok(known);
         }
-        let known = Arc::new(Known {
-            runtimes: store.runtimes().await?,
-            versions: store.runtime_versions().await?,
-        });
+        let known = Arc::new(Known { runtimes: store.runtimes().await?, versions: store.runtime_versions().await? });
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
         Ok(known)
     }
@@ -77,10 +64,7 @@ pub fn runtime_of_file<'a>(runtimes: &'a [Runtime], entrypoint: &str) -> Option<
     first_for_file(runtimes.iter(), entrypoint)
 }
 
-fn first_for_file<'a>(
-    mut runtimes: impl Iterator<Item = &'a Runtime>,
-    entrypoint: &str,
-) -> Option<&'a Runtime> {
+fn first_for_file<'a>(mut runtimes: impl Iterator<Item = &'a Runtime>, entrypoint: &str) -> Option<&'a Runtime> {
     let extension = Path::new(entrypoint).extension();
     runtimes.find(|runtime| fits(runtime, extension))
 }
@@ -121,18 +105,11 @@ mod tests {
     fn the_extension_chooses_whatever_its_case_and_none_means_native() {
         let shell = runtime(json!({"interpreter": {"binary": "sh", "file_extension": ".sh"}}));
         let native = runtime(json!({}));
-        for (entrypoint, shell_fits, native_fits) in [
-            ("a.sh", true, false),
-            ("dir/a.SH", true, false),
-            ("a.py", false, false),
-            ("tool", false, true),
-        ] {
+        for (entrypoint, shell_fits, native_fits) in
+            [("a.sh", true, false), ("dir/a.SH", true, false), ("a.py", false, false), ("tool", false, true)]
+        {
             let extension = Path::new(entrypoint).extension();
-            assert_eq!(
-                (fits(&shell, extension), fits(&native, extension)),
-                (shell_fits, native_fits),
-                "{entrypoint}"
-            );
+            assert_eq!((fits(&shell, extension), fits(&native, extension)), (shell_fits, native_fits), "{entrypoint}");
         }
         assert!(!fits(&runtime(json!({"interpreter": 7})), None));
     }

@@ -18,21 +18,12 @@ pub(crate) struct ScratchFile {
 
 impl ScratchFile {
     /// Writes `content` into a new file of mode 0400 in `folder`, which is made if it is missing.
-    pub(crate) fn create(
-        folder: &Path,
-        kind: &str,
-        extension: &str,
-        content: &[u8],
-    ) -> io::Result<Self> {
-        let random = random_secret()
-            .ok_or_else(|| io::Error::other("the system has no random bytes to give"))?;
+    pub(crate) fn create(folder: &Path, kind: &str, extension: &str, content: &[u8]) -> io::Result<Self> {
+        let random = random_secret().ok_or_else(|| io::Error::other("the system has no random bytes to give"))?;
         let path = folder.join(format!("attune-{kind}-{}{extension}", random.expose()));
         let mut file = match open_new(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(folder)?;
+                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
                 open_new(&path)
             }
             other => other,
@@ -50,11 +41,7 @@ impl ScratchFile {
 }
 
 fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o400)
-        .open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)
 }
 
 impl Drop for ScratchFile {
@@ -82,14 +69,8 @@ mod tests {
         let file = ScratchFile::create(&folder, "parameters", ".json", b"{}").unwrap();
         let path = file.path().to_owned();
         assert_eq!(std::fs::read(&path).unwrap(), b"{}");
-        assert_eq!(
-            path.metadata().unwrap().permissions().mode() & 0o7777,
-            0o400
-        );
-        assert_eq!(
-            folder.metadata().unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o400);
+        assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let other = ScratchFile::create(&folder, "parameters", ".json", b"{}").unwrap();
         assert_ne!(other.path(), path);
         drop(file);

@@ -68,9 +68,7 @@ impl Opened {
     /// Masks them; none when there is nothing to mask.
     pub(crate) fn redactor(&self) -> Option<Arc<Redactor>> {
         let redactor = (!self.texts.is_empty()).then(|| Redactor::new(&self.texts));
-        redactor
-            .filter(|redactor| !redactor.is_empty())
-            .map(Arc::new)
+        redactor.filter(|redactor| !redactor.is_empty()).map(Arc::new)
     }
 }
 
@@ -78,16 +76,10 @@ impl Opened {
 pub(crate) fn masked(value: Value, redactor: &Redactor) -> Value {
     match value {
         Value::String(text) => Value::String(redactor.redact(&text).into_owned()),
-        Value::Array(items) => Value::Array(
-            items
-                .into_iter()
-                .map(|item| masked(item, redactor))
-                .collect(),
-        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(|item| masked(item, redactor)).collect()),
         Value::Object(map) => {
-            let pairs = map
-                .into_iter()
-                .map(|(key, value)| (redactor.redact(&key).into_owned(), masked(value, redactor)));
+            let pairs =
+                map.into_iter().map(|(key, value)| (redactor.redact(&key).into_owned(), masked(value, redactor)));
             Value::Object(pairs.collect())
         }
         other => other,
@@ -103,9 +95,7 @@ pub(crate) struct Secrets {
 impl Secrets {
     /// Takes the configured key.
     pub(crate) fn new(key: Option<&Secret>) -> Result<Self, SealError> {
-        Ok(Self {
-            key: key.map(SealingKey::new).transpose()?,
-        })
+        Ok(Self { key: key.map(SealingKey::new).transpose()? })
     }
 
     /// The top-level parameters with their encrypted parts put back. Anything but an object has no parameters.
@@ -123,14 +113,9 @@ impl Secrets {
             };
             let plain = key
                 .open(&row.encrypted_value, row.encryption_key_hash.as_deref())
-                .map_err(|source| RestoreError::Open {
-                    path: path.clone(),
-                    source,
-                })?;
+                .map_err(|source| RestoreError::Open { path: path.clone(), source })?;
             opened.add(&plain);
-            *config
-                .pointer_mut(&path)
-                .ok_or(RestoreError::NoPlace { path })? = plain;
+            *config.pointer_mut(&path).ok_or(RestoreError::NoPlace { path })? = plain;
         }
         Ok(match config {
             Value::Object(map) => map,
@@ -144,9 +129,9 @@ impl Secrets {
         for row in keys {
             let value = match (&self.key, row.encrypted) {
                 (_, false) => Ok(row.value.clone()),
-                (Some(key), true) => key
-                    .open(&row.value, row.encryption_key_hash.as_deref())
-                    .map_err(|error| error.to_string()),
+                (Some(key), true) => {
+                    key.open(&row.value, row.encryption_key_hash.as_deref()).map_err(|error| error.to_string())
+                }
                 (None, true) => Err("no encryption key is configured".to_owned()),
             };
             match value {
@@ -166,11 +151,7 @@ impl Secrets {
 
     /// Replaces the secret parts of `data` by the marker and returns them sealed. Without an encryption key they are
     /// dropped: better lost than readable.
-    pub(crate) fn take_out(
-        &self,
-        data: &mut Value,
-        out_schema: Option<&Value>,
-    ) -> Vec<SecretValue> {
+    pub(crate) fn take_out(&self, data: &mut Value, out_schema: Option<&Value>) -> Vec<SecretValue> {
         let mut taken = Vec::new();
         for pointer in out_schema.map(secret_pointers).unwrap_or_default() {
             let Some(place) = data.pointer_mut(&pointer).filter(|place| !place.is_null()) else {
@@ -179,11 +160,7 @@ impl Secrets {
             let plain = std::mem::replace(place, redacted());
             match self.seal(&pointer, &plain) {
                 Ok(row) => taken.push(row),
-                Err(reason) => tracing::warn!(
-                    path = pointer,
-                    reason,
-                    "secret result dropped: it cannot be encrypted"
-                ),
+                Err(reason) => tracing::warn!(path = pointer, reason, "secret result dropped: it cannot be encrypted"),
             }
         }
         taken
@@ -215,10 +192,7 @@ mod tests {
     }
 
     fn sealed(value: &Value) -> Value {
-        SealingKey::new(&Secret::new(KEY.to_owned()))
-            .unwrap()
-            .seal(value)
-            .unwrap()
+        SealingKey::new(&Secret::new(KEY.to_owned())).unwrap().seal(value).unwrap()
     }
 
     fn row(path: &str, encrypted_value: Value) -> SecretValue {
@@ -232,13 +206,7 @@ mod tests {
     }
 
     fn key_row(name: &str, encrypted: bool, value: Value) -> KeyRow {
-        KeyRow {
-            name: name.to_owned(),
-            owner_type: OwnerType::Pack,
-            encrypted,
-            encryption_key_hash: None,
-            value,
-        }
+        KeyRow { name: name.to_owned(), owner_type: OwnerType::Pack, encrypted, encryption_key_hash: None, value }
     }
 
     #[test]
@@ -246,21 +214,11 @@ mod tests {
         let config = json!({"user": "ann", "auth": {"token": redacted()}});
         let rows = [row("/auth/token", sealed(&json!("s3cret")))];
         let mut opened = Opened::default();
-        let restored = secrets()
-            .restore(Some(&config), &rows, &mut opened)
-            .unwrap();
+        let restored = secrets().restore(Some(&config), &rows, &mut opened).unwrap();
         assert_eq!(opened.texts, ["s3cret"]);
-        assert_eq!(
-            Value::Object(restored),
-            json!({"user": "ann", "auth": {"token": "s3cret"}})
-        );
+        assert_eq!(Value::Object(restored), json!({"user": "ann", "auth": {"token": "s3cret"}}));
         for other in [None, Some(json!(null)), Some(json!([1]))] {
-            assert!(
-                secrets()
-                    .restore(other.as_ref(), &[], &mut Opened::default())
-                    .unwrap()
-                    .is_empty()
-            );
+            assert!(secrets().restore(other.as_ref(), &[], &mut Opened::default()).unwrap().is_empty());
         }
     }
 
@@ -270,26 +228,10 @@ mod tests {
         let good = sealed(&json!("s3cret"));
         let messages = [
             Secrets::default()
-                .restore(
-                    Some(&config),
-                    &[row("/token", good.clone())],
-                    &mut Opened::default(),
-                )
+                .restore(Some(&config), &[row("/token", good.clone())], &mut Opened::default())
                 .unwrap_err(),
-            secrets()
-                .restore(
-                    Some(&config),
-                    &[row("/token", json!("AAAA"))],
-                    &mut Opened::default(),
-                )
-                .unwrap_err(),
-            secrets()
-                .restore(
-                    Some(&config),
-                    &[row("/nowhere/token", good)],
-                    &mut Opened::default(),
-                )
-                .unwrap_err(),
+            secrets().restore(Some(&config), &[row("/token", json!("AAAA"))], &mut Opened::default()).unwrap_err(),
+            secrets().restore(Some(&config), &[row("/nowhere/token", good)], &mut Opened::default()).unwrap_err(),
         ];
         for error in messages {
             let text = error.to_string();
@@ -308,56 +250,31 @@ mod tests {
         ];
         let mut opened = Opened::default();
         let ambient = secrets().ambient(&keys, &mut opened);
-        assert_eq!(
-            opened.texts,
-            ["s3cret"],
-            "keys that are not encrypted are no secrets"
-        );
-        assert_eq!(
-            Value::Object(ambient),
-            json!({"plain": "later wins", "good": "s3cret"})
-        );
+        assert_eq!(opened.texts, ["s3cret"], "keys that are not encrypted are no secrets");
+        assert_eq!(Value::Object(ambient), json!({"plain": "later wins", "good": "s3cret"}));
         let without_key = Secrets::default().ambient(&keys, &mut Opened::default());
         assert_eq!(Value::Object(without_key), json!({"plain": "later wins"}));
     }
 
     #[test]
     fn secret_parts_of_a_result_are_sealed_and_marked() {
-        let schema = json!({"user": {"type": "string"}, "auth": {"type": "object", "properties": {"token": {"secret": true}}}});
+        let schema =
+            json!({"user": {"type": "string"}, "auth": {"type": "object", "properties": {"token": {"secret": true}}}});
         let mut data = json!({"user": "ann", "auth": {"token": {"deep": 1}}});
         let rows = secrets().take_out(&mut data, Some(&schema));
         assert_eq!(data, json!({"user": "ann", "auth": {"token": redacted()}}));
-        let [row] = rows.as_slice() else {
-            panic!("{rows:?}")
-        };
+        let [row] = rows.as_slice() else { panic!("{rows:?}") };
         assert_eq!(
-            (
-                row.json_path.as_str(),
-                row.source_kind.as_str(),
-                row.source_ref.as_deref()
-            ),
+            (row.json_path.as_str(), row.source_kind.as_str(), row.source_ref.as_deref()),
             ("/data/auth/token", "parameter_schema", Some("/auth/token"))
         );
         let opened = SealingKey::new(&Secret::new(KEY.to_owned())).unwrap();
-        assert_eq!(
-            opened
-                .open(&row.encrypted_value, row.encryption_key_hash.as_deref())
-                .unwrap(),
-            json!({"deep": 1})
-        );
+        assert_eq!(opened.open(&row.encrypted_value, row.encryption_key_hash.as_deref()).unwrap(), json!({"deep": 1}));
 
         let mut data = json!({"auth": {"token": "s3cret"}});
-        assert!(
-            Secrets::default()
-                .take_out(&mut data, Some(&schema))
-                .is_empty()
-        );
+        assert!(Secrets::default().take_out(&mut data, Some(&schema)).is_empty());
         assert_eq!(data["auth"]["token"], redacted());
-        assert!(
-            secrets()
-                .take_out(&mut json!("text"), Some(&schema))
-                .is_empty()
-        );
+        assert!(secrets().take_out(&mut json!("text"), Some(&schema)).is_empty());
     }
 
     #[test]

@@ -52,9 +52,6 @@ pub(crate) struct Shared {
 impl Shared {
     /// For environments that executions need.
     pub(crate) fn claims(&self) -> Claims<'_> {
-        Claims {
-            store: &*self.store,
-            worker: self.id,
-        }
+        Claims { store: &*self.store, worker: self.id }
     }
 }

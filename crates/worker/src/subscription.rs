@@ -31,10 +31,7 @@ impl Source {
         Self {
             queue: QueueSpec {
                 name: format!("worker.{worker}.executions"),
-                bindings: vec![(
-                    Exchange::Executions,
-                    format!("execution.dispatch.worker.{worker}"),
-                )],
+                bindings: vec![(Exchange::Executions, format!("execution.dispatch.worker.{worker}"))],
                 message_ttl_ms: Some(DISPATCH_TTL_MS),
                 dead_letters: true,
             },
@@ -65,10 +62,7 @@ impl Source {
         Self {
             queue: QueueSpec {
                 name: format!("worker.{worker}.cancel"),
-                bindings: vec![(
-                    Exchange::Executions,
-                    format!("execution.cancel.worker.{worker}"),
-                )],
+                bindings: vec![(Exchange::Executions, format!("execution.cancel.worker.{worker}"))],
                 message_ttl_ms: None,
                 dead_letters: true,
             },
@@ -104,13 +98,7 @@ impl Subscription {
     pub(crate) async fn declare(bus: Arc<dyn Bus>, source: Source) -> Result<Self, BusError> {
         bus.declare(&source.queue).await?;
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        Ok(Self {
-            bus,
-            source,
-            consumer: None,
-            backoff,
-            not_before: Instant::now(),
-        })
+        Ok(Self { bus, source, consumer: None, backoff, not_before: Instant::now() })
     }
 
     /// The next event. Cancel-safe: what it has reached is kept.
@@ -124,18 +112,11 @@ impl Subscription {
                     }
                     Some(ConsumerEvent::Resumed) => return Event::Up,
                     Some(ConsumerEvent::Interrupted(reason)) => {
-                        tracing::warn!(
-                            queue = self.source.queue.name,
-                            reason,
-                            "broker lost; waiting for it"
-                        );
+                        tracing::warn!(queue = self.source.queue.name, reason, "broker lost; waiting for it");
                         return Event::Down;
                     }
                     None => {
-                        tracing::warn!(
-                            queue = self.source.queue.name,
-                            "consumer ended; consuming again"
-                        );
+                        tracing::warn!(queue = self.source.queue.name, "consumer ended; consuming again");
                         self.consumer = None;
                         self.not_before = Instant::now() + self.backoff.next_delay();
                         return Event::Down;
@@ -150,11 +131,7 @@ impl Subscription {
                 }
                 Err(error) => {
                     let queue = &self.source.queue.name;
-                    tracing::warn!(
-                        queue,
-                        error = chain(&error),
-                        "queue cannot be consumed; trying again"
-                    );
+                    tracing::warn!(queue, error = chain(&error), "queue cannot be consumed; trying again");
                     self.not_before = Instant::now() + self.backoff.next_delay();
                 }
             }
@@ -166,11 +143,7 @@ impl Subscription {
         if let Some(mut consumer) = self.consumer.take()
             && let Err(error) = consumer.cancel().await
         {
-            tracing::debug!(
-                queue = self.source.queue.name,
-                error = chain(&error),
-                "consumer could not be cancelled"
-            );
+            tracing::debug!(queue = self.source.queue.name, error = chain(&error), "consumer could not be cancelled");
         }
     }
 }
@@ -178,8 +151,7 @@ impl Subscription {
 /// Declares too: somebody may have deleted the queue.
 async fn consume(bus: &Arc<dyn Bus>, source: &Source) -> Result<Box<dyn Consumer>, BusError> {
     bus.declare(&source.queue).await?;
-    bus.consume(&source.queue.name, &source.tag, source.prefetch)
-        .await
+    bus.consume(&source.queue.name, &source.tag, source.prefetch).await
 }
 
 /// Answers a message that is dealt with.

@@ -8,16 +8,12 @@ use crate::config::DEFAULT_TIME_LIMIT;
 
 /// The limit in `workflow_task`, else that of the action in seconds, else the platform's. Only numbers above 0 are limits.
 pub(crate) fn of(workflow_task: Option<&Value>, action_seconds: Option<i32>) -> Duration {
-    let of_task = workflow_task
-        .and_then(|task| task.get("timeout_seconds"))
-        .and_then(Value::as_f64);
+    let of_task = workflow_task.and_then(|task| task.get("timeout_seconds")).and_then(Value::as_f64);
     let of_action = action_seconds.map(f64::from);
     let usable = |seconds: &f64| *seconds > 0.0;
     let seconds = of_task.filter(usable).or_else(|| of_action.filter(usable));
     // More than a duration holds is as good as no limit.
-    seconds.map_or(DEFAULT_TIME_LIMIT, |seconds| {
-        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-    })
+    seconds.map_or(DEFAULT_TIME_LIMIT, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 #[cfg(test)]

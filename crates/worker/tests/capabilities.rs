@@ -26,10 +26,7 @@ fn versioned(versions: &[(&str, &str)]) -> NewRuntime {
     NewRuntime {
         distributions: json!({"verification": {"always_available": true}}),
         versions: versions.iter().map(version).collect(),
-        ..runtime(
-            "shell",
-            json!({"interpreter": {"binary": "/bin/sh", "file_extension": ".sh"}}),
-        )
+        ..runtime("shell", json!({"interpreter": {"binary": "/bin/sh", "file_extension": ".sh"}}))
     }
 }
 
@@ -48,10 +45,7 @@ fn pack(runtime: NewRuntime) -> NewPack {
 }
 
 async fn capabilities(rig: &Rig) -> Value {
-    let first = PageRequest {
-        page: 1,
-        page_size: 1,
-    };
+    let first = PageRequest { page: 1, page_size: 1 };
     let workers = rig.store.workers(first).await.unwrap();
     Value::Object(workers.items[0].capabilities.clone())
 }
@@ -94,21 +88,14 @@ async fn an_action_without_a_runtime_gets_the_one_for_its_file_even_when_that_ca
     let mut rig = Rig::new(&[("ok", "echo fine".to_owned())]).await;
     let other = NewRuntime {
         r#ref: "demo.lua".to_owned(),
-        ..runtime(
-            "lua",
-            json!({"interpreter": {"binary": "lua", "file_extension": ".lua"}}),
-        )
+        ..runtime("lua", json!({"interpreter": {"binary": "lua", "file_extension": ".lua"}}))
     };
     rig.store.upsert_pack(&pack(other)).await.unwrap();
     let life = rig.live().await;
     let early = rig.submit(life.id, "ok").await;
     rig.told(early).await;
     let result = rig.row(early).await.result.unwrap();
-    assert!(
-        support::text(&result, "error")
-            .contains("Runtime not found: no runtime for action: demo.ok"),
-        "{result}"
-    );
+    assert!(support::text(&result, "error").contains("Runtime not found: no runtime for action: demo.ok"), "{result}");
 
     rig.store.upsert_pack(&pack(versioned(&[]))).await.unwrap();
     rig.publish(&PackRegistered {

@@ -19,48 +19,29 @@ use support::{is_alive, text};
 
 /// An action that waits for the file `go` and leaves the file `started`.
 fn waiting() -> (&'static str, String) {
-    (
-        "wait",
-        "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo done"
-            .to_owned(),
-    )
+    ("wait", "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo done".to_owned())
 }
 
 /// Rigs whose actions find their folder in `OUT`.
 async fn rig(actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
     let rig = Rig::new(actions).await;
     let mut config = rig.config();
-    config
-        .executor
-        .passed_environment
-        .push(("OUT".into(), rig.place.path(".").into()));
+    config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
     (rig, config)
 }
 
 async fn worker_status(rig: &Rig) -> WorkerStatus {
-    let page = rig
-        .store
-        .workers(PageRequest {
-            page: 1,
-            page_size: 10,
-        })
-        .await
-        .unwrap();
+    let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
     page.items[0].status
 }
 
 #[tokio::test]
 async fn an_execution_is_claimed_run_stored_and_announced_in_that_order() {
-    let (mut rig, config) = rig(&[
-        ("ok", "echo fine".to_owned()),
-        ("bad", "echo no >&2; exit 3".to_owned()),
-    ])
-    .await;
+    let (mut rig, config) = rig(&[("ok", "echo fine".to_owned()), ("bad", "echo no >&2; exit 3".to_owned())]).await;
     let life = rig.live_with(config).await;
-    for (action, status, word) in [
-        ("ok", ExecutionStatus::Completed, "Completed"),
-        ("bad", ExecutionStatus::Failed, "Failed"),
-    ] {
+    for (action, status, word) in
+        [("ok", ExecutionStatus::Completed, "Completed"), ("bad", ExecutionStatus::Failed, "Failed")]
+    {
         let id = rig.submit(life.id, action).await;
         let told = rig.told(id).await;
         let row = rig.row(id).await;
@@ -70,26 +51,14 @@ async fn an_execution_is_claimed_run_stored_and_announced_in_that_order() {
             .iter()
             .map(|message| {
                 let payload = &message.payload;
-                (
-                    message.message_type,
-                    payload["previous_status"].clone(),
-                    payload["new_status"].clone(),
-                )
+                (message.message_type, payload["previous_status"].clone(), payload["new_status"].clone())
             })
             .collect();
         assert_eq!(
             kinds,
             [
-                (
-                    MessageType::ExecutionStatusChanged,
-                    json!("scheduled"),
-                    json!("running")
-                ),
-                (
-                    MessageType::ExecutionStatusChanged,
-                    json!("running"),
-                    json!(status)
-                ),
+                (MessageType::ExecutionStatusChanged, json!("scheduled"), json!("running")),
+                (MessageType::ExecutionStatusChanged, json!("running"), json!(status)),
                 (MessageType::ExecutionCompleted, Value::Null, Value::Null),
             ]
         );
@@ -97,10 +66,7 @@ async fn an_execution_is_claimed_run_stored_and_announced_in_that_order() {
         assert_eq!(completed["status"], word);
         assert_eq!(completed["action_id"], row.action.unwrap().0);
         assert_eq!(Some(&completed["result"]), row.result.as_ref());
-        assert!(
-            told.iter()
-                .all(|message| message.headers.source_service.as_deref() == Some("worker"))
-        );
+        assert!(told.iter().all(|message| message.headers.source_service.as_deref() == Some("worker")));
     }
     life.finish().await;
 }
@@ -108,52 +74,19 @@ async fn an_execution_is_claimed_run_stored_and_announced_in_that_order() {
 #[tokio::test]
 async fn the_row_says_what_the_worker_can_and_whether_it_works() {
     let (rig, mut config) = rig(&[waiting()]).await;
-    config.capabilities = json!({"agent_mode": true, "worker_version": "mine"})
-        .as_object()
-        .unwrap()
-        .clone();
+    config.capabilities = json!({"agent_mode": true, "worker_version": "mine"}).as_object().unwrap().clone();
     let life = rig.live_with(config).await;
-    let page = rig
-        .store
-        .workers(PageRequest {
-            page: 1,
-            page_size: 10,
-        })
-        .await
-        .unwrap();
+    let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
     let row = &page.items[0];
-    assert_eq!(
-        (row.id, row.status, row.host.as_deref()),
-        (life.id, WorkerStatus::Active, Some("here"))
-    );
+    assert_eq!((row.id, row.status, row.host.as_deref()), (life.id, WorkerStatus::Active, Some("here")));
     assert_eq!(row.capabilities["max_concurrent_executions"], 4);
-    assert_eq!(
-        (
-            &row.capabilities["agent_mode"],
-            &row.capabilities["worker_version"]
-        ),
-        (&json!(true), &json!("mine"))
-    );
+    assert_eq!((&row.capabilities["agent_mode"], &row.capabilities["worker_version"]), (&json!(true), &json!("mine")));
     let first = row.last_heartbeat;
-    eventually(
-        "a heartbeat restores the status that somebody took",
-        async || {
-            rig.store
-                .set_worker_status(life.id, WorkerStatus::Inactive)
-                .await
-                .unwrap();
-            let page = rig
-                .store
-                .workers(PageRequest {
-                    page: 1,
-                    page_size: 10,
-                })
-                .await
-                .unwrap();
-            (page.items[0].status == WorkerStatus::Active && page.items[0].last_heartbeat > first)
-                .then_some(())
-        },
-    )
+    eventually("a heartbeat restores the status that somebody took", async || {
+        rig.store.set_worker_status(life.id, WorkerStatus::Inactive).await.unwrap();
+        let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
+        (page.items[0].status == WorkerStatus::Active && page.items[0].last_heartbeat > first).then_some(())
+    })
     .await;
     life.finish().await;
     assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
@@ -171,10 +104,7 @@ async fn a_dispatch_that_comes_again_and_again_runs_once() {
     rig.dispatch(&execution).await;
     let other = rig.submit(life.id, "count").await;
     rig.told(other).await;
-    assert_eq!(
-        fs::read_to_string(rig.place.path("runs")).unwrap(),
-        "run\nrun\n"
-    );
+    assert_eq!(fs::read_to_string(rig.place.path("runs")).unwrap(), "run\nrun\n");
     life.finish().await;
 }
 
@@ -193,10 +123,7 @@ async fn a_cancel_that_overtakes_its_dispatch_is_obeyed() {
     let told = rig.told(execution.id).await;
     let row = rig.row(execution.id).await;
     assert_eq!(row.status, ExecutionStatus::Cancelled);
-    assert_eq!(
-        text(row.result.as_ref().unwrap(), "error"),
-        "Execution cancelled by user"
-    );
+    assert_eq!(text(row.result.as_ref().unwrap(), "error"), "Execution cancelled by user");
     assert_eq!(told.last().unwrap().payload["status"], "Cancelled");
     assert!(!rig.place.path("marked").exists());
     life.finish().await;
@@ -204,10 +131,7 @@ async fn a_cancel_that_overtakes_its_dispatch_is_obeyed() {
 
 #[tokio::test]
 async fn a_running_execution_is_cancelled_with_everything_it_started() {
-    let action = (
-        "tree",
-        "sleep 600 & echo $! > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; wait".to_owned(),
-    );
+    let action = ("tree", "sleep 600 & echo $! > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; wait".to_owned());
     let (mut rig, config) = rig(&[action]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "tree").await;
@@ -219,18 +143,13 @@ async fn a_running_execution_is_cancelled_with_everything_it_started() {
     assert_eq!(row.status, ExecutionStatus::Cancelled);
     assert_eq!(row.result.unwrap()["cancelled"], true);
     assert_eq!(told.last().unwrap().payload["status"], "Cancelled");
-    eventually("the grandchild is gone", async || {
-        (!is_alive(&pid)).then_some(())
-    })
-    .await;
+    eventually("the grandchild is gone", async || (!is_alive(&pid)).then_some(())).await;
     life.finish().await;
 }
 
 #[tokio::test]
-async fn an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_than_there_are_slots()
-{
-    let (mut rig, mut config) =
-        rig(&[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
+async fn an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_than_there_are_slots() {
+    let (mut rig, mut config) = rig(&[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
     config.max_concurrent_tasks = 2;
     let life = rig.live_with(config).await;
     let first = rig.submit(life.id, "wait").await;
@@ -244,19 +163,9 @@ async fn an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_tha
     .await;
     let second = rig.submit(life.id, "mark").await;
     let third = rig.submit(life.id, "mark").await;
-    rig.store
-        .cancel_execution(
-            second,
-            &json!({"error": "Cancelled by user before execution started"}),
-        )
-        .await
-        .unwrap();
+    rig.store.cancel_execution(second, &json!({"error": "Cancelled by user before execution started"})).await.unwrap();
     rig.send_cancel(life.id, third).await;
-    assert_eq!(
-        rig.row(third).await.status,
-        ExecutionStatus::Scheduled,
-        "both slots are taken"
-    );
+    assert_eq!(rig.row(third).await.status, ExecutionStatus::Scheduled, "both slots are taken");
     // Cancels are taken in order: when this one has shown, the other was taken.
     rig.send_cancel(life.id, other).await;
     rig.told(other).await;
@@ -265,10 +174,7 @@ async fn an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_tha
     rig.told(first).await;
     assert_eq!(rig.row(third).await.status, ExecutionStatus::Cancelled);
     let second = rig.row(second).await;
-    assert_eq!(
-        text(second.result.as_ref().unwrap(), "error"),
-        "Cancelled by user before execution started"
-    );
+    assert_eq!(text(second.result.as_ref().unwrap(), "error"), "Cancelled by user before execution started");
     assert!(!rig.place.path("marked").exists());
     life.finish().await;
 }
@@ -309,56 +215,30 @@ async fn a_cancel_is_obeyed_while_an_environment_is_built() {
 
 #[tokio::test]
 async fn output_can_be_watched_and_ends_as_versions_of_the_actions_logs() {
-    let code = "echo out; echo err >&2; touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo more";
+    let code =
+        "echo out; echo err >&2; touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo more";
     let (mut rig, config) = rig(&[("talk", code.to_owned()), ("quiet", "exit 0".to_owned())]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "talk").await;
     rig.file("started").await;
-    let log = rig
-        .place
-        .path(&format!("artifacts/execution_{id}/stdout.log"));
-    eventually("the live log", async || {
-        (fs::read(&log).ok()? == b"out\n").then_some(())
-    })
-    .await;
+    let log = rig.place.path(&format!("artifacts/execution_{id}/stdout.log"));
+    eventually("the live log", async || (fs::read(&log).ok()? == b"out\n").then_some(())).await;
     assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o664);
-    assert_eq!(
-        log.parent()
-            .unwrap()
-            .metadata()
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o7777,
-        0o2775
-    );
+    assert_eq!(log.parent().unwrap().metadata().unwrap().permissions().mode() & 0o7777, 0o2775);
     fs::write(rig.place.path("go"), "").unwrap();
     rig.told(id).await;
     let row = rig.row(id).await;
     let stderr_log = rig.place.path("artifacts/demo/talk/stderr/log/v1.txt");
-    assert_eq!(
-        text(row.result.as_ref().unwrap(), "stderr_log"),
-        stderr_log.to_str().unwrap()
-    );
+    assert_eq!(text(row.result.as_ref().unwrap(), "stderr_log"), stderr_log.to_str().unwrap());
     assert_eq!(fs::read(&stderr_log).unwrap(), b"err\n");
-    assert_eq!(
-        fs::read(rig.place.path("artifacts/demo/talk/stdout/log/v1.txt")).unwrap(),
-        b"out\nmore\n"
-    );
+    assert_eq!(fs::read(rig.place.path("artifacts/demo/talk/stdout/log/v1.txt")).unwrap(), b"out\nmore\n");
     assert!(!log.parent().unwrap().exists(), "nothing stays behind");
     let again = rig.submit(life.id, "talk").await;
     rig.told(again).await;
-    assert!(
-        rig.place
-            .path("artifacts/demo/talk/stdout/log/v2.txt")
-            .exists()
-    );
+    assert!(rig.place.path("artifacts/demo/talk/stdout/log/v2.txt").exists());
     let quiet = rig.submit(life.id, "quiet").await;
     rig.told(quiet).await;
-    assert!(
-        !rig.place.path("artifacts/demo/quiet").exists(),
-        "no output, no log"
-    );
+    assert!(!rig.place.path("artifacts/demo/quiet").exists(), "no output, no log");
     life.finish().await;
 }
 
@@ -383,10 +263,7 @@ async fn messages_that_make_no_sense_harm_nothing() {
     wrong_dispatch.routing_key = format!("execution.dispatch.worker.{}", life.id);
     let mut wrong_cancel = wrong_dispatch.clone();
     wrong_cancel.routing_key = format!("execution.cancel.worker.{}", life.id);
-    rig.bus
-        .publish(&[wrong, wrong_dispatch, wrong_cancel])
-        .await
-        .unwrap();
+    rig.bus.publish(&[wrong, wrong_dispatch, wrong_cancel]).await.unwrap();
     let id = rig.submit(life.id, "ok").await;
     rig.told(id).await;
     assert_eq!(rig.row(id).await.status, ExecutionStatus::Completed);
@@ -397,21 +274,11 @@ async fn messages_that_make_no_sense_harm_nothing() {
 async fn a_deleted_pack_loses_its_environments() {
     let (rig, config) = rig(&[waiting()]).await;
     let life = rig.live_with(config).await;
-    let (own, other) = (
-        rig.place.path("envs/demo/python"),
-        rig.place.path("envs/other/python"),
-    );
+    let (own, other) = (rig.place.path("envs/demo/python"), rig.place.path("envs/other/python"));
     fs::create_dir_all(&own).unwrap();
     fs::create_dir_all(&other).unwrap();
-    rig.publish(&PackDeleted {
-        pack_id: PackId(1),
-        pack_ref: "demo".to_owned(),
-    })
-    .await;
-    eventually("the environments are gone", async || {
-        (!rig.place.path("envs/demo").exists()).then_some(())
-    })
-    .await;
+    rig.publish(&PackDeleted { pack_id: PackId(1), pack_ref: "demo".to_owned() }).await;
+    eventually("the environments are gone", async || (!rig.place.path("envs/demo").exists()).then_some(())).await;
     assert!(other.exists());
     life.finish().await;
 }
@@ -439,10 +306,7 @@ async fn secrets_are_in_no_row_no_log_and_no_message() {
     let stored = serde_json::to_string(&row).unwrap();
     let logs = fs::read_to_string(rig.place.path("artifacts/demo/leak/stdout/log/v1.txt")).unwrap()
         + &fs::read_to_string(rig.place.path("artifacts/demo/leak/stderr/log/v1.txt")).unwrap();
-    assert!(
-        logs.contains("\"password\":\"[redacted]\""),
-        "it had the secret: {logs}"
-    );
+    assert!(logs.contains("\"password\":\"[redacted]\""), "it had the secret: {logs}");
     for (what, kept) in [("row", stored), ("messages", told), ("logs", logs)] {
         assert!(!kept.contains("hunter22"), "{what}: {kept}");
         assert!(!kept.contains(support::KEY), "{what}: {kept}");

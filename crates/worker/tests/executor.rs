@@ -18,18 +18,9 @@ const DELIVERIES: [ParameterDelivery; 2] = [ParameterDelivery::Stdin, ParameterD
 
 fn encodings() -> [(ParameterFormat, &'static str); 3] {
     [
-        (
-            ParameterFormat::Json,
-            r#"{"message":"It's","num":2,"o":{"k":true}}"#,
-        ),
-        (
-            ParameterFormat::Dotenv,
-            "message='It'\\''s'\nnum='2'\no.k='true'",
-        ),
-        (
-            ParameterFormat::Yaml,
-            "message: \"It's\"\nnum: 2\no:\n  k: true\n",
-        ),
+        (ParameterFormat::Json, r#"{"message":"It's","num":2,"o":{"k":true}}"#),
+        (ParameterFormat::Dotenv, "message='It'\\''s'\nnum='2'\no.k='true'"),
+        (ParameterFormat::Yaml, "message: \"It's\"\nnum: 2\no:\n  k: true\n"),
     ]
 }
 
@@ -45,7 +36,8 @@ impl Sink for Seen {
 #[tokio::test]
 async fn every_delivery_and_format_reaches_children_of_every_language_byte_for_byte() {
     let place = Place::new();
-    place.file("cat.sh", "if [ -n \"$ATTUNE_PARAMETER_FILE\" ]; then cat \"$ATTUNE_PARAMETER_FILE\"; cat; else cat; fi");
+    place
+        .file("cat.sh", "if [ -n \"$ATTUNE_PARAMETER_FILE\" ]; then cat \"$ATTUNE_PARAMETER_FILE\"; cat; else cat; fi");
     place.file(
         "cat.py",
         "import os, sys\npath = os.environ.get('ATTUNE_PARAMETER_FILE')\n\
@@ -58,17 +50,8 @@ async fn every_delivery_and_format_reaches_children_of_every_language_byte_for_b
     );
     let runtimes = [
         ("cat.sh", shell()),
-        (
-            "cat.py",
-            runtime(
-                "python",
-                json!({"interpreter": {"binary": "python3", "args": ["-u"]}}),
-            ),
-        ),
-        (
-            "cat.js",
-            runtime("node.js", json!({"interpreter": {"binary": "node"}})),
-        ),
+        ("cat.py", runtime("python", json!({"interpreter": {"binary": "python3", "args": ["-u"]}}))),
+        ("cat.js", runtime("node.js", json!({"interpreter": {"binary": "node"}}))),
     ];
     let executor = place.executor();
     for (entrypoint, runtime) in runtimes {
@@ -77,18 +60,13 @@ async fn every_delivery_and_format_reaches_children_of_every_language_byte_for_b
                 let mut action = action(entrypoint);
                 (action.parameter_delivery, action.parameter_format) = (delivery, format);
                 let config = json!({"message": "It's", "num": 2, "o": {"k": true}});
-                let (status, result) =
-                    run(&executor, &claimed(action, runtime.clone(), config)).await;
+                let (status, result) = run(&executor, &claimed(action, runtime.clone(), config)).await;
                 assert_eq!(status, ExecutionStatus::Completed, "{result}");
                 let expected = match delivery {
                     ParameterDelivery::Stdin => format!("{expected}\n"),
                     ParameterDelivery::File => expected.to_owned(),
                 };
-                assert_eq!(
-                    text(&result, "stdout"),
-                    expected,
-                    "{entrypoint} {delivery} {format}"
-                );
+                assert_eq!(text(&result, "stdout"), expected, "{entrypoint} {delivery} {format}");
             }
         }
     }
@@ -98,10 +76,7 @@ async fn every_delivery_and_format_reaches_children_of_every_language_byte_for_b
 #[tokio::test]
 async fn the_parameter_file_is_private_and_gone_afterwards() {
     let place = Place::new();
-    place.file(
-        "stat.sh",
-        "stat -c %a \"$ATTUNE_PARAMETER_FILE\"; echo \"$ATTUNE_PARAMETER_FILE\"",
-    );
+    place.file("stat.sh", "stat -c %a \"$ATTUNE_PARAMETER_FILE\"; echo \"$ATTUNE_PARAMETER_FILE\"");
     let mut action = action("stat.sh");
     action.parameter_delivery = ParameterDelivery::File;
     let (_, result) = run(&place.executor(), &claimed(action, shell(), json!({}))).await;
@@ -115,16 +90,12 @@ async fn defaults_fill_what_is_missing_and_secrets_win() {
     let place = Place::new();
     place.file("cat.sh", "cat");
     let mut action = action("cat.sh");
-    action.param_schema =
-        Some(json!({"a": {"default": 1}, "b": {"default": 2}, "c": {"default": 3}}));
+    action.param_schema = Some(json!({"a": {"default": 1}, "b": {"default": 2}, "c": {"default": 3}}));
     let mut claimed = claimed(action, shell(), json!({"b": null, "c": 30}));
     claimed.keys = vec![key_row("c", &json!("opened up"))];
     let (_, result) = run(&place.executor(), &claimed).await;
     // What a key holds is masked in everything that is kept.
-    assert_eq!(
-        text(&result, "stdout"),
-        "{\"b\":2,\"c\":\"[redacted]\",\"a\":1}\n"
-    );
+    assert_eq!(text(&result, "stdout"), "{\"b\":2,\"c\":\"[redacted]\",\"a\":1}\n");
 }
 
 fn key_row(name: &str, value: &Value) -> attune_store::KeyRow {
@@ -142,9 +113,7 @@ async fn the_environment_is_exactly_what_is_promised() {
     let place = Place::new();
     place.file("env.sh", "exec /usr/bin/env");
     let mut config = place.config();
-    config
-        .passed_environment
-        .push(("ATTUNE__DATABASE__URL".into(), "postgres://hidden".into()));
+    config.passed_environment.push(("ATTUNE__DATABASE__URL".into(), "postgres://hidden".into()));
     config.jwt_secret = Some(Secret::new("hidden signing secret".to_owned()));
     let executor = support::executor(config);
     let runtime = runtime(
@@ -152,11 +121,7 @@ async fn the_environment_is_exactly_what_is_promised() {
         json!({"interpreter": {"binary": "/bin/sh"},
                "env_vars": {"LIB": "{pack_dir}/lib", "PATH": {"value": "/opt/bin", "operation": "prepend"}}}),
     );
-    let mut claimed = claimed(
-        action("env.sh"),
-        runtime,
-        json!({"context": {"user": "ann"}, "password": "x"}),
-    );
+    let mut claimed = claimed(action("env.sh"), runtime, json!({"context": {"user": "ann"}, "password": "x"}));
     claimed.execution.env_vars = Some(json!({"DEBUG": "1", "ATTUNE_EXEC_ID": "8"}));
     claimed.enforcement = Some(("demo.rule".to_owned(), "core.timer".to_owned()));
     claimed.keys = vec![key_row("api_key", &json!("very secret key"))];
@@ -164,9 +129,7 @@ async fn the_environment_is_exactly_what_is_promised() {
     assert_eq!(status, ExecutionStatus::Completed, "{result}");
     let mut variables: Vec<&str> = text(&result, "stdout")
         .lines()
-        .filter(|line| {
-            !line.starts_with("PWD=") && !line.starts_with("_=") && !line.starts_with("SHLVL=")
-        })
+        .filter(|line| !line.starts_with("PWD=") && !line.starts_with("_=") && !line.starts_with("SHLVL="))
         .collect();
     variables.sort_unstable();
     let path = |name: &str| place.path(name).display().to_string();
@@ -195,10 +158,7 @@ async fn the_environment_is_exactly_what_is_promised() {
 #[tokio::test]
 async fn an_execution_with_permission_sets_gets_a_token_and_its_output_does_not_show_it() {
     let place = Place::new();
-    place.file(
-        "token.sh",
-        "printf %s \"$ATTUNE_API_TOKEN\" | wc -c; echo \"token: $ATTUNE_API_TOKEN\"",
-    );
+    place.file("token.sh", "printf %s \"$ATTUNE_API_TOKEN\" | wc -c; echo \"token: $ATTUNE_API_TOKEN\"");
     let mut config = place.config();
     config.jwt_secret = Some(Secret::new("signing secret".to_owned()));
     let executor = support::executor(config);
@@ -215,7 +175,10 @@ async fn an_execution_with_permission_sets_gets_a_token_and_its_output_does_not_
 #[tokio::test]
 async fn declared_secret_output_is_sealed_and_known_secrets_are_masked() {
     let place = Place::new();
-    place.file("out.sh", "read -r line; echo \"saw $line\" >&2; echo '{\"token\":\"fresh-secret\",\"note\":\"key is hunter22\"}'");
+    place.file(
+        "out.sh",
+        "read -r line; echo \"saw $line\" >&2; echo '{\"token\":\"fresh-secret\",\"note\":\"key is hunter22\"}'",
+    );
     let mut secret = action("out.sh");
     secret.output_format = OutputFormat::Json;
     secret.out_schema = Some(json!({"token": {"type": "string", "secret": true}}));
@@ -227,14 +190,9 @@ async fn declared_secret_output_is_sealed_and_known_secrets_are_masked() {
         result["data"],
         json!({"token": {"$attune_secret": true, "redacted": true}, "note": "key is [redacted]"})
     );
-    let [row] = conclusion.sealed() else {
-        panic!("{conclusion:?}")
-    };
+    let [row] = conclusion.sealed() else { panic!("{conclusion:?}") };
     assert_eq!(row.json_path, "/data/token");
-    assert_eq!(
-        support::key().open(&row.encrypted_value, None).unwrap(),
-        "fresh-secret"
-    );
+    assert_eq!(support::key().open(&row.encrypted_value, None).unwrap(), "fresh-secret");
     for hidden in ["hunter22", "fresh-secret"] {
         assert!(!format!("{conclusion:?}").contains(hidden), "{hidden}");
     }
@@ -242,20 +200,14 @@ async fn declared_secret_output_is_sealed_and_known_secrets_are_masked() {
     // Output that was to be data with secrets but is none is not kept readable either.
     place.file("out.sh", "echo fresh-secret; echo hunter22 >&2; exit 1");
     let (_, result) = run(&place.executor(), &claimed).await;
-    assert_eq!(
-        text(&result, "stdout"),
-        "[withheld: this action declares secret output]"
-    );
+    assert_eq!(text(&result, "stdout"), "[withheld: this action declares secret output]");
     assert_eq!(text(&result, "error"), "[redacted]\n");
 }
 
 #[tokio::test]
 async fn a_secret_parameter_reaches_the_child_and_one_that_cannot_be_opened_fails_the_execution() {
     let place = Place::new();
-    place.file(
-        "len.sh",
-        "read -r line; printf %s \"$line\" | wc -c; echo \"$line\"",
-    );
+    place.file("len.sh", "read -r line; printf %s \"$line\" | wc -c; echo \"$line\"");
     let marker = json!({"token": {"$attune_secret": true, "redacted": true}});
     let mut claimed = claimed(action("len.sh"), shell(), marker);
     let value = |encrypted_value| attune_store::SecretValue {
@@ -268,10 +220,7 @@ async fn a_secret_parameter_reaches_the_child_and_one_that_cannot_be_opened_fail
     claimed.secret_values = vec![value(support::sealed(&json!("hunter22")))];
     let (_, result) = run(&place.executor(), &claimed).await;
     let shown = "{\"token\":\"[redacted]\"}";
-    assert_eq!(
-        text(&result, "stdout"),
-        format!("{}\n{shown}\n", r#"{"token":"hunter22"}"#.len())
-    );
+    assert_eq!(text(&result, "stdout"), format!("{}\n{shown}\n", r#"{"token":"hunter22"}"#.len()));
     claimed.secret_values = vec![value(json!("AAAA"))];
     let (status, result) = run(&place.executor(), &claimed).await;
     assert_eq!(status, ExecutionStatus::Failed);
@@ -288,11 +237,7 @@ async fn inline_shell_code_sees_its_parameters_as_variables_that_are_not_exporte
     let code = "echo \"$PARAM_API_URL $api_url\"; printenv | grep -c -i api_url; cat; exit 0";
     let mut inline = action(code);
     inline.is_adhoc = true;
-    let (status, result) = run(
-        &place.executor(),
-        &claimed(inline, shell(), json!({"api.url": "it's"})),
-    )
-    .await;
+    let (status, result) = run(&place.executor(), &claimed(inline, shell(), json!({"api.url": "it's"}))).await;
     assert_eq!(status, ExecutionStatus::Completed, "{result}");
     // ATTUNE_API_URL is the one that is exported.
     assert_eq!(text(&result, "stdout"), "it's it's\n1\n");
@@ -301,10 +246,7 @@ async fn inline_shell_code_sees_its_parameters_as_variables_that_are_not_exporte
     let mut failing = action("false; echo unreachable");
     failing.is_adhoc = true;
     let (status, result) = run(&place.executor(), &claimed(failing, shell(), json!({}))).await;
-    assert_eq!(
-        (status, result.get("stdout")),
-        (ExecutionStatus::Failed, None)
-    );
+    assert_eq!((status, result.get("stdout")), (ExecutionStatus::Failed, None));
 }
 
 #[tokio::test]
@@ -326,27 +268,15 @@ async fn output_is_seen_while_the_child_runs_and_without_its_secrets() {
     let go = place.path("go");
     place.file(
         "steps.sh",
-        &format!(
-            "echo 'first hunter22'; while [ ! -e {} ]; do sleep 0.01; done; echo second",
-            go.display()
-        ),
+        &format!("echo 'first hunter22'; while [ ! -e {} ]; do sleep 0.01; done; echo second", go.display()),
     );
     let mut claimed = claimed(action("steps.sh"), shell(), json!({}));
     claimed.keys = vec![key_row("password", &json!("hunter22"))];
     let seen = Seen::default();
-    let sinks = attune_worker::Sinks {
-        stdout: Some(Box::new(seen.clone())),
-        stderr: None,
-    };
+    let sinks = attune_worker::Sinks { stdout: Some(Box::new(seen.clone())), stderr: None };
     let watch = async {
-        eventually("the first line", async || {
-            seen.0
-                .lock()
-                .unwrap()
-                .starts_with(b"first [redacted]")
-                .then_some(())
-        })
-        .await;
+        eventually("the first line", async || seen.0.lock().unwrap().starts_with(b"first [redacted]").then_some(()))
+            .await;
         fs::write(&go, "").unwrap();
     };
     let executor = place.executor();

@@ -16,33 +16,19 @@ use support::{is_alive, text};
 
 /// An action that waits for the file `go` and leaves the file `started`.
 fn waiting() -> (&'static str, String) {
-    (
-        "wait",
-        "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo done"
-            .to_owned(),
-    )
+    ("wait", "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo done".to_owned())
 }
 
 /// Rigs whose actions find their folder in `OUT`.
 async fn rig(actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
     let rig = Rig::new(actions).await;
     let mut config = rig.config();
-    config
-        .executor
-        .passed_environment
-        .push(("OUT".into(), rig.place.path(".").into()));
+    config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
     (rig, config)
 }
 
 async fn worker_status(rig: &Rig) -> WorkerStatus {
-    let page = rig
-        .store
-        .workers(PageRequest {
-            page: 1,
-            page_size: 10,
-        })
-        .await
-        .unwrap();
+    let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
     page.items[0].status
 }
 
@@ -53,24 +39,12 @@ async fn a_soft_stop_takes_nothing_new_and_lets_what_runs_finish() {
     let running = rig.submit(life.id, "wait").await;
     rig.file("started").await;
     life.stop.soft().cancel();
-    eventually("it is not ready any more", async || {
-        (!*life.ready.borrow()).then_some(())
-    })
-    .await;
+    eventually("it is not ready any more", async || (!*life.ready.borrow()).then_some(())).await;
     let waiting = rig.submit(life.id, "mark").await;
     let before = rig.store.now().await.unwrap();
     eventually("heartbeats go on while draining", async || {
-        let page = rig
-            .store
-            .workers(PageRequest {
-                page: 1,
-                page_size: 10,
-            })
-            .await
-            .unwrap();
-        (page.items[0].last_heartbeat > Some(before)
-            && page.items[0].status == WorkerStatus::Active)
-            .then_some(())
+        let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
+        (page.items[0].last_heartbeat > Some(before) && page.items[0].status == WorkerStatus::Active).then_some(())
     })
     .await;
     fs::write(rig.place.path("go"), "").unwrap();
@@ -82,36 +56,29 @@ async fn a_soft_stop_takes_nothing_new_and_lets_what_runs_finish() {
 
     let next = rig.live_with(config).await;
     rig.told(waiting).await;
-    assert_eq!(
-        rig.row(waiting).await.status,
-        ExecutionStatus::Completed,
-        "the message waited for the next life"
-    );
+    assert_eq!(rig.row(waiting).await.status, ExecutionStatus::Completed, "the message waited for the next life");
     next.finish().await;
 }
 
 #[tokio::test]
 async fn a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it() {
-    let action = ("stubborn", "trap '' TERM; echo $$ > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; while true; do sleep 0.01; done".to_owned());
+    let action = (
+        "stubborn",
+        "trap '' TERM; echo $$ > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; while true; do sleep 0.01; done"
+            .to_owned(),
+    );
     let (mut rig, config) = rig(&[action]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "stubborn").await;
     let pid = fs::read_to_string(rig.file("started").await).unwrap();
     let begun = std::time::Instant::now();
     life.end().await;
-    assert!(
-        begun.elapsed() < attune_lifecycle::HARD_STOP_LIMIT,
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < attune_lifecycle::HARD_STOP_LIMIT, "{:?}", begun.elapsed());
     assert!(!is_alive(&pid));
     rig.told(id).await;
     let row = rig.row(id).await;
     assert_eq!(row.status, ExecutionStatus::Failed);
-    assert_eq!(
-        text(row.result.as_ref().unwrap(), "error"),
-        "worker was stopped while the action ran"
-    );
+    assert_eq!(text(row.result.as_ref().unwrap(), "error"), "worker was stopped while the action ran");
     assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
 }
 
@@ -126,10 +93,7 @@ async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_i
     rig.store.claim_execution(lost.id, id).await.unwrap();
     let cancelled = rig.scheduled(id, "count").await;
     rig.store.claim_execution(cancelled.id, id).await.unwrap();
-    rig.store
-        .cancel_execution(cancelled.id, &json!({}))
-        .await
-        .unwrap();
+    rig.store.cancel_execution(cancelled.id, &json!({})).await.unwrap();
     // Scheduled, but the message got lost.
     let forgotten = rig.scheduled(id, "count").await;
 
@@ -137,10 +101,7 @@ async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_i
     config.max_concurrent_tasks = 1;
     let second = rig.live_with(config).await;
     assert_eq!(second.id, id, "the row is taken over");
-    assert_eq!(
-        rig.told(lost.id).await.last().unwrap().payload["status"],
-        "Abandoned"
-    );
+    assert_eq!(rig.told(lost.id).await.last().unwrap().payload["status"], "Abandoned");
     rig.ended(forgotten.id).await;
     let row = rig.row(lost.id).await;
     assert_eq!(row.status, ExecutionStatus::Abandoned);
@@ -148,14 +109,8 @@ async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_i
         row.result.unwrap(),
         json!({"succeeded": false, "error": "worker was restarted while the execution ran"})
     );
-    assert_eq!(
-        rig.row(cancelled.id).await.status,
-        ExecutionStatus::Cancelled
-    );
-    assert_eq!(
-        rig.row(forgotten.id).await.status,
-        ExecutionStatus::Completed
-    );
+    assert_eq!(rig.row(cancelled.id).await.status, ExecutionStatus::Cancelled);
+    assert_eq!(rig.row(forgotten.id).await.status, ExecutionStatus::Completed);
     assert_eq!(fs::read_to_string(rig.place.path("runs")).unwrap(), "run\n");
     second.finish().await;
 }
@@ -167,16 +122,10 @@ async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop() {
     let id = rig.submit(life.id, "wait").await;
     rig.file("started").await;
     rig.bus.close().await;
-    eventually("it is not ready any more", async || {
-        (!*life.ready.borrow()).then_some(())
-    })
-    .await;
+    eventually("it is not ready any more", async || (!*life.ready.borrow()).then_some(())).await;
     fs::write(rig.place.path("go"), "").unwrap();
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
-    assert!(
-        !life.stop.soft().is_cancelled(),
-        "a lost bus is no reason to stop"
-    );
+    assert!(!life.stop.soft().is_cancelled(), "a lost bus is no reason to stop");
     life.end().await;
     assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
 }
@@ -192,17 +141,11 @@ async fn a_result_waits_for_storage_that_is_away() {
     let mut blocker = sqlx::SqliteConnection::connect(&url).await.unwrap();
     blocker.execute("BEGIN IMMEDIATE").await.unwrap();
     fs::write(rig.place.path("go"), "").unwrap();
-    eventually("heartbeats fail too", async || {
-        (!*life.ready.borrow()).then_some(())
-    })
-    .await;
+    eventually("heartbeats fail too", async || (!*life.ready.borrow()).then_some(())).await;
     assert_eq!(rig.row(id).await.status, ExecutionStatus::Running);
     blocker.execute("ROLLBACK").await.unwrap();
     rig.told(id).await;
     assert_eq!(rig.row(id).await.status, ExecutionStatus::Completed);
-    eventually("it is ready again", async || {
-        life.ready.borrow().then_some(())
-    })
-    .await;
+    eventually("it is ready again", async || life.ready.borrow().then_some(())).await;
     life.finish().await;
 }

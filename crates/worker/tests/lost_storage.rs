@@ -17,10 +17,7 @@ async fn run(claims: &[Lost], finishes: &[Lost]) -> (attune_model::rows::Executi
     let mut rig = Rig::new(&[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
     let mut config = rig.config();
     let out = rig.place.path(".");
-    config
-        .executor
-        .passed_environment
-        .push(("OUT".into(), out.into()));
+    config.executor.passed_environment.push(("OUT".into(), out.into()));
     let store = Flaky::new(&rig.store, claims, finishes);
     let life = rig.live_on(config, Arc::new(store.clone())).await;
     let id = rig.submit(life.id, "count").await;
@@ -29,29 +26,19 @@ async fn run(claims: &[Lost], finishes: &[Lost]) -> (attune_model::rows::Executi
     assert!(store.is_over(), "every planned failure happened");
     life.finish().await;
     let runs = fs::read_to_string(rig.place.path("runs")).unwrap_or_default();
-    (
-        row,
-        runs.lines().count(),
-        text(&told.last().unwrap().payload, "status").to_owned(),
-    )
+    (row, runs.lines().count(), text(&told.last().unwrap().payload, "status").to_owned())
 }
 
 #[tokio::test]
 async fn a_claim_that_does_not_get_through_is_repeated() {
     let (row, runs, announced) = run(&[Lost::Call, Lost::Call], &[]).await;
-    assert_eq!(
-        (row.status, runs, announced.as_str()),
-        (ExecutionStatus::Completed, 1, "Completed")
-    );
+    assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Completed, 1, "Completed"));
 }
 
 #[tokio::test]
 async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_running() {
     let (row, runs, announced) = run(&[Lost::Answer], &[]).await;
-    assert_eq!(
-        (row.status, runs, announced.as_str()),
-        (ExecutionStatus::Abandoned, 0, "Abandoned")
-    );
+    assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Abandoned, 0, "Abandoned"));
     assert_eq!(
         text(row.result.as_ref().unwrap(), "error"),
         "worker lost its connection to storage while it started the execution"
@@ -61,30 +48,18 @@ async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_r
 #[tokio::test]
 async fn an_end_that_does_not_get_through_is_repeated() {
     let (row, runs, announced) = run(&[], &[Lost::Call, Lost::Call, Lost::Call]).await;
-    assert_eq!(
-        (row.status, runs, announced.as_str()),
-        (ExecutionStatus::Completed, 1, "Completed")
-    );
+    assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Completed, 1, "Completed"));
 }
 
 #[tokio::test]
 async fn an_end_whose_answer_is_lost_is_announced_all_the_same() {
     let (row, runs, announced) = run(&[], &[Lost::Call, Lost::Answer]).await;
-    assert_eq!(
-        (row.status, runs, announced.as_str()),
-        (ExecutionStatus::Completed, 1, "Completed")
-    );
+    assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Completed, 1, "Completed"));
 }
 
 #[tokio::test]
 async fn a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason() {
     let (row, _, announced) = run(&[], &[Lost::Refused]).await;
-    assert_eq!(
-        (row.status, announced.as_str()),
-        (ExecutionStatus::Failed, "Failed")
-    );
-    assert!(
-        text(row.result.as_ref().unwrap(), "error").starts_with("result could not be stored: "),
-        "{row:?}"
-    );
+    assert_eq!((row.status, announced.as_str()), (ExecutionStatus::Failed, "Failed"));
+    assert!(text(row.result.as_ref().unwrap(), "error").starts_with("result could not be stored: "), "{row:?}");
 }

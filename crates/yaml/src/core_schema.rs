@@ -10,10 +10,7 @@ pub(crate) fn resolve(text: &str) -> Value {
         return value;
     }
     match integer(text).or_else(|| float(text)) {
-        Some(number) => Value::Number {
-            number,
-            source: text.to_owned(),
-        },
+        Some(number) => Value::Number { number, source: text.to_owned() },
         None => Value::String(text.to_owned()),
     }
 }
@@ -36,31 +33,22 @@ pub(crate) fn integer(text: &str) -> Option<Number> {
         if let Some(digits) = text.strip_prefix(prefix) {
             // A sign after the prefix would be accepted by the standard library, not by the schema.
             let plain = digits.chars().all(|digit| digit.is_digit(radix));
-            return plain
-                .then(|| u64::from_str_radix(digits, radix).ok())
-                .flatten()
-                .map(Number::from);
+            return plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten().map(Number::from);
         }
     }
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    text.parse::<i64>()
-        .map(Number::from)
-        .or_else(|_| text.parse::<u64>().map(Number::from))
-        .ok()
+    text.parse::<i64>().map(Number::from).or_else(|_| text.parse::<u64>().map(Number::from)).ok()
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, when finite.
 pub(crate) fn float(text: &str) -> Option<Number> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let looks_like_a_number = unsigned
-        .starts_with(|first: char| first.is_ascii_digit() || first == '.')
+    let looks_like_a_number = unsigned.starts_with(|first: char| first.is_ascii_digit() || first == '.')
         && unsigned.bytes().any(|byte| byte.is_ascii_digit())
-        && unsigned
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+        && unsigned.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
     if !looks_like_a_number {
         return None;
     }

@@ -11,9 +11,7 @@ const INDENT: usize = 2;
 const MAX_SIMPLE_KEY: usize = 1000;
 
 /// Words that some version of YAML reads as a boolean or null.
-const RESERVED: [&str; 10] = [
-    "null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan",
-];
+const RESERVED: [&str; 10] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan"];
 
 /// The value as a YAML document that ends with a line feed.
 pub fn emit(value: &Value) -> String {
@@ -139,12 +137,8 @@ fn text(out: &mut String, value: &str) {
 }
 
 fn is_plain(value: &str) -> bool {
-    let starts_well =
-        value.starts_with(|first: char| first.is_ascii_alphabetic() || matches!(first, '_' | '/'));
-    let inner = |c: char| {
-        c.is_ascii_alphanumeric()
-            || matches!(c, '_' | '-' | '.' | '/' | ' ' | '+' | '@' | '(' | ')')
-    };
+    let starts_well = value.starts_with(|first: char| first.is_ascii_alphabetic() || matches!(first, '_' | '/'));
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ' | '+' | '@' | '(' | ')');
     starts_well
         && value.chars().all(inner)
         && !value.ends_with(' ')

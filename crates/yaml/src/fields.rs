@@ -29,19 +29,10 @@ impl<'a> Fields<'a> {
         known: Option<&'static [&'static str]>,
     ) -> Option<Self> {
         let Some(mapping) = node.as_mapping() else {
-            report.error(
-                node.line,
-                path,
-                format!("must be a mapping, this is {}", node.kind()),
-            );
+            report.error(node.line, path, format!("must be a mapping, this is {}", node.kind()));
             return None;
         };
-        let fields = Self {
-            report,
-            mapping,
-            line: node.line,
-            path,
-        };
+        let fields = Self { report, mapping, line: node.line, path };
         if let Some(known) = known {
             fields.warn_about_unknown(known);
         }
@@ -49,17 +40,12 @@ impl<'a> Fields<'a> {
     }
 
     fn warn_about_unknown(&self, known: &[&str]) {
-        for entry in self
-            .mapping
-            .iter()
-            .filter(|entry| !known.contains(&entry.key.as_str()))
-        {
+        for entry in self.mapping.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let message = match nearest(&entry.key, known) {
                 Some(name) => format!("unknown key, ignored; did you mean {name:?}?"),
                 None => "unknown key, ignored".to_owned(),
             };
-            self.report
-                .warning(entry.line, self.path_of(&entry.key), message);
+            self.report.warning(entry.line, self.path_of(&entry.key), message);
         }
     }
 
@@ -75,30 +61,22 @@ impl<'a> Fields<'a> {
 
     /// The dotted path of a field of this mapping.
     pub fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
     /// The line of a field, or of the mapping when the field is missing.
     pub fn line_of(&self, name: &str) -> u32 {
-        self.mapping
-            .entry(name)
-            .map_or(self.line, |entry| entry.line)
+        self.mapping.entry(name).map_or(self.line, |entry| entry.line)
     }
 
     /// Adds an error about a field.
     pub fn error(&self, name: &str, message: impl Into<String>) {
-        self.report
-            .error(self.line_of(name), self.path_of(name), message);
+        self.report.error(self.line_of(name), self.path_of(name), message);
     }
 
     /// Adds a warning about a field.
     pub fn warning(&self, name: &str, message: impl Into<String>) {
-        self.report
-            .warning(self.line_of(name), self.path_of(name), message);
+        self.report.warning(self.line_of(name), self.path_of(name), message);
     }
 
     /// The value of a field unless it is missing or null.
@@ -144,14 +122,7 @@ impl<'a> Fields<'a> {
         match number {
             Some(number) if range.contains(&number) => Some(number),
             Some(number) => {
-                self.error(
-                    name,
-                    format!(
-                        "must be from {} to {}, not {number}",
-                        range.start(),
-                        range.end()
-                    ),
-                );
+                self.error(name, format!("must be from {} to {}, not {number}", range.start(), range.end()));
                 None
             }
             None => self.wrong(name, node, "a whole number"),
@@ -170,16 +141,10 @@ impl<'a> Fields<'a> {
     /// One of a few words.
     pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(name)?;
-        let hit = words
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, value)| *value);
+        let hit = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if hit.is_none() {
             let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.error(
-                name,
-                format!("must be one of {}, not {text:?}", all.join(", ")),
-            );
+            self.error(name, format!("must be one of {}, not {text:?}", all.join(", ")));
         }
         hit
     }
@@ -197,13 +162,7 @@ impl<'a> Fields<'a> {
         match &node.value {
             Value::Sequence(items) => {
                 let path = self.path_of(name);
-                Some(
-                    items
-                        .iter()
-                        .enumerate()
-                        .map(|(index, item)| (format!("{path}[{index}]"), item))
-                        .collect(),
-                )
+                Some(items.iter().enumerate().map(|(index, item)| (format!("{path}[{index}]"), item)).collect())
             }
             _ => self.wrong(name, node, "a list"),
         }
@@ -225,12 +184,7 @@ impl<'a> Fields<'a> {
 
     /// A mapping with declared keys, to be read like this one.
     pub fn section(&self, name: &str, known: &'static [&'static str]) -> Option<Fields<'a>> {
-        Self::new(
-            self.report,
-            self.get(name)?,
-            self.path_of(name),
-            Some(known),
-        )
+        Self::new(self.report, self.get(name)?, self.path_of(name), Some(known))
     }
 
     /// A mapping whose keys the author chooses.
@@ -239,12 +193,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A list item as a mapping with declared keys; `path` comes from [`Self::items`].
-    pub fn item(
-        &self,
-        path: String,
-        node: &'a Node,
-        known: &'static [&'static str],
-    ) -> Option<Fields<'a>> {
+    pub fn item(&self, path: String, node: &'a Node, known: &'static [&'static str]) -> Option<Fields<'a>> {
         Self::new(self.report, node, path, Some(known))
     }
 
@@ -254,18 +203,11 @@ impl<'a> Fields<'a> {
             Value::Number { source, .. } => source.clone(),
             Value::Bool(value) => value.to_string(),
             _ => {
-                self.report.error(
-                    node.line,
-                    path,
-                    format!("must be a text, this is {}", node.kind()),
-                );
+                self.report.error(node.line, path, format!("must be a text, this is {}", node.kind()));
                 return None;
             }
         };
-        let message = format!(
-            "should be a text, this is {}; read as {as_written:?}, put it in quotes",
-            node.kind()
-        );
+        let message = format!("should be a text, this is {}; read as {as_written:?}, put it in quotes", node.kind());
         self.report.warning(node.line, path, message);
         Some(as_written)
     }

@@ -140,9 +140,6 @@ impl Node {
 impl Mapping {
     /// The same entries as a JSON object.
     pub fn to_json(&self) -> Map<String, serde_json::Value> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.key.clone(), entry.value.to_json()))
-            .collect()
+        self.entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect()
     }
 }

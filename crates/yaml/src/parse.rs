@@ -29,11 +29,7 @@ pub struct ParseError {
 impl ParseError {
     fn at(marker: Marker, message: impl Into<String>) -> Self {
         let (line, column) = position(marker);
-        Self {
-            line,
-            column,
-            message: message.into(),
-        }
+        Self { line, column, message: message.into() }
     }
 }
 
@@ -46,18 +42,12 @@ pub fn parse(text: &str) -> Result<Node, ParseError> {
         let (event, span) = event.map_err(|error| ParseError::at(*error.marker(), error.info()))?;
         builder.take(event, span)?;
     }
-    Ok(builder.document.unwrap_or(Node {
-        line: 1,
-        column: 1,
-        value: Value::Null,
-    }))
+    Ok(builder.document.unwrap_or(Node { line: 1, column: 1, value: Value::Null }))
 }
 
 fn position(marker: Marker) -> (u32, u32) {
     let line = u32::try_from(marker.line()).unwrap_or(u32::MAX).max(1);
-    let column = u32::try_from(marker.col())
-        .unwrap_or(u32::MAX)
-        .saturating_add(1);
+    let column = u32::try_from(marker.col()).unwrap_or(u32::MAX).saturating_add(1);
     (line, column)
 }
 
@@ -102,26 +92,19 @@ struct Key {
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ParseError> {
         match event {
-            Event::DocumentStart(_) if self.document.is_some() => Err(ParseError::at(
-                span.start,
-                "a second document begins here; only one is expected",
-            )),
-            Event::Nothing
-            | Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(_)
-            | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) if self.document.is_some() => {
+                Err(ParseError::at(span.start, "a second document begins here; only one is expected"))
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
+                Ok(())
+            }
             Event::SequenceStart(anchor, tag) => {
                 accept_collection_tag(tag.as_deref(), "seq", span.start)?;
                 self.open(anchor, span.start, Collection::Sequence(Vec::new()))
             }
             Event::MappingStart(anchor, tag) => {
                 accept_collection_tag(tag.as_deref(), "map", span.start)?;
-                self.open(
-                    anchor,
-                    span.start,
-                    Collection::Mapping(OpenMapping::default()),
-                )
+                self.open(anchor, span.start, Collection::Mapping(OpenMapping::default()))
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span.start),
             Event::Scalar(text, style, anchor, tag) => {
@@ -130,79 +113,35 @@ impl Builder {
                 }
                 let (line, column) = position(span.start);
                 let value = scalar(text, style, tag.as_deref(), span.start)?;
-                self.insert(
-                    Node {
-                        line,
-                        column,
-                        value,
-                    },
-                    anchor,
-                    span.start,
-                )
+                self.insert(Node { line, column, value }, anchor, span.start)
             }
             Event::Alias(anchor) => self.alias(anchor, span.start),
         }
     }
 
-    fn open(
-        &mut self,
-        anchor: usize,
-        start: Marker,
-        collection: Collection,
-    ) -> Result<(), ParseError> {
+    fn open(&mut self, anchor: usize, start: Marker, collection: Collection) -> Result<(), ParseError> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(ParseError::at(
-                start,
-                format!("nested deeper than {MAX_DEPTH} levels"),
-            ));
+            return Err(ParseError::at(start, format!("nested deeper than {MAX_DEPTH} levels")));
         }
         let (line, column) = position(start);
-        self.open.push(Open {
-            anchor,
-            line,
-            column,
-            collection,
-        });
+        self.open.push(Open { anchor, line, column, collection });
         Ok(())
     }
 
     fn close(&mut self, end: Marker) -> Result<(), ParseError> {
-        let Some(Open {
-            anchor,
-            line,
-            column,
-            collection,
-        }) = self.open.pop()
-        else {
+        let Some(Open { anchor, line, column, collection }) = self.open.pop() else {
             return Err(ParseError::at(end, "nothing is open here"));
         };
         let value = match collection {
             Collection::Sequence(items) => Value::Sequence(items),
             Collection::Mapping(mapping) => Value::Mapping(mapping.finish()?),
         };
-        self.insert(
-            Node {
-                line,
-                column,
-                value,
-            },
-            anchor,
-            end,
-        )
+        self.insert(Node { line, column, value }, anchor, end)
     }
 
     /// Takes a plain or quoted scalar in the place of a key as its text, without typing it.
-    fn take_key(
-        &mut self,
-        text: &str,
-        style: ScalarStyle,
-        start: Marker,
-    ) -> Result<bool, ParseError> {
-        let Some(Open {
-            collection: Collection::Mapping(mapping),
-            ..
-        }) = self.open.last_mut()
-        else {
+    fn take_key(&mut self, text: &str, style: ScalarStyle, start: Marker) -> Result<bool, ParseError> {
+        let Some(Open { collection: Collection::Mapping(mapping), .. }) = self.open.last_mut() else {
             return Ok(false);
         };
         if mapping.key.is_some() {
@@ -215,24 +154,15 @@ impl Builder {
 
     fn alias(&mut self, anchor: usize, start: Marker) -> Result<(), ParseError> {
         let Some(target) = self.anchors.get(&anchor) else {
-            return Err(ParseError::at(
-                start,
-                "this alias stands inside the value that it names",
-            ));
+            return Err(ParseError::at(start, "this alias stands inside the value that it names"));
         };
         self.aliased_nodes = self.aliased_nodes.saturating_add(count(target));
         if self.aliased_nodes > MAX_ALIASED_NODES {
-            return Err(ParseError::at(
-                start,
-                format!("aliases add more than {MAX_ALIASED_NODES} values"),
-            ));
+            return Err(ParseError::at(start, format!("aliases add more than {MAX_ALIASED_NODES} values")));
         }
         let node = target.clone();
         if self.open.len() + depth(&node) > MAX_DEPTH {
-            return Err(ParseError::at(
-                start,
-                format!("nested deeper than {MAX_DEPTH} levels"),
-            ));
+            return Err(ParseError::at(start, format!("nested deeper than {MAX_DEPTH} levels")));
         }
         self.insert(node, 0, start)
     }
@@ -243,14 +173,8 @@ impl Builder {
         }
         match self.open.last_mut() {
             None => self.document = Some(node),
-            Some(Open {
-                collection: Collection::Sequence(items),
-                ..
-            }) => items.push(node),
-            Some(Open {
-                collection: Collection::Mapping(mapping),
-                ..
-            }) => mapping.insert(node, at)?,
+            Some(Open { collection: Collection::Sequence(items), .. }) => items.push(node),
+            Some(Open { collection: Collection::Mapping(mapping), .. }) => mapping.insert(node, at)?,
         }
         Ok(())
     }
@@ -259,45 +183,22 @@ impl Builder {
 impl OpenMapping {
     fn begin(&mut self, text: String, is_merge: bool, start: Marker) -> Result<(), ParseError> {
         if !is_merge && !self.seen.insert(text.clone()) {
-            let first = self
-                .entries
-                .iter()
-                .find(|entry| entry.key == text)
-                .map_or(0, |entry| entry.line);
-            return Err(ParseError::at(
-                start,
-                format!("the key {text:?} stands here twice, first on line {first}"),
-            ));
+            let first = self.entries.iter().find(|entry| entry.key == text).map_or(0, |entry| entry.line);
+            return Err(ParseError::at(start, format!("the key {text:?} stands here twice, first on line {first}")));
         }
         let (line, column) = position(start);
-        self.key = Some(Key {
-            text,
-            line,
-            column,
-            is_merge,
-        });
+        self.key = Some(Key { text, line, column, is_merge });
         Ok(())
     }
 
     fn insert(&mut self, node: Node, at: Marker) -> Result<(), ParseError> {
-        let Some(Key {
-            text,
-            line,
-            column,
-            is_merge,
-        }) = self.key.take()
-        else {
+        let Some(Key { text, line, column, is_merge }) = self.key.take() else {
             return self.begin_from_node(node, at);
         };
         if is_merge {
             self.merged.push(node);
         } else {
-            self.entries.push(Entry {
-                key: text,
-                line,
-                column,
-                value: node,
-            });
+            self.entries.push(Entry { key: text, line, column, value: node });
         }
         Ok(())
     }
@@ -309,10 +210,7 @@ impl OpenMapping {
             Value::Bool(value) => value.to_string(),
             Value::Null => "null".to_owned(),
             Value::Sequence(_) | Value::Mapping(_) => {
-                return Err(ParseError::at(
-                    at,
-                    format!("a key must be a text, this one is {}", node.kind()),
-                ));
+                return Err(ParseError::at(at, format!("a key must be a text, this one is {}", node.kind())));
             }
         };
         self.begin(text, false, at)
@@ -327,15 +225,8 @@ impl OpenMapping {
             };
             for node in sources {
                 let Value::Mapping(mapping) = node.value else {
-                    let message = format!(
-                        "<< takes a mapping or a list of mappings, this is {}",
-                        node.kind()
-                    );
-                    return Err(ParseError {
-                        line,
-                        column,
-                        message,
-                    });
+                    let message = format!("<< takes a mapping or a list of mappings, this is {}", node.kind());
+                    return Err(ParseError { line, column, message });
                 };
                 for entry in mapping.entries {
                     if self.seen.insert(entry.key.clone()) {
@@ -344,17 +235,13 @@ impl OpenMapping {
                 }
             }
         }
-        Ok(Mapping {
-            entries: self.entries,
-        })
+        Ok(Mapping { entries: self.entries })
     }
 }
 
 fn accept_collection_tag(tag: Option<&Tag>, own: &str, start: Marker) -> Result<(), ParseError> {
     match tag {
-        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == own) => {
-            Err(unsupported(tag, start))
-        }
+        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == own) => Err(unsupported(tag, start)),
         _ => Ok(()),
     }
 }
@@ -363,12 +250,7 @@ fn unsupported(tag: &Tag, start: Marker) -> ParseError {
     ParseError::at(start, format!("the tag {tag} is not supported here"))
 }
 
-fn scalar(
-    text: Cow<'_, str>,
-    style: ScalarStyle,
-    tag: Option<&Tag>,
-    start: Marker,
-) -> Result<Value, ParseError> {
+fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>, start: Marker) -> Result<Value, ParseError> {
     let Some(tag) = tag else {
         return Ok(match style {
             ScalarStyle::Plain => core_schema::resolve(&text),
@@ -378,10 +260,7 @@ fn scalar(
     if !tag.is_yaml_core_schema() {
         return Err(unsupported(tag, start));
     }
-    let number = |number| Value::Number {
-        number,
-        source: text.to_string(),
-    };
+    let number = |number| Value::Number { number, source: text.to_string() };
     let value = match tag.suffix.as_str() {
         "str" => Some(Value::String(text.to_string())),
         "null" => core_schema::null(&text),
@@ -390,23 +269,13 @@ fn scalar(
         "float" => core_schema::float(&text).map(number),
         _ => return Err(unsupported(tag, start)),
     };
-    value.ok_or_else(|| {
-        ParseError::at(
-            start,
-            format!("{text:?} is not a value of the type {}", tag.suffix),
-        )
-    })
+    value.ok_or_else(|| ParseError::at(start, format!("{text:?} is not a value of the type {}", tag.suffix)))
 }
 
 fn count(node: &Node) -> usize {
     match &node.value {
         Value::Sequence(items) => 1 + items.iter().map(count).sum::<usize>(),
-        Value::Mapping(mapping) => {
-            1 + mapping
-                .iter()
-                .map(|entry| count(&entry.value))
-                .sum::<usize>()
-        }
+        Value::Mapping(mapping) => 1 + mapping.iter().map(|entry| count(&entry.value)).sum::<usize>(),
         _ => 1,
     }
 }
@@ -414,13 +283,7 @@ fn count(node: &Node) -> usize {
 fn depth(node: &Node) -> usize {
     match &node.value {
         Value::Sequence(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Mapping(mapping) => {
-            1 + mapping
-                .iter()
-                .map(|entry| depth(&entry.value))
-                .max()
-                .unwrap_or(0)
-        }
+        Value::Mapping(mapping) => 1 + mapping.iter().map(|entry| depth(&entry.value)).max().unwrap_or(0),
         _ => 0,
     }
 }

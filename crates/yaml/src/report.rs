@@ -59,10 +59,7 @@ pub struct Report {
 impl Report {
     /// Nothing found so far.
     pub fn new(file: impl Into<PathBuf>) -> Self {
-        Self {
-            file: file.into(),
-            found: RefCell::default(),
-        }
+        Self { file: file.into(), found: RefCell::default() }
     }
 
     /// The file this is about.
@@ -73,24 +70,14 @@ impl Report {
     /// Parses the file's text; a text that is not YAML becomes an error of this report.
     pub fn parse(&self, text: &str) -> Option<Node> {
         parse(text)
-            .map_err(
-                |ParseError {
-                     line,
-                     column,
-                     message,
-                 }| {
-                    self.error(line, "", format!("{message} (column {column})"));
-                },
-            )
+            .map_err(|ParseError { line, column, message }| {
+                self.error(line, "", format!("{message} (column {column})"));
+            })
             .ok()
     }
 
     /// Reads the document's top mapping; `known` are all keys that may stand there.
-    pub fn fields<'a>(
-        &'a self,
-        root: &'a Node,
-        known: &'static [&'static str],
-    ) -> Option<Fields<'a>> {
+    pub fn fields<'a>(&'a self, root: &'a Node, known: &'static [&'static str]) -> Option<Fields<'a>> {
         Fields::new(self, root, String::new(), Some(known))
     }
 
@@ -106,21 +93,12 @@ impl Report {
 
     fn add(&self, line: u32, field: String, message: String, severity: Severity) {
         let file = self.file.clone();
-        self.found.borrow_mut().push(Problem {
-            file,
-            line,
-            field,
-            message,
-            severity,
-        });
+        self.found.borrow_mut().push(Problem { file, line, field, message, severity });
     }
 
     /// Whether an error was found.
     pub fn has_errors(&self) -> bool {
-        self.found
-            .borrow()
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
+        self.found.borrow().iter().any(|problem| problem.severity == Severity::Error)
     }
 
     /// Everything found, in the order of the lines; what was found twice, once.

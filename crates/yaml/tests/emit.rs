@@ -36,15 +36,12 @@ fn an_empty_object_is_still_a_mapping() {
 #[test]
 fn texts_that_some_reader_would_type_are_quoted() {
     for text in [
-        "", " a", "a ", "~", "null", "No", "ON", "y", "12", "0x1", "1e3", ".5", "+1", "12:30:45",
-        "=", "<<", "- a", "a: b", "a #b", "nan",
+        "", " a", "a ", "~", "null", "No", "ON", "y", "12", "0x1", "1e3", ".5", "+1", "12:30:45", "=", "<<", "- a",
+        "a: b", "a #b", "nan",
     ] {
         assert_eq!(emit(&json!(text)), format!("\"{text}\"\n"));
     }
-    assert_eq!(
-        emit(&json!("\u{85}\u{2028}\u{feff}\u{1b}ä\u{1f600}")),
-        "\"\\u0085\\u2028\\uFEFF\\u001Bä\u{1f600}\"\n"
-    );
+    assert_eq!(emit(&json!("\u{85}\u{2028}\u{feff}\u{1b}ä\u{1f600}")), "\"\\u0085\\u2028\\uFEFF\\u001Bä\u{1f600}\"\n");
 }
 
 #[test]
@@ -65,8 +62,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<String>(),
         "[a-z0-9:.#'\"\\-~ \n\t]{0,12}",
         proptest::sample::select(vec![
-            "yes", "null", "0x1f", "1e5", "<<", "---", "...", "%YAML", "@a", "&a", "*a", "!a",
-            "? a"
+            "yes", "null", "0x1f", "1e5", "<<", "---", "...", "%YAML", "@a", "&a", "*a", "!a", "? a"
         ])
         .prop_map(str::to_owned),
     ];
@@ -75,9 +71,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        any::<f64>()
-            .prop_filter("JSON has no other", |f| f.is_finite())
-            .prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has no other", |f| f.is_finite()).prop_map(Value::from),
         text.clone().prop_map(Value::from),
     ];
     leaf.prop_recursive(5, 40, 6, move |inner| {

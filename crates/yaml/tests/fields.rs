@@ -2,9 +2,7 @@
 
 use attune_yaml::{Report, Severity};
 
-const KNOWN: &[&str] = &[
-    "name", "label", "count", "enabled", "mode", "tags", "nested", "free",
-];
+const KNOWN: &[&str] = &["name", "label", "count", "enabled", "mode", "tags", "nested", "free"];
 
 #[test]
 fn one_pass_finds_every_problem_with_file_line_and_path() {
@@ -18,17 +16,10 @@ fn one_pass_finds_every_problem_with_file_line_and_path() {
     assert_eq!(fields.boolean("enabled"), None);
     assert_eq!(fields.choice("mode", &[("slow", 1), ("steady", 2)]), None);
     assert_eq!(fields.texts("tags"), Some(vec!["a".to_owned()]));
-    assert_eq!(
-        fields.section("nested", &["inner"]).unwrap().text("inner"),
-        None
-    );
+    assert_eq!(fields.section("nested", &["inner"]).unwrap().text("inner"), None);
     assert!(fields.section("free", &[]).is_none());
     assert!(report.has_errors());
-    let shown: Vec<String> = report
-        .into_problems()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let shown: Vec<String> = report.into_problems().iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
         [
@@ -49,17 +40,11 @@ fn one_pass_finds_every_problem_with_file_line_and_path() {
 fn a_number_in_the_place_of_a_text_is_taken_as_written_with_a_warning() {
     let report = Report::new("python.yaml");
     let root = report.parse("name: 3.10\n").unwrap();
-    assert_eq!(
-        report.fields(&root, KNOWN).unwrap().text("name").unwrap(),
-        "3.10"
-    );
+    assert_eq!(report.fields(&root, KNOWN).unwrap().text("name").unwrap(), "3.10");
     assert!(!report.has_errors());
     let problems = report.into_problems();
     assert_eq!(problems[0].severity, Severity::Warning);
-    assert_eq!(
-        problems[0].message,
-        r#"should be a text, this is a number; read as "3.10", put it in quotes"#
-    );
+    assert_eq!(problems[0].message, r#"should be a text, this is a number; read as "3.10", put it in quotes"#);
 }
 
 #[test]
@@ -70,8 +55,5 @@ fn text_that_is_not_yaml_or_not_a_mapping_is_an_error_of_the_report() {
     assert!(report.fields(&root, KNOWN).is_none());
     let problems = report.into_problems();
     assert_eq!(problems.len(), 2);
-    assert_eq!(
-        problems[0].to_string(),
-        "a.yaml:1: must be a mapping, this is a list"
-    );
+    assert_eq!(problems[0].to_string(), "a.yaml:1: must be a mapping, this is a list");
 }

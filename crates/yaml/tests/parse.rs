@@ -17,24 +17,11 @@ fn json_of(text: &str) -> serde_json::Value {
 
 #[test]
 fn every_node_and_key_knows_its_line_and_column() {
-    let root =
-        parse("# comment\nname: demo\n\nlist:\n  - one\n  - deep:\n      key: 3.10\n").unwrap();
+    let root = parse("# comment\nname: demo\n\nlist:\n  - one\n  - deep:\n      key: 3.10\n").unwrap();
     let top = root.as_mapping().unwrap();
     assert_eq!((root.line, root.column), (2, 1));
-    assert_eq!(
-        (
-            top.entry("list").unwrap().line,
-            top.entry("list").unwrap().column
-        ),
-        (4, 1)
-    );
-    assert_eq!(
-        (
-            top.get("name").unwrap().line,
-            top.get("name").unwrap().column
-        ),
-        (2, 7)
-    );
+    assert_eq!((top.entry("list").unwrap().line, top.entry("list").unwrap().column), (4, 1));
+    assert_eq!((top.get("name").unwrap().line, top.get("name").unwrap().column), (2, 7));
     let text = format!("{:?}", top.get("list").unwrap());
     assert!(text.contains(r#"key: "key", line: 7, column: 7"#), "{text}");
     assert!(text.contains(r#"source: "3.10""#), "{text}");
@@ -50,10 +37,7 @@ fn quoted_and_block_scalars_are_text_whatever_they_look_like() {
 
 #[test]
 fn keys_keep_their_text() {
-    assert_eq!(
-        json_of("1: a\ntrue: b\n~: c\n3.10: d\n"),
-        json!({"1": "a", "true": "b", "~": "c", "3.10": "d"})
-    );
+    assert_eq!(json_of("1: a\ntrue: b\n~: c\n3.10: d\n"), json!({"1": "a", "true": "b", "~": "c", "3.10": "d"}));
 }
 
 #[test]
@@ -62,10 +46,7 @@ fn core_tags_decide_and_other_tags_are_refused() {
         json_of("[!!str 12, !!int '12', !!float 1, !!map {a: 1}, !!seq []]"),
         json!(["12", 12, 1.0, {"a": 1}, []])
     );
-    assert_eq!(
-        refused("a: !!int x").message,
-        r#""x" is not a value of the type int"#
-    );
+    assert_eq!(refused("a: !!int x").message, r#""x" is not a value of the type int"#);
     assert_eq!(refused("a:\n  !python/object x").line, 2);
     assert!(refused("a: !!set {x}").message.contains("is not supported"));
 }
@@ -74,10 +55,7 @@ fn core_tags_decide_and_other_tags_are_refused() {
 fn a_key_that_stands_twice_is_refused_with_both_lines() {
     let error = refused("a: 1\nb: 2\na: 3\n");
     assert_eq!((error.line, error.column), (3, 1));
-    assert_eq!(
-        error.message,
-        r#"the key "a" stands here twice, first on line 1"#
-    );
+    assert_eq!(error.message, r#"the key "a" stands here twice, first on line 1"#);
     assert_eq!(refused("x:\n  {k: 1, \"k\": 2}").line, 2);
 }
 
@@ -96,19 +74,12 @@ fn nothing_is_null_and_a_byte_order_mark_is_skipped() {
 
 #[test]
 fn aliases_repeat_and_merge_keys_fill_in() {
-    assert_eq!(
-        json_of("a: &x {k: 1}\nb: *x\n"),
-        json!({"a": {"k": 1}, "b": {"k": 1}})
-    );
+    assert_eq!(json_of("a: &x {k: 1}\nb: *x\n"), json!({"a": {"k": 1}, "b": {"k": 1}}));
     let text = "base: &b {k: 1, l: 2}\nmore: &m {l: 9, z: 0}\nhere:\n  l: 3\n  <<: [*b, *m]\n";
     assert_eq!(json_of(text)["here"], json!({"l": 3, "k": 1, "z": 0}));
     assert_eq!(json_of("'<<': 1"), json!({"<<": 1}));
     assert!(refused("a:\n  <<: 3\n").message.contains("takes a mapping"));
-    assert!(
-        refused("a: *nobody").message.contains("anchor"),
-        "{:?}",
-        refused("a: *nobody")
-    );
+    assert!(refused("a: *nobody").message.contains("anchor"), "{:?}", refused("a: *nobody"));
     assert!(parse("a: &x [*x]").is_err());
 }
 
@@ -127,10 +98,7 @@ fn hostile_documents_are_refused_before_they_cost_anything() {
         let row = vec![format!("*a{}", level - 1); 10].join(", ");
         writeln!(bomb, "a{level}: &a{level} [{row}]").unwrap();
     }
-    assert_eq!(
-        refused(&bomb).message,
-        "aliases add more than 100000 values"
-    );
+    assert_eq!(refused(&bomb).message, "aliases add more than 100000 values");
 }
 
 #[test]

@@ -130,7 +130,18 @@ impl Line {
 
 /// One line of `text`: what came from user code must not move the cursor or fake a line of ours.
 fn printable(text: &str) -> String {
-    text.trim_end().chars().map(|c| if c == '\n' { '⏎' } else if c.is_control() { ' ' } else { c }).collect()
+    text.trim_end()
+        .chars()
+        .map(|c| {
+            if c == '\n' {
+                '⏎'
+            } else if c.is_control() {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,9 +59,11 @@ impl Data {
     /// Makes what is missing and takes the lock.
     pub(super) fn open(root: &Path) -> Result<Self, DataError> {
         make_folder(root)?;
-        let root = root
-            .canonicalize()
-            .map_err(|source| DataError::Unusable { what: "find the data folder", path: root.to_owned(), source })?;
+        let root = root.canonicalize().map_err(|source| DataError::Unusable {
+            what: "find the data folder",
+            path: root.to_owned(),
+            source,
+        })?;
         let lock = lock(&root)?;
         for name in ["packs", "runtime_envs", "artifacts"] {
             make_folder(&root.join(name))?;
@@ -98,8 +100,11 @@ impl Data {
     /// Leaves the token where the person finds it.
     pub(super) fn write_token(&self, token: &Secret) -> Result<(), DataError> {
         let path = self.root.join("token");
-        write_private(&path, token.expose())
-            .map_err(|source| DataError::Unusable { what: "write the token", path, source })
+        write_private(&path, token.expose()).map_err(|source| DataError::Unusable {
+            what: "write the token",
+            path,
+            source,
+        })
     }
 
     /// Removes the links of an earlier life.
@@ -117,9 +122,11 @@ impl Data {
     /// Makes the pack at `folder` known under its ref.
     pub(super) fn link_pack(&self, pack_ref: &str, folder: &Path) -> Result<(), DataError> {
         let link = self.packs().join(pack_ref);
-        let folder = folder
-            .canonicalize()
-            .map_err(|source| DataError::Unusable { what: "find the pack folder", path: folder.to_owned(), source })?;
+        let folder = folder.canonicalize().map_err(|source| DataError::Unusable {
+            what: "find the pack folder",
+            path: folder.to_owned(),
+            source,
+        })?;
         if fs::read_link(&link).is_ok_and(|target| target == folder) {
             return Ok(());
         }
@@ -136,11 +143,11 @@ impl Data {
 }
 
 fn make_folder(path: &Path) -> Result<(), DataError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(|source| DataError::Unusable { what: "create the folder", path: path.to_owned(), source })
+    DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(|source| DataError::Unusable {
+        what: "create the folder",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn lock(root: &Path) -> Result<File, DataError> {

@@ -186,11 +186,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         host: Some(machine.host.clone()),
         capabilities: capabilities(&machine.sensor),
         max_concurrent_sensors: 50,
-        paths: SensorPaths {
-            packs: data.packs(),
-            artifacts: data.artifacts(),
-            agent_binary: machine.program.clone(),
-        },
+        paths: SensorPaths { packs: data.packs(), artifacts: data.artifacts(), agent_binary: machine.program.clone() },
         api_url: api.to_owned(),
         ca_file: None,
         mq_url: None::<Secret>,
@@ -198,11 +194,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         planner,
         environments,
         policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
-        timing: SensorTiming {
-            heartbeat_interval: HEARTBEAT,
-            backoff_min: FIRST_BACKOFF,
-            ..SensorTiming::default()
-        },
+        timing: SensorTiming { heartbeat_interval: HEARTBEAT, backoff_min: FIRST_BACKOFF, ..SensorTiming::default() },
         logs: LogLimits::default(),
     }
 }

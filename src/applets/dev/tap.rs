@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, QueueSpec, decode};
 use attune_model::activity::{Activity, Observer};
-use attune_model::message::{Envelope, EventCreated, Exchange, ExecutionCompleted, ExecutionStatusChanged, MessageType};
+use attune_model::message::{
+    Envelope, EventCreated, Exchange, ExecutionCompleted, ExecutionStatusChanged, MessageType,
+};
 use attune_model::status::{ExecutionStatus, SensorProcessStatus};
 use attune_model::{ExecutionId, JsonMap};
 use attune_store::{ExecutionView, HubStore};
@@ -186,7 +188,8 @@ impl Observer for Console {
 fn line_of(activity: Activity) -> Line {
     match activity {
         Activity::Sensor { sensor_ref, status, pid, reason, log } => {
-            let mut words: Vec<String> = pid.map(|pid| format!("pid {pid}")).into_iter().chain(reason.clone()).collect();
+            let mut words: Vec<String> =
+                pid.map(|pid| format!("pid {pid}")).into_iter().chain(reason.clone()).collect();
             if matches!(status, SensorProcessStatus::Backoff | SensorProcessStatus::Failed) {
                 words.extend(log.as_ref().map(|log| format!("log {}", log.display())));
             }

@@ -36,28 +36,16 @@ impl Request {
         let mut parameters = self.parameters(schema)?;
         let secrets = pairs("--secret", &self.secret)?;
         check(schema, &parameters, &secrets)?;
-        let text = random_secret().ok_or_else(|| {
-            Failure::message(
-                Exit::OperatingSystem,
-                "the system has no random bytes to give",
-            )
-        })?;
+        let text = random_secret()
+            .ok_or_else(|| Failure::message(Exit::OperatingSystem, "the system has no random bytes to give"))?;
         let unsealed = |error: SealError| Failure::new(Exit::Internal, error);
         let key = SealingKey::new(&text).map_err(unsealed)?;
-        let keys = secrets
-            .into_iter()
-            .map(|(name, value)| key_row(name, &value, &key));
-        let keys = keys
-            .collect::<Result<Vec<KeyRow>, SealError>>()
-            .map_err(unsealed)?;
+        let keys = secrets.into_iter().map(|(name, value)| key_row(name, &value, &key));
+        let keys = keys.collect::<Result<Vec<KeyRow>, SealError>>().map_err(unsealed)?;
         let secret_values = seal_parameters(&mut parameters, schema, &key).map_err(unsealed)?;
         let execution = self.execution(loaded, parameters)?;
         let claimed = ClaimedExecution {
-            fence: Fence {
-                execution: execution.id,
-                worker: WorkerId(1),
-                started_at: execution.created,
-            },
+            fence: Fence { execution: execution.id, worker: WorkerId(1), started_at: execution.created },
             execution,
             action: Some(loaded.action.clone()),
             pack: Some(loaded.pack.clone()),
@@ -84,10 +72,8 @@ impl Request {
     }
 
     fn execution(&self, loaded: &Loaded, parameters: JsonMap) -> Result<Execution, Failure> {
-        let variables: JsonMap = pairs("--env", &self.env)?
-            .into_iter()
-            .map(|(name, value)| (name, Value::String(value)))
-            .collect();
+        let variables: JsonMap =
+            pairs("--env", &self.env)?.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
         let now = chrono::Utc::now();
         Ok(Execution {
             id: ExecutionId(1),
@@ -103,9 +89,7 @@ impl Request {
             status: ExecutionStatus::Running,
             result: None,
             started_at: Some(now),
-            workflow_task: self
-                .timeout
-                .map(|limit| json!({"timeout_seconds": limit.as_secs_f64()})),
+            workflow_task: self.timeout.map(|limit| json!({"timeout_seconds": limit.as_secs_f64()})),
             created: now,
             updated: now,
         })
@@ -137,13 +121,8 @@ fn object(given: &str) -> Result<JsonMap, Failure> {
 
 /// Text for a text, JSON for everything else that is JSON.
 fn typed(schema: &Value, name: &str, text: String) -> Value {
-    let fields = schema
-        .get("properties")
-        .filter(|_| schema.get("type").is_some_and(|kind| kind == "object"));
-    let kind = fields
-        .unwrap_or(schema)
-        .get(name)
-        .and_then(|field| field.get("type"));
+    let fields = schema.get("properties").filter(|_| schema.get("type").is_some_and(|kind| kind == "object"));
+    let kind = fields.unwrap_or(schema).get(name).and_then(|field| field.get("type"));
     if kind.is_some_and(|kind| kind == "string") {
         return Value::String(text);
     }
@@ -151,26 +130,15 @@ fn typed(schema: &Value, name: &str, text: String) -> Value {
 }
 
 /// What the API would refuse is refused here too. A secret stands for the parameter of its name.
-fn check(
-    schema: &Value,
-    parameters: &JsonMap,
-    secrets: &[(String, String)],
-) -> Result<(), Failure> {
+fn check(schema: &Value, parameters: &JsonMap, secrets: &[(String, String)]) -> Result<(), Failure> {
     let mut all = parameters.clone();
     apply_defaults(schema, &mut all);
-    all.extend(
-        secrets
-            .iter()
-            .map(|(name, value)| (name.clone(), Value::String(value.clone()))),
-    );
+    all.extend(secrets.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))));
     let violations = validate(schema, &all, Values::Final);
     if violations.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = violations
-        .iter()
-        .map(|violation| format!("parameter {violation}"))
-        .collect();
+    let lines: Vec<String> = violations.iter().map(|violation| format!("parameter {violation}")).collect();
     Err(Failure::usage(lines.join("\n")))
 }
 
@@ -185,18 +153,11 @@ fn key_row(name: String, value: &str, key: &SealingKey) -> Result<KeyRow, SealEr
 }
 
 /// Parameters that the schema calls secret travel as they do on the platform: sealed, with a marker in their place.
-fn seal_parameters(
-    parameters: &mut JsonMap,
-    schema: &Value,
-    key: &SealingKey,
-) -> Result<Vec<SecretValue>, SealError> {
+fn seal_parameters(parameters: &mut JsonMap, schema: &Value, key: &SealingKey) -> Result<Vec<SecretValue>, SealError> {
     let mut document = Value::Object(std::mem::take(parameters));
     let mut sealed = Vec::new();
     for pointer in secret_pointers(schema) {
-        let Some(place) = document
-            .pointer_mut(&pointer)
-            .filter(|place| !place.is_null())
-        else {
+        let Some(place) = document.pointer_mut(&pointer).filter(|place| !place.is_null()) else {
             continue;
         };
         let plain = std::mem::replace(place, redacted());

@@ -33,9 +33,9 @@ pub(super) fn load(paths: &[PathBuf], action_ref: &str) -> Result<Loaded, Failur
     let loaded = load_action(paths, action_ref).map_err(|error| {
         let exit = match &error {
             FindActionError::Broken(_) => Exit::Configuration,
-            FindActionError::NotARef(_)
-            | FindActionError::NoPack { .. }
-            | FindActionError::NoAction { .. } => Exit::Usage,
+            FindActionError::NotARef(_) | FindActionError::NoPack { .. } | FindActionError::NoAction { .. } => {
+                Exit::Usage
+            }
         };
         Failure::new(exit, error)
     })?;
@@ -43,40 +43,18 @@ pub(super) fn load(paths: &[PathBuf], action_ref: &str) -> Result<Loaded, Failur
         tracing::warn!("{problem}");
     }
     let pack_ref = action_ref.split('.').next().unwrap_or_default();
-    let content = loaded
-        .packs
-        .iter()
-        .find(|content| content.pack.r#ref == pack_ref && !content.is_builtin());
-    let missing = || {
-        Failure::message(
-            Exit::Internal,
-            format!("pack {pack_ref} was found and then was not there"),
-        )
-    };
+    let content = loaded.packs.iter().find(|content| content.pack.r#ref == pack_ref && !content.is_builtin());
+    let missing = || Failure::message(Exit::Internal, format!("pack {pack_ref} was found and then was not there"));
     let content = content.ok_or_else(missing)?;
-    let new_action = content
-        .pack
-        .actions
-        .iter()
-        .find(|action| action.r#ref == action_ref)
-        .ok_or_else(missing)?;
-    let runtimes: Vec<&NewRuntime> = loaded
-        .packs
-        .iter()
-        .flat_map(|content| &content.pack.runtimes)
-        .collect();
-    let rows: Vec<Runtime> = runtimes
-        .iter()
-        .enumerate()
-        .map(|(index, new)| runtime_row(index, new))
-        .collect();
+    let new_action = content.pack.actions.iter().find(|action| action.r#ref == action_ref).ok_or_else(missing)?;
+    let runtimes: Vec<&NewRuntime> = loaded.packs.iter().flat_map(|content| &content.pack.runtimes).collect();
+    let rows: Vec<Runtime> = runtimes.iter().enumerate().map(|(index, new)| runtime_row(index, new)).collect();
     let runtime = match &new_action.runtime_ref {
         Some(wanted) => rows.iter().find(|row| row.r#ref == *wanted),
         None => attune_worker::runtime_of_file(&rows, &new_action.entrypoint),
     };
     let new_runtime = runtime.and_then(|row| runtimes.iter().find(|new| new.r#ref == row.r#ref));
-    let versions =
-        new_runtime.map(|new| version_rows(new, runtime.map_or(RuntimeId(0), |row| row.id)));
+    let versions = new_runtime.map(|new| version_rows(new, runtime.map_or(RuntimeId(0), |row| row.id)));
     Ok(Loaded {
         base: base_of(&content.path, pack_ref)?,
         pack: pack_row(&content.pack),
@@ -94,8 +72,7 @@ fn base_of(folder: &Path, pack_ref: &str) -> Result<PathBuf, Failure> {
             "the folder {folder} holds pack {pack_ref}; agents look for it in a folder of that name"
         ))
     };
-    let folder =
-        std::path::absolute(folder).map_err(|error| Failure::new(Exit::OperatingSystem, error))?;
+    let folder = std::path::absolute(folder).map_err(|error| Failure::new(Exit::OperatingSystem, error))?;
     match (folder.file_name(), folder.parent()) {
         (Some(name), Some(base)) if name == pack_ref => Ok(base.to_owned()),
         _ => Err(wrong_name()),
@@ -104,27 +81,14 @@ fn base_of(folder: &Path, pack_ref: &str) -> Result<PathBuf, Failure> {
 
 /// What this machine has, as far as it decides which version is used: interpreters are asked only where versions exist.
 pub(super) fn advertised(loaded: &Loaded, env: Vec<(OsString, OsString)>) -> Advertised {
-    let Loaded {
-        action,
-        runtime,
-        versions,
-        ..
-    } = loaded;
+    let Loaded { action, runtime, versions, .. } = loaded;
     let matters = !versions.is_empty() || action.runtime_version_constraint.is_some();
     let names = runtime.as_ref().map(names_of).unwrap_or_default();
     let host = Host::new(env);
-    let detected = if matters {
-        detect::detect_only(&host, |name| names.contains(name))
-    } else {
-        Vec::new()
-    };
+    let detected = if matters { detect::detect_only(&host, |name| names.contains(name)) } else { Vec::new() };
     let configured = JsonMap::new();
-    let mut advertised = advertise(&Sources {
-        variable: "",
-        override_value: None,
-        detected: &detected,
-        configured: &configured,
-    });
+    let mut advertised =
+        advertise(&Sources { variable: "", override_value: None, detected: &detected, configured: &configured });
     // Not everything was looked for, so children are not told that this is all.
     advertised.handed_on = None;
     if matters {

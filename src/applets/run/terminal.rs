@@ -23,11 +23,7 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Where the action's output goes.
     pub(super) fn sinks(&self, style: Style) -> Sinks {
-        let stdout = ToStdout {
-            output: None,
-            lost: false,
-            failed: self.failed.clone(),
-        };
+        let stdout = ToStdout { output: None, lost: false, failed: self.failed.clone() };
         Sinks {
             stdout: (style == Style::Output).then(|| Box::new(stdout) as Box<dyn Sink>),
             stderr: Some(Box::new(ToStderr)),
@@ -36,11 +32,7 @@ impl Terminal {
 
     /// Whether everything was written.
     pub(super) fn conclude(&self) -> Result<(), Failure> {
-        self.failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .map_or(Ok(()), Err)
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
 
@@ -95,23 +87,11 @@ pub(super) struct Progress;
 impl Observer for Progress {
     fn observe(&self, activity: Activity) {
         let line = match activity {
-            Activity::EnvironmentStarted {
-                pack_ref,
-                runtime,
-                step,
-            } => {
+            Activity::EnvironmentStarted { pack_ref, runtime, step } => {
                 format!("building environment {pack_ref}/{runtime}: {step}\n")
             }
-            Activity::EnvironmentFinished {
-                pack_ref,
-                runtime,
-                took,
-                error: None,
-            } => {
-                format!(
-                    "environment {pack_ref}/{runtime} is ready after {:.1} s\n",
-                    took.as_secs_f64()
-                )
+            Activity::EnvironmentFinished { pack_ref, runtime, took, error: None } => {
+                format!("environment {pack_ref}/{runtime} is ready after {:.1} s\n", took.as_secs_f64())
             }
             // The result says it.
             Activity::EnvironmentFinished { .. } | Activity::Sensor { .. } => return,
@@ -129,9 +109,7 @@ pub(super) fn summarise(action: &str, conclusion: &Conclusion) {
     };
     let took = match conclusion {
         Conclusion::Ran(ran) => format!(" in {} ms", ran.duration.as_millis()),
-        Conclusion::Failed(_) | Conclusion::CancelledEarly | Conclusion::StoppedEarly => {
-            String::new()
-        }
+        Conclusion::Failed(_) | Conclusion::CancelledEarly | Conclusion::StoppedEarly => String::new(),
     };
     let why = match conclusion.status() {
         ExecutionStatus::Failed => format!(": {}", reason(conclusion)),
@@ -149,9 +127,5 @@ fn reason(conclusion: &Conclusion) -> String {
         return format!("exit code {code}");
     }
     let document = conclusion.document(None);
-    document["error"]
-        .as_str()
-        .unwrap_or("no reason is known")
-        .trim_end()
-        .to_owned()
+    document["error"].as_str().unwrap_or("no reason is known").trim_end().to_owned()
 }

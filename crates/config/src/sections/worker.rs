@@ -66,11 +66,8 @@ const NAME: Key<Text> = Key {
 };
 
 /// The kinds of machine.
-const WORKER_TYPES: Choice<WorkerType> = Choice(&[
-    ("local", WorkerType::Local),
-    ("remote", WorkerType::Remote),
-    ("container", WorkerType::Container),
-]);
+const WORKER_TYPES: Choice<WorkerType> =
+    Choice(&[("local", WorkerType::Local), ("remote", WorkerType::Remote), ("container", WorkerType::Container)]);
 
 const WORKER_TYPE: Key<Choice<WorkerType>> = Key {
     path: "worker.worker_type",

@@ -16,16 +16,8 @@ use super::value::{Num, equal, is_true, order, type_name};
 const FUEL: usize = 4 * 1024 * 1024;
 
 /// Evaluates `root`.
-pub(super) fn evaluate(
-    root: &Node,
-    variables: &BTreeMap<&str, Value>,
-) -> Result<Value, ExpressionError> {
-    Evaluator {
-        variables,
-        fuel: Fuel::new(FUEL),
-    }
-    .value(root)
-    .map(Cow::into_owned)
+pub(super) fn evaluate(root: &Node, variables: &BTreeMap<&str, Value>) -> Result<Value, ExpressionError> {
+    Evaluator { variables, fuel: Fuel::new(FUEL) }.value(root).map(Cow::into_owned)
 }
 
 /// What is left of the data that an evaluation may produce.
@@ -39,11 +31,7 @@ impl Fuel {
 
     /// Takes `amount`, or fails with the reason.
     pub(super) fn burn(&self, amount: usize) -> Result<(), String> {
-        let left = self
-            .0
-            .get()
-            .checked_sub(amount)
-            .ok_or("the expression works on too much data")?;
+        let left = self.0.get().checked_sub(amount).ok_or("the expression works on too much data")?;
         self.0.set(left);
         Ok(())
     }
@@ -116,10 +104,7 @@ impl<'a> Evaluator<'a> {
     fn variable(&self, node: &Node, name: &str) -> Evaluated<'a> {
         self.variables.get(name).map(Cow::Borrowed).ok_or_else(|| {
             let known: Vec<&str> = self.variables.keys().copied().collect();
-            fail(
-                node,
-                format!("unknown name {name:?}, known are {}", known.join(", ")),
-            )
+            fail(node, format!("unknown name {name:?}, known are {}", known.join(", ")))
         })
     }
 
@@ -135,16 +120,13 @@ impl<'a> Evaluator<'a> {
 
     fn call(&self, node: &Node, name: &str, arguments: &[Node]) -> Evaluated<'a> {
         let arguments = self.owned(arguments)?;
-        let result =
-            functions::call(name, arguments, &self.fuel).map_err(|message| fail(node, message))?;
+        let result = functions::call(name, arguments, &self.fuel).map_err(|message| fail(node, message))?;
         self.new_value(node, result)
     }
 
     fn negate(&self, node: &Node, operand: &Node) -> Evaluated<'a> {
         let operand = self.value(operand)?;
-        negated(&operand)
-            .map(Cow::Owned)
-            .map_err(|message| fail(node, message))
+        negated(&operand).map(Cow::Owned).map_err(|message| fail(node, message))
     }
 
     fn not(&self, operand: &Node) -> Evaluated<'a> {
@@ -155,30 +137,19 @@ impl<'a> Evaluator<'a> {
     /// The left operand when its truth is `decisive`, else the right one.
     fn either(&self, left: &Node, right: &Node, decisive: bool) -> Evaluated<'a> {
         let left = self.value(left)?;
-        if is_true(&left) == decisive {
-            Ok(left)
-        } else {
-            self.value(right)
-        }
+        if is_true(&left) == decisive { Ok(left) } else { self.value(right) }
     }
 
     fn binary(&self, node: &Node, operator: Operator, operands: (&Node, &Node)) -> Evaluated<'a> {
         let left = self.value(operands.0)?;
         let right = self.value(operands.1)?;
-        let burnt = self
-            .fuel
-            .burn_value(&left)
-            .and_then(|()| self.fuel.burn_value(&right));
+        let burnt = self.fuel.burn_value(&left).and_then(|()| self.fuel.burn_value(&right));
         let result = burnt.and_then(|()| binary(operator, &left, &right));
-        result
-            .map(Cow::Owned)
-            .map_err(|message| fail(node, message))
+        result.map(Cow::Owned).map_err(|message| fail(node, message))
     }
 
     fn new_value(&self, node: &Node, value: Value) -> Evaluated<'a> {
-        self.fuel
-            .burn_value(&value)
-            .map_err(|message| ExpressionError::new(node.at, message))?;
+        self.fuel.burn_value(&value).map_err(|message| ExpressionError::new(node.at, message))?;
         Ok(Cow::Owned(value))
     }
 
@@ -193,9 +164,7 @@ impl<'a> Evaluator<'a> {
     fn owned_value(&self, node: &Node) -> Result<Value, ExpressionError> {
         let value = self.value(node)?;
         if let Cow::Borrowed(value) = &value {
-            self.fuel
-                .burn_value(value)
-                .map_err(|message| fail(node, message))?;
+            self.fuel.burn_value(value).map_err(|message| fail(node, message))?;
         }
         Ok(value.into_owned())
     }
@@ -208,25 +177,14 @@ fn fail(node: &Node, message: String) -> ExpressionError {
 fn field<'a>(base: Cow<'a, Value>, name: &str) -> Result<Cow<'a, Value>, String> {
     if let (Value::Array(items), Ok(index)) = (&*base, name.parse::<usize>()) {
         return if index < items.len() {
-            Ok(part(
-                base,
-                |base| base.get(index),
-                |base| base.get_mut(index).map(Value::take),
-            ))
+            Ok(part(base, |base| base.get(index), |base| base.get_mut(index).map(Value::take)))
         } else {
-            Err(format!(
-                "index {index} is outside of a list of {}",
-                items.len()
-            ))
+            Err(format!("index {index} is outside of a list of {}", items.len()))
         };
     }
     match &*base {
         Value::Null => Ok(Cow::Owned(Value::Null)),
-        Value::Object(_) => Ok(part(
-            base,
-            |base| base.get(name),
-            |base| base.get_mut(name).map(Value::take),
-        )),
+        Value::Object(_) => Ok(part(base, |base| base.get(name), |base| base.get_mut(name).map(Value::take))),
         other => Err(format!("{} has no field {name:?}", type_name(other))),
     }
 }
@@ -255,38 +213,26 @@ fn element<'a>(base: Cow<'a, Value>, index: &Value) -> Result<Cow<'a, Value>, St
             let place = position(index, characters.len())?;
             Ok(Cow::Owned(Value::String(characters[place].to_string())))
         }
-        (base, index) => Err(format!(
-            "{} cannot be indexed with {}",
-            type_name(base),
-            type_name(index)
-        )),
+        (base, index) => Err(format!("{} cannot be indexed with {}", type_name(base), type_name(index))),
     }
 }
 
 /// An index from the front, or from the end when it is negative.
 fn position(index: &Value, length: usize) -> Result<usize, String> {
     let outside = || format!("index {index} is outside of {length} elements");
-    let whole = index
-        .as_i64()
-        .ok_or_else(|| format!("index {index} is not a whole number"))?;
+    let whole = index.as_i64().ok_or_else(|| format!("index {index} is not a whole number"))?;
     let from_front = usize::try_from(whole).ok();
-    let from_end = usize::try_from(whole.unsigned_abs())
-        .ok()
-        .and_then(|back| length.checked_sub(back));
+    let from_end = usize::try_from(whole.unsigned_abs()).ok().and_then(|back| length.checked_sub(back));
     let place = if whole < 0 { from_end } else { from_front };
     place.filter(|place| *place < length).ok_or_else(outside)
 }
 
 fn negated(operand: &Value) -> Result<Value, String> {
-    let number = match Num::of(operand)
-        .ok_or_else(|| format!("- does not work on {}", type_name(operand)))?
-    {
+    let number = match Num::of(operand).ok_or_else(|| format!("- does not work on {}", type_name(operand)))? {
         Num::Int(value) => Num::Int(value.checked_neg().ok_or("the number is too large")?),
         Num::Float(value) => Num::Float(-value),
     };
-    number
-        .into_value()
-        .ok_or_else(|| "the number is too large".to_owned())
+    number.into_value().ok_or_else(|| "the number is too large".to_owned())
 }
 
 fn binary(operator: Operator, left: &Value, right: &Value) -> Result<Value, String> {
@@ -311,12 +257,7 @@ fn compared(operator: Operator, left: &Value, right: &Value) -> Result<Ordering,
 }
 
 fn misfit(operator: Operator, left: &Value, right: &Value) -> String {
-    format!(
-        "{} does not work on {} and {}",
-        operator.text(),
-        type_name(left),
-        type_name(right)
-    )
+    format!("{} does not work on {} and {}", operator.text(), type_name(left), type_name(right))
 }
 
 /// Whether `whole` has `part`: a text in a text, an item in a list, a key in an object.
@@ -325,11 +266,7 @@ pub(super) fn contains(whole: &Value, part: &Value) -> Result<bool, String> {
         (Value::String(whole), Value::String(part)) => Ok(whole.contains(part.as_str())),
         (Value::Array(items), _) => Ok(items.iter().any(|item| equal(item, part))),
         (Value::Object(entries), Value::String(key)) => Ok(entries.contains_key(key)),
-        _ => Err(format!(
-            "{} cannot be looked for in {}",
-            type_name(part),
-            type_name(whole)
-        )),
+        _ => Err(format!("{} cannot be looked for in {}", type_name(part), type_name(whole))),
     }
 }
 
@@ -346,9 +283,7 @@ fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Result<Value, 
     let (Some(left_number), Some(right_number)) = (Num::of(left), Num::of(right)) else {
         return Err(misfit(operator, left, right));
     };
-    calculate(operator, left_number, right_number)?
-        .into_value()
-        .ok_or_else(|| "the result is too large".to_owned())
+    calculate(operator, left_number, right_number)?.into_value().ok_or_else(|| "the result is too large".to_owned())
 }
 
 /// Whole numbers stay whole, but for `/`.
@@ -363,16 +298,11 @@ pub(super) fn calculate(operator: Operator, left: Num, right: Num) -> Result<Num
             O::Add => Some(left.checked_add(right)),
             O::Subtract => Some(left.checked_sub(right)),
             O::Multiply => Some(left.checked_mul(right)),
-            O::Remainder => Some(
-                left.checked_rem(right)
-                    .map(|rest| with_sign_of(rest, right)),
-            ),
+            O::Remainder => Some(left.checked_rem(right).map(|rest| with_sign_of(rest, right))),
             _ => None,
         };
         if let Some(whole) = whole {
-            return whole
-                .map(Num::Int)
-                .ok_or_else(|| "the result is too large".to_owned());
+            return whole.map(Num::Int).ok_or_else(|| "the result is too large".to_owned());
         }
     }
     Ok(Num::Float(match operator {
@@ -382,19 +312,11 @@ pub(super) fn calculate(operator: Operator, left: Num, right: Num) -> Result<Num
         O::Divide => a / b,
         _ => {
             let rest = a % b;
-            if rest != 0.0 && (rest < 0.0) != (b < 0.0) {
-                rest + b
-            } else {
-                rest
-            }
+            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
         }
     }))
 }
 
 fn with_sign_of(rest: i64, divisor: i64) -> i64 {
-    if rest != 0 && (rest < 0) != (divisor < 0) {
-        rest + divisor
-    } else {
-        rest
-    }
+    if rest != 0 && (rest < 0) != (divisor < 0) { rest + divisor } else { rest }
 }

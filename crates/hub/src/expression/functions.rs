@@ -14,10 +14,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     fn new(name: &str, values: Vec<Value>) -> Result<Self, String> {
-        let &(_, least, most) = FUNCTIONS
-            .iter()
-            .find(|(known, ..)| *known == name)
-            .ok_or_else(|| unknown(name))?;
+        let &(_, least, most) = FUNCTIONS.iter().find(|(known, ..)| *known == name).ok_or_else(|| unknown(name))?;
         let given = values.len();
         if given < least || given > most {
             let wanted = match (least, most) {
@@ -47,23 +44,17 @@ impl Arguments {
 
     /// A text.
     pub(super) fn text(&self, index: usize) -> Result<&str, String> {
-        self.value(index)
-            .as_str()
-            .ok_or_else(|| self.wrong(index, "a string"))
+        self.value(index).as_str().ok_or_else(|| self.wrong(index, "a string"))
     }
 
     /// A list.
     pub(super) fn list(&self, index: usize) -> Result<&Vec<Value>, String> {
-        self.value(index)
-            .as_array()
-            .ok_or_else(|| self.wrong(index, "a list"))
+        self.value(index).as_array().ok_or_else(|| self.wrong(index, "a list"))
     }
 
     /// A whole number.
     pub(super) fn whole(&self, index: usize) -> Result<i64, String> {
-        self.value(index)
-            .as_i64()
-            .ok_or_else(|| self.wrong(index, "a whole number"))
+        self.value(index).as_i64().ok_or_else(|| self.wrong(index, "a whole number"))
     }
 
     /// A number.
@@ -73,11 +64,7 @@ impl Arguments {
 
     /// The error for an argument of the wrong kind.
     pub(super) fn wrong(&self, index: usize, wanted: &str) -> String {
-        format!(
-            "argument {} must be {wanted}, not {}",
-            index + 1,
-            type_name(self.value(index))
-        )
+        format!("argument {} must be {wanted}, not {}", index + 1, type_name(self.value(index)))
     }
 }
 
@@ -150,8 +137,9 @@ fn dispatch(name: &str, arguments: &Arguments, fuel: &Fuel) -> Result<Value, Str
         "type_of" => Ok(type_name(arguments.value(0)).into()),
         "length" => length(arguments),
         "contains" => contains(arguments.value(0), arguments.value(1)).map(Value::Bool),
-        "lower" | "upper" | "trim" | "split" | "join" | "replace" | "starts_with" | "ends_with"
-        | "match" => texts::call(name, arguments, fuel),
+        "lower" | "upper" | "trim" | "split" | "join" | "replace" | "starts_with" | "ends_with" | "match" => {
+            texts::call(name, arguments, fuel)
+        }
         _ => lists::call(name, arguments, fuel),
     }
 }
@@ -187,9 +175,7 @@ fn number(name: &str, arguments: &Arguments) -> Result<Value, String> {
         ("round", Num::Float(value)) => whole(value.round_ties_even())?,
         (_, Num::Float(value)) => whole(value.trunc())?,
     };
-    result
-        .into_value()
-        .ok_or_else(|| "the result is too large".to_owned())
+    result.into_value().ok_or_else(|| "the result is too large".to_owned())
 }
 
 fn parsed(text: &str) -> Result<Num, String> {
@@ -198,9 +184,7 @@ fn parsed(text: &str) -> Result<Num, String> {
         return Ok(Num::Int(whole));
     }
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number
-        .map(Num::Float)
-        .ok_or_else(|| "the string is not a number".to_owned())
+    number.map(Num::Float).ok_or_else(|| "the string is not a number".to_owned())
 }
 
 /// The whole number in a float without fraction.
@@ -208,10 +192,7 @@ fn whole(value: f64) -> Result<Num, String> {
     // Exactly the floats in this range fit; the upper end itself is one too large.
     const END: f64 = 9_223_372_036_854_775_808.0;
     if (-END..END).contains(&value) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the range was checked and there is no fraction"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "the range was checked and there is no fraction")]
         return Ok(Num::Int(value as i64));
     }
     Err("the number is too large".to_owned())
@@ -221,9 +202,7 @@ fn rounded(number: Num, digits: i64) -> Result<Num, String> {
     let Num::Float(value) = number else {
         return Ok(number);
     };
-    let digits = i32::try_from(digits)
-        .ok()
-        .filter(|digits| (0..=15).contains(digits));
+    let digits = i32::try_from(digits).ok().filter(|digits| (0..=15).contains(digits));
     let scale = 10_f64.powi(digits.ok_or("the number of digits must be 0 to 15")?);
     let scaled = (value * scale).round_ties_even() / scale;
     // A scale that overflows leaves nothing to round.
@@ -240,13 +219,8 @@ fn extreme(name: &str, arguments: &Arguments) -> Result<Value, String> {
     let (first, rest) = items.split_first().ok_or("the list is empty")?;
     let mut best = first;
     for item in rest {
-        let ordering = order(item, best).ok_or_else(|| {
-            format!(
-                "{} and {} cannot be compared",
-                type_name(item),
-                type_name(best)
-            )
-        })?;
+        let ordering = order(item, best)
+            .ok_or_else(|| format!("{} and {} cannot be compared", type_name(item), type_name(best)))?;
         if (name == "min" && ordering.is_lt()) || (name == "max" && ordering.is_gt()) {
             best = item;
         }
@@ -260,7 +234,5 @@ fn sum(arguments: &Arguments) -> Result<Value, String> {
         let number = Num::of(item).ok_or_else(|| format!("{} cannot be added", type_name(item)))?;
         total = calculate(Operator::Add, total, number)?;
     }
-    total
-        .into_value()
-        .ok_or_else(|| "the result is too large".to_owned())
+    total.into_value().ok_or_else(|| "the result is too large".to_owned())
 }

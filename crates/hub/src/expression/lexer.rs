@@ -28,17 +28,14 @@ pub(super) enum TokenKind {
 
 /// Longer signs come before the shorter ones that they begin with.
 const SIGNS: [&str; 23] = [
-    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "+", "-", "*", "/", "%", "(", ")", "[", "]", "{",
-    "}", ",", ".", ":", "!",
+    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "+", "-", "*", "/", "%", "(", ")", "[", "]", "{", "}", ",", ".", ":",
+    "!",
 ];
 
 /// Splits `text`; the last token is [`TokenKind::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, ExpressionError> {
     let characters: Vec<char> = text.chars().collect();
-    let mut lexer = Lexer {
-        characters: &characters,
-        at: 0,
-    };
+    let mut lexer = Lexer { characters: &characters, at: 0 };
     let mut tokens = Vec::new();
     loop {
         let token = lexer.next()?;
@@ -62,10 +59,7 @@ impl Lexer<'_> {
 
     fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> String {
         let rest = &self.characters[self.at..];
-        let taken: String = rest
-            .iter()
-            .take_while(|character| wanted(**character))
-            .collect();
+        let taken: String = rest.iter().take_while(|character| wanted(**character)).collect();
         self.at += taken.chars().count();
         taken
     }
@@ -77,9 +71,9 @@ impl Lexer<'_> {
             None => TokenKind::End,
             Some(quote @ ('"' | '\'')) => TokenKind::Literal(Value::String(self.text(quote)?)),
             Some(digit) if digit.is_ascii_digit() => TokenKind::Literal(self.number()?),
-            Some(letter) if letter.is_alphabetic() || letter == '_' => TokenKind::Name(
-                self.take_while(|character| character.is_alphanumeric() || character == '_'),
-            ),
+            Some(letter) if letter.is_alphabetic() || letter == '_' => {
+                TokenKind::Name(self.take_while(|character| character.is_alphanumeric() || character == '_'))
+            }
             Some(other) => TokenKind::Sign(self.sign(other)?),
         };
         Ok(Token { at, kind })
@@ -87,14 +81,8 @@ impl Lexer<'_> {
 
     fn sign(&mut self, first: char) -> Result<&'static str, ExpressionError> {
         let rest = &self.characters[self.at..];
-        let sign = SIGNS.into_iter().find(|sign| {
-            sign.chars()
-                .enumerate()
-                .all(|(i, c)| rest.get(i) == Some(&c))
-        });
-        let sign = sign.ok_or_else(|| {
-            ExpressionError::new(self.at, format!("unexpected character {first:?}"))
-        })?;
+        let sign = SIGNS.into_iter().find(|sign| sign.chars().enumerate().all(|(i, c)| rest.get(i) == Some(&c)));
+        let sign = sign.ok_or_else(|| ExpressionError::new(self.at, format!("unexpected character {first:?}")))?;
         self.at += sign.len();
         Ok(sign)
     }
@@ -103,8 +91,7 @@ impl Lexer<'_> {
         let at = self.at;
         let mut text = self.take_while(|character| character.is_ascii_digit());
         let after_dot = self.characters.get(self.at + 1).copied();
-        if self.peek() == Some('.') && after_dot.is_some_and(|character| character.is_ascii_digit())
-        {
+        if self.peek() == Some('.') && after_dot.is_some_and(|character| character.is_ascii_digit()) {
             self.at += 1;
             text.push('.');
             text.push_str(&self.take_while(|character| character.is_ascii_digit()));
@@ -120,10 +107,7 @@ impl Lexer<'_> {
         }
         let invalid = || ExpressionError::new(at, format!("{text:?} is not a number that fits"));
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return text
-                .parse::<i64>()
-                .map(Value::from)
-                .map_err(|_overflow| invalid());
+            return text.parse::<i64>().map(Value::from).map_err(|_overflow| invalid());
         }
         let number = text.parse::<f64>().ok().and_then(Number::from_f64);
         number.map(Value::Number).ok_or_else(invalid)
@@ -134,9 +118,8 @@ impl Lexer<'_> {
         self.at += 1;
         let mut text = String::new();
         loop {
-            let character = self
-                .peek()
-                .ok_or_else(|| ExpressionError::new(begin, "text is not closed with its quote"))?;
+            let character =
+                self.peek().ok_or_else(|| ExpressionError::new(begin, "text is not closed with its quote"))?;
             self.at += 1;
             match character {
                 '\\' => text.push(self.escape(begin)?),
@@ -148,9 +131,7 @@ impl Lexer<'_> {
 
     fn escape(&mut self, begin: usize) -> Result<char, ExpressionError> {
         let at = self.at;
-        let character = self
-            .peek()
-            .ok_or_else(|| ExpressionError::new(begin, "text is not closed with its quote"))?;
+        let character = self.peek().ok_or_else(|| ExpressionError::new(begin, "text is not closed with its quote"))?;
         self.at += 1;
         Ok(match character {
             'n' => '\n',
@@ -158,10 +139,7 @@ impl Lexer<'_> {
             'r' => '\r',
             '\\' | '\'' | '"' => character,
             other => {
-                return Err(ExpressionError::new(
-                    at,
-                    format!("unknown escape \\{other}"),
-                ));
+                return Err(ExpressionError::new(at, format!("unknown escape \\{other}")));
             }
         })
     }

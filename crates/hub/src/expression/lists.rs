@@ -25,10 +25,7 @@ pub(super) fn call(name: &str, arguments: &Arguments, fuel: &Fuel) -> Result<Val
 }
 
 fn entries(name: &str, arguments: &Arguments) -> Result<Value, String> {
-    let object = arguments
-        .value(0)
-        .as_object()
-        .ok_or_else(|| arguments.wrong(0, "an object"))?;
+    let object = arguments.value(0).as_object().ok_or_else(|| arguments.wrong(0, "an object"))?;
     Ok(match name {
         "keys" => object.keys().map(|key| Value::from(key.as_str())).collect(),
         _ => object.values().cloned().collect(),
@@ -39,14 +36,8 @@ fn entries(name: &str, arguments: &Arguments) -> Result<Value, String> {
 fn merge(arguments: &Arguments) -> Result<Value, String> {
     let mut merged = attune_model::JsonMap::new();
     for (index, value) in arguments.all().iter().enumerate() {
-        let object = value
-            .as_object()
-            .ok_or_else(|| arguments.wrong(index, "an object"))?;
-        merged.extend(
-            object
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone())),
-        );
+        let object = value.as_object().ok_or_else(|| arguments.wrong(index, "an object"))?;
+        merged.extend(object.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
     Ok(Value::Object(merged))
 }
@@ -100,18 +91,13 @@ fn range(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
         None => (0, arguments.whole(0)?),
         Some(_) => (arguments.whole(0)?, arguments.whole(1)?),
     };
-    let step = if arguments.get(2).is_some() {
-        arguments.whole(2)?
-    } else {
-        1
-    };
+    let step = if arguments.get(2).is_some() { arguments.whole(2)? } else { 1 };
     if step == 0 {
         return Err("the step is 0".to_owned());
     }
     let mut items = Vec::new();
     let mut next = Some(begin);
-    while let Some(value) = next.filter(|value| if step > 0 { *value < end } else { *value > end })
-    {
+    while let Some(value) = next.filter(|value| if step > 0 { *value < end } else { *value > end }) {
         fuel.burn(1)?;
         items.push(Value::from(value));
         next = value.checked_add(step);
@@ -123,22 +109,13 @@ fn range(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
 fn slice(arguments: &Arguments) -> Result<Value, String> {
     let bounds = |length: usize| -> Result<(usize, usize), String> {
         let begin = bound(arguments.whole(1)?, length);
-        let end = if arguments.get(2).is_some() {
-            bound(arguments.whole(2)?, length)
-        } else {
-            length
-        };
+        let end = if arguments.get(2).is_some() { bound(arguments.whole(2)?, length) } else { length };
         Ok((begin, end.max(begin)))
     };
     match arguments.value(0) {
         Value::String(text) => {
             let (begin, end) = bounds(text.chars().count())?;
-            Ok(text
-                .chars()
-                .skip(begin)
-                .take(end - begin)
-                .collect::<String>()
-                .into())
+            Ok(text.chars().skip(begin).take(end - begin).collect::<String>().into())
         }
         Value::Array(items) => {
             let (begin, end) = bounds(items.len())?;
@@ -150,11 +127,7 @@ fn slice(arguments: &Arguments) -> Result<Value, String> {
 
 fn bound(place: i64, length: usize) -> usize {
     let distance = usize::try_from(place.unsigned_abs()).unwrap_or(usize::MAX);
-    if place < 0 {
-        length.saturating_sub(distance)
-    } else {
-        distance.min(length)
-    }
+    if place < 0 { length.saturating_sub(distance) } else { distance.min(length) }
 }
 
 /// The first place of an item in a list or of a text in a text, or -1.
@@ -162,13 +135,9 @@ fn index_of(arguments: &Arguments) -> Result<Value, String> {
     let place = match arguments.value(0) {
         Value::String(text) => {
             let byte = text.find(arguments.text(1)?);
-            byte.and_then(|byte| text.get(..byte))
-                .map(|before| before.chars().count())
+            byte.and_then(|byte| text.get(..byte)).map(|before| before.chars().count())
         }
-        _ => arguments
-            .list(0)?
-            .iter()
-            .position(|item| equal(item, arguments.value(1))),
+        _ => arguments.list(0)?.iter().position(|item| equal(item, arguments.value(1))),
     };
     Ok(place.map_or(Value::from(-1), Value::from))
 }
@@ -183,11 +152,7 @@ fn count(arguments: &Arguments) -> Result<Value, String> {
             }
             Ok(text.matches(part).count().into())
         }
-        (Value::Array(items), Some(wanted)) => Ok(items
-            .iter()
-            .filter(|item| equal(item, wanted))
-            .count()
-            .into()),
+        (Value::Array(items), Some(wanted)) => Ok(items.iter().filter(|item| equal(item, wanted)).count().into()),
         (whole, None) => match whole {
             Value::Array(items) => Ok(items.len().into()),
             Value::Object(entries) => Ok(entries.len().into()),
@@ -199,29 +164,15 @@ fn count(arguments: &Arguments) -> Result<Value, String> {
 
 /// `chunks(list, size)`: lists of that size, the last one perhaps shorter.
 fn chunks(arguments: &Arguments) -> Result<Value, String> {
-    let size = usize::try_from(arguments.whole(1)?)
-        .ok()
-        .filter(|size| *size > 0);
+    let size = usize::try_from(arguments.whole(1)?).ok().filter(|size| *size > 0);
     let size = size.ok_or("the size must be above 0")?;
-    Ok(arguments
-        .list(0)?
-        .chunks(size)
-        .map(|chunk| Value::Array(chunk.to_vec()))
-        .collect())
+    Ok(arguments.list(0)?.chunks(size).map(|chunk| Value::Array(chunk.to_vec())).collect())
 }
 
 /// `zip(a, b, …)`: lists of the items at the same place, as long as the shortest.
 fn zip(arguments: &Arguments) -> Result<Value, String> {
-    let lists: Vec<&Vec<Value>> = (0..arguments.all().len())
-        .map(|index| arguments.list(index))
-        .collect::<Result<_, _>>()?;
+    let lists: Vec<&Vec<Value>> =
+        (0..arguments.all().len()).map(|index| arguments.list(index)).collect::<Result<_, _>>()?;
     let shortest = lists.iter().map(|list| list.len()).min().unwrap_or(0);
-    Ok((0..shortest)
-        .map(|place| {
-            lists
-                .iter()
-                .map(|list| list[place].clone())
-                .collect::<Value>()
-        })
-        .collect())
+    Ok((0..shortest).map(|place| lists.iter().map(|list| list[place].clone()).collect::<Value>()).collect())
 }

@@ -41,10 +41,7 @@ pub struct ExpressionError {
 
 impl ExpressionError {
     fn new(position: usize, message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            position: position + 1,
-        }
+        Self { message: message.into(), position: position + 1 }
     }
 }
 
@@ -58,15 +55,10 @@ impl Expression {
     /// Reads `text`; one pair of double braces around the whole is ignored.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         if text.len() > LONGEST_TEXT {
-            return Err(ExpressionError::new(
-                0,
-                format!("expression is longer than {LONGEST_TEXT} bytes"),
-            ));
+            return Err(ExpressionError::new(0, format!("expression is longer than {LONGEST_TEXT} bytes")));
         }
         let tokens = lexer::tokens(unwrapped(text))?;
-        Ok(Self {
-            root: parser::parse(&tokens)?,
-        })
+        Ok(Self { root: parser::parse(&tokens)? })
     }
 
     /// Its value with these variables.
@@ -82,9 +74,7 @@ impl Expression {
 
 fn unwrapped(text: &str) -> &str {
     let trimmed = text.trim();
-    let inner = trimmed
-        .strip_prefix("{{")
-        .and_then(|rest| rest.strip_suffix("}}"));
+    let inner = trimmed.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
     inner.unwrap_or(trimmed)
 }
 

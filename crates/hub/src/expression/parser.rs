@@ -14,12 +14,7 @@ const MOST_OPERATORS: usize = 128;
 
 /// Reads a whole expression.
 pub(super) fn parse(tokens: &[Token]) -> Result<Node, ExpressionError> {
-    let mut parser = Parser {
-        tokens,
-        next: 0,
-        depth: 0,
-        operators: 0,
-    };
+    let mut parser = Parser { tokens, next: 0, depth: 0, operators: 0 };
     let node = parser.expression()?;
     match &parser.peek().kind {
         TokenKind::End => Ok(node),
@@ -57,11 +52,7 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, sign: &str) -> Result<(), ExpressionError> {
-        if self.sign(sign) {
-            Ok(())
-        } else {
-            Err(self.unexpected(&format!("{sign:?}")))
-        }
+        if self.sign(sign) { Ok(()) } else { Err(self.unexpected(&format!("{sign:?}"))) }
     }
 
     fn unexpected(&self, wanted: &str) -> ExpressionError {
@@ -74,15 +65,9 @@ impl Parser<'_> {
         ExpressionError::new(self.at(), format!("expected {wanted}, found {found}"))
     }
 
-    fn nested<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, ExpressionError>,
-    ) -> Result<T, ExpressionError> {
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, ExpressionError>) -> Result<T, ExpressionError> {
         if self.depth >= DEEPEST {
-            return Err(ExpressionError::new(
-                self.at(),
-                format!("nested deeper than {DEEPEST} levels"),
-            ));
+            return Err(ExpressionError::new(self.at(), format!("nested deeper than {DEEPEST} levels")));
         }
         self.depth += 1;
         let result = read(self);
@@ -96,10 +81,7 @@ impl Parser<'_> {
             while parser.word("or") || parser.sign("||") {
                 parser.count()?;
                 let right = parser.conjunction()?;
-                left = Node {
-                    at: left.at,
-                    kind: Kind::Or(Box::new(left), Box::new(right)),
-                };
+                left = Node { at: left.at, kind: Kind::Or(Box::new(left), Box::new(right)) };
             }
             Ok(left)
         })
@@ -110,10 +92,7 @@ impl Parser<'_> {
         while self.word("and") || self.sign("&&") {
             self.count()?;
             let right = self.negation()?;
-            left = Node {
-                at: left.at,
-                kind: Kind::And(Box::new(left), Box::new(right)),
-            };
+            left = Node { at: left.at, kind: Kind::And(Box::new(left), Box::new(right)) };
         }
         Ok(left)
     }
@@ -121,10 +100,7 @@ impl Parser<'_> {
     fn count(&mut self) -> Result<(), ExpressionError> {
         self.operators += 1;
         if self.operators > MOST_OPERATORS {
-            return Err(ExpressionError::new(
-                self.at(),
-                format!("more than {MOST_OPERATORS} operators"),
-            ));
+            return Err(ExpressionError::new(self.at(), format!("more than {MOST_OPERATORS} operators")));
         }
         Ok(())
     }
@@ -133,10 +109,7 @@ impl Parser<'_> {
         let at = self.at();
         if self.word("not") || self.sign("!") {
             let operand = self.nested(Self::negation)?;
-            return Ok(Node {
-                at,
-                kind: Kind::Not(Box::new(operand)),
-            });
+            return Ok(Node { at, kind: Kind::Not(Box::new(operand)) });
         }
         self.comparison()
     }
@@ -149,15 +122,9 @@ impl Parser<'_> {
         };
         let right = self.sum()?;
         if self.comparator()?.is_some() {
-            return Err(ExpressionError::new(
-                at,
-                "comparisons cannot be chained, join them with `and`",
-            ));
+            return Err(ExpressionError::new(at, "comparisons cannot be chained, join them with `and`"));
         }
-        Ok(Node {
-            at,
-            kind: Kind::Binary(operator, Box::new(left), Box::new(right)),
-        })
+        Ok(Node { at, kind: Kind::Binary(operator, Box::new(left), Box::new(right)) })
     }
 
     fn comparator(&mut self) -> Result<Option<Operator>, ExpressionError> {
@@ -176,28 +143,17 @@ impl Parser<'_> {
             return Ok(Some(Operator::In));
         }
         if self.word("not") {
-            return if self.word("in") {
-                Ok(Some(Operator::NotIn))
-            } else {
-                Err(self.unexpected("`in`"))
-            };
+            return if self.word("in") { Ok(Some(Operator::NotIn)) } else { Err(self.unexpected("`in`")) };
         }
         Ok(None)
     }
 
     fn sum(&mut self) -> Result<Node, ExpressionError> {
-        self.chain(
-            &[("+", Operator::Add), ("-", Operator::Subtract)],
-            Self::product,
-        )
+        self.chain(&[("+", Operator::Add), ("-", Operator::Subtract)], Self::product)
     }
 
     fn product(&mut self) -> Result<Node, ExpressionError> {
-        let signs = [
-            ("*", Operator::Multiply),
-            ("/", Operator::Divide),
-            ("%", Operator::Remainder),
-        ];
+        let signs = [("*", Operator::Multiply), ("/", Operator::Divide), ("%", Operator::Remainder)];
         self.chain(&signs, Self::prefix)
     }
 
@@ -214,10 +170,7 @@ impl Parser<'_> {
             };
             self.count()?;
             let right = operand(self)?;
-            left = Node {
-                at,
-                kind: Kind::Binary(*operator, Box::new(left), Box::new(right)),
-            };
+            left = Node { at, kind: Kind::Binary(*operator, Box::new(left), Box::new(right)) };
         }
     }
 
@@ -225,25 +178,16 @@ impl Parser<'_> {
         let at = self.at();
         if self.sign("-") {
             let operand = self.nested(Self::prefix)?;
-            return Ok(Node {
-                at,
-                kind: Kind::Negate(Box::new(operand)),
-            });
+            return Ok(Node { at, kind: Kind::Negate(Box::new(operand)) });
         }
         let mut node = self.primary()?;
         loop {
             if self.sign(".") {
-                node = Node {
-                    at: node.at,
-                    kind: Kind::Field(Box::new(node), self.field()?),
-                };
+                node = Node { at: node.at, kind: Kind::Field(Box::new(node), self.field()?) };
             } else if self.sign("[") {
                 let index = self.expression()?;
                 self.expect("]")?;
-                node = Node {
-                    at: node.at,
-                    kind: Kind::Index(Box::new(node), Box::new(index)),
-                };
+                node = Node { at: node.at, kind: Kind::Index(Box::new(node), Box::new(index)) };
             } else {
                 return Ok(node);
             }
@@ -298,10 +242,7 @@ impl Parser<'_> {
             "false" | "False" => Kind::Literal(Value::Bool(false)),
             "null" | "None" | "none" => Kind::Literal(Value::Null),
             "and" | "or" | "in" | "not" => {
-                return Err(ExpressionError::new(
-                    at,
-                    format!("expected a value, found {name:?}"),
-                ));
+                return Err(ExpressionError::new(at, format!("expected a value, found {name:?}")));
             }
             _ if self.sign("(") => Kind::Call(name, self.list(")")?),
             _ => Kind::Variable(name),

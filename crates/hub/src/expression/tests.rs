@@ -162,10 +162,7 @@ fn fields_and_indexes() {
         ("event.payload.list[3]", "outside of 3"),
         ("event.payload.list[-4]", "outside of 3"),
         ("event.payload.list.7", "outside of a list of 3"),
-        (
-            "event.payload.list['a']",
-            "list cannot be indexed with string",
-        ),
+        ("event.payload.list['a']", "list cannot be indexed with string"),
         ("event.payload.list[0.5]", "not a whole number"),
         ("payload.n", "unknown name \"payload\", known are event"),
     ]);
@@ -184,19 +181,10 @@ fn functions_on_numbers_and_kinds() {
             json!(["number", "string", "list", "object", "null", "bool"]),
         ),
         ("[abs(-2), abs(-2.5)]", json!([2, 2.5])),
-        (
-            "[floor(2.7), ceil(2.1), round(2.5), round(3.5), round(2)]",
-            json!([2, 3, 2, 4, 2]),
-        ),
+        ("[floor(2.7), ceil(2.1), round(2.5), round(3.5), round(2)]", json!([2, 3, 2, 4, 2])),
         ("round(2.567, 2)", json!(2.57)),
-        (
-            "[min(3, 1, 2), max([3, 1, 2]), min('b', 'a')]",
-            json!([1, 3, "a"]),
-        ),
-        (
-            "[sum([1, 2, 3]), sum([]), sum([0.5, 1])]",
-            json!([6, 0, 1.5]),
-        ),
+        ("[min(3, 1, 2), max([3, 1, 2]), min('b', 'a')]", json!([1, 3, "a"])),
+        ("[sum([1, 2, 3]), sum([]), sum([0.5, 1])]", json!([6, 0, 1.5])),
     ]);
     fails(&[
         ("int('x')", "int(): the string is not a number"),
@@ -220,27 +208,12 @@ fn functions_on_texts() {
         ("split('a,,b', ',')", json!(["a", "", "b"])),
         ("join(['a', 1, true], '-')", json!("a-1-true")),
         ("replace('aXbX', 'X', 'yy')", json!("ayybyy")),
-        (
-            "[starts_with('abc', 'ab'), ends_with('abc', 'bc')]",
-            json!([true, true]),
-        ),
-        (
-            "[match('^h.*o$', event.payload.text), match('^l', event.payload.text)]",
-            json!([true, false]),
-        ),
-        (
-            "[contains('abc', 'b'), contains([1], 2), contains({'a': 1}, 'a')]",
-            json!([true, false, true]),
-        ),
+        ("[starts_with('abc', 'ab'), ends_with('abc', 'bc')]", json!([true, true])),
+        ("[match('^h.*o$', event.payload.text), match('^l', event.payload.text)]", json!([true, false])),
+        ("[contains('abc', 'b'), contains([1], 2), contains({'a': 1}, 'a')]", json!([true, false, true])),
         ("length('äö') + length([1]) + length({'a': 1})", json!(4)),
-        (
-            "[index_of('äbc', 'b'), index_of('abc', 'x'), count('abab', 'ab')]",
-            json!([1, -1, 2]),
-        ),
-        (
-            "[slice('hello', 1, 3), slice('hello', -3), reversed('abc')]",
-            json!(["el", "llo", "cba"]),
-        ),
+        ("[index_of('äbc', 'b'), index_of('abc', 'x'), count('abab', 'ab')]", json!([1, -1, 2])),
+        ("[slice('hello', 1, 3), slice('hello', -3), reversed('abc')]", json!(["el", "llo", "cba"])),
     ]);
     fails(&[
         ("lower(1)", "argument 1 must be a string, not number"),
@@ -254,28 +227,16 @@ fn functions_on_texts() {
 #[test]
 fn functions_on_lists_and_objects() {
     check(&[
-        (
-            "keys({'b': 1, 'a': 2}) + values({'b': 1, 'a': 2})",
-            json!(["b", "a", 1, 2]),
-        ),
+        ("keys({'b': 1, 'a': 2}) + values({'b': 1, 'a': 2})", json!(["b", "a", 1, 2])),
         ("sort([3, 1.5, 2])", json!([1.5, 2, 3])),
         ("sort(['b', 'a'])", json!(["a", "b"])),
         ("reversed([1, 2])", json!([2, 1])),
         ("unique([1, 1.0, 'a', 'a'])", json!([1, "a"])),
         ("flat([1, [2, [3]], []])", json!([1, 2, [3]])),
         ("zip([1, 2, 3], ['a', 'b'])", json!([[1, "a"], [2, "b"]])),
-        (
-            "range(3) + range(1, 3) + range(5, 0, -2)",
-            json!([0, 1, 2, 1, 2, 5, 3, 1]),
-        ),
-        (
-            "[slice([1, 2, 3], 1), slice([1, 2, 3], -9, 1), slice([1], 5, 2)]",
-            json!([[2, 3], [1], []]),
-        ),
-        (
-            "[index_of([1, 2], 2), count([1, 1, 2], 1), count([1, 2])]",
-            json!([1, 2, 2]),
-        ),
+        ("range(3) + range(1, 3) + range(5, 0, -2)", json!([0, 1, 2, 1, 2, 5, 3, 1])),
+        ("[slice([1, 2, 3], 1), slice([1, 2, 3], -9, 1), slice([1], 5, 2)]", json!([[2, 3], [1], []])),
+        ("[index_of([1, 2], 2), count([1, 1, 2], 1), count([1, 2])]", json!([1, 2, 2])),
         ("merge({'a': 1, 'b': 1}, {'b': 2})", json!({"a": 1, "b": 2})),
         ("chunks([1, 2, 3], 2)", json!([[1, 2], [3]])),
     ]);
@@ -293,10 +254,7 @@ fn mistakes_are_named_with_their_place() {
     fails(&[
         ("", "expected a value, found the end (at character 1)"),
         ("1 +", "expected a value, found the end (at character 4)"),
-        (
-            "1 2",
-            "expected an operator or the end, found 2 (at character 3)",
-        ),
+        ("1 2", "expected an operator or the end, found 2 (at character 3)"),
         ("(1", "expected \")\""),
         ("[1 2]", "expected \"]\""),
         ("'abc", "not closed"),
@@ -327,18 +285,11 @@ fn nothing_can_use_unlimited_stack_time_or_memory() {
         (&dotted, "more than 128 operators"),
         (&long, "longer than"),
         ("range(1000000000000)", "too much data"),
-        (
-            "length(range(4000000)) + length(range(4000000))",
-            "too much data",
-        ),
+        ("length(range(4000000)) + length(range(4000000))", "too much data"),
         ("join(range(2000000), 'xxxxxxxxxx')", "too much data"),
         ("unique(range(100000))", "too much data"),
     ]);
-    let doubled = format!(
-        "{}event.payload.list{}",
-        "merge({'a': [".repeat(10),
-        "]})".repeat(10)
-    );
+    let doubled = format!("{}event.payload.list{}", "merge({'a': [".repeat(10), "]})".repeat(10));
     assert!(value(&doubled).is_ok());
 }
 
@@ -347,11 +298,7 @@ fn the_deepest_allowed_tree_fits_the_stack_of_a_small_thread() {
     let inner = format!("1{}", "+1".repeat(125));
     let text = format!("{}{inner}{}", "[".repeat(30), "]".repeat(30));
     let thread = std::thread::Builder::new().stack_size(1024 * 1024);
-    thread
-        .spawn(move || assert!(value(&text).is_ok()))
-        .unwrap()
-        .join()
-        .unwrap();
+    thread.spawn(move || assert!(value(&text).is_ok())).unwrap().join().unwrap();
 }
 
 proptest::proptest! {

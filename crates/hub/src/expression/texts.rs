@@ -41,11 +41,7 @@ fn split(arguments: &Arguments) -> Result<Value, String> {
 /// `join(list)` or `join(list, separator)`.
 fn join(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
     let items = arguments.list(0)?;
-    let separator = if arguments.get(1).is_some() {
-        arguments.text(1)?
-    } else {
-        ""
-    };
+    let separator = if arguments.get(1).is_some() { arguments.text(1)? } else { "" };
     fuel.burn(items.len().saturating_mul(separator.len()))?;
     let texts: Vec<String> = items.iter().map(text_of).collect();
     Ok(texts.join(separator).into())
@@ -64,10 +60,7 @@ fn replace(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
 /// `match(pattern, text)`: whether the regular expression is found anywhere; `^` and `$` anchor it.
 fn matches(arguments: &Arguments) -> Result<Value, String> {
     let (pattern, text) = (arguments.text(0)?, arguments.text(1)?);
-    let pattern = RegexBuilder::new(pattern)
-        .size_limit(LARGEST_PATTERN)
-        .dfa_size_limit(LARGEST_PATTERN)
-        .build();
+    let pattern = RegexBuilder::new(pattern).size_limit(LARGEST_PATTERN).dfa_size_limit(LARGEST_PATTERN).build();
     match pattern {
         Ok(pattern) => Ok(pattern.is_match(text).into()),
         Err(regex::Error::CompiledTooBig(_)) => Err("the pattern is too large".to_owned()),

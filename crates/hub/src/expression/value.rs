@@ -17,17 +17,11 @@ impl Num {
     /// The number in `value`.
     pub(super) fn of(value: &Value) -> Option<Self> {
         let number = value.as_number()?;
-        number
-            .as_i64()
-            .map(Self::Int)
-            .or_else(|| number.as_f64().map(Self::Float))
+        number.as_i64().map(Self::Int).or_else(|| number.as_f64().map(Self::Float))
     }
 
     /// As a float; large whole numbers lose digits, as everywhere.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "comparison and division of large whole numbers are approximate"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "comparison and division of large whole numbers are approximate")]
     pub(super) fn as_f64(self) -> f64 {
         match self {
             Self::Int(value) => value as f64,
@@ -45,17 +39,12 @@ impl Num {
 
     /// A total order, which sorting needs: comparing whole numbers with floats by value alone is not transitive.
     pub(super) fn total_order(self, other: Self) -> Ordering {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "saturates; only breaks ties between equal floats"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "saturates; only breaks ties between equal floats")]
         let exact = |number| match number {
             Self::Int(value) => i128::from(value),
             Self::Float(value) => value as i128,
         };
-        self.as_f64()
-            .total_cmp(&other.as_f64())
-            .then_with(|| exact(self).cmp(&exact(other)))
+        self.as_f64().total_cmp(&other.as_f64()).then_with(|| exact(self).cmp(&exact(other)))
     }
 
     fn compare(self, other: Self) -> Option<Ordering> {
@@ -86,17 +75,11 @@ pub(crate) fn equal(left: &Value, right: &Value) -> bool {
             _ => false,
         },
         (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len()
-                && left
-                    .iter()
-                    .zip(right)
-                    .all(|(left, right)| equal(left, right))
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
         }
         (Value::Object(left), Value::Object(right)) => {
             left.len() == right.len()
-                && left
-                    .iter()
-                    .all(|(key, value)| right.get(key).is_some_and(|other| equal(value, other)))
+                && left.iter().all(|(key, value)| right.get(key).is_some_and(|other| equal(value, other)))
         }
         _ => left == right,
     }

@@ -23,36 +23,19 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let header = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .ok_or_else(|| ApiError::unauthorized("missing token"))?;
-        let malformed =
-            || ApiError::unauthorized("the Authorization header is not of the form: Bearer TOKEN");
-        let (scheme, token) = header
-            .to_str()
-            .ok()
-            .and_then(|text| text.split_once(' '))
-            .ok_or_else(malformed)?;
+        let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| ApiError::unauthorized("missing token"))?;
+        let malformed = || ApiError::unauthorized("the Authorization header is not of the form: Bearer TOKEN");
+        let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(malformed)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(malformed());
         }
-        let claims = api
-            .core
-            .config
-            .token_key
-            .verify(token.trim(), api.core.now())
-            .map_err(|error| match error {
-                TokenError::Expired => ApiError::unauthorized("token has expired"),
-                _ => ApiError::unauthorized("token is not valid"),
-            })?;
+        let claims = api.core.config.token_key.verify(token.trim(), api.core.now()).map_err(|error| match error {
+            TokenError::Expired => ApiError::unauthorized("token has expired"),
+            _ => ApiError::unauthorized("token is not valid"),
+        })?;
         match claims.token_type {
-            TokenType::Refresh => Err(ApiError::unauthorized(
-                "a refresh token cannot be used to call",
-            )),
-            TokenType::Access | TokenType::Sensor | TokenType::Execution | TokenType::Worker => {
-                Ok(Self(claims))
-            }
+            TokenType::Refresh => Err(ApiError::unauthorized("a refresh token cannot be used to call")),
+            TokenType::Access | TokenType::Sensor | TokenType::Execution | TokenType::Worker => Ok(Self(claims)),
         }
     }
 }

@@ -16,11 +16,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            details: None,
-        }
+        Self { status, message: message.into(), details: None }
     }
 
     /// Syntax that cannot be read.
@@ -49,11 +45,7 @@ impl ApiError {
     /// Values that make no sense, one entry for each.
     pub(super) fn invalid(problems: &[String]) -> Self {
         let message = problems.join("; ");
-        Self {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            message,
-            details: Some(json!(problems)),
-        }
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, message, details: Some(json!(problems)) }
     }
 
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
@@ -62,10 +54,7 @@ impl ApiError {
 
     /// A mistake of ours; what it was is in the log.
     pub(super) fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal error, see the log of the hub",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the log of the hub")
     }
 
     fn code(&self) -> &'static str {
@@ -101,8 +90,7 @@ impl From<StoreError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if self.status == StatusCode::UNAUTHORIZED {
-            let body =
-                Json(json!({"error": {"code": self.status.as_u16(), "message": self.message}}));
+            let body = Json(json!({"error": {"code": self.status.as_u16(), "message": self.message}}));
             let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
             return (self.status, challenge, body).into_response();
         }

@@ -36,15 +36,11 @@ pub(super) async fn create(
     let trigger_ref = request.trigger_ref;
     match caller.kind() {
         TokenType::Access => {
-            return Err(ApiError::forbidden(
-                "events come from sensors, not from people",
-            ));
+            return Err(ApiError::forbidden("events come from sensors, not from people"));
         }
         TokenType::Sensor if !caller.0.trigger_types().contains(&trigger_ref.as_str()) => {
             let sensor = &caller.0.login;
-            let message = format!(
-                "the token of sensor {sensor} is not good for events of trigger {trigger_ref}"
-            );
+            let message = format!("the token of sensor {sensor} is not good for events of trigger {trigger_ref}");
             return Err(ApiError::forbidden(message));
         }
         _ => {}
@@ -58,10 +54,9 @@ pub(super) async fn create(
     };
     match events::take(&api.core, EventSource::New(&event)).await? {
         Intake::Taken { event, .. } => Ok((StatusCode::CREATED, Json(json!({ "data": event })))),
-        Intake::UnknownTrigger | Intake::UnknownEvent => Err(ApiError::not_found(format!(
-            "trigger {} does not exist",
-            event.trigger_ref
-        ))),
+        Intake::UnknownTrigger | Intake::UnknownEvent => {
+            Err(ApiError::not_found(format!("trigger {} does not exist", event.trigger_ref)))
+        }
     }
 }
 

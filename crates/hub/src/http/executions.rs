@@ -28,24 +28,13 @@ pub(super) async fn execute(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let checked = request.check()?;
     let Some(action) = api.core.store.action(&request.action_ref).await? else {
-        return Err(ApiError::not_found(format!(
-            "action {} does not exist",
-            request.action_ref
-        )));
+        return Err(ApiError::not_found(format!("action {} does not exist", request.action_ref)));
     };
     let permission_set_refs = request.permissions(&claims, &action)?;
-    let protected = protect(
-        checked.parameters,
-        action.param_schema.as_ref(),
-        &api.core.config.sealing_key,
-    );
+    let protected = protect(checked.parameters, action.param_schema.as_ref(), &api.core.config.sealing_key);
     let protected = protected.map_err(|error| {
         let error: &dyn std::error::Error = &error;
-        tracing::error!(
-            error,
-            action = action.r#ref,
-            "parameters could not be encrypted"
-        );
+        tracing::error!(error, action = action.r#ref, "parameters could not be encrypted");
         ApiError::internal()
     })?;
     let execution = NewExecution {
@@ -61,28 +50,15 @@ pub(super) async fn execute(
         placement: checked.placement,
     };
     let stored = api.core.request_execution(&execution).await?;
-    let view = ExecutionView {
-        execution: stored,
-        rule_ref: None,
-        trigger_ref: None,
-    };
+    let view = ExecutionView { execution: stored, rule_ref: None, trigger_ref: None };
     Ok((StatusCode::CREATED, Json(json!({ "data": shown(view) }))))
 }
 
 /// The execution that the caller is, if it still exists.
 async fn parent(api: &Api, claims: &Claims) -> Result<Option<ExecutionId>, ApiError> {
-    let own = if claims.token_type == TokenType::Execution {
-        claims.execution()
-    } else {
-        None
-    };
+    let own = if claims.token_type == TokenType::Execution { claims.execution() } else { None };
     let Some(own) = own else { return Ok(None) };
-    Ok(api
-        .core
-        .store
-        .execution(own)
-        .await?
-        .map(|view| view.execution.id))
+    Ok(api.core.store.execution(own).await?.map(|view| view.execution.id))
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,15 +76,8 @@ pub(super) async fn list(
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let request = query.page.read()?;
-    let statuses = query
-        .status
-        .as_deref()
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim)
-        .filter(|s| !s.is_empty());
-    let statuses: Result<Vec<ExecutionStatus>, _> =
-        statuses.map(ExecutionStatus::from_str).collect();
+    let statuses = query.status.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|s| !s.is_empty());
+    let statuses: Result<Vec<ExecutionStatus>, _> = statuses.map(ExecutionStatus::from_str).collect();
     let filter = ExecutionFilter {
         statuses: statuses.map_err(|error| ApiError::invalid(&[format!("status: {error}")]))?,
         action_ref: query.action_ref,
@@ -117,11 +86,7 @@ pub(super) async fn list(
     Ok(Json(paged(request, executions, shown)))
 }
 
-pub(super) async fn get(
-    State(api): State<Api>,
-    _caller: Caller,
-    Id(id): Id,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn get(State(api): State<Api>, _caller: Caller, Id(id): Id) -> Result<Json<Value>, ApiError> {
     match api.core.store.execution(ExecutionId(id)).await? {
         Some(view) => Ok(Json(json!({ "data": shown(view) }))),
         None => Err(unknown(id)),
@@ -129,26 +94,15 @@ pub(super) async fn get(
 }
 
 /// Answers with the row as it is now; cancelling twice is the same as once.
-pub(super) async fn cancel(
-    State(api): State<Api>,
-    _caller: Caller,
-    Id(id): Id,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn cancel(State(api): State<Api>, _caller: Caller, Id(id): Id) -> Result<Json<Value>, ApiError> {
     match api.core.cancel(ExecutionId(id)).await? {
-        Cancel::Cancelled { execution, .. }
-        | Cancel::Canceling { execution }
-        | Cancel::Already { execution } => {
-            let view = ExecutionView {
-                execution: *execution,
-                rule_ref: None,
-                trigger_ref: None,
-            };
+        Cancel::Cancelled { execution, .. } | Cancel::Canceling { execution } | Cancel::Already { execution } => {
+            let view = ExecutionView { execution: *execution, rule_ref: None, trigger_ref: None };
             Ok(Json(json!({ "data": shown(view) })))
         }
-        Cancel::Ended { execution } => Err(ApiError::conflict(format!(
-            "execution {id} has ended already, it is {}",
-            execution.status
-        ))),
+        Cancel::Ended { execution } => {
+            Err(ApiError::conflict(format!("execution {id} has ended already, it is {}", execution.status)))
+        }
         Cancel::Unknown => Err(unknown(id)),
     }
 }

@@ -44,29 +44,18 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
             }
             _ => ApiError::bad_request("the body could not be read to its end"),
         })?;
-        let value: Value = serde_json::from_slice(&body).map_err(|error| {
-            ApiError::bad_request(format!("the body is not valid JSON: {error}"))
-        })?;
-        let typed =
-            T::deserialize(&value).map_err(|error| ApiError::invalid(&[error.to_string()]))?;
+        let value: Value = serde_json::from_slice(&body)
+            .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?;
+        let typed = T::deserialize(&value).map_err(|error| ApiError::invalid(&[error.to_string()]))?;
         Ok(Self(typed))
     }
 }
 
 /// Also keeps web pages away: a browser sends this type to another origin only after asking.
 fn is_json(headers: &HeaderMap) -> bool {
-    let text = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = text
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    essence == "application/json"
-        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 /// The query of a request.
@@ -92,8 +81,7 @@ impl FromRequestParts<Api> for Name {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, api).await;
-        path.map(|Path(name)| Self(name))
-            .map_err(|error| ApiError::bad_request(error.body_text()))
+        path.map(|Path(name)| Self(name)).map_err(|error| ApiError::bad_request(error.body_text()))
     }
 }
 
@@ -106,8 +94,6 @@ impl FromRequestParts<Api> for Id {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let Name(text) = Name::from_request_parts(parts, api).await?;
-        text.parse()
-            .map(Self)
-            .map_err(|_error| ApiError::bad_request(format!("{text:?} is not an id")))
+        text.parse().map(Self).map_err(|_error| ApiError::bad_request(format!("{text:?} is not an id")))
     }
 }

@@ -28,10 +28,7 @@ pub(super) async fn ready(State(api): State<Api>) -> StatusCode {
 pub(super) async fn detailed(State(api): State<Api>) -> (StatusCode, Json<Value>) {
     let version = &api.core.config.version;
     if storage_answers(&api).await {
-        (
-            StatusCode::OK,
-            Json(json!({"status": "ok", "version": version, "database": "connected"})),
-        )
+        (StatusCode::OK, Json(json!({"status": "ok", "version": version, "database": "connected"})))
     } else {
         let body = json!({"status": "error", "version": version, "database": "disconnected"});
         (StatusCode::SERVICE_UNAVAILABLE, Json(body))

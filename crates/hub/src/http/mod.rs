@@ -47,10 +47,7 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(core: Arc<Core>, stop: Stop, tasks: Tasks) -> Self {
-        Self {
-            core,
-            work: Work::new(stop, tasks),
-        }
+        Self { core, work: Work::new(stop, tasks) }
     }
 }
 
@@ -70,10 +67,7 @@ pub(crate) fn router(api: Api, reach: Reach) -> Router {
         .route("/api/v1/executions/{id}/cancel", post(executions::cancel))
         .route("/api/v1/workers", get(workers::list));
     if reach == Reach::Loopback {
-        router = router.route(
-            "/auth/internal/sensor-token",
-            post(tokens::internal_sensor_token),
-        );
+        router = router.route("/auth/internal/sensor-token", post(tokens::internal_sensor_token));
     }
     router
         .fallback(unknown_path)

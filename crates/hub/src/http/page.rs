@@ -33,15 +33,9 @@ impl PageQuery {
         let page = number("page", &self.page, 1);
         let page_size = number("page_size", &self.page_size, USUAL_SIZE);
         match (page, page_size) {
-            (Ok(page), Ok(page_size)) => Ok(PageRequest {
-                page,
-                page_size: page_size.min(LARGEST_SIZE),
-            }),
+            (Ok(page), Ok(page_size)) => Ok(PageRequest { page, page_size: page_size.min(LARGEST_SIZE) }),
             (page, page_size) => {
-                let problems: Vec<String> = [page.err(), page_size.err()]
-                    .into_iter()
-                    .flatten()
-                    .collect();
+                let problems: Vec<String> = [page.err(), page_size.err()].into_iter().flatten().collect();
                 Err(ApiError::invalid(&problems))
             }
         }

@@ -55,19 +55,13 @@ impl ExecuteRequest {
         };
         problems.extend(env_problems(&self.env_vars));
         problems.extend(self.placement_problem());
-        if self
-            .artifact_retention_limit
-            .is_some_and(|limit| limit <= 0)
-        {
+        if self.artifact_retention_limit.is_some_and(|limit| limit <= 0) {
             problems.push("artifact_retention_limit must be above 0".to_owned());
         }
         if !problems.is_empty() {
             return Err(ApiError::invalid(&problems));
         }
-        let retention = Retention {
-            policy: self.artifact_retention_policy,
-            limit: self.artifact_retention_limit,
-        };
+        let retention = Retention { policy: self.artifact_retention_policy, limit: self.artifact_retention_limit };
         Ok(Checked {
             parameters,
             env_vars: (!self.env_vars.is_null()).then(|| self.env_vars.clone()),
@@ -81,29 +75,14 @@ impl ExecuteRequest {
     }
 
     /// The rights of the execution: those asked for, else the action's. A running action cannot give more than it has.
-    pub(super) fn permissions(
-        &self,
-        claims: &Claims,
-        action: &Action,
-    ) -> Result<Vec<String>, ApiError> {
+    pub(super) fn permissions(&self, claims: &Claims, action: &Action) -> Result<Vec<String>, ApiError> {
         let Some(wanted) = &self.permission_set_refs else {
             return Ok(action.default_execution_permission_set_refs.clone());
         };
         if claims.token_type == TokenType::Execution {
-            let own = claims
-                .metadata
-                .as_ref()
-                .and_then(|metadata| metadata["permission_set_refs"].as_array());
-            let own: BTreeSet<&str> = own
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            let missing: Vec<&str> = wanted
-                .iter()
-                .map(String::as_str)
-                .filter(|set| !own.contains(set))
-                .collect();
+            let own = claims.metadata.as_ref().and_then(|metadata| metadata["permission_set_refs"].as_array());
+            let own: BTreeSet<&str> = own.into_iter().flatten().filter_map(Value::as_str).collect();
+            let missing: Vec<&str> = wanted.iter().map(String::as_str).filter(|set| !own.contains(set)).collect();
             if !missing.is_empty() {
                 let missing = missing.join(", ");
                 return Err(ApiError::forbidden(format!(
@@ -138,9 +117,7 @@ fn env_problems(env_vars: &Value) -> Vec<String> {
             problems.push(format!("env_vars: {name:?} is not a name of a variable"));
         }
         if value.as_str().is_none_or(|text| text.contains('\0')) {
-            problems.push(format!(
-                "env_vars: the value of {name:?} must be a text without NUL"
-            ));
+            problems.push(format!("env_vars: the value of {name:?} must be a text without NUL"));
         }
     }
     problems

@@ -51,10 +51,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Stop, tas
             }
             Err(error) if concerns_one_client(&error) => {}
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to accept a connection"
-                );
+                tracing::error!(error = &error as &dyn std::error::Error, "failed to accept a connection");
                 tokio::select! {
                     () = stop.soft().cancelled() => return,
                     () = sleep(ACCEPT_PAUSE) => {}
@@ -66,10 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Stop, tas
 
 fn concerns_one_client(error: &io::Error) -> bool {
     use io::ErrorKind as K;
-    matches!(
-        error.kind(),
-        K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted
-    )
+    matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
 }
 
 async fn connection(stream: TcpStream, router: Router, stop: Stop) {

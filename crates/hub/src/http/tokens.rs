@@ -55,34 +55,18 @@ async fn issue(api: &Api, request: &SensorTokenRequest) -> Result<Json<Value>, A
     let seconds = check(request).map_err(|problems| ApiError::invalid(&problems))?;
     let sensor_ref = &request.sensor_ref;
     let Some((_, triggers)) = api.core.store.sensor(sensor_ref).await? else {
-        return Err(ApiError::not_found(format!(
-            "sensor {sensor_ref} does not exist"
-        )));
+        return Err(ApiError::not_found(format!("sensor {sensor_ref} does not exist")));
     };
-    let foreign = request
-        .trigger_types
-        .iter()
-        .filter(|wanted| !triggers.iter().any(|own| own.r#ref == **wanted));
-    let foreign: Vec<String> = foreign
-        .map(|wanted| format!("trigger_types: {wanted} is not a trigger of sensor {sensor_ref}"))
-        .collect();
+    let foreign = request.trigger_types.iter().filter(|wanted| !triggers.iter().any(|own| own.r#ref == **wanted));
+    let foreign: Vec<String> =
+        foreign.map(|wanted| format!("trigger_types: {wanted} is not a trigger of sensor {sensor_ref}")).collect();
     if !foreign.is_empty() {
         return Err(ApiError::invalid(&foreign));
     }
-    let identity = api
-        .core
-        .store
-        .identity(&format!("sensor:{sensor_ref}"))
-        .await?;
+    let identity = api.core.store.identity(&format!("sensor:{sensor_ref}")).await?;
     let sensor = (sensor_ref.as_str(), request.trigger_types.as_slice());
     let lifetime = Duration::from_secs(seconds);
-    let signed = sign_sensor_token(
-        &api.core.config.token_key,
-        identity,
-        sensor,
-        api.core.now(),
-        lifetime,
-    );
+    let signed = sign_sensor_token(&api.core.config.token_key, identity, sensor, api.core.now(), lifetime);
     let (token, claims) = signed.map_err(|error| {
         let error: &dyn std::error::Error = &error;
         tracing::error!(error, "sensor token could not be signed");
@@ -102,9 +86,7 @@ fn check(request: &SensorTokenRequest) -> Result<u64, Vec<String>> {
     let mut problems = Vec::new();
     let length = request.sensor_ref.chars().count();
     if !(1..=LONGEST_REF).contains(&length) {
-        problems.push(format!(
-            "sensor_ref must have 1 to {LONGEST_REF} characters, not {length}"
-        ));
+        problems.push(format!("sensor_ref must have 1 to {LONGEST_REF} characters, not {length}"));
     }
     if request.trigger_types.is_empty() {
         problems.push("trigger_types must name at least one trigger".to_owned());
@@ -115,13 +97,7 @@ fn check(request: &SensorTokenRequest) -> Result<u64, Vec<String>> {
     let seconds = request.ttl_seconds.unwrap_or(USUAL_LIFE_SECONDS);
     if !LIFE_SECONDS.contains(&seconds) {
         let (least, most) = (LIFE_SECONDS.start(), LIFE_SECONDS.end());
-        problems.push(format!(
-            "ttl_seconds must be {least} to {most}, not {seconds}"
-        ));
+        problems.push(format!("ttl_seconds must be {least} to {most}, not {seconds}"));
     }
-    if problems.is_empty() {
-        Ok(seconds)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(seconds) } else { Err(problems) }
 }

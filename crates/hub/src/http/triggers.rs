@@ -20,9 +20,7 @@ pub(super) async fn rules(
 ) -> Result<Json<Value>, ApiError> {
     let request = query.read()?;
     let Some(trigger) = api.core.store.trigger(&trigger_ref).await? else {
-        return Err(ApiError::not_found(format!(
-            "trigger {trigger_ref} does not exist"
-        )));
+        return Err(ApiError::not_found(format!("trigger {trigger_ref} does not exist")));
     };
     let rules = api.core.store.trigger_rules(trigger.id, request).await?;
     Ok(Json(paged(request, rules, |rule| shown(&rule))))

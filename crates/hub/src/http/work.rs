@@ -23,11 +23,7 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(stop: Stop, tasks: Tasks) -> Self {
-        Self {
-            stop,
-            tasks,
-            turns: Arc::new(Semaphore::new(MOST_REQUESTS)),
-        }
+        Self { stop, tasks, turns: Arc::new(Semaphore::new(MOST_REQUESTS)) }
     }
 }
 
@@ -89,11 +85,8 @@ mod tests {
         async fn start() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let (stop, tasks) = (Stop::new(), Tasks::default());
-            let (begun, finished, go_on) = (
-                Arc::<AtomicUsize>::default(),
-                Arc::<AtomicUsize>::default(),
-                Arc::<Notify>::default(),
-            );
+            let (begun, finished, go_on) =
+                (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
             let slow = {
                 let (begun, finished, go_on) = (begun.clone(), finished.clone(), go_on.clone());
                 move || async move {
@@ -104,25 +97,12 @@ mod tests {
                 }
             };
             let router = Router::new()
-                .route(
-                    "/panic",
-                    get(async || -> &'static str { panic!("on purpose") }),
-                )
+                .route("/panic", get(async || -> &'static str { panic!("on purpose") }))
                 .route("/slow", get(slow))
-                .layer(from_fn_with_state(
-                    Work::new(stop.clone(), tasks.clone()),
-                    contained,
-                ));
+                .layer(from_fn_with_state(Work::new(stop.clone(), tasks.clone()), contained));
             let address = listener.local_addr().unwrap();
             tasks.spawn(serve(listener, router, stop.clone(), tasks.clone()));
-            Self {
-                address,
-                stop,
-                tasks,
-                begun,
-                finished,
-                go_on,
-            }
+            Self { address, stop, tasks, begun, finished, go_on }
         }
 
         async fn ask(&self, path: &str) -> TcpStream {
@@ -133,16 +113,11 @@ mod tests {
         }
 
         async fn all_begun(&self, count: usize) {
-            eventually("requests to begin", async || {
-                (self.begun.load(Ordering::SeqCst) == count).then_some(())
-            })
-            .await;
+            eventually("requests to begin", async || (self.begun.load(Ordering::SeqCst) == count).then_some(())).await;
         }
 
         async fn drained(&self) {
-            tokio::time::timeout(PATIENCE, self.tasks.drained())
-                .await
-                .unwrap();
+            tokio::time::timeout(PATIENCE, self.tasks.drained()).await.unwrap();
         }
     }
 
@@ -157,10 +132,7 @@ mod tests {
         let server = Server::start().await;
         for _ in 0..2 {
             let text = answer(server.ask("/panic").await).await;
-            assert!(
-                text.starts_with("HTTP/1.1 500") && text.contains("INTERNAL_ERROR"),
-                "{text}"
-            );
+            assert!(text.starts_with("HTTP/1.1 500") && text.contains("INTERNAL_ERROR"), "{text}");
             assert!(!text.contains("on purpose"), "{text}");
         }
         server.stop.soft().cancel();
@@ -173,10 +145,7 @@ mod tests {
         drop(server.ask("/slow").await);
         server.all_begun(1).await;
         server.go_on.notify_one();
-        eventually("it to finish", async || {
-            (server.finished.load(Ordering::SeqCst) == 1).then_some(())
-        })
-        .await;
+        eventually("it to finish", async || (server.finished.load(Ordering::SeqCst) == 1).then_some(())).await;
         server.stop.soft().cancel();
         server.drained().await;
     }
@@ -206,10 +175,7 @@ mod tests {
         server.all_begun(MOST_REQUESTS).await;
         for done in 1..=MOST_REQUESTS + 5 {
             server.go_on.notify_one();
-            eventually("the next", async || {
-                (server.finished.load(Ordering::SeqCst) == done).then_some(())
-            })
-            .await;
+            eventually("the next", async || (server.finished.load(Ordering::SeqCst) == done).then_some(())).await;
         }
         for stream in streams {
             assert!(answer(stream).await.contains("slow but sure"));

@@ -40,10 +40,7 @@ impl<'a> RuleEngine<'a> {
 
     /// The enforcements of the rules that `event` meets. What is wrong with a rule is logged and harms no other rule.
     pub(crate) fn decide(&self, event: &Event, targets: &[RuleTarget]) -> Vec<NewEnforcement> {
-        targets
-            .iter()
-            .filter_map(|target| self.enforcement(event, target))
-            .collect()
+        targets.iter().filter_map(|target| self.enforcement(event, target)).collect()
     }
 
     fn enforcement(&self, event: &Event, target: &RuleTarget) -> Option<NewEnforcement> {
@@ -51,33 +48,19 @@ impl<'a> RuleEngine<'a> {
         match condition::holds(&rule.conditions, event) {
             Ok(true) => {}
             Ok(false) => {
-                tracing::debug!(
-                    rule = rule.r#ref,
-                    event_id,
-                    "event does not meet the conditions"
-                );
+                tracing::debug!(rule = rule.r#ref, event_id, "event does not meet the conditions");
                 return None;
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(
-                    rule = rule.r#ref,
-                    event_id,
-                    error,
-                    "conditions could not be judged; rule skipped"
-                );
+                tracing::warn!(rule = rule.r#ref, event_id, error, "conditions could not be judged; rule skipped");
                 return None;
             }
         }
         self.build(event, target)
             .inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
-                tracing::error!(
-                    rule = rule.r#ref,
-                    event_id,
-                    error,
-                    "rule could not be enforced"
-                );
+                tracing::error!(rule = rule.r#ref, event_id, error, "rule could not be enforced");
             })
             .ok()
     }
@@ -86,33 +69,17 @@ impl<'a> RuleEngine<'a> {
         let (rule, pack) = (&target.rule, &target.pack);
         let secrets = secret_pointers(&pack.conf_schema);
         let context = Context::new(event, rule, (&pack.config, &secrets), self.now);
-        let parameters = if rule.action_params.is_object() {
-            rule.action_params.clone()
-        } else {
-            json!({})
-        };
+        let parameters = if rule.action_params.is_object() { rule.action_params.clone() } else { json!({}) };
         let rendered = render(&parameters, &context);
         if !rendered.missing.is_empty() {
             let paths = rendered.missing.join(", ");
-            tracing::info!(
-                rule = rule.r#ref,
-                event_id = event.id.0,
-                paths,
-                "templates name what does not exist"
-            );
+            tracing::info!(rule = rule.r#ref, event_id = event.id.0, paths, "templates name what does not exist");
         }
-        let schema = target
-            .action
-            .as_ref()
-            .and_then(|action| action.param_schema.as_ref());
+        let schema = target.action.as_ref().and_then(|action| action.param_schema.as_ref());
         refuse_leaks(&rendered, schema, &rule.action_ref)?;
         let protected = protect(rendered.value, schema, self.key)?;
         if target.action.is_none() {
-            tracing::warn!(
-                rule = rule.r#ref,
-                action = rule.action_ref,
-                "action of the rule does not exist"
-            );
+            tracing::warn!(rule = rule.r#ref, action = rule.action_ref, "action of the rule does not exist");
         }
         Ok(NewEnforcement {
             rule: rule.id,
@@ -121,10 +88,7 @@ impl<'a> RuleEngine<'a> {
             payload: as_object(event.payload.as_ref()),
             conditions: as_array(&rule.conditions),
             secrets: protected.secrets,
-            execution: target
-                .action
-                .as_ref()
-                .map(|action| self.execution(target, action)),
+            execution: target.action.as_ref().map(|action| self.execution(target, action)),
         })
     }
 
@@ -139,9 +103,7 @@ impl<'a> RuleEngine<'a> {
             env_vars: None,
             parent: None,
             executor: target.owner.unwrap_or(self.system),
-            permission_set_refs: own
-                .unwrap_or(&action.default_execution_permission_set_refs)
-                .clone(),
+            permission_set_refs: own.unwrap_or(&action.default_execution_permission_set_refs).clone(),
             artifact_retention: None,
             placement: PlacementOverride::default(),
         }
@@ -149,24 +111,12 @@ impl<'a> RuleEngine<'a> {
 }
 
 /// A secret may only land in a parameter that the action marks as secret, or inside one.
-fn refuse_leaks(
-    rendered: &template::Rendered,
-    schema: Option<&Value>,
-    action: &str,
-) -> Result<(), EnforceError> {
-    let safe: Vec<Vec<String>> = schema
-        .map(secret_pointers)
-        .unwrap_or_default()
-        .iter()
-        .map(|p| segments(p))
-        .collect();
+fn refuse_leaks(rendered: &template::Rendered, schema: Option<&Value>, action: &str) -> Result<(), EnforceError> {
+    let safe: Vec<Vec<String>> = schema.map(secret_pointers).unwrap_or_default().iter().map(|p| segments(p)).collect();
     for pointer in &rendered.tainted {
         let place = segments(pointer);
         if !safe.iter().any(|secret| place.starts_with(secret)) {
-            return Err(EnforceError::SecretLeaks {
-                pointer: pointer.clone(),
-                action: action.to_owned(),
-            });
+            return Err(EnforceError::SecretLeaks { pointer: pointer.clone(), action: action.to_owned() });
         }
     }
     Ok(())

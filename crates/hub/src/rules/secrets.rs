@@ -30,23 +30,13 @@ pub(crate) struct Protected {
 }
 
 /// Seals every parameter that `schema` marks as secret. Null, missing and already redacted ones stay as they are.
-pub(crate) fn protect(
-    mut config: Value,
-    schema: Option<&Value>,
-    key: &SealingKey,
-) -> Result<Protected, ProtectError> {
+pub(crate) fn protect(mut config: Value, schema: Option<&Value>, key: &SealingKey) -> Result<Protected, ProtectError> {
     let mut secrets = Vec::new();
     for pointer in schema.map(secret_pointers).unwrap_or_default() {
-        let Some(place) = config
-            .pointer_mut(&pointer)
-            .filter(|value| !value.is_null() && !is_redacted(value))
-        else {
+        let Some(place) = config.pointer_mut(&pointer).filter(|value| !value.is_null() && !is_redacted(value)) else {
             continue;
         };
-        let encrypted_value = key.seal(place).map_err(|source| ProtectError {
-            pointer: pointer.clone(),
-            source,
-        })?;
+        let encrypted_value = key.seal(place).map_err(|source| ProtectError { pointer: pointer.clone(), source })?;
         *place = redacted();
         secrets.push(SecretValue {
             json_path: pointer.clone(),
@@ -87,22 +77,13 @@ mod tests {
             .iter()
             .map(|secret| {
                 let hash = secret.encryption_key_hash.as_deref();
-                (
-                    secret.json_path.as_str(),
-                    key.open(&secret.encrypted_value, hash).unwrap(),
-                )
+                (secret.json_path.as_str(), key.open(&secret.encrypted_value, hash).unwrap())
             })
             .collect();
-        assert_eq!(
-            opened,
-            [("/token", json!("t0p")), ("/auth/password", json!([1]))]
-        );
+        assert_eq!(opened, [("/token", json!("t0p")), ("/auth/password", json!([1]))]);
         let again = protect(protected.config.clone(), Some(&schema), &key).unwrap();
         assert_eq!((again.config, again.secrets.len()), (protected.config, 0));
         let plain = protect(json!({"token": "x"}), None, &key).unwrap();
-        assert_eq!(
-            (plain.config, plain.secrets.len()),
-            (json!({"token": "x"}), 0)
-        );
+        assert_eq!((plain.config, plain.secrets.len()), (json!({"token": "x"}), 0));
     }
 }

@@ -20,12 +20,7 @@ pub(super) struct Context {
 
 impl Context {
     /// The roots for one event and one rule. `secrets` are pointers into `config`.
-    pub(super) fn new(
-        event: &Event,
-        rule: &Rule,
-        config: (&Value, &[String]),
-        now: DateTime<Utc>,
-    ) -> Self {
+    pub(super) fn new(event: &Event, rule: &Rule, config: (&Value, &[String]), now: DateTime<Utc>) -> Self {
         let (config, secrets) = config;
         let roots = json!({
             "event": {
@@ -37,18 +32,13 @@ impl Context {
             "pack": {"config": config},
             "system": {"timestamp": now, "rule": {"id": rule.id, "ref": rule.r#ref}},
         });
-        Self {
-            roots,
-            secrets: secrets.iter().map(|pointer| segments(pointer)).collect(),
-        }
+        Self { roots, secrets: secrets.iter().map(|pointer| segments(pointer)).collect() }
     }
 
     /// Whether reading `path` reads a secret: the path is a secret's, leads into one, or contains one.
     fn is_secret(&self, path: &[&str]) -> bool {
         let full = |secret: &Vec<String>| {
-            let secret = ["pack", "config"]
-                .into_iter()
-                .chain(secret.iter().map(String::as_str));
+            let secret = ["pack", "config"].into_iter().chain(secret.iter().map(String::as_str));
             secret.zip(path).all(|(left, right)| left == *right)
         };
         self.secrets.iter().any(full)
@@ -69,36 +59,22 @@ pub(super) struct Rendered {
 /// Renders every text in `value`.
 pub(super) fn render(value: &Value, context: &Context) -> Rendered {
     let mut rendered = Rendered::default();
-    rendered.value = Walk {
-        context,
-        rendered: &mut rendered,
-    }
-    .value(value, "");
+    rendered.value = Walk { context, rendered: &mut rendered }.value(value, "");
     rendered
 }
 
 /// The segments of a JSON pointer, unescaped.
 pub(super) fn segments(pointer: &str) -> Vec<String> {
-    pointer
-        .split('/')
-        .skip(1)
-        .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
-        .collect()
+    pointer.split('/').skip(1).map(|segment| segment.replace("~1", "/").replace("~0", "~")).collect()
 }
 
 /// One more segment of a JSON pointer.
 pub(super) fn child(pointer: &str, segment: &str) -> String {
-    format!(
-        "{pointer}/{}",
-        segment.replace('~', "~0").replace('/', "~1")
-    )
+    format!("{pointer}/{}", segment.replace('~', "~0").replace('/', "~1"))
 }
 
 /// What is at the end of a path; a segment is a key of an object or an index of a list.
-pub(super) fn walk<'v, 's>(
-    value: &'v Value,
-    mut path: impl Iterator<Item = &'s str>,
-) -> Option<&'v Value> {
+pub(super) fn walk<'v, 's>(value: &'v Value, mut path: impl Iterator<Item = &'s str>) -> Option<&'v Value> {
     path.try_fold(value, |value, segment| match value {
         Value::Object(entries) => entries.get(segment),
         Value::Array(items) => items.get(segment.parse::<usize>().ok()?),
@@ -117,16 +93,12 @@ impl Walk<'_> {
             Value::String(text) => self.text(text, pointer),
             Value::Array(items) => {
                 let items = items.iter().enumerate();
-                items
-                    .map(|(index, item)| self.value(item, &child(pointer, &index.to_string())))
-                    .collect()
+                items.map(|(index, item)| self.value(item, &child(pointer, &index.to_string()))).collect()
             }
             Value::Object(entries) => {
                 let entries = entries.iter();
                 Value::Object(
-                    entries
-                        .map(|(key, value)| (key.clone(), self.value(value, &child(pointer, key))))
-                        .collect(),
+                    entries.map(|(key, value)| (key.clone(), self.value(value, &child(pointer, key)))).collect(),
                 )
             }
             other => other.clone(),
@@ -143,12 +115,7 @@ impl Walk<'_> {
             match part {
                 Part::Text(text) => result.push_str(text),
                 Part::Template(path) => {
-                    result.push_str(
-                        &self
-                            .look_up(path, pointer)
-                            .map(|value| text_of(&value))
-                            .unwrap_or_default(),
-                    );
+                    result.push_str(&self.look_up(path, pointer).map(|value| text_of(&value)).unwrap_or_default());
                 }
             }
         }
@@ -157,13 +124,7 @@ impl Walk<'_> {
 
     fn look_up(&mut self, path: &str, pointer: &str) -> Option<Value> {
         let path: Vec<&str> = path.split('.').map(str::trim).collect();
-        if self.context.is_secret(&path)
-            && self
-                .rendered
-                .tainted
-                .last()
-                .is_none_or(|last| last != pointer)
-        {
+        if self.context.is_secret(&path) && self.rendered.tainted.last().is_none_or(|last| last != pointer) {
             self.rendered.tainted.push(pointer.to_owned());
         }
         let found = walk(&self.context.roots, path.iter().copied()).cloned();
@@ -257,10 +218,7 @@ mod tests {
             ("{{event.payload.f}}", json!(1.5)),
             ("{{ event.payload.yes }}", json!(true)),
             ("{{event.payload.nothing}}", json!(null)),
-            (
-                "{{ event.payload.list }}",
-                json!([{"name": "first"}, "second"]),
-            ),
+            ("{{ event.payload.list }}", json!([{"name": "first"}, "second"])),
             ("{{ event.payload.list.0.name }}", json!("first")),
             ("{{ event.payload.object.k }}", json!([1])),
             ("{{ event.payload.weird key }}", json!(1)),
@@ -282,10 +240,7 @@ mod tests {
             ("n={{ event.payload.n }}!", "n=5!"),
             ("{{event.payload.s}} {{event.payload.yes}}", "hi true"),
             (" {{event.payload.n}}", " 5"),
-            (
-                "{{ event.payload.object }}{{ event.payload.f }}",
-                r#"{"k":[1]}1.5"#,
-            ),
+            ("{{ event.payload.object }}{{ event.payload.f }}", r#"{"k":[1]}1.5"#),
             ("a{{ event.payload.missing }}b", "ab"),
             ("ü{{ event.payload.s }}🙂", "ühi🙂"),
         ] {
@@ -295,32 +250,18 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_null_and_is_reported() {
-        for path in [
-            "event.payload.x.y",
-            "event.payload.list.9",
-            "event.payload.n.x",
-            "nothing.at.all",
-            "",
-            "event.",
-        ] {
+        for path in ["event.payload.x.y", "event.payload.list.9", "event.payload.n.x", "nothing.at.all", "", "event."] {
             let result = render(&json!({"a": format!("{{{{ {path} }}}}")}), &context(&[]));
             assert_eq!(result.value, json!({"a": null}), "{path}");
             assert_eq!(result.missing, [path.to_owned()]);
         }
-        assert!(
-            render(&json!("{{event.payload.nothing}}"), &context(&[]))
-                .missing
-                .is_empty()
-        );
+        assert!(render(&json!("{{event.payload.nothing}}"), &context(&[])).missing.is_empty());
     }
 
     #[test]
     fn values_are_walked_and_keys_and_other_leaves_stay() {
         let value = json!({"{{event.id}}": [1, true, null, "{{event.id}}", {"deep": "{{event.payload.s}}"}]});
-        assert_eq!(
-            rendered(&value),
-            json!({"{{event.id}}": [1, true, null, 7, {"deep": "hi"}]})
-        );
+        assert_eq!(rendered(&value), json!({"{{event.id}}": [1, true, null, 7, {"deep": "hi"}]}));
     }
 
     #[test]
@@ -328,18 +269,12 @@ mod tests {
         for text in ["", "plain", "{{ open", "}} {{", "{ event.id }", "{}"] {
             assert_eq!(rendered(&json!(text)), json!(text));
         }
-        assert_eq!(
-            rendered(&json!("{{ event.id }} {{ open")),
-            json!("7 {{ open")
-        );
+        assert_eq!(rendered(&json!("{{ event.id }} {{ open")), json!("7 {{ open"));
     }
 
     #[test]
     fn what_comes_out_of_a_template_is_not_a_template() {
-        assert_eq!(
-            rendered(&json!("{{ event.payload.trap }}")),
-            json!("{{ event.id }}")
-        );
+        assert_eq!(rendered(&json!("{{ event.payload.trap }}")), json!("{{ event.id }}"));
     }
 
     #[test]
@@ -352,10 +287,7 @@ mod tests {
             "e": "{{pack.config.auth.password.deeper}}",
             "harmless": "{{pack.config.auth.user}} {{pack.config.url}} {{event}} pack.config.auth.password",
         });
-        assert_eq!(
-            render(&value, &context).tainted,
-            ["/a", "/b/0", "/c~1d", "/e"]
-        );
+        assert_eq!(render(&value, &context).tainted, ["/a", "/b/0", "/c~1d", "/e"]);
         assert_eq!(render(&json!("{{ pack }}"), &context).tainted, [""]);
     }
 }

@@ -44,19 +44,13 @@ struct Needs<'a> {
 
 impl Chooser {
     pub(super) fn new(heartbeat_limit: Duration) -> Self {
-        Self {
-            heartbeat_limit,
-            turn: 0,
-        }
+        Self { heartbeat_limit, turn: 0 }
     }
 
     /// Of the workers that fit and can take work the most preferred, of those the least loaded, of those in turn.
     pub(super) fn choose(&mut self, execution: &Schedulable, workers: &[Candidate]) -> Choice {
         let Some(action) = &execution.action else {
-            return Choice::Never(format!(
-                "action {} does not exist any more",
-                execution.execution.action_ref
-            ));
+            return Choice::Never(format!("action {} does not exist any more", execution.execution.action_ref));
         };
         let needs = match Needs::new(execution, action) {
             Ok(needs) => needs,
@@ -75,11 +69,7 @@ impl Chooser {
             }
         }
         if fitting.is_empty() {
-            return Choice::Never(format!(
-                "no compatible worker for action {}: {}",
-                action.r#ref,
-                listed(&reasons)
-            ));
+            return Choice::Never(format!("no compatible worker for action {}: {}", action.r#ref, listed(&reasons)));
         }
         self.among(&fitting)
     }
@@ -89,26 +79,15 @@ impl Chooser {
         let mut reasons = Vec::new();
         for (candidate, preference) in fitting {
             match self.obstacle(candidate) {
-                None => ready.push((
-                    *preference,
-                    std::cmp::Reverse(candidate.load),
-                    candidate.worker.id,
-                )),
+                None => ready.push((*preference, std::cmp::Reverse(candidate.load), candidate.worker.id)),
                 Some(reason) => reasons.push(format!("worker {} {reason}", candidate.worker.name)),
             }
         }
-        let Some(best) = ready
-            .iter()
-            .map(|(preference, load, _)| (*preference, *load))
-            .max()
-        else {
+        let Some(best) = ready.iter().map(|(preference, load, _)| (*preference, *load)).max() else {
             return Choice::NotNow(listed(&reasons));
         };
-        let equals: Vec<WorkerId> = ready
-            .iter()
-            .filter(|(preference, load, _)| (*preference, *load) == best)
-            .map(|ready| ready.2)
-            .collect();
+        let equals: Vec<WorkerId> =
+            ready.iter().filter(|(preference, load, _)| (*preference, *load) == best).map(|ready| ready.2).collect();
         let chosen = equals[self.turn % equals.len()];
         self.turn = self.turn.wrapping_add(1);
         Choice::Worker(chosen)
@@ -133,9 +112,7 @@ impl Chooser {
 
     /// Whether the worker gave a sign of life within the limit.
     pub(super) fn is_fresh(&self, candidate: &Candidate) -> bool {
-        candidate
-            .heartbeat_age
-            .is_some_and(|age| age <= self.heartbeat_limit)
+        candidate.heartbeat_age.is_some_and(|age| age <= self.heartbeat_limit)
     }
 }
 
@@ -144,10 +121,7 @@ impl<'a> Needs<'a> {
         if action.runtime.is_some() && execution.runtime.is_none() {
             return Err("its runtime does not exist any more".to_owned());
         }
-        let version = action
-            .runtime_version_constraint
-            .as_deref()
-            .unwrap_or_default();
+        let version = action.runtime_version_constraint.as_deref().unwrap_or_default();
         let placement = effective(&execution.placement, &action.placement);
         Ok(Self {
             runtime: execution.runtime.as_ref(),
@@ -163,42 +137,25 @@ impl<'a> Needs<'a> {
             if !is_advertised(runtime, &capabilities.runtimes) {
                 return Some(missing(&runtime.name, capabilities));
             }
-            if let Some(reason) = wrong_version(
-                &runtime.name,
-                &names_of(runtime),
-                &self.version,
-                capabilities,
-            ) {
+            if let Some(reason) = wrong_version(&runtime.name, &names_of(runtime), &self.version, capabilities) {
                 return Some(reason);
             }
         }
         for (name, constraint) in &self.required {
             let folded = fold(name);
-            if !capabilities
-                .runtimes
-                .iter()
-                .any(|advertised| fold(advertised) == folded)
-            {
+            if !capabilities.runtimes.iter().any(|advertised| fold(advertised) == folded) {
                 return Some(missing(name, capabilities));
             }
-            if let Some(reason) =
-                wrong_version(name, &BTreeSet::from([folded]), constraint, capabilities)
-            {
+            if let Some(reason) = wrong_version(name, &BTreeSet::from([folded]), constraint, capabilities) {
                 return Some(reason);
             }
         }
-        self.placement
-            .check(capabilities)
-            .err()
-            .map(|misfit| misfit.to_string())
+        self.placement.check(capabilities).err().map(|misfit| misfit.to_string())
     }
 }
 
 fn missing(name: &str, capabilities: &CapabilityView) -> String {
-    format!(
-        "runtime {name} is missing, it has {}",
-        list(&capabilities.runtimes)
-    )
+    format!("runtime {name} is missing, it has {}", list(&capabilities.runtimes))
 }
 
 fn wrong_version(
@@ -211,32 +168,16 @@ fn wrong_version(
         return None;
     }
     let versions = advertised_versions(capabilities, names);
-    let fits = versions
-        .iter()
-        .any(|version| constraint.matches_text(version));
-    (!fits).then(|| {
-        format!(
-            "runtime {name} has version {}, wanted is {constraint}",
-            list(&versions)
-        )
-    })
+    let fits = versions.iter().any(|version| constraint.matches_text(version));
+    (!fits).then(|| format!("runtime {name} has version {}, wanted is {constraint}", list(&versions)))
 }
 
 fn list(items: &[String]) -> String {
-    if items.is_empty() {
-        "none".to_owned()
-    } else {
-        items.join(", ")
-    }
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
 
 fn listed(reasons: &[String]) -> String {
-    let shown = reasons
-        .iter()
-        .take(MOST_EXPLAINED)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("; ");
+    let shown = reasons.iter().take(MOST_EXPLAINED).cloned().collect::<Vec<_>>().join("; ");
     match reasons.len().checked_sub(MOST_EXPLAINED) {
         None | Some(0) => shown,
         Some(more) => format!("{shown}; and {more} more"),
@@ -247,11 +188,7 @@ fn listed(reasons: &[String]) -> String {
 fn effective(own: &PlacementOverride, action: &RawPlacement) -> RawPlacement {
     RawPlacement {
         selector: own.selector.as_ref().unwrap_or(&action.selector).clone(),
-        tolerations: own
-            .tolerations
-            .as_ref()
-            .unwrap_or(&action.tolerations)
-            .clone(),
+        tolerations: own.tolerations.as_ref().unwrap_or(&action.tolerations).clone(),
         affinity: own.affinity.as_ref().unwrap_or(&action.affinity).clone(),
     }
 }
@@ -264,11 +201,9 @@ fn required(value: &Value) -> Result<Vec<(String, Constraint)>, String> {
         _ => return Err("required_worker_runtimes is not an object".to_owned()),
     };
     let constraint = |(name, constraint): (&String, &Value)| {
-        let text = constraint
-            .as_str()
-            .ok_or_else(|| format!("required_worker_runtimes.{name} is not a text"))?;
-        let constraint = Constraint::parse(text)
-            .map_err(|error| format!("required_worker_runtimes.{name}: {error}"))?;
+        let text = constraint.as_str().ok_or_else(|| format!("required_worker_runtimes.{name} is not a text"))?;
+        let constraint =
+            Constraint::parse(text).map_err(|error| format!("required_worker_runtimes.{name}: {error}"))?;
         Ok((name.clone(), constraint))
     };
     entries.iter().map(constraint).collect()

@@ -159,21 +159,12 @@ impl Scheduler {
             Choice::Never(reason) => self.fail(&guard, &reason).await,
             Choice::NotNow(reason) if self.has_waited_too_long(&claimed) => {
                 let limit = self.core.config.waiting_limit.as_secs();
-                self.fail(
-                    &guard,
-                    &format!("no worker took it within {limit} s: {reason}"),
-                )
-                .await
+                self.fail(&guard, &format!("no worker took it within {limit} s: {reason}")).await
             }
             Choice::NotNow(reason) => {
                 self.core.store.give_back(&guard).await?;
                 if self.waiting_for.is_none() {
-                    tracing::warn!(
-                        execution = id.0,
-                        action = claimed.execution.action_ref,
-                        reason,
-                        "execution waits"
-                    );
+                    tracing::warn!(execution = id.0, action = claimed.execution.action_ref, reason, "execution waits");
                 }
                 self.waiting_for = Some(self.fleet(&workers));
                 Ok(false)
@@ -191,10 +182,7 @@ impl Scheduler {
             self.dispatch(&execution, worker, action).await;
             Ok(true)
         } else {
-            tracing::debug!(
-                execution = guard.execution.0,
-                "somebody else decided while a worker was chosen"
-            );
+            tracing::debug!(execution = guard.execution.0, "somebody else decided while a worker was chosen");
             Ok(false)
         }
     }
@@ -215,45 +203,26 @@ impl Scheduler {
     }
 
     async fn fail(&self, guard: &ExecutionGuard, reason: &str) -> Result<bool, StoreError> {
-        tracing::warn!(
-            execution = guard.execution.0,
-            reason,
-            "execution cannot be scheduled"
-        );
+        tracing::warn!(execution = guard.execution.0, reason, "execution cannot be scheduled");
         let result = json!({
             "succeeded": false,
             "error": format!("Execution is unschedulable: {reason}"),
             "failed_by": "execution_scheduler",
         });
-        Ok(self
-            .core
-            .end(guard, ExecutionStatus::Failed, &result)
-            .await?
-            .is_some())
+        Ok(self.core.end(guard, ExecutionStatus::Failed, &result).await?.is_some())
     }
 
     fn has_waited_too_long(&self, claimed: &Schedulable) -> bool {
         // `updated` was set by the claim a moment ago: both times are the store's.
-        let waited = claimed
-            .execution
-            .updated
-            .signed_duration_since(claimed.execution.created);
-        waited
-            .to_std()
-            .is_ok_and(|waited| waited > self.core.config.waiting_limit)
+        let waited = claimed.execution.updated.signed_duration_since(claimed.execution.created);
+        waited.to_std().is_ok_and(|waited| waited > self.core.config.waiting_limit)
     }
 
     fn fleet(&self, workers: &[Candidate]) -> Fleet {
         let entry = |candidate: &Candidate| {
             let worker = &candidate.worker;
             let fresh = self.chooser.is_fresh(candidate);
-            (
-                worker.id,
-                worker.status,
-                worker.cordoned,
-                fresh,
-                worker.capabilities.clone(),
-            )
+            (worker.id, worker.status, worker.cordoned, fresh, worker.capabilities.clone())
         };
         workers.iter().map(entry).collect()
     }

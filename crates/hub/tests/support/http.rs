@@ -33,10 +33,7 @@ impl Answer {
         assert_eq!(self.status, status, "{self:?}");
         let body = self.json();
         assert_eq!(body["code"], code, "{body}");
-        body["error"]
-            .as_str()
-            .unwrap_or_else(|| panic!("{body}"))
-            .to_owned()
+        body["error"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
     }
 }
 
@@ -52,42 +49,21 @@ pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> Answer {
 fn parse(answer: &[u8]) -> Answer {
     let text = String::from_utf8(answer.to_vec()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("{text:?}"));
-    Answer {
-        status,
-        head: head.to_lowercase(),
-        text: body.to_owned(),
-    }
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{text:?}"));
+    Answer { status, head: head.to_lowercase(), text: body.to_owned() }
 }
 
 pub(crate) async fn get(address: SocketAddr, path: &str, token: Option<&str>) -> Answer {
-    let authorization = token
-        .map(|token| format!("authorization: Bearer {token}\r\n"))
-        .unwrap_or_default();
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n{authorization}\r\n");
+    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n{authorization}\r\n");
     raw(address, request.as_bytes()).await
 }
 
-pub(crate) async fn post(
-    address: SocketAddr,
-    path: &str,
-    token: Option<&str>,
-    body: &Value,
-) -> Answer {
+pub(crate) async fn post(address: SocketAddr, path: &str, token: Option<&str>, body: &Value) -> Answer {
     post_text(address, path, token, &body.to_string()).await
 }
 
-pub(crate) async fn post_text(
-    address: SocketAddr,
-    path: &str,
-    token: Option<&str>,
-    body: &str,
-) -> Answer {
+pub(crate) async fn post_text(address: SocketAddr, path: &str, token: Option<&str>, body: &str) -> Answer {
     let mut headers = "content-type: application/json; charset=utf-8\r\n".to_owned();
     if let Some(token) = token {
         headers.push_str("authorization: Bearer ");
@@ -97,15 +73,8 @@ pub(crate) async fn post_text(
     post_with(address, path, &headers, body).await
 }
 
-pub(crate) async fn post_with(
-    address: SocketAddr,
-    path: &str,
-    headers: &str,
-    body: &str,
-) -> Answer {
+pub(crate) async fn post_with(address: SocketAddr, path: &str, headers: &str, body: &str) -> Answer {
     let length = body.len();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\ncontent-length: {length}\r\n"
-    );
+    let head = format!("POST {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\ncontent-length: {length}\r\n");
     raw(address, format!("{head}{headers}\r\n{body}").as_bytes()).await
 }

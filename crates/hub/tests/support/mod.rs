@@ -15,14 +15,11 @@ use attune_lifecycle::{Stop, Tasks};
 use attune_model::clock::SystemClock;
 use attune_model::message::{Envelope, Exchange, MessageType};
 use attune_model::rows::{Execution, RawPlacement, Retention, Worker};
-use attune_model::status::{
-    OutputFormat, ParameterDelivery, ParameterFormat, WorkerRole, WorkerType,
-};
+use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, WorkerRole, WorkerType};
 use attune_model::{ExecutionId, IdentityId, JsonMap, Secret};
 use attune_security::{Claims, SealingKey, TokenKey, TokenType};
 use attune_store::{
-    AgentStore as _, HubStore as _, NewAction, NewPack, NewRule, NewRuntime, NewSensor, NewTrigger,
-    WorkerRegistration,
+    AgentStore as _, HubStore as _, NewAction, NewPack, NewRule, NewRuntime, NewSensor, NewTrigger, WorkerRegistration,
 };
 use attune_store_sqlite::SqliteStore;
 use attune_testkit::eventually;
@@ -76,11 +73,7 @@ impl World {
     /// `bus` is what the hub gets, `inner` what it stands in front of.
     pub(crate) async fn with_bus(config: HubConfig, bus: Arc<dyn Bus>, inner: MemoryBus) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
-        let store = Arc::new(
-            SqliteStore::open(&folder.path().join("attune.db"))
-                .await
-                .unwrap(),
-        );
+        let store = Arc::new(SqliteStore::open(&folder.path().join("attune.db")).await.unwrap());
         Self::on(config, store, (bus, inner), folder).await
     }
 
@@ -93,21 +86,10 @@ impl World {
         let (stop, tasks, seen) = (Stop::new(), Tasks::default(), Seen::default());
         let (bus, inner) = buses;
         seen.watch(&inner, &stop, &tasks).await;
-        let hub = Hub::build(config, store.clone(), bus, Arc::new(SystemClock))
-            .await
-            .unwrap();
+        let hub = Hub::build(config, store.clone(), bus, Arc::new(SystemClock)).await.unwrap();
         let (handle, address) = (hub.handle(), hub.local_addr());
         hub.spawn(&stop, &tasks);
-        Self {
-            store,
-            bus: inner,
-            hub: handle,
-            address,
-            seen,
-            stop,
-            tasks,
-            folder,
-        }
+        Self { store, bus: inner, hub: handle, address, seen, stop, tasks, folder }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -117,49 +99,28 @@ impl World {
     /// Stops this hub and starts another one on the same store, with a bus that has forgotten everything.
     pub(crate) async fn restarted(self, config: HubConfig) -> Self {
         self.stop.soft().cancel();
-        tokio::time::timeout(attune_testkit::PATIENCE, self.tasks.drained())
-            .await
-            .unwrap();
+        tokio::time::timeout(attune_testkit::PATIENCE, self.tasks.drained()).await.unwrap();
         let bus = MemoryBus::new();
-        Self::on(
-            config,
-            self.store,
-            (Arc::new(bus.clone()), bus),
-            self.folder,
-        )
-        .await
+        Self::on(config, self.store, (Arc::new(bus.clone()), bus), self.folder).await
     }
 
     /// Stops, and proves that everything ends.
     pub(crate) async fn stop(self) {
         self.stop.soft().cancel();
-        tokio::time::timeout(attune_testkit::PATIENCE, self.tasks.drained())
-            .await
-            .unwrap();
+        tokio::time::timeout(attune_testkit::PATIENCE, self.tasks.drained()).await.unwrap();
     }
 
     pub(crate) fn user(&self) -> String {
-        self.hub
-            .access_token(Duration::from_hours(1))
-            .unwrap()
-            .expose()
-            .clone()
+        self.hub.access_token(Duration::from_hours(1)).unwrap().expose().clone()
     }
 
     pub(crate) async fn worker(&self, name: &str, runtimes: &[&str]) -> Worker {
-        let Value::Object(capabilities) = json!({ "runtimes": runtimes }) else {
-            unreachable!()
-        };
+        let Value::Object(capabilities) = json!({ "runtimes": runtimes }) else { unreachable!() };
         register(&self.store, name, capabilities).await
     }
 
     pub(crate) async fn execution(&self, id: i64) -> Execution {
-        self.store
-            .execution(ExecutionId(id))
-            .await
-            .unwrap()
-            .unwrap()
-            .execution
+        self.store.execution(ExecutionId(id)).await.unwrap().unwrap().execution
     }
 
     pub(crate) async fn eventually_status(&self, id: i64, status: &str) -> Execution {
@@ -186,16 +147,8 @@ pub(crate) async fn register(store: &SqliteStore, name: &str, capabilities: Json
 
 impl Seen {
     async fn watch(&self, bus: &MemoryBus, stop: &Stop, tasks: &Tasks) {
-        let bindings = vec![
-            (Exchange::Events, "#".to_owned()),
-            (Exchange::Executions, "#".to_owned()),
-        ];
-        let spec = QueueSpec {
-            name: "tests".into(),
-            bindings,
-            message_ttl_ms: None,
-            dead_letters: false,
-        };
+        let bindings = vec![(Exchange::Events, "#".to_owned()), (Exchange::Executions, "#".to_owned())];
+        let spec = QueueSpec { name: "tests".into(), bindings, message_ttl_ms: None, dead_letters: false };
         bus.declare(&spec).await.unwrap();
         let mut consumer = bus.consume("tests", "tests", 0).await.unwrap();
         let (seen, stop) = (self.clone(), stop.clone());
@@ -209,10 +162,7 @@ impl Seen {
                     return;
                 };
                 let envelope = serde_json::from_slice(&delivery.body).unwrap();
-                seen.0
-                    .lock()
-                    .unwrap()
-                    .push((delivery.routing_key.clone(), envelope));
+                seen.0.lock().unwrap().push((delivery.routing_key.clone(), envelope));
                 delivery.ack().await.unwrap();
             }
         });
@@ -221,54 +171,30 @@ impl Seen {
     /// Payloads of a type, in order.
     pub(crate) fn of(&self, kind: MessageType) -> Vec<Value> {
         let seen = self.0.lock().unwrap();
-        seen.iter()
-            .filter(|(_, envelope)| envelope.message_type == kind)
-            .map(|(_, e)| e.payload.clone())
-            .collect()
+        seen.iter().filter(|(_, envelope)| envelope.message_type == kind).map(|(_, e)| e.payload.clone()).collect()
     }
 
     /// Payloads with a routing key, in order.
     pub(crate) fn with_key(&self, key: &str) -> Vec<Value> {
         let seen = self.0.lock().unwrap();
-        seen.iter()
-            .filter(|(found, _)| found == key)
-            .map(|(_, e)| e.payload.clone())
-            .collect()
+        seen.iter().filter(|(found, _)| found == key).map(|(_, e)| e.payload.clone()).collect()
     }
 
-    pub(crate) async fn eventually(
-        &self,
-        kind: MessageType,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> Value {
-        eventually(&format!("a {kind:?} message"), async || {
-            self.of(kind).into_iter().find(&wanted)
-        })
-        .await
+    pub(crate) async fn eventually(&self, kind: MessageType, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("a {kind:?} message"), async || self.of(kind).into_iter().find(&wanted)).await
     }
 }
 
 /// A token of any kind, issued `age` ago for an hour.
 pub(crate) fn token(kind: TokenType, login: &str, metadata: Value, age: TimeDelta) -> String {
     let now = Utc::now() - age;
-    let mut claims = Claims::new(
-        kind,
-        IdentityId(1).to_string(),
-        login.into(),
-        now,
-        Duration::from_hours(1),
-    );
+    let mut claims = Claims::new(kind, IdentityId(1).to_string(), login.into(), now, Duration::from_hours(1));
     claims.metadata = Some(metadata);
     token_key().sign(&claims).unwrap().expose().clone()
 }
 
 pub(crate) fn sensor_token(trigger_types: &[&str]) -> String {
-    token(
-        TokenType::Sensor,
-        "web.sensor",
-        json!({ "trigger_types": trigger_types }),
-        TimeDelta::zero(),
-    )
+    token(TokenType::Sensor, "web.sensor", json!({ "trigger_types": trigger_types }), TimeDelta::zero())
 }
 
 /// Pack `core` with the runtimes shell and python and the trigger of alerts.
@@ -301,11 +227,7 @@ pub(crate) fn web_pack() -> NewPack {
     NewPack {
         triggers: vec![trigger("web.hook"), trigger("web.other")],
         actions: vec![
-            action(
-                "web.greet",
-                "core.shell",
-                json!({"name": {"type": "string", "default": "world"}}),
-            ),
+            action("web.greet", "core.shell", json!({"name": {"type": "string", "default": "world"}})),
             action("web.secret", "core.python", secret_schema),
         ],
         sensors: vec![NewSensor {
@@ -334,12 +256,7 @@ pub(crate) fn pack(name: &str) -> NewPack {
 }
 
 pub(crate) fn trigger(name: &str) -> NewTrigger {
-    NewTrigger {
-        r#ref: name.into(),
-        label: name.into(),
-        enabled: true,
-        ..NewTrigger::default()
-    }
+    NewTrigger { r#ref: name.into(), label: name.into(), enabled: true, ..NewTrigger::default() }
 }
 
 pub(crate) fn action(name: &str, runtime: &str, param_schema: Value) -> NewAction {
@@ -357,11 +274,7 @@ pub(crate) fn action(name: &str, runtime: &str, param_schema: Value) -> NewActio
         timeout_seconds: None,
         runtime_version_constraint: None,
         required_worker_runtimes: json!({}),
-        placement: RawPlacement {
-            selector: json!({}),
-            tolerations: json!([]),
-            affinity: json!({}),
-        },
+        placement: RawPlacement { selector: json!({}), tolerations: json!([]), affinity: json!({}) },
         accesses_mcp: false,
         default_execution_permission_set_refs: Vec::new(),
         log_retention: Retention::default(),
@@ -387,26 +300,13 @@ pub(crate) fn rule(name: &str, params: Value) -> NewRule {
 /// Core and web packs with these rules.
 pub(crate) async fn load(world: &World, rules: Vec<NewRule>) {
     world.hub.register_pack(&core_pack()).await.unwrap();
-    let changes = world
-        .hub
-        .register_pack(&NewPack {
-            rules,
-            ..web_pack()
-        })
-        .await
-        .unwrap();
+    let changes = world.hub.register_pack(&NewPack { rules, ..web_pack() }).await.unwrap();
     assert_eq!(changes.skipped, []);
 }
 
 /// Asks for an execution as a person.
 pub(crate) async fn ask(world: &World, action: &str) -> i64 {
     let body = json!({"action_ref": action});
-    let answer = http::post(
-        world.address,
-        "/api/v1/executions/execute",
-        Some(&world.user()),
-        &body,
-    )
-    .await;
+    let answer = http::post(world.address, "/api/v1/executions/execute", Some(&world.user()), &body).await;
     answer.data()["id"].as_i64().unwrap()
 }

@@ -39,20 +39,13 @@ impl Api {
                 connections.spawn(serve(stream, status, sender.clone()));
             }
         });
-        Self {
-            url,
-            asked,
-            _tasks: tasks,
-        }
+        Self { url, asked, _tasks: tasks }
     }
 
     /// The next request.
     pub(crate) async fn next(&mut self) -> Asked {
         let limit = std::time::Duration::from_secs(20);
-        tokio::time::timeout(limit, self.asked.recv())
-            .await
-            .expect("nobody asked")
-            .unwrap()
+        tokio::time::timeout(limit, self.asked.recv()).await.expect("nobody asked").unwrap()
     }
 }
 
@@ -83,21 +76,10 @@ async fn serve(stream: TcpStream, status: &str, asked: UnboundedSender<Asked>) {
         let what = head[0].trim_end_matches(" HTTP/1.1").to_owned();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         // The test may be over and nobody listening any more.
-        drop(asked.send(Asked {
-            what,
-            authorization,
-            body,
-        }));
+        drop(asked.send(Asked { what, authorization, body }));
         let answer = r#"{"data":{"id":1}}"#;
-        let head = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}",
-            answer.len()
-        );
-        if stream
-            .write_all(format!("{head}\r\n\r\n{answer}").as_bytes())
-            .await
-            .is_err()
-        {
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}", answer.len());
+        if stream.write_all(format!("{head}\r\n\r\n{answer}").as_bytes()).await.is_err() {
             return;
         }
     }

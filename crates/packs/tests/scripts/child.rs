@@ -13,10 +13,7 @@ const PATH: &str = match option_env!("PATH") {
 
 /// The folder of all packs.
 pub(crate) fn packs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../packs")
-        .canonicalize()
-        .unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packs").canonicalize().unwrap()
 }
 
 /// A program on `PATH`; the test fails without it.
@@ -30,18 +27,9 @@ pub(crate) fn program(name: &str) -> PathBuf {
 /// Every POSIX shell of this machine as program and first arguments; `sh` at least.
 pub(crate) fn shells() -> Vec<Vec<OsString>> {
     let mut shells = vec![vec![OsString::from("/bin/sh")]];
-    for (path, applet) in [
-        ("/bin/bash", None),
-        ("/bin/dash", None),
-        ("/bin/busybox", Some("sh")),
-    ] {
+    for (path, applet) in [("/bin/bash", None), ("/bin/dash", None), ("/bin/busybox", Some("sh"))] {
         if Path::new(path).is_file() {
-            shells.push(
-                std::iter::once(path)
-                    .chain(applet)
-                    .map(OsString::from)
-                    .collect(),
-            );
+            shells.push(std::iter::once(path).chain(applet).map(OsString::from).collect());
         }
     }
     shells
@@ -64,38 +52,21 @@ pub(crate) fn command(argv: &[OsString], env: &[(&str, &str)], stdin: Input) -> 
     command.args = argv[1..].to_vec();
     command.env = vec![("PATH".into(), PATH.into())];
     // Version managers for interpreters want to know where home is.
-    command
-        .env
-        .extend(option_env!("HOME").map(|home| ("HOME".into(), home.into())));
-    command
-        .env
-        .extend(env.iter().map(|(name, value)| (name.into(), value.into())));
+    command.env.extend(option_env!("HOME").map(|home| ("HOME".into(), home.into())));
+    command.env.extend(env.iter().map(|(name, value)| (name.into(), value.into())));
     command.stdin = stdin;
-    command.stdout = Stream::keep(Keep::Head {
-        limit_bytes: 1 << 20,
-    });
-    command.stderr = Stream::keep(Keep::Head {
-        limit_bytes: 1 << 20,
-    });
+    command.stdout = Stream::keep(Keep::Head { limit_bytes: 1 << 20 });
+    command.stderr = Stream::keep(Keep::Head { limit_bytes: 1 << 20 });
     command
 }
 
 /// Runs it to its end.
 pub(crate) async fn run(argv: &[OsString], env: &[(&str, &str)], stdin: &str) -> Ran {
     let command = command(argv, env, Input::Bytes(stdin.as_bytes().to_vec()));
-    let report = start(command)
-        .unwrap()
-        .supervise(None, std::future::pending())
-        .await;
-    let Outcome::Exited(code) = report.outcome else {
-        panic!("{argv:?} ended with {:?}", report.outcome)
-    };
+    let report = start(command).unwrap().supervise(None, std::future::pending()).await;
+    let Outcome::Exited(code) = report.outcome else { panic!("{argv:?} ended with {:?}", report.outcome) };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran {
-        code,
-        stdout: text(report.stdout.bytes),
-        stderr: text(report.stderr.bytes),
-    }
+    Ran { code, stdout: text(report.stdout.bytes), stderr: text(report.stderr.bytes) }
 }
 
 /// Parameters as the contract writes them for `dotenv` on standard input.

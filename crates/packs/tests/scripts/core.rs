@@ -39,18 +39,9 @@ const NASTY: [&str; 18] = [
 async fn echo_prints_every_message_as_it_is() {
     for shell in shells() {
         for message in NASTY {
-            let stdin = dotenv(&[
-                ("message", message),
-                ("uppercase", "false"),
-                ("other.key-1", message),
-            ]);
+            let stdin = dotenv(&[("message", message), ("uppercase", "false"), ("other.key-1", message)]);
             let ran = action(&shell, "echo.sh", &[], &stdin).await;
-            assert_eq!(
-                ran.stdout,
-                format!("{message}\n"),
-                "{shell:?}: {}",
-                ran.stderr
-            );
+            assert_eq!(ran.stdout, format!("{message}\n"), "{shell:?}: {}", ran.stderr);
             assert_eq!(ran.code, 0);
         }
     }
@@ -60,10 +51,7 @@ async fn echo_prints_every_message_as_it_is() {
 async fn echo_can_shout_and_needs_no_parameters() {
     for shell in shells() {
         let stdin = dotenv(&[("message", "it's loud"), ("uppercase", "true")]);
-        assert_eq!(
-            action(&shell, "echo.sh", &[], &stdin).await.stdout,
-            "IT'S LOUD\n"
-        );
+        assert_eq!(action(&shell, "echo.sh", &[], &stdin).await.stdout, "IT'S LOUD\n");
         assert_eq!(action(&shell, "echo.sh", &[], "\n").await.stdout, "\n");
     }
 }
@@ -73,10 +61,7 @@ async fn a_value_without_an_end_is_refused() {
     for shell in shells() {
         let ran = action(&shell, "echo.sh", &[], "message='never ends\n").await;
         assert_ne!(ran.code, 0, "{shell:?}");
-        assert_eq!(
-            ran.stderr,
-            "the value of the parameter message has no end\n"
-        );
+        assert_eq!(ran.stderr, "the value of the parameter message has no end\n");
     }
 }
 
@@ -84,10 +69,7 @@ async fn a_value_without_an_end_is_refused() {
 async fn noop_succeeds_without_a_word() {
     for shell in shells() {
         let ran = action(&shell, "noop.sh", &[], &dotenv(&[("message", "x")])).await;
-        assert_eq!(
-            (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
-            (0, "", "")
-        );
+        assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", ""));
     }
 }
 
@@ -95,10 +77,7 @@ async fn noop_succeeds_without_a_word() {
 async fn sleep_says_its_message_afterwards_and_refuses_what_is_no_number() {
     for shell in shells() {
         let stdin = dotenv(&[("seconds", "0.01"), ("message", "done")]);
-        assert_eq!(
-            action(&shell, "sleep.sh", &[], &stdin).await.stdout,
-            "done\n"
-        );
+        assert_eq!(action(&shell, "sleep.sh", &[], &stdin).await.stdout, "done\n");
         for seconds in ["", "-1", "1; echo executed", "1.2.3", "."] {
             let ran = action(&shell, "sleep.sh", &[], &dotenv(&[("seconds", seconds)])).await;
             assert_eq!((ran.code, ran.stdout.as_str()), (64, ""), "{seconds}");
@@ -111,15 +90,9 @@ async fn sleep_says_its_message_afterwards_and_refuses_what_is_no_number() {
 async fn http_request_prefers_the_agent_and_hands_it_everything() {
     let agent = packs().join("demo/actions/mirror.sh");
     for shell in shells() {
-        let env = [(
-            "ATTUNE_AGENT_BIN",
-            agent.to_str().expect("the repository's path is text"),
-        )];
+        let env = [("ATTUNE_AGENT_BIN", agent.to_str().expect("the repository's path is text"))];
         let ran = action(&shell, "http_request.sh", &env, "{\"url\":\"http://x\"}\n").await;
-        assert_eq!(
-            (ran.code, ran.stdout.as_str()),
-            (0, "{\"url\":\"http://x\"}\n")
-        );
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, "{\"url\":\"http://x\"}\n"));
     }
 }
 
@@ -130,13 +103,7 @@ async fn http_request_makes_the_request_in_python_where_there_is_no_agent() {
         "url": format!("{}/a?b=1", api.url), "method": "POST", "query_params": {"c": "d e"},
         "auth": {"token": "x"}, "body": {"n": 1},
     });
-    let ran = action(
-        &shells()[0],
-        "http_request.sh",
-        &[],
-        &(parameters.to_string() + "\n"),
-    )
-    .await;
+    let ran = action(&shells()[0], "http_request.sh", &[], &(parameters.to_string() + "\n")).await;
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let asked = api.next().await;
     assert_eq!(asked.what, "POST /a?b=1&c=d+e");
@@ -152,11 +119,7 @@ async fn http_request_makes_the_request_in_python_where_there_is_no_agent() {
     let parameters = json!({"url": refusing.url, "fail_on_error": true}).to_string() + "\n";
     let ran = action(&shells()[0], "http_request.sh", &[], &parameters).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
-    assert!(
-        ran.stderr.contains("answered with status 404"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("answered with status 404"), "{}", ran.stderr);
 
     let parameters = json!({"url": "http://127.0.0.1:1/", "timeout_seconds": 5}).to_string() + "\n";
     let ran = action(&shells()[0], "http_request.sh", &[], &parameters).await;
@@ -169,11 +132,7 @@ async fn http_request_without_agent_and_python_says_what_it_needs() {
     for shell in shells() {
         let ran = action(&shell, "http_request.sh", &[("PATH", "/nowhere")], "{}\n").await;
         assert_eq!(ran.code, 69);
-        assert!(
-            ran.stderr.contains("needs the agent binary"),
-            "{}",
-            ran.stderr
-        );
+        assert!(ran.stderr.contains("needs the agent binary"), "{}", ran.stderr);
     }
 }
 
@@ -184,25 +143,12 @@ async fn the_timer_sensor_starts_the_agents_binary_or_says_what_is_missing() {
         let mut argv = shell.clone();
         argv.push(launcher.clone().into_os_string());
         let echo = program("echo");
-        let ran = run(
-            &argv,
-            &[("ATTUNE_AGENT_BIN", echo.to_str().expect("a path of text"))],
-            "",
-        )
-        .await;
+        let ran = run(&argv, &[("ATTUNE_AGENT_BIN", echo.to_str().expect("a path of text"))], "").await;
         assert_eq!((ran.code, ran.stdout.as_str()), (0, "timer-sensor\n"));
 
         // Its own folder on PATH must not make it start itself for ever.
-        let own = launcher
-            .parent()
-            .and_then(|folder| folder.to_str())
-            .expect("a path of text");
-        let ran = run(
-            &argv,
-            &[("PATH", own), ("ATTUNE_AGENT_BIN", "/nowhere/agent")],
-            "",
-        )
-        .await;
+        let own = launcher.parent().and_then(|folder| folder.to_str()).expect("a path of text");
+        let ran = run(&argv, &[("PATH", own), ("ATTUNE_AGENT_BIN", "/nowhere/agent")], "").await;
         assert_eq!(ran.code, 127);
         assert!(ran.stderr.contains("/nowhere/agent"), "{}", ran.stderr);
     }

@@ -12,10 +12,7 @@ use crate::api::Api;
 use crate::child::{command, dotenv, packs, program, run, shells};
 
 fn script(interpreter: &str, path: &str) -> Vec<OsString> {
-    vec![
-        program(interpreter).into(),
-        packs().join("demo").join(path).into(),
-    ]
+    vec![program(interpreter).into(), packs().join("demo").join(path).into()]
 }
 
 /// A sensor as its host starts it.
@@ -35,10 +32,7 @@ impl Sink for Lines {
         self.rest.extend_from_slice(chunk);
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
-            drop(
-                self.sender
-                    .send(String::from_utf8(line).unwrap().trim_end().to_owned()),
-            );
+            drop(self.sender.send(String::from_utf8(line).unwrap().trim_end().to_owned()));
         }
     }
 }
@@ -58,10 +52,7 @@ impl Sensor {
         ];
         let (sender, lines) = mpsc::unbounded_channel();
         let mut command = command(argv, &env, Input::Null);
-        command.stdout = Stream::keep(Keep::Nothing).to(Lines {
-            sender,
-            rest: Vec::new(),
-        });
+        command.stdout = Stream::keep(Keep::Nothing).to(Lines { sender, rest: Vec::new() });
         let child = start(command).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let supervise = child.supervise(None, async {
@@ -90,12 +81,7 @@ async fn the_file_watcher_tells_what_happens_to_files_and_ends_when_asked() {
     std::fs::write(folder.join("old"), "there before").unwrap();
     let mut api = Api::answering("201 Created").await;
     let rules = json!([{"config": {"folder": "watched"}, "id": 7, "ref": "demo.r"}]);
-    let mut sensor = Sensor::start(
-        &script("python3", "sensors/file_watcher.py"),
-        &api,
-        artifacts.path(),
-        &rules,
-    );
+    let mut sensor = Sensor::start(&script("python3", "sensors/file_watcher.py"), &api, artifacts.path(), &rules);
     assert!(sensor.line().await.contains("watching"));
 
     let file = folder.join("note");
@@ -115,10 +101,7 @@ async fn the_file_watcher_tells_what_happens_to_files_and_ends_when_asked() {
     assert_eq!(api.next().await.body, expected("modified", Some(6)));
     std::fs::remove_file(&file).unwrap();
     assert_eq!(api.next().await.body, expected("deleted", None));
-    assert_eq!(
-        sensor.stop().await,
-        Outcome::Cancelled { exit_code: Some(0) }
-    );
+    assert_eq!(sensor.stop().await, Outcome::Cancelled { exit_code: Some(0) });
 }
 
 #[tokio::test]
@@ -129,18 +112,8 @@ async fn the_webhook_receiver_hands_on_what_is_posted_and_ends_when_asked() {
         {"config": {"path": "/"}, "id": 1, "ref": "demo.a"},
         {"config": {"path": "/other"}, "id": 2, "ref": "demo.b"},
     ]);
-    let mut sensor = Sensor::start(
-        &script("node", "sensors/webhook_receiver.js"),
-        &api,
-        artifacts.path(),
-        &rules,
-    );
-    assert!(
-        sensor
-            .line()
-            .await
-            .contains("listening on http://127.0.0.1:")
-    );
+    let mut sensor = Sensor::start(&script("node", "sensors/webhook_receiver.js"), &api, artifacts.path(), &rules);
+    assert!(sensor.line().await.contains("listening on http://127.0.0.1:"));
 
     let stir = script("python3", "actions/stir.py");
     let env = [("ATTUNE_ARTIFACTS_DIR", artifacts.path().to_str().unwrap())];
@@ -149,10 +122,7 @@ async fn the_webhook_receiver_hands_on_what_is_posted_and_ends_when_asked() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let result: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(result["webhook"], r#"202 {"events":1}"#);
-    assert_eq!(
-        std::fs::read_to_string(result["file"].as_str().unwrap()).unwrap(),
-        "two words\n"
-    );
+    assert_eq!(std::fs::read_to_string(result["file"].as_str().unwrap()).unwrap(), "two words\n");
 
     let asked = api.next().await;
     assert_eq!(asked.authorization.as_deref(), Some("Bearer token-1"));
@@ -163,10 +133,7 @@ async fn the_webhook_receiver_hands_on_what_is_posted_and_ends_when_asked() {
         asked.body["payload"]["body"],
         json!({"source": "demo.stir", "note": "two words", "words": ["two", "words"]})
     );
-    assert_eq!(
-        sensor.stop().await,
-        Outcome::Cancelled { exit_code: Some(0) }
-    );
+    assert_eq!(sensor.stop().await, Outcome::Cancelled { exit_code: Some(0) });
 }
 
 #[tokio::test]
@@ -174,19 +141,9 @@ async fn a_sensor_whose_token_is_refused_ends_so_that_it_gets_a_new_one() {
     let artifacts = tempfile::tempdir().unwrap();
     let api = Api::answering("401 Unauthorized").await;
     let rules = json!([{"config": {}, "id": 1, "ref": "demo.a"}]);
-    let mut watcher = Sensor::start(
-        &script("python3", "sensors/file_watcher.py"),
-        &api,
-        artifacts.path(),
-        &rules,
-    );
+    let mut watcher = Sensor::start(&script("python3", "sensors/file_watcher.py"), &api, artifacts.path(), &rules);
     watcher.line().await;
-    let mut receiver = Sensor::start(
-        &script("node", "sensors/webhook_receiver.js"),
-        &api,
-        artifacts.path(),
-        &rules,
-    );
+    let mut receiver = Sensor::start(&script("node", "sensors/webhook_receiver.js"), &api, artifacts.path(), &rules);
     receiver.line().await;
     let env = [("ATTUNE_ARTIFACTS_DIR", artifacts.path().to_str().unwrap())];
     let parameters = json!({"note": "x", "folder": "demo/watched"}).to_string() + "\n";
@@ -195,10 +152,7 @@ async fn a_sensor_whose_token_is_refused_ends_so_that_it_gets_a_new_one() {
         let report = sensor.end.await.unwrap();
         let stderr = String::from_utf8_lossy(&report.stderr.bytes);
         assert_eq!(report.outcome, Outcome::Exited(1), "{stderr}");
-        assert!(
-            stderr.contains("the token is not accepted any more"),
-            "{stderr}"
-        );
+        assert!(stderr.contains("the token is not accepted any more"), "{stderr}");
     }
 }
 
@@ -209,10 +163,7 @@ async fn stir_works_before_the_receiver_does() {
     let parameters = json!({"note": "x", "folder": "w"}).to_string() + "\n";
     let ran = run(&script("python3", "actions/stir.py"), &env, &parameters).await;
     let result: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(
-        result["webhook"],
-        "not asked: the receiver is not running yet"
-    );
+    assert_eq!(result["webhook"], "not asked: the receiver is not running yet");
 }
 
 #[tokio::test]
@@ -225,10 +176,7 @@ async fn the_shell_actions_work_in_every_shell() {
         };
         let stdin = dotenv(&[("message", "Hello there"), ("count", "3")]);
         let ran = run(&argv("greet.sh"), &[("ATTUNE_EXEC_ID", "9")], &stdin).await;
-        assert_eq!(
-            ran.stdout, "Hello there, number 3, from execution 9\n",
-            "{shell:?}"
-        );
+        assert_eq!(ran.stdout, "Hello there, number 3, from execution 9\n", "{shell:?}");
         let yaml = "value:\n  a: 1\n";
         assert_eq!(run(&argv("mirror.sh"), &[], yaml).await.stdout, yaml);
     }
@@ -238,25 +186,12 @@ async fn the_shell_actions_work_in_every_shell() {
 async fn the_native_action_is_executed_itself_and_answers_line_by_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("parameters");
-    std::fs::write(
-        &file,
-        dotenv(&[("method", "POST"), ("path", "/it's")]).trim_end(),
-    )
-    .unwrap();
+    std::fs::write(&file, dotenv(&[("method", "POST"), ("path", "/it's")]).trim_end()).unwrap();
     let argv = [packs().join("demo/actions/tally").into_os_string()];
     let env = [("ATTUNE_PARAMETER_FILE", file.to_str().unwrap())];
     let ran = run(&argv, &env, "").await;
-    let lines: Vec<Value> = ran
-        .stdout
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(
-        lines[0],
-        json!({"parameter": "method", "characters": 4}),
-        "{}",
-        ran.stderr
-    );
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0], json!({"parameter": "method", "characters": 4}), "{}", ran.stderr);
     assert_eq!(lines.len(), 2);
 }
 
@@ -266,34 +201,19 @@ async fn describe_file_reads_its_parameters_from_a_file() {
     let (file, parameters) = (folder.path().join("text"), folder.path().join("parameters"));
     std::fs::write(&file, "first\nsecond\n").unwrap();
     let path = file.to_str().unwrap();
-    std::fs::write(
-        &parameters,
-        json!({"path": path, "change": "created", "size": 13}).to_string(),
-    )
-    .unwrap();
+    std::fs::write(&parameters, json!({"path": path, "change": "created", "size": 13}).to_string()).unwrap();
     let env = [("ATTUNE_PARAMETER_FILE", parameters.to_str().unwrap())];
     let ran = run(&script("node", "actions/describe_file.js"), &env, "").await;
     let last = ran.stdout.lines().last().unwrap_or_default();
     let result: Value = serde_json::from_str(last).unwrap();
-    assert_eq!(
-        result,
-        json!({"path": path, "lines": 2, "first_line": "first"}),
-        "{}",
-        ran.stderr
-    );
+    assert_eq!(result, json!({"path": path, "lines": 2, "first_line": "first"}), "{}", ran.stderr);
 }
 
 #[tokio::test]
 async fn receive_sums_up_in_yaml_whatever_the_note_says() {
     for note in ["plain", "yes", "a: b", "quote \" and\nline", "ünï ✓"] {
-        let parameters =
-            json!({"body": {"note": note, "words": note.split(' ').collect::<Vec<_>>()}});
-        let ran = run(
-            &script("python3", "actions/receive.py"),
-            &[],
-            &(parameters.to_string() + "\n"),
-        )
-        .await;
+        let parameters = json!({"body": {"note": note, "words": note.split(' ').collect::<Vec<_>>()}});
+        let ran = run(&script("python3", "actions/receive.py"), &[], &(parameters.to_string() + "\n")).await;
         let result = attune_yaml::parse(&ran.stdout).unwrap().to_json();
         assert_eq!(result["note"], note, "{}", ran.stderr);
         assert_eq!(result["with_token"], false);

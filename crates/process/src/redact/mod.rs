@@ -43,21 +43,11 @@ impl fmt::Debug for Redactor {
 impl Redactor {
     /// Looks for every one of `secrets` that has at least [`MIN_SECRET_BYTES`].
     pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Self {
-        let mut shapes: Vec<Box<[u8]>> = secrets
-            .into_iter()
-            .flat_map(|secret| shapes_of(secret.as_ref()))
-            .map(Vec::into_boxed_slice)
-            .collect();
-        shapes.sort_by(|a, b| {
-            (a[..KEY_BYTES].cmp(&b[..KEY_BYTES]))
-                .then(b.len().cmp(&a.len()))
-                .then(a.cmp(b))
-        });
+        let mut shapes: Vec<Box<[u8]>> =
+            secrets.into_iter().flat_map(|secret| shapes_of(secret.as_ref())).map(Vec::into_boxed_slice).collect();
+        shapes.sort_by(|a, b| (a[..KEY_BYTES].cmp(&b[..KEY_BYTES])).then(b.len().cmp(&a.len())).then(a.cmp(b)));
         shapes.dedup();
-        Self {
-            keys: Keys::new(&shapes),
-            shapes,
-        }
+        Self { keys: Keys::new(&shapes), shapes }
     }
 
     /// Whether there is nothing to look for.
@@ -81,23 +71,14 @@ impl Redactor {
         scan.run(self, bytes, Ending::Here, &mut |part| {
             clean.extend_from_slice(part);
         });
-        if clean == bytes {
-            Cow::Borrowed(bytes)
-        } else {
-            Cow::Owned(clean)
-        }
+        if clean == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(clean) }
     }
 
     /// What begins with the first byte of `rest`.
     fn look(&self, rest: &[u8], ending: Ending) -> Found {
         let Some(key) = rest.first_chunk::<KEY_BYTES>() else {
-            let may_follow = ending == Ending::MoreFollows
-                && self.shapes.iter().any(|shape| shape.starts_with(rest));
-            return if may_follow {
-                Found::Undecided
-            } else {
-                Found::Nothing
-            };
+            let may_follow = ending == Ending::MoreFollows && self.shapes.iter().any(|shape| shape.starts_with(rest));
+            return if may_follow { Found::Undecided } else { Found::Nothing };
         };
         if !self.keys.may_contain(*key) {
             return Found::Nothing;
@@ -114,9 +95,7 @@ impl Redactor {
     }
 
     fn with_key(&self, key: [u8; KEY_BYTES]) -> Range<usize> {
-        let first = self
-            .shapes
-            .partition_point(|shape| shape[..KEY_BYTES] < key[..]);
+        let first = self.shapes.partition_point(|shape| shape[..KEY_BYTES] < key[..]);
         let count = self.shapes[first..].partition_point(|shape| shape.starts_with(&key));
         first..first + count
     }
@@ -173,13 +152,7 @@ struct Scan {
 
 impl Scan {
     /// Hands what is clean of `bytes` to `emit`, and returns how many bytes are decided.
-    fn run(
-        &mut self,
-        redactor: &Redactor,
-        bytes: &[u8],
-        ending: Ending,
-        emit: &mut dyn FnMut(&[u8]),
-    ) -> usize {
+    fn run(&mut self, redactor: &Redactor, bytes: &[u8], ending: Ending, emit: &mut dyn FnMut(&[u8])) -> usize {
         let mut masked_to = self.masked;
         let mut clean_from = 0;
         let mut at = 0;
@@ -219,34 +192,25 @@ pub(crate) struct RedactedStream {
 
 impl RedactedStream {
     pub(crate) fn new(redactor: Arc<Redactor>) -> Self {
-        Self {
-            redactor,
-            scan: Scan::default(),
-            undecided: Vec::new(),
-        }
+        Self { redactor, scan: Scan::default(), undecided: Vec::new() }
     }
 
     /// Takes the next bytes and hands on what is decided.
     pub(crate) fn push(&mut self, chunk: &[u8], emit: &mut dyn FnMut(&[u8])) {
         if self.undecided.is_empty() {
             // The usual case: nothing is copied.
-            let decided = self
-                .scan
-                .run(&self.redactor, chunk, Ending::MoreFollows, emit);
+            let decided = self.scan.run(&self.redactor, chunk, Ending::MoreFollows, emit);
             self.undecided.extend_from_slice(&chunk[decided..]);
             return;
         }
         self.undecided.extend_from_slice(chunk);
-        let decided = self
-            .scan
-            .run(&self.redactor, &self.undecided, Ending::MoreFollows, emit);
+        let decided = self.scan.run(&self.redactor, &self.undecided, Ending::MoreFollows, emit);
         self.undecided.drain(..decided);
     }
 
     /// Nothing follows: hands on the rest.
     pub(crate) fn finish(mut self, emit: &mut dyn FnMut(&[u8])) {
-        self.scan
-            .run(&self.redactor, &self.undecided, Ending::Here, emit);
+        self.scan.run(&self.redactor, &self.undecided, Ending::Here, emit);
     }
 }
 
@@ -318,10 +282,7 @@ mod tests {
                     assert!(clean.contains(MASK), "{text} {encoded} {clean}");
                     // At most the two characters on each side that carry foreign bits too, and the foreign ones.
                     let left = clean.len() - MASK.len();
-                    assert!(
-                        left <= (before.len() + after.len()) * 4 / 3 + 6,
-                        "{encoded} {clean}"
-                    );
+                    assert!(left <= (before.len() + after.len()) * 4 / 3 + 6, "{encoded} {clean}");
                 }
             }
         }
@@ -332,10 +293,7 @@ mod tests {
         let redactor = Redactor::new(["-----BEGIN\r\nabcdefghij\nx\nlast line\n"]);
         assert_eq!(redactor.redact("1 abcdefghij 2 x"), "1 [redacted] 2 x");
         assert_eq!(redactor.redact("last line"), MASK);
-        assert_eq!(
-            redactor.redact("-----BEGIN\r\nabcdefghij\nx\nlast line"),
-            MASK
-        );
+        assert_eq!(redactor.redact("-----BEGIN\r\nabcdefghij\nx\nlast line"), MASK);
     }
 
     #[test]
@@ -349,10 +307,7 @@ mod tests {
     fn overlapping_secrets_leave_no_part_of_either() {
         let redactor = Redactor::new(["abcdefgh", "efghijkl", "abcdefgh-long"]);
         assert_eq!(redactor.redact("[abcdefghijkl]"), "[[redacted]]");
-        assert_eq!(
-            redactor.redact("abcdefgh-longabcdefgh-lon"),
-            "[redacted]-lon"
-        );
+        assert_eq!(redactor.redact("abcdefgh-longabcdefgh-lon"), "[redacted]-lon");
     }
 
     #[test]

@@ -1,10 +1,5 @@
 //! What all tests of this crate need: the helper child, a runtime, looking at processes.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::allow_attributes,
-    reason = "every test binary uses another part of it"
-)]
+#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "every test binary uses another part of it")]
 
 use std::future::pending;
 use std::path::{Path, PathBuf};
@@ -19,9 +14,7 @@ pub const TEST_CHILD: &str = env!("CARGO_BIN_EXE_attune-test-child");
 pub fn child(steps: &[&str]) -> Command {
     let mut command = Command::new(TEST_CHILD);
     command.args = steps.iter().map(Into::into).collect();
-    let all = Keep::Head {
-        limit_bytes: 64 * 1024 * 1024,
-    };
+    let all = Keep::Head { limit_bytes: 64 * 1024 * 1024 };
     command.stdout = Stream::keep(all);
     command.stderr = Stream::keep(all);
     command
@@ -29,11 +22,7 @@ pub fn child(steps: &[&str]) -> Command {
 
 /// A runtime as the agent has one.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// Runs a child to its own end.
@@ -44,10 +33,7 @@ pub fn ended(command: Command) -> Report {
 /// Waits for the process id that a child writes to `path`.
 pub async fn pid_in(path: &Path) -> u32 {
     let what = format!("a process id in {}", path.display());
-    eventually(&what, async || {
-        std::fs::read_to_string(path).ok()?.parse().ok()
-    })
-    .await
+    eventually(&what, async || std::fs::read_to_string(path).ok()?.parse().ok()).await
 }
 
 /// Waits until a child has written its id to `path`.
@@ -75,10 +61,7 @@ pub fn state(pid: u32) -> Option<char> {
 /// The resident memory of this process.
 pub fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kibibytes * 1024
 }

@@ -51,17 +51,8 @@ pub(super) struct Built {
 impl<'a> Site<'a> {
     /// None when the runtime has no environments.
     pub(super) fn of(chosen: &'a Chosen) -> Option<Self> {
-        let settings = chosen
-            .config
-            .environment
-            .as_ref()
-            .filter(|settings| settings.env_type != "none")?;
-        Some(Self {
-            chosen,
-            env_dir: chosen.env_dir.clone(),
-            manifest: chosen.manifest(),
-            settings,
-        })
+        let settings = chosen.config.environment.as_ref().filter(|settings| settings.env_type != "none")?;
+        Some(Self { chosen, env_dir: chosen.env_dir.clone(), manifest: chosen.manifest(), settings })
     }
 
     /// Whether there is a command that installs the manifest.
@@ -72,17 +63,11 @@ impl<'a> Site<'a> {
     /// The interpreter inside an environment at `folder`, whether or not it exists.
     pub(super) fn interpreter_in(&self, folder: &Path) -> Option<PathBuf> {
         let path = self.settings.interpreter_path.as_ref()?;
-        Some(PathBuf::from(
-            self.templates(folder, self.chosen.interpreter.as_deref())
-                .fill(path),
-        ))
+        Some(PathBuf::from(self.templates(folder, self.chosen.interpreter.as_deref()).fill(path)))
     }
 
     pub(super) fn unfit(&self, reason: String) -> EnvironmentError {
-        EnvironmentError::Unfit {
-            env_dir: self.env_dir.clone(),
-            reason,
-        }
+        EnvironmentError::Unfit { env_dir: self.env_dir.clone(), reason }
     }
 
     /// A file that belongs to the environment and lies beside it.
@@ -98,18 +83,10 @@ impl<'a> Site<'a> {
         if parent.is_dir() {
             return Ok(());
         }
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(PARENT_MODE)
-            .create(parent);
+        let made = DirBuilder::new().recursive(true).mode(PARENT_MODE).create(parent);
         // The umask has taken bits from the mode.
-        let made =
-            made.and_then(|()| fs::set_permissions(parent, Permissions::from_mode(PARENT_MODE)));
-        made.map_err(|source| EnvironmentError::Io {
-            what: "create the folder",
-            path: parent.to_owned(),
-            source,
-        })
+        let made = made.and_then(|()| fs::set_permissions(parent, Permissions::from_mode(PARENT_MODE)));
+        made.map_err(|source| EnvironmentError::Io { what: "create the folder", path: parent.to_owned(), source })
     }
 
     fn install_command(&self) -> Option<&[String]> {
@@ -118,12 +95,7 @@ impl<'a> Site<'a> {
     }
 
     fn templates<'t>(&'t self, folder: &'t Path, interpreter: Option<&'t Path>) -> Templates<'t> {
-        Templates {
-            pack_dir: &self.chosen.pack_dir,
-            env_dir: folder,
-            interpreter,
-            manifest: self.manifest.as_deref(),
-        }
+        Templates { pack_dir: &self.chosen.pack_dir, env_dir: folder, interpreter, manifest: self.manifest.as_deref() }
     }
 
     fn config(&self) -> &ExecutionConfig {
@@ -137,9 +109,7 @@ impl Environments {
         let begun = Instant::now();
         let generation = Generation::new(&site.env_dir);
         let mut log = String::new();
-        let result = self
-            .build_steps(site, &generation, checksum, &mut log)
-            .await;
+        let result = self.build_steps(site, &generation, checksum, &mut log).await;
         if result.is_err() {
             discard(generation.path.clone()).await;
         }
@@ -162,56 +132,30 @@ impl Environments {
         let folder = generation.path.as_path();
         let outside = site.chosen.interpreter.as_deref();
         if site.settings.create_command.is_empty() {
-            return Err(EnvironmentError::NoCreateCommand {
-                runtime: site.chosen.runtime_ref.clone(),
-            });
+            return Err(EnvironmentError::NoCreateCommand { runtime: site.chosen.runtime_ref.clone() });
         }
-        let create = Work {
-            site,
-            step: Step::Create,
-            command: &site.settings.create_command,
-            folder,
-            interpreter: outside,
-        };
+        let create =
+            Work { site, step: Step::Create, command: &site.settings.create_command, folder, interpreter: outside };
         self.run(&create, log).await?;
         let inside = site.interpreter_in(folder);
-        let made = inside
-            .as_deref()
-            .map_or_else(|| folder.is_dir(), is_executable);
+        let made = inside.as_deref().map_or_else(|| folder.is_dir(), is_executable);
         if !made {
-            return Err(EnvironmentError::Incomplete {
-                path: inside.unwrap_or_else(|| folder.to_owned()),
-            });
+            return Err(EnvironmentError::Incomplete { path: inside.unwrap_or_else(|| folder.to_owned()) });
         }
         if let (Some(checksum), Some(command)) = (checksum, site.install_command()) {
             // Resolved again: dependencies belong into the environment, not into the interpreter it was made with.
             let interpreter = inside.as_deref().or(outside);
-            self.run(
-                &Work {
-                    site,
-                    step: Step::Install,
-                    command,
-                    folder,
-                    interpreter,
-                },
-                log,
-            )
-            .await?;
+            self.run(&Work { site, step: Step::Install, command, folder, interpreter }, log).await?;
             let marker = folder.join(MARKER);
             fs::write(&marker, checksum).map_err(io_error("write the marker", &marker))?;
         }
-        let previous = generation.publish().map_err(io_error(
-            "put the new environment in place at",
-            &site.env_dir,
-        ))?;
+        let previous = generation.publish().map_err(io_error("put the new environment in place at", &site.env_dir))?;
         self.clean_up(site, previous).await;
         match self.inspector.inspect(site)?.condition {
             Condition::Ready(ready) => Ok(ready),
             Condition::Unfit(reason) => Err(site.unfit(reason)),
             // The manifest changed while it was being installed; the next user builds again.
-            Condition::Missing(_) => Ok(Environment::Ready {
-                interpreter: site.interpreter_in(&site.env_dir),
-            }),
+            Condition::Missing(_) => Ok(Environment::Ready { interpreter: site.interpreter_in(&site.env_dir) }),
         }
     }
 
@@ -228,9 +172,7 @@ impl Environments {
             source,
         })?;
         // A stop drops this future, which kills the group.
-        let report = child
-            .supervise(Some(self.limits.command), std::future::pending())
-            .await;
+        let report = child.supervise(Some(self.limits.command), std::future::pending()).await;
         record(log, work, &report);
         let path = work.site.beside("log");
         if let Err(error) = fs::write(&path, log.as_str()) {
@@ -239,12 +181,7 @@ impl Environments {
         let Some(how) = failure(&report.outcome) else {
             return Ok(());
         };
-        Err(EnvironmentError::Failed {
-            step: work.step,
-            how,
-            output: quoted(&report),
-            log: path,
-        })
+        Err(EnvironmentError::Failed { step: work.step, how, output: quoted(&report), log: path })
     }
 
     /// The previous build is kept: code that was started in it may still load parts of it.
@@ -269,41 +206,18 @@ impl Work<'_> {
         let templates = self.site.templates(self.folder, self.interpreter);
         let mut words = self.command.iter().map(|word| templates.fill(word));
         let first = words.next().unwrap_or_default();
-        let program =
-            self.program(&first, environments)
-                .ok_or_else(|| EnvironmentError::NoProgram {
-                    step: self.step,
-                    env_dir: self.site.env_dir.clone(),
-                    program: first.to_string_lossy().into_owned(),
-                })?;
-        let folders: Vec<&Path> = [self.interpreter, Some(&program)]
-            .into_iter()
-            .flatten()
-            .filter_map(Path::parent)
-            .collect();
-        let quiet = QUIET
-            .iter()
-            .map(|&(name, value)| (OsString::from(name), OsString::from(value)));
-        let env = environments
-            .host
-            .env_with_path(&folders)
-            .into_iter()
-            .chain(quiet)
-            .collect();
-        let keep = || {
-            Stream::keep(Keep::Tail {
-                limit_bytes: KEPT_OUTPUT_BYTES,
-            })
-        };
+        let program = self.program(&first, environments).ok_or_else(|| EnvironmentError::NoProgram {
+            step: self.step,
+            env_dir: self.site.env_dir.clone(),
+            program: first.to_string_lossy().into_owned(),
+        })?;
+        let folders: Vec<&Path> =
+            [self.interpreter, Some(&program)].into_iter().flatten().filter_map(Path::parent).collect();
+        let quiet = QUIET.iter().map(|&(name, value)| (OsString::from(name), OsString::from(value)));
+        let env = environments.host.env_with_path(&folders).into_iter().chain(quiet).collect();
+        let keep = || Stream::keep(Keep::Tail { limit_bytes: KEPT_OUTPUT_BYTES });
         let cwd = Some(self.site.chosen.pack_dir.clone());
-        Ok(Command {
-            args: words.collect(),
-            cwd,
-            env,
-            stdout: keep(),
-            stderr: keep(),
-            ..Command::new(program)
-        })
+        Ok(Command { args: words.collect(), cwd, env, stdout: keep(), stderr: keep(), ..Command::new(program) })
     }
 
     /// For people: which step, and the first words of its command.
@@ -311,10 +225,7 @@ impl Work<'_> {
         const WORDS_CHARS: usize = 40;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let others = self.command.iter().skip(1).take(2).map(String::as_str);
-        let words = std::iter::once(&*name)
-            .chain(others)
-            .collect::<Vec<_>>()
-            .join(" ");
+        let words = std::iter::once(&*name).chain(others).collect::<Vec<_>>().join(" ");
         match words.char_indices().nth(WORDS_CHARS) {
             Some((cut, _)) => format!("{} ({}…)", self.step, &words[..cut]),
             None => format!("{} ({words})", self.step),
@@ -367,15 +278,9 @@ fn append(log: &mut String, stream: &Captured) {
 
 /// The end of what the command complained about.
 fn quoted(report: &Report) -> String {
-    let stream = if report.stderr.bytes.is_empty() {
-        &report.stdout
-    } else {
-        &report.stderr
-    };
+    let stream = if report.stderr.bytes.is_empty() { &report.stdout } else { &report.stderr };
     let from = stream.bytes.len().saturating_sub(QUOTED_BYTES);
-    String::from_utf8_lossy(&stream.bytes[from..])
-        .trim()
-        .to_owned()
+    String::from_utf8_lossy(&stream.bytes[from..]).trim().to_owned()
 }
 
 async fn discard(folder: PathBuf) {

@@ -40,27 +40,16 @@ impl Environments {
         others: Coordination<'_>,
         claimed: &Mutex<Option<PackEnvironmentId>>,
     ) -> Result<Environment, EnvironmentError> {
-        let store_error = |source| EnvironmentError::Store {
-            env_dir: site.env_dir.clone(),
-            source,
-        };
+        let store_error = |source| EnvironmentError::Store { env_dir: site.env_dir.clone(), source };
         let target = target(site, checksum.clone(), &others);
-        let row = others
-            .store
-            .upsert_environment(&target)
-            .await
-            .map_err(store_error)?
-            .id;
+        let row = others.store.upsert_environment(&target).await.map_err(store_error)?.id;
         let deadline = Instant::now() + self.limits.wait;
         loop {
             match self.turn(site, row, checksum.as_deref(), &others).await? {
                 Turn::Ready(ready) => return Ok(ready),
                 Turn::Build => break,
                 Turn::Wait if Instant::now() >= deadline => {
-                    return Err(EnvironmentError::Waited {
-                        env_dir: site.env_dir.clone(),
-                        limit: self.limits.wait,
-                    });
+                    return Err(EnvironmentError::Waited { env_dir: site.env_dir.clone(), limit: self.limits.wait });
                 }
                 Turn::Wait => sleep(LOOK_EVERY).await,
             }
@@ -75,10 +64,7 @@ impl Environments {
             }
         };
         let outcome = outcome(&built, checksum);
-        let finished = others
-            .store
-            .finish_environment(row, others.worker, &outcome)
-            .await;
+        let finished = others.store.finish_environment(row, others.worker, &outcome).await;
         hold(None);
         match finished {
             Ok(true) => {}
@@ -99,10 +85,7 @@ impl Environments {
         checksum: Option<&str>,
         others: &Coordination<'_>,
     ) -> Result<Turn, EnvironmentError> {
-        let store_error = |source| EnvironmentError::Store {
-            env_dir: site.env_dir.clone(),
-            source,
-        };
+        let store_error = |source| EnvironmentError::Store { env_dir: site.env_dir.clone(), source };
         let row = others.store.environment(id).await.map_err(store_error)?;
         if let Some(row) = &row {
             if row.status == PackEnvironmentStatus::Ready {
@@ -111,38 +94,21 @@ impl Environments {
                         return Ok(Turn::Ready(ready));
                     }
                     Condition::Unfit(reason) => return Err(site.unfit(reason)),
-                    _ => others
-                        .store
-                        .mark_environment_outdated(id)
-                        .await
-                        .map_err(store_error)?,
+                    _ => others.store.mark_environment_outdated(id).await.map_err(store_error)?,
                 }
             }
             if is_left_over(row, others) {
-                let renewed = others
-                    .store
-                    .renew_environment_claim(id, others.worker, CLAIM_LIFETIME)
-                    .await;
-                return Ok(if renewed.map_err(store_error)? {
-                    Turn::Build
-                } else {
-                    Turn::Wait
-                });
+                let renewed = others.store.renew_environment_claim(id, others.worker, CLAIM_LIFETIME).await;
+                return Ok(if renewed.map_err(store_error)? { Turn::Build } else { Turn::Wait });
             }
         }
-        let mine = others
-            .store
-            .claim_environment(id, others.worker, CLAIM_LIFETIME)
-            .await
-            .map_err(store_error)?;
+        let mine = others.store.claim_environment(id, others.worker, CLAIM_LIFETIME).await.map_err(store_error)?;
         Ok(if mine { Turn::Build } else { Turn::Wait })
     }
 }
 
 fn is_left_over(row: &EnvironmentRow, others: &Coordination<'_>) -> bool {
-    row.status == PackEnvironmentStatus::Installing
-        && row.claimed_by == Some(others.worker)
-        && !row.claim_expired
+    row.status == PackEnvironmentStatus::Installing && row.claimed_by == Some(others.worker) && !row.claim_expired
 }
 
 /// Ends when the claim is lost. A store that cannot be reached is no loss: the claim lives for several renewals.
@@ -151,10 +117,8 @@ async fn keep_claim(row: PackEnvironmentId, others: &Coordination<'_>) {
     renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         renewals.tick().await;
-        let renewed: Result<bool, StoreError> = others
-            .store
-            .renew_environment_claim(row, others.worker, CLAIM_LIFETIME)
-            .await;
+        let renewed: Result<bool, StoreError> =
+            others.store.renew_environment_claim(row, others.worker, CLAIM_LIFETIME).await;
         match renewed {
             Ok(true) => {}
             Ok(false) => return,
@@ -165,11 +129,7 @@ async fn keep_claim(row: PackEnvironmentId, others: &Coordination<'_>) {
     }
 }
 
-fn target(
-    site: &Site<'_>,
-    manifest_checksum: Option<String>,
-    others: &Coordination<'_>,
-) -> EnvironmentTarget {
+fn target(site: &Site<'_>, manifest_checksum: Option<String>, others: &Coordination<'_>) -> EnvironmentTarget {
     let chosen = site.chosen;
     EnvironmentTarget {
         pack: others.pack,
@@ -185,13 +145,7 @@ fn target(
 fn outcome(built: &Built, manifest_checksum: Option<String>) -> EnvironmentOutcome {
     let log = built.log.clone();
     match &built.result {
-        Ok(_) => EnvironmentOutcome::Ready {
-            manifest_checksum,
-            log,
-        },
-        Err(error) => EnvironmentOutcome::Failed {
-            error: crate::with_causes(error),
-            log,
-        },
+        Ok(_) => EnvironmentOutcome::Ready { manifest_checksum, log },
+        Err(error) => EnvironmentOutcome::Failed { error: crate::with_causes(error), log },
     }
 }

@@ -26,10 +26,7 @@ impl Generation {
         loop {
             let path = hidden(env_dir, &tag());
             if fs::symlink_metadata(&path).is_err() {
-                return Self {
-                    path,
-                    env_dir: env_dir.to_owned(),
-                };
+                return Self { path, env_dir: env_dir.to_owned() };
             }
         }
     }
@@ -69,20 +66,11 @@ pub(super) fn remove_old(env_dir: &Path, keep: &[Option<PathBuf>], age: Duration
     };
     let is_old = |path: &Path| {
         let modified = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
-        modified.is_ok_and(|modified| {
-            SystemTime::now()
-                .duration_since(modified)
-                .is_ok_and(|since| since > age)
-        })
+        modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|since| since > age))
     };
-    let entries = fs::read_dir(parent)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let builds = entries
-        .filter(|path| is_build(path, env_dir))
-        .filter(|path| !keep.iter().flatten().any(|kept| kept == path));
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
+    let builds =
+        entries.filter(|path| is_build(path, env_dir)).filter(|path| !keep.iter().flatten().any(|kept| kept == path));
     for path in builds.filter(|path| is_old(path)) {
         if let Err(error) = remove(&path) {
             tracing::warn!(path = %path.display(), %error, "an old environment could not be removed");
@@ -121,22 +109,14 @@ pub(super) fn hidden(env_dir: &Path, tag: &str) -> PathBuf {
 
 fn is_build(path: &Path, env_dir: &Path) -> bool {
     let name = env_dir.file_name().unwrap_or_default().to_string_lossy();
-    let tag = path
-        .file_name()
-        .and_then(OsStr::to_str)
-        .and_then(|own| own.strip_prefix(&format!(".{name}.")));
+    let tag = path.file_name().and_then(OsStr::to_str).and_then(|own| own.strip_prefix(&format!(".{name}.")));
     let tag = tag.map(|tag| tag.strip_suffix(".link").unwrap_or(tag));
-    tag.is_some_and(|tag| {
-        tag.len() == TAG_DIGITS && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
+    tag.is_some_and(|tag| tag.len() == TAG_DIGITS && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn tag() -> String {
     // The keys of a RandomState are random; that is all the randomness that a folder name needs.
-    format!(
-        "{:0TAG_DIGITS$x}",
-        RandomState::new().build_hasher().finish() & 0xffff_ffff
-    )
+    format!("{:0TAG_DIGITS$x}", RandomState::new().build_hasher().finish() & 0xffff_ffff)
 }
 
 #[cfg(test)]
@@ -166,10 +146,7 @@ mod tests {
         assert_eq!(content(&env_dir), "first");
         let second = built(&env_dir, "second");
         assert_eq!(second.publish().unwrap(), Some(first.path.clone()));
-        assert_eq!(
-            (content(&env_dir), content(&first.path)),
-            ("second".into(), "first".into())
-        );
+        assert_eq!((content(&env_dir), content(&first.path)), ("second".into(), "first".into()));
         assert_eq!(current(&env_dir), Some(second.path));
         assert!(fs::read_link(&env_dir).unwrap().is_relative());
     }

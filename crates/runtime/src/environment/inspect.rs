@@ -44,26 +44,19 @@ pub(super) struct Inspector {
 impl Inspector {
     pub(super) fn inspect(&self, site: &Site<'_>) -> Result<Inspected, EnvironmentError> {
         let checksum = self.checksum(site)?;
-        let condition = self
-            .condition(site, checksum.as_deref())
-            .unwrap_or_else(|condition| condition);
-        Ok(Inspected {
-            condition,
-            checksum,
-        })
+        let condition = self.condition(site, checksum.as_deref()).unwrap_or_else(|condition| condition);
+        Ok(Inspected { condition, checksum })
     }
 
     fn checksum(&self, site: &Site<'_>) -> Result<Option<String>, EnvironmentError> {
         let Some(manifest) = site.manifest.as_deref().filter(|_| site.installs()) else {
             return Ok(None);
         };
-        self.checksums
-            .of(manifest)
-            .map_err(|source| EnvironmentError::Io {
-                what: "read the manifest",
-                path: manifest.to_owned(),
-                source,
-            })
+        self.checksums.of(manifest).map_err(|source| EnvironmentError::Io {
+            what: "read the manifest",
+            path: manifest.to_owned(),
+            source,
+        })
     }
 
     fn condition(&self, site: &Site<'_>, checksum: Option<&str>) -> Result<Condition, Condition> {
@@ -88,10 +81,7 @@ impl Inspector {
             return check_base(env_dir);
         }
         if let Some(reason) = Image::of(interpreter).misfit() {
-            return Err(Condition::Unfit(format!(
-                "{}: {reason}",
-                interpreter.display()
-            )));
+            return Err(Condition::Unfit(format!("{}: {reason}", interpreter.display())));
         }
         check_base(env_dir)?;
         fitting().insert(interpreter.to_owned(), stamp);
@@ -101,11 +91,7 @@ impl Inspector {
 
 fn absent(interpreter: &Path, error: &io::Error) -> Condition {
     Condition::Missing(match fs::read_link(interpreter) {
-        Ok(target) => format!(
-            "{} points to {}, which does not exist here",
-            interpreter.display(),
-            target.display()
-        ),
+        Ok(target) => format!("{} points to {}, which does not exist here", interpreter.display(), target.display()),
         Err(_) => format!("{} cannot be used ({error})", interpreter.display()),
     })
 }
@@ -117,13 +103,9 @@ fn check_base(env_dir: &Path) -> Result<(), Condition> {
     };
     let value = |key: &str| {
         let pairs = config.lines().filter_map(|line| line.split_once('='));
-        pairs
-            .map(|(name, value)| (name.trim(), value.trim()))
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
+        pairs.map(|(name, value)| (name.trim(), value.trim())).find(|(name, _)| *name == key).map(|(_, value)| value)
     };
-    let line = value("version")
-        .map(|version| version.splitn(3, '.').take(2).collect::<Vec<_>>().join("."));
+    let line = value("version").map(|version| version.splitn(3, '.').take(2).collect::<Vec<_>>().join("."));
     let base = match (value("executable"), value("home"), line) {
         (Some(executable), ..) => PathBuf::from(executable),
         (None, Some(home), Some(line)) => Path::new(home).join(format!("python{line}")),
@@ -132,20 +114,13 @@ fn check_base(env_dir: &Path) -> Result<(), Condition> {
     if is_executable(&base) {
         return Ok(());
     }
-    Err(Condition::Missing(format!(
-        "it was made from {}, which does not exist here",
-        base.display()
-    )))
+    Err(Condition::Missing(format!("it was made from {}, which does not exist here", base.display())))
 }
 
 fn check_marker(marker: &Path, checksum: &str) -> Result<(), Condition> {
     match fs::read_to_string(marker) {
         Ok(text) if text.trim() == checksum => Ok(()),
-        Ok(_) => Err(Condition::Missing(
-            "the manifest has changed since dependencies were installed".to_owned(),
-        )),
-        Err(_) => Err(Condition::Missing(
-            "dependencies have not been installed completely".to_owned(),
-        )),
+        Ok(_) => Err(Condition::Missing("the manifest has changed since dependencies were installed".to_owned())),
+        Err(_) => Err(Condition::Missing("dependencies have not been installed completely".to_owned())),
     }
 }

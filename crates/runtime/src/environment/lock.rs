@@ -52,10 +52,7 @@ pub(super) struct FileLock {
 }
 
 /// Waits for the lock file of the environment. Cancel-safe: nothing is held until the end.
-pub(super) async fn acquire(
-    site: &Site<'_>,
-    limit: Duration,
-) -> Result<FileLock, EnvironmentError> {
+pub(super) async fn acquire(site: &Site<'_>, limit: Duration) -> Result<FileLock, EnvironmentError> {
     site.create_parent()?;
     let path = site.beside("lock");
     let refused = |what| {
@@ -80,10 +77,7 @@ pub(super) async fn acquire(
             Ok(()) => return Ok(FileLock { _file: file }),
             Err(TryLockError::Error(source)) => return Err(refused("lock")(source)),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(EnvironmentError::Waited {
-                    env_dir: site.env_dir.clone(),
-                    limit,
-                });
+                return Err(EnvironmentError::Waited { env_dir: site.env_dir.clone(), limit });
             }
             Err(TryLockError::WouldBlock) => sleep(TRY_EVERY).await,
         }

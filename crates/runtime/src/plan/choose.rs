@@ -33,10 +33,9 @@ impl Planner {
         let code = match source {
             Source::File(path) => Code::File(path),
             Source::Builtin(builtin) => Code::Builtin(builtin),
-            Source::Text(text) => Code::Inline {
-                text,
-                execution: selected.config.inline_execution.clone().unwrap_or_default(),
-            },
+            Source::Text(text) => {
+                Code::Inline { text, execution: selected.config.inline_execution.clone().unwrap_or_default() }
+            }
         };
         Ok(Chosen {
             kind: request.kind,
@@ -57,38 +56,22 @@ impl Planner {
 
     /// The best row whose interpreter exists here, else the runtime's own configuration.
     fn select(&self, request: &PlanRequest<'_>, names: &[String]) -> Result<Selected, PlanError> {
-        let constraint =
-            Constraint::parse(request.constraint.unwrap_or_default()).map_err(|source| {
-                PlanError::Constraint {
-                    kind: request.kind,
-                    owner: request.owner_ref.to_owned(),
-                    source,
-                }
-            })?;
+        let constraint = Constraint::parse(request.constraint.unwrap_or_default()).map_err(|source| {
+            PlanError::Constraint { kind: request.kind, owner: request.owner_ref.to_owned(), source }
+        })?;
         let local = self.versions_of(names);
         let pack_dir = self.packs_dir.join(request.pack_ref);
         let mut absent = Vec::new();
         for row in candidates(request.kind, request.versions, &local, &constraint) {
-            let config = config_of(
-                format!("version {} of {}", row.version, row.runtime_ref),
-                &row.execution_config,
-            )?;
+            let config = config_of(format!("version {} of {}", row.version, row.runtime_ref), &row.execution_config)?;
             match interpreter::locate(&config, names, &pack_dir, &self.host) {
                 Ok(interpreter) => {
-                    return Ok(Selected {
-                        version: Some((row.id, row.version.clone())),
-                        config,
-                        interpreter,
-                    });
+                    return Ok(Selected { version: Some((row.id, row.version.clone())), config, interpreter });
                 }
                 Err(NotFound(binary)) => absent.push(binary),
             }
         }
-        if !constraint.is_any()
-            && !self
-                .base_version(names)
-                .is_some_and(|version| constraint.matches_text(version))
-        {
+        if !constraint.is_any() && !self.base_version(names).is_some_and(|version| constraint.matches_text(version)) {
             return Err(PlanError::NoVersion {
                 kind: request.kind,
                 owner: request.owner_ref.to_owned(),
@@ -97,23 +80,16 @@ impl Planner {
                 known: in_words(&local, &absent),
             });
         }
-        let config = config_of(
-            request.runtime.r#ref.clone(),
-            &request.runtime.execution_config,
-        )?;
-        let interpreter = interpreter::locate(&config, names, &pack_dir, &self.host).map_err(
-            |NotFound(binary)| PlanError::NoInterpreter {
+        let config = config_of(request.runtime.r#ref.clone(), &request.runtime.execution_config)?;
+        let interpreter = interpreter::locate(&config, names, &pack_dir, &self.host).map_err(|NotFound(binary)| {
+            PlanError::NoInterpreter {
                 kind: request.kind,
                 owner: request.owner_ref.to_owned(),
                 runtime: request.runtime.r#ref.clone(),
                 binary,
-            },
-        )?;
-        Ok(Selected {
-            version: None,
-            config,
-            interpreter,
-        })
+            }
+        })?;
+        Ok(Selected { version: None, config, interpreter })
     }
 }
 

@@ -70,13 +70,11 @@ pub(super) fn find(request: &PlanRequest<'_>, planner: &Planner) -> Result<Sourc
         return Ok(Source::Text(request.entrypoint.to_owned()));
     }
     let of_ref = folder_of(plain_name(request.env_pack(), request)?);
-    inside(&of_ref, request)?
-        .map(Source::File)
-        .ok_or_else(|| PlanError::NoCode {
-            kind: request.kind,
-            owner: request.owner_ref.to_owned(),
-            expected: of_ref.join(request.entrypoint),
-        })
+    inside(&of_ref, request)?.map(Source::File).ok_or_else(|| PlanError::NoCode {
+        kind: request.kind,
+        owner: request.owner_ref.to_owned(),
+        expected: of_ref.join(request.entrypoint),
+    })
 }
 
 /// A pack's name is one folder name.
@@ -84,11 +82,7 @@ fn plain_name<'a>(name: &'a str, request: &PlanRequest<'_>) -> Result<&'a str, P
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(only)), None) if only == name => Ok(name),
-        _ => Err(PlanError::PackRef {
-            kind: request.kind,
-            owner: request.owner_ref.to_owned(),
-            pack: name.to_owned(),
-        }),
+        _ => Err(PlanError::PackRef { kind: request.kind, owner: request.owner_ref.to_owned(), pack: name.to_owned() }),
     }
 }
 

@@ -45,9 +45,7 @@ pub enum PlanError {
         known: String,
     },
     /// The interpreter does not exist in this image.
-    #[error(
-        "interpreter '{binary}' of {runtime} is not available for {kind} '{owner}' on this agent"
-    )]
+    #[error("interpreter '{binary}' of {runtime} is not available for {kind} '{owner}' on this agent")]
     NoInterpreter {
         /// Action or sensor.
         kind: Kind,

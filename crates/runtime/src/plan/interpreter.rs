@@ -26,11 +26,7 @@ pub(super) fn locate(
         return Ok(None);
     }
     let binary = config.interpreter.binary.as_str();
-    let exact = if binary.contains('/') {
-        by_path(&pack_dir.join(binary), host)
-    } else {
-        by_name(binary, host)
-    };
+    let exact = if binary.contains('/') { by_path(&pack_dir.join(binary), host) } else { by_name(binary, host) };
     let found = exact.or_else(|| substitutes(binary, names).find_map(|name| by_name(name, host)));
     found.map(Some).ok_or_else(|| NotFound(binary.to_owned()))
 }
@@ -46,16 +42,11 @@ fn by_name(name: &str, host: &Host) -> Option<PathBuf> {
     host.find(name).map(|found| found.program)
 }
 
-fn substitutes<'a>(
-    binary: &'a str,
-    names: &'a [String],
-) -> impl Iterator<Item = &'static str> + 'a {
+fn substitutes<'a>(binary: &'a str, names: &'a [String]) -> impl Iterator<Item = &'static str> + 'a {
     let file_name = binary.rsplit('/').next().unwrap_or(binary);
     PROBES
         .iter()
-        .filter(move |probe| {
-            names.iter().any(|name| name == probe.name) && probe.binaries.contains(&file_name)
-        })
+        .filter(move |probe| names.iter().any(|name| name == probe.name) && probe.binaries.contains(&file_name))
         .flat_map(|probe| probe.binaries.iter().copied())
 }
 
@@ -72,41 +63,21 @@ mod tests {
         let host = Host::new(vec![("PATH".into(), dir.path().into())]).path_only();
         let mut config = ExecutionConfig::default();
         config.interpreter.binary = binary.to_owned();
-        let found = locate(
-            &config,
-            &[runtime.to_owned()],
-            Path::new("/packs/demo"),
-            &host,
-        )?;
+        let found = locate(&config, &[runtime.to_owned()], Path::new("/packs/demo"), &host)?;
         Ok(found.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()))
     }
 
     #[test]
     fn a_shell_or_node_under_its_other_name_will_do() {
-        assert_eq!(
-            located("/nowhere/bash", "shell", &["sh"]),
-            Ok(Some("sh".into()))
-        );
-        assert_eq!(
-            located("/nowhere/bash", "shell", &["sh", "bash"]),
-            Ok(Some("bash".into()))
-        );
-        assert_eq!(
-            located("node", "node", &["nodejs"]),
-            Ok(Some("nodejs".into()))
-        );
+        assert_eq!(located("/nowhere/bash", "shell", &["sh"]), Ok(Some("sh".into())));
+        assert_eq!(located("/nowhere/bash", "shell", &["sh", "bash"]), Ok(Some("bash".into())));
+        assert_eq!(located("node", "node", &["nodejs"]), Ok(Some("nodejs".into())));
     }
 
     #[test]
     fn a_version_in_the_name_is_meant() {
-        assert_eq!(
-            located("python3.12", "python", &["python3"]),
-            Err(NotFound("python3.12".into()))
-        );
-        assert_eq!(
-            located("bash", "python", &["sh"]),
-            Err(NotFound("bash".into()))
-        );
+        assert_eq!(located("python3.12", "python", &["python3"]), Err(NotFound("python3.12".into())));
+        assert_eq!(located("bash", "python", &["sh"]), Err(NotFound("bash".into())));
     }
 
     #[test]

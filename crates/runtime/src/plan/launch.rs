@@ -25,12 +25,8 @@ impl Chosen {
         let interpreter = inside.or(self.interpreter.as_deref());
         let (program, args) = self.command(interpreter)?;
         let manifest = self.manifest();
-        let templates = Templates {
-            pack_dir: &self.pack_dir,
-            env_dir: &self.env_dir,
-            interpreter,
-            manifest: manifest.as_deref(),
-        };
+        let templates =
+            Templates { pack_dir: &self.pack_dir, env_dir: &self.env_dir, interpreter, manifest: manifest.as_deref() };
         // Sensors and native code run wherever the agent is: a fact of the platform that packs rely on.
         let in_pack = self.kind == Kind::Action && interpreter.is_some() && self.pack_dir.is_dir();
         Ok(LaunchPlan {
@@ -46,25 +42,19 @@ impl Chosen {
 
     /// The manifest of the pack, whether or not it exists; none when no dependencies are configured.
     pub(crate) fn manifest(&self) -> Option<PathBuf> {
-        self.config
-            .dependencies
-            .as_ref()
-            .map(|dependencies| self.pack_dir.join(&dependencies.manifest_file))
+        self.config.dependencies.as_ref().map(|dependencies| self.pack_dir.join(&dependencies.manifest_file))
     }
 
     fn command(&self, interpreter: Option<&Path>) -> Result<(PathBuf, Vec<OsString>), PlanError> {
         let options = || self.config.interpreter.args.iter().map(OsString::from);
         match (&self.code, interpreter) {
             (Code::Builtin(builtin), _) => Ok((builtin.program.clone(), builtin.args.clone())),
-            (Code::File(file), Some(interpreter)) => Ok((
-                interpreter.to_owned(),
-                options().chain([file.clone().into_os_string()]).collect(),
-            )),
+            (Code::File(file), Some(interpreter)) => {
+                Ok((interpreter.to_owned(), options().chain([file.clone().into_os_string()]).collect()))
+            }
             (Code::File(file), None) if is_executable(file) => Ok((file.clone(), Vec::new())),
             (Code::File(file), None) => Err(PlanError::NotExecutable { path: file.clone() }),
-            (Code::Inline { .. }, Some(interpreter)) => {
-                Ok((interpreter.to_owned(), options().collect()))
-            }
+            (Code::Inline { .. }, Some(interpreter)) => Ok((interpreter.to_owned(), options().collect())),
             (Code::Inline { .. }, None) => Err(PlanError::NoInterpreter {
                 kind: self.kind,
                 owner: self.owner_ref.clone(),
@@ -80,20 +70,11 @@ fn variables(
     templates: &Templates<'_>,
     existing: &[(OsString, OsString)],
 ) -> Vec<(OsString, OsString)> {
-    let present = |name: &str| {
-        existing
-            .iter()
-            .rfind(|(key, _)| key == name)
-            .map(|(_, value)| value.as_os_str())
-    };
+    let present = |name: &str| existing.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_os_str());
     let resolve = |(name, variable): (&String, &EnvVar)| {
         let value = match variable {
             EnvVar::Set(value) => templates.fill(value),
-            EnvVar::Combine {
-                value,
-                operation,
-                separator,
-            } => {
+            EnvVar::Combine { value, operation, separator } => {
                 let own = templates.fill(value);
                 let other = present(name).unwrap_or_default();
                 match operation {

@@ -16,13 +16,7 @@ pub(super) fn candidates<'a>(
     let mut fitting: Vec<(bool, Version, &RuntimeVersion)> = rows
         .iter()
         .filter(|row| fits(kind, row, local, constraint))
-        .filter_map(|row| {
-            Some((
-                constraint.is_any() && row.is_default,
-                Version::parse(&row.version)?,
-                row,
-            ))
-        })
+        .filter_map(|row| Some((constraint.is_any() && row.is_default, Version::parse(&row.version)?, row)))
         .collect();
     fitting.sort_by(|(a_default, a, _), (b_default, b, _)| (b_default, b).cmp(&(a_default, a)));
     fitting.into_iter().map(|(_, _, row)| row).collect()
@@ -34,9 +28,7 @@ fn fits(kind: Kind, row: &RuntimeVersion, local: &[String], constraint: &Constra
         // Nothing is known of this machine. A sensor may still be started by a row whose interpreter turns out to exist.
         return kind == Kind::Sensor && row.available && constraint.matches_text(&row.version);
     }
-    local
-        .iter()
-        .any(|version| covers(&row.version, version) && constraint.matches_text(version))
+    local.iter().any(|version| covers(&row.version, version) && constraint.matches_text(version))
 }
 
 #[cfg(test)]
@@ -63,29 +55,20 @@ mod tests {
         let rows = ["18", "20", "22"].map(row);
         let local: Vec<String> = local.iter().map(|&version| version.to_owned()).collect();
         let candidates = candidates(kind, &rows, &local, &Constraint::parse(constraint).unwrap());
-        candidates
-            .into_iter()
-            .map(|row| row.version.clone())
-            .collect()
+        candidates.into_iter().map(|row| row.version.clone()).collect()
     }
 
     #[test]
     fn rows_stand_for_what_was_found_whatever_the_global_flag_says() {
         assert_eq!(chosen(Kind::Action, &["20.19.0"], ""), ["20"]);
         assert_eq!(chosen(Kind::Action, &["18.1.0"], ""), ["18"]);
-        assert_eq!(
-            chosen(Kind::Action, &["18.1.0", "22.0.1", "20.3.0"], ""),
-            ["20", "22", "18"]
-        );
+        assert_eq!(chosen(Kind::Action, &["18.1.0", "22.0.1", "20.3.0"], ""), ["20", "22", "18"]);
         assert!(chosen(Kind::Action, &["21.0.0"], "").is_empty());
     }
 
     #[test]
     fn a_constraint_is_held_against_the_version_that_was_found() {
-        assert_eq!(
-            chosen(Kind::Action, &["20.19.0", "22.1.0"], ">=20.10"),
-            ["22", "20"]
-        );
+        assert_eq!(chosen(Kind::Action, &["20.19.0", "22.1.0"], ">=20.10"), ["22", "20"]);
         assert_eq!(chosen(Kind::Action, &["20.19.0", "22.1.0"], "20"), ["20"]);
         assert!(chosen(Kind::Action, &["20.9.0"], ">=20.10").is_empty());
     }

@@ -49,12 +49,7 @@ pub(crate) struct LogSource {
 /// A buffer and its two ends.
 pub(crate) fn queue() -> (LogSink, LogSource) {
     let shared = Arc::new(Shared::default());
-    (
-        LogSink {
-            shared: shared.clone(),
-        },
-        LogSource { shared },
-    )
+    (LogSink { shared: shared.clone() }, LogSource { shared })
 }
 
 impl Sink for LogSink {
@@ -62,11 +57,7 @@ impl Sink for LogSink {
         let mut waiting = self.shared.waiting();
         let room = CAPACITY.saturating_sub(waiting.bytes.len());
         // After a loss nothing more is taken until the writer has seen it: the gap stays in one place.
-        let taken = if waiting.lost_bytes > 0 {
-            0
-        } else {
-            chunk.len().min(room)
-        };
+        let taken = if waiting.lost_bytes > 0 { 0 } else { chunk.len().min(room) };
         waiting.bytes.extend_from_slice(&chunk[..taken]);
         waiting.lost_bytes += (chunk.len() - taken) as u64;
         drop(waiting);
@@ -115,19 +106,9 @@ mod tests {
         sink.write(b"bcd");
         sink.write(b"e");
         let batch = source.take().await;
-        assert_eq!(
-            (batch.bytes.len(), batch.lost_bytes, batch.finished),
-            (CAPACITY, 3, false)
-        );
+        assert_eq!((batch.bytes.len(), batch.lost_bytes, batch.finished), (CAPACITY, 3, false));
         sink.write(b"f");
         drop(sink);
-        assert_eq!(
-            source.take().await,
-            Batch {
-                bytes: b"f".to_vec(),
-                lost_bytes: 0,
-                finished: true
-            }
-        );
+        assert_eq!(source.take().await, Batch { bytes: b"f".to_vec(), lost_bytes: 0, finished: true });
     }
 }

@@ -35,10 +35,7 @@ impl Segment {
         // A failed write may have written something.
         self.size = match &written {
             Ok(()) => self.size + bytes.len() as u64,
-            Err(_) => self
-                .file
-                .metadata()
-                .map_or(self.size, |metadata| metadata.len()),
+            Err(_) => self.file.metadata().map_or(self.size, |metadata| metadata.len()),
         };
         written
     }
@@ -56,17 +53,10 @@ impl Segment {
 
 /// `relative` below `root`; refuses what would lead outside.
 pub(crate) fn inside(root: &Path, relative: &Path) -> io::Result<PathBuf> {
-    if relative
-        .components()
-        .all(|component| matches!(component, Component::Normal(_)))
-    {
+    if relative.components().all(|component| matches!(component, Component::Normal(_))) {
         Ok(root.join(relative))
     } else {
-        let problem = format!(
-            "{} does not stay inside {}",
-            relative.display(),
-            root.display()
-        );
+        let problem = format!("{} does not stay inside {}", relative.display(), root.display());
         Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
     }
 }
@@ -120,8 +110,7 @@ mod tests {
     #[test]
     fn files_and_folders_get_the_shared_modes() {
         let root = tempfile::tempdir().unwrap();
-        let mut segment =
-            Segment::open(root.path(), Path::new("sensor/demo/s/stderr/v1.txt")).unwrap();
+        let mut segment = Segment::open(root.path(), Path::new("sensor/demo/s/stderr/v1.txt")).unwrap();
         segment.append(b"hello\n").unwrap();
         assert_eq!(segment.size(), 6);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -146,14 +135,8 @@ mod tests {
             fs::write(&file, content).unwrap();
             rotate(&file, 2).unwrap();
         }
-        assert_eq!(
-            fs::read_to_string(root.path().join("stderr.log.1")).unwrap(),
-            "4"
-        );
-        assert_eq!(
-            fs::read_to_string(root.path().join("stderr.log.2")).unwrap(),
-            "3"
-        );
+        assert_eq!(fs::read_to_string(root.path().join("stderr.log.1")).unwrap(), "4");
+        assert_eq!(fs::read_to_string(root.path().join("stderr.log.2")).unwrap(), "3");
         assert!(!root.path().join("stderr.log.3").exists());
     }
 }

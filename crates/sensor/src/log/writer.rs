@@ -48,12 +48,7 @@ pub(crate) struct LogTarget {
 
 impl LogTarget {
     /// The log of `stream` of `sensor` (names: a fact of the platform).
-    pub(crate) fn new(
-        sensor: &Sensor,
-        stream: LogStream,
-        root: PathBuf,
-        limits: LogLimits,
-    ) -> Self {
+    pub(crate) fn new(sensor: &Sensor, stream: LogStream, root: PathBuf, limits: LogLimits) -> Self {
         let (sensor_ref, stream_name) = (&sensor.r#ref, stream.as_str());
         let artifact = LogArtifact {
             r#ref: format!("sensor.{sensor_ref}.{stream_name}"),
@@ -67,20 +62,12 @@ impl LogTarget {
             meta: json!({ "sensor_ref": sensor_ref, "stream": stream_name }),
             created_by: "sensor",
         };
-        Self {
-            sensor_ref: sensor_ref.clone(),
-            stream,
-            root,
-            limits,
-            artifact,
-        }
+        Self { sensor_ref: sensor_ref.clone(), stream, root, limits, artifact }
     }
 
     /// The file when the store takes no versions.
     fn plain_file(&self) -> PathBuf {
-        Path::new("sensors")
-            .join(&self.sensor_ref)
-            .join(format!("{}.log", self.stream.as_str()))
+        Path::new("sensors").join(&self.sensor_ref).join(format!("{}.log", self.stream.as_str()))
     }
 }
 
@@ -130,11 +117,7 @@ impl LogWriter {
     /// Until the stream ends and all of it is written or given up.
     pub(crate) async fn run(mut self) {
         loop {
-            let Batch {
-                bytes,
-                lost_bytes,
-                finished,
-            } = self.source.take().await;
+            let Batch { bytes, lost_bytes, finished } = self.source.take().await;
             let mut lines = self.lines.push(&bytes);
             if finished || lost_bytes > 0 {
                 lines.extend(self.lines.finish());
@@ -170,10 +153,7 @@ impl LogWriter {
     /// How many of the bytes, in whole lines, go into a file of `size`; 0 asks for another file. A line that is larger
     /// than a whole file gets one of its own.
     fn fitting(&self, lines: &[u8], size: u64) -> usize {
-        let LogLimits {
-            max_bytes,
-            max_files,
-        } = self.target.limits;
+        let LogLimits { max_bytes, max_files } = self.target.limits;
         if max_files == 0 {
             return lines.len();
         }
@@ -232,10 +212,7 @@ impl LogWriter {
             }
             let problem = match self.open_segment().await {
                 Ok(open) => {
-                    *self
-                        .current_file
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner) =
+                    *self.current_file.lock().unwrap_or_else(PoisonError::into_inner) =
                         Some(open.segment.path().to_owned());
                     return Some(open);
                 }
@@ -259,20 +236,13 @@ impl LogWriter {
     }
 
     async fn open_segment(&mut self) -> Result<Open, String> {
-        let version = if self.plain {
-            None
-        } else {
-            self.new_version().await?
-        };
+        let version = if self.plain { None } else { self.new_version().await? };
         let relative = match &version {
             Some(version) => PathBuf::from(&version.file_path),
             None => self.target.plain_file(),
         };
         let root = self.target.root.clone();
-        let expired = version
-            .as_ref()
-            .map(|version| version.expired_files.clone())
-            .unwrap_or_default();
+        let expired = version.as_ref().map(|version| version.expired_files.clone()).unwrap_or_default();
         let segment = spawn_blocking(move || {
             remove_expired(&root, &expired);
             Segment::open(&root, &relative)
@@ -280,20 +250,12 @@ impl LogWriter {
         .await
         .map_err(|error| error.to_string())?
         .map_err(|error| error.to_string())?;
-        Ok(Open {
-            segment,
-            version: version.map(|version| version.id),
-        })
+        Ok(Open { segment, version: version.map(|version| version.id) })
     }
 
     /// None when the store refuses versions for good.
     async fn new_version(&mut self) -> Result<Option<LogVersion>, String> {
-        match timeout(
-            STORE_LIMIT,
-            self.store.add_log_version(&self.target.artifact),
-        )
-        .await
-        {
+        match timeout(STORE_LIMIT, self.store.add_log_version(&self.target.artifact)).await {
             Ok(Ok(version)) => Ok(Some(version)),
             Ok(Err(error)) if error.decision() == Decision::Fail => {
                 tracing::warn!(artifact.ref = %self.target.artifact.r#ref, error = %crate::chain(&error),
@@ -344,10 +306,7 @@ impl LogWriter {
         if self.lost_bytes == 0 {
             return;
         }
-        let note = format!(
-            "[attune: {} bytes of output were lost here]\n",
-            self.lost_bytes
-        );
+        let note = format!("[attune: {} bytes of output were lost here]\n", self.lost_bytes);
         if self.write_part(note.into_bytes()).await {
             self.lost_bytes = 0;
         }
@@ -357,10 +316,7 @@ impl LogWriter {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        for line in lines
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let text = String::from_utf8_lossy(&line[..line.len().min(TRACED_BYTES)]);
             tracing::debug!(sensor.ref = %self.target.sensor_ref, stream = self.target.stream.as_str(), "{text}");
         }

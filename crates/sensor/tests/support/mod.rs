@@ -22,9 +22,7 @@ use attune_runtime::environment::Environments;
 use attune_runtime::host::Host;
 use attune_runtime::plan::Planner;
 use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
-use attune_store::{
-    HubStore, NewAction, NewPack, NewRule, NewRuntime, NewSensor, NewTrigger, SensorStore,
-};
+use attune_store::{HubStore, NewAction, NewPack, NewRule, NewRuntime, NewSensor, NewTrigger, SensorStore};
 use attune_store_sqlite::SqliteStore;
 use attune_testkit::eventually;
 use axum::extract::State;
@@ -46,10 +44,7 @@ pub(crate) struct Api {
     pub(crate) life_ms: AtomicU64,
 }
 
-async fn sensor_token(
-    State(api): State<Arc<Api>>,
-    Json(body): Json<Value>,
-) -> Result<Json<Value>, StatusCode> {
+async fn sensor_token(State(api): State<Arc<Api>>, Json(body): Json<Value>) -> Result<Json<Value>, StatusCode> {
     api.requests.lock().unwrap().push(body.clone());
     if api.is_down.load(Ordering::SeqCst) {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
@@ -112,15 +107,9 @@ impl Running {
 impl World {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(
-            SqliteStore::open(&dir.path().join("attune.db"))
-                .await
-                .unwrap(),
-        );
+        let store = Arc::new(SqliteStore::open(&dir.path().join("attune.db")).await.unwrap());
         let api = Arc::new(Api::default());
-        let app = Router::new()
-            .route("/auth/internal/sensor-token", post(sensor_token))
-            .with_state(api.clone());
+        let app = Router::new().route("/auth/internal/sensor-token", post(sensor_token)).with_state(api.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let servers = Tasks::default();
@@ -158,11 +147,7 @@ impl World {
     /// Adds a sensor with its trigger, an enabled rule and its script.
     pub(crate) fn add_sensor(&mut self, name: &str, runtime: &str, script: &str) {
         let trigger_ref = format!("demo.{name}_trigger");
-        self.pack.triggers.push(NewTrigger {
-            r#ref: trigger_ref.clone(),
-            enabled: true,
-            ..NewTrigger::default()
-        });
+        self.pack.triggers.push(NewTrigger { r#ref: trigger_ref.clone(), enabled: true, ..NewTrigger::default() });
         self.pack.sensors.push(NewSensor {
             r#ref: format!("demo.{name}"),
             entrypoint: name.to_owned(),
@@ -207,10 +192,7 @@ impl World {
             trigger_ref: "demo.some".to_owned(),
             trigger_params: None,
         };
-        self.bus
-            .publish(&[Outgoing::new(&message, "test", Utc::now()).unwrap()])
-            .await
-            .unwrap();
+        self.bus.publish(&[Outgoing::new(&message, "test", Utc::now()).unwrap()]).await.unwrap();
     }
 
     pub(crate) fn config(&self) -> SensorConfig {
@@ -241,12 +223,7 @@ impl World {
             ca_file: None,
             mq_url: None,
             base_environment: env,
-            planner: Planner::new(
-                host.clone(),
-                self.path("packs"),
-                self.path("envs"),
-                &advertised,
-            ),
+            planner: Planner::new(host.clone(), self.path("packs"), self.path("envs"), &advertised),
             environments: Arc::new(Environments::new(host, self.seen.clone())),
             // The test's own binary has no applet that could apply one.
             policy: None,
@@ -274,12 +251,7 @@ impl World {
         .unwrap();
         let worker = host.worker();
         let started = host.spawn(&stop, &tasks);
-        Running {
-            stop,
-            tasks,
-            worker,
-            started,
-        }
+        Running { stop, tasks, worker, started }
     }
 
     /// The lines that sensors wrote into the file of that name in `$FACTS`.
@@ -293,19 +265,11 @@ impl World {
     /// Waits for at least `count` lines.
     pub(crate) async fn eventually_facts(&self, name: &str, count: usize) -> Vec<String> {
         let what = format!("{count} lines in {name}");
-        eventually(&what, async || {
-            Some(self.facts(name)).filter(|facts| facts.len() >= count)
-        })
-        .await
+        eventually(&what, async || Some(self.facts(name)).filter(|facts| facts.len() >= count)).await
     }
 
     pub(crate) async fn row(&self, worker: WorkerId, sensor_ref: &str) -> Option<SensorProcess> {
-        self.store
-            .processes(worker)
-            .await
-            .unwrap()
-            .into_iter()
-            .find(|row| row.sensor_ref == sensor_ref)
+        self.store.processes(worker).await.unwrap().into_iter().find(|row| row.sensor_ref == sensor_ref)
     }
 
     /// Waits until the row is as `fits` wants it.
@@ -316,22 +280,12 @@ impl World {
         fits: impl Fn(&SensorProcess) -> bool,
     ) -> SensorProcess {
         let what = format!("the row of {sensor_ref}");
-        eventually(&what, async || {
-            self.row(worker, sensor_ref).await.filter(|row| fits(row))
-        })
-        .await
+        eventually(&what, async || self.row(worker, sensor_ref).await.filter(|row| fits(row))).await
     }
 
     /// Waits until the sensor is recorded as running.
-    pub(crate) async fn eventually_running(
-        &self,
-        worker: WorkerId,
-        sensor_ref: &str,
-    ) -> SensorProcess {
-        self.eventually_row(worker, sensor_ref, |row| {
-            row.status == SensorProcessStatus::Running
-        })
-        .await
+    pub(crate) async fn eventually_running(&self, worker: WorkerId, sensor_ref: &str) -> SensorProcess {
+        self.eventually_row(worker, sensor_ref, |row| row.status == SensorProcessStatus::Running).await
     }
 }
 
@@ -345,13 +299,7 @@ impl Drop for World {
 /// Whether a process (not a zombie) has that id.
 pub(crate) fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .trim_start()
-        .chars()
-        .next();
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
     state.is_some_and(|state| state != 'Z')
 }
 
@@ -369,22 +317,12 @@ fn empty_pack() -> NewPack {
         version: "1.0.0".to_owned(),
         runtimes: vec![
             runtime("Shell", json!({"interpreter": {"binary": "/bin/sh"}})),
-            runtime(
-                "Python",
-                json!({"interpreter": {"binary": "python3", "args": ["-u"]}}),
-            ),
+            runtime("Python", json!({"interpreter": {"binary": "python3", "args": ["-u"]}})),
             runtime("Native", json!({})),
-            runtime(
-                "Missing",
-                json!({"interpreter": {"binary": "no-such-interpreter"}}),
-            ),
+            runtime("Missing", json!({"interpreter": {"binary": "no-such-interpreter"}})),
             runtime("Ruby", json!({"interpreter": {"binary": "ruby"}})),
         ],
-        triggers: vec![NewTrigger {
-            r#ref: "core.alert".to_owned(),
-            enabled: true,
-            ..NewTrigger::default()
-        }],
+        triggers: vec![NewTrigger { r#ref: "core.alert".to_owned(), enabled: true, ..NewTrigger::default() }],
         actions: vec![NewAction {
             r#ref: "demo.noop".to_owned(),
             label: "noop".to_owned(),

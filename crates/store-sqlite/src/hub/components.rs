@@ -1,8 +1,6 @@
 //! Components of a pack as columns. `ref`, `pack` and `pack_ref` are written for all of them alike, elsewhere.
 
-use attune_store::{
-    NewAction, NewPack, NewRule, NewRuntime, NewRuntimeVersion, NewSensor, NewTrigger,
-};
+use attune_store::{NewAction, NewPack, NewRule, NewRuntime, NewRuntimeVersion, NewSensor, NewTrigger};
 
 use super::upsert::{Cell, Column, placement, retention};
 
@@ -27,24 +25,14 @@ pub(super) fn runtime_columns(runtime: &NewRuntime) -> Vec<Column> {
         ("name", (&runtime.name).into()),
         ("description", (&runtime.description).into()),
         ("aliases", (&runtime.aliases).into()),
-        (
-            "distributions",
-            Cell::document(&runtime.distributions, "{}"),
-        ),
+        ("distributions", Cell::document(&runtime.distributions, "{}")),
         ("installation", (&runtime.installation).into()),
-        (
-            "execution_config",
-            Cell::document(&runtime.execution_config, "{}"),
-        ),
+        ("execution_config", Cell::document(&runtime.execution_config, "{}")),
     ]
 }
 
 /// `available` is the column's default when the row is made, and the workers' to change afterwards.
-pub(super) fn version_columns(
-    version: &NewRuntimeVersion,
-    runtime: i64,
-    runtime_ref: &str,
-) -> Vec<Column> {
+pub(super) fn version_columns(version: &NewRuntimeVersion, runtime: i64, runtime_ref: &str) -> Vec<Column> {
     let [major, minor, patch] = parts(&version.version);
     vec![
         ("runtime", runtime.into()),
@@ -53,14 +41,8 @@ pub(super) fn version_columns(
         ("version_major", major.into()),
         ("version_minor", minor.into()),
         ("version_patch", patch.into()),
-        (
-            "execution_config",
-            Cell::document(&version.execution_config, "{}"),
-        ),
-        (
-            "distributions",
-            Cell::document(&version.distributions, "{}"),
-        ),
+        ("execution_config", Cell::document(&version.execution_config, "{}")),
+        ("distributions", Cell::document(&version.distributions, "{}")),
         ("is_default", version.is_default.into()),
         ("meta", Cell::document(&version.meta, "{}")),
     ]
@@ -68,10 +50,7 @@ pub(super) fn version_columns(
 
 /// The numbers of a version as far as it has them.
 fn parts(version: &str) -> [Option<i64>; 3] {
-    let mut parts = version
-        .trim_start_matches('v')
-        .splitn(3, '.')
-        .map(|part| part.parse().ok());
+    let mut parts = version.trim_start_matches('v').splitn(3, '.').map(|part| part.parse().ok());
     [(); 3].map(|()| parts.next().flatten())
 }
 
@@ -93,29 +72,14 @@ pub(super) fn action_columns(action: &NewAction, runtime: Option<i64>) -> Vec<Co
         ("runtime", runtime.into()),
         ("param_schema", (&action.param_schema).into()),
         ("out_schema", (&action.out_schema).into()),
-        (
-            "parameter_delivery",
-            action.parameter_delivery.as_str().into(),
-        ),
+        ("parameter_delivery", action.parameter_delivery.as_str().into()),
         ("parameter_format", action.parameter_format.as_str().into()),
         ("output_format", action.output_format.as_str().into()),
-        (
-            "timeout_seconds",
-            action.timeout_seconds.map(i64::from).into(),
-        ),
-        (
-            "runtime_version_constraint",
-            (&action.runtime_version_constraint).into(),
-        ),
-        (
-            "required_worker_runtimes",
-            Cell::document(&action.required_worker_runtimes, "{}"),
-        ),
+        ("timeout_seconds", action.timeout_seconds.map(i64::from).into()),
+        ("runtime_version_constraint", (&action.runtime_version_constraint).into()),
+        ("required_worker_runtimes", Cell::document(&action.required_worker_runtimes, "{}")),
         ("accesses_mcp", action.accesses_mcp.into()),
-        (
-            "default_execution_permission_set_refs",
-            (&action.default_execution_permission_set_refs).into(),
-        ),
+        ("default_execution_permission_set_refs", (&action.default_execution_permission_set_refs).into()),
     ];
     columns.extend(placement(&action.placement));
     columns.extend(retention(action.log_retention, action.artifact_retention));
@@ -132,10 +96,7 @@ pub(super) fn sensor_columns(sensor: &NewSensor, runtime: Option<i64>) -> Vec<Co
         ("enabled", sensor.enabled.into()),
         ("param_schema", (&sensor.param_schema).into()),
         ("config", (&sensor.config).into()),
-        (
-            "runtime_version_constraint",
-            (&sensor.runtime_version_constraint).into(),
-        ),
+        ("runtime_version_constraint", (&sensor.runtime_version_constraint).into()),
     ];
     columns.extend(placement(&sensor.placement));
     columns.extend(retention(sensor.log_retention, sensor.artifact_retention));
@@ -154,10 +115,7 @@ pub(super) fn rule_columns(rule: &NewRule, trigger: i64, action: i64) -> Vec<Col
         ("conditions", Cell::document(&rule.conditions, "[]")),
         ("action_params", Cell::document(&rule.action_params, "{}")),
         ("trigger_params", Cell::document(&rule.trigger_params, "{}")),
-        (
-            "permission_set_refs",
-            refs.map_or(Cell::Text(None), Cell::from),
-        ),
+        ("permission_set_refs", refs.map_or(Cell::Text(None), Cell::from)),
         ("enabled", rule.enabled.into()),
     ]
 }

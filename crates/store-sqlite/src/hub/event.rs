@@ -3,8 +3,7 @@
 use attune_model::rows::{Event, Trigger};
 use attune_model::{EnforcementId, EventId, IdentityId};
 use attune_store::{
-    Decide, Enforced, EventSource, Intake, NewEnforcement, NewEvent, NewExecution, RuleTarget,
-    StoreError,
+    Decide, Enforced, EventSource, Intake, NewEnforcement, NewEvent, NewExecution, RuleTarget, StoreError,
 };
 use sqlx::sqlite::SqliteConnection;
 
@@ -33,13 +32,7 @@ pub(super) async fn take(
             let Some(event) = stored(unit, id, operation).await? else {
                 return Ok(Intake::UnknownEvent);
             };
-            let trigger = trigger_of(
-                unit,
-                event.trigger.map(|id| id.0),
-                &event.trigger_ref,
-                operation,
-            )
-            .await?;
+            let trigger = trigger_of(unit, event.trigger.map(|id| id.0), &event.trigger_ref, operation).await?;
             // The one rule that the event was meant for was removed since.
             let lost = event.rule_ref.is_some() && event.rule.is_none();
             (event, trigger.filter(|_| !lost))
@@ -53,10 +46,7 @@ pub(super) async fn take(
     for new in decide(&event, &targets) {
         enforced.extend(enforce(unit, &event, new, operation).await?);
     }
-    Ok(Intake::Taken {
-        event: Box::new(event),
-        enforced,
-    })
+    Ok(Intake::Taken { event: Box::new(event), enforced })
 }
 
 async fn trigger_of(
@@ -74,11 +64,7 @@ async fn trigger_of(
     row.map(|row| rows::trigger(&row)).transpose()
 }
 
-async fn stored(
-    unit: &mut SqliteConnection,
-    id: EventId,
-    operation: &str,
-) -> Result<Option<Event>, StoreError> {
+async fn stored(unit: &mut SqliteConnection, id: EventId, operation: &str) -> Result<Option<Event>, StoreError> {
     let row = sqlx::query("SELECT * FROM event WHERE id = ?1")
         .bind(id.0)
         .fetch_optional(unit)
@@ -124,14 +110,13 @@ async fn reached(
     operation: &str,
 ) -> Result<Vec<RuleTarget>, StoreError> {
     let during = || operation.to_owned();
-    let found = sqlx::query(
-        r#"SELECT * FROM rule WHERE "trigger" = ?1 AND enabled AND (?2 IS NULL OR id = ?2) ORDER BY id"#,
-    )
-    .bind(trigger.id.0)
-    .bind(event.rule.map(|id| id.0))
-    .fetch_all(&mut *unit)
-    .await
-    .during(during)?;
+    let found =
+        sqlx::query(r#"SELECT * FROM rule WHERE "trigger" = ?1 AND enabled AND (?2 IS NULL OR id = ?2) ORDER BY id"#)
+            .bind(trigger.id.0)
+            .bind(event.rule.map(|id| id.0))
+            .fetch_all(&mut *unit)
+            .await
+            .during(during)?;
     let mut targets = Vec::with_capacity(found.len());
     for row in &found {
         let rule = rows::rule(row)?;
@@ -149,9 +134,7 @@ async fn reached(
             rule,
             pack: rows::pack(&pack)?,
             action: action.map(|row| rows::action(&row)).transpose()?,
-            owner: Columns::new("rule", row)
-                .get::<Option<i64>>("owner_identity")?
-                .map(IdentityId),
+            owner: Columns::new("rule", row).get::<Option<i64>>("owner_identity")?.map(IdentityId),
         });
     }
     Ok(targets)
@@ -191,26 +174,14 @@ async fn enforce(
         return Ok(None);
     };
     for secret in &new.secrets {
-        put_secret(unit, "enforcement_config", id.0, secret)
-            .await
-            .during(during)?;
+        put_secret(unit, "enforcement_config", id.0, secret).await.during(during)?;
     }
     let execution = match new.execution {
         Some(execution) => {
-            let execution = NewExecution {
-                config: new.config,
-                secrets: new.secrets,
-                ..execution
-            };
+            let execution = NewExecution { config: new.config, secrets: new.secrets, ..execution };
             Some(execution::insert(unit, &execution, Some(id), operation).await?)
         }
         None => None,
     };
-    Ok(Some(Enforced {
-        id,
-        rule: new.rule,
-        rule_ref: new.rule_ref,
-        payload: new.payload,
-        execution,
-    }))
+    Ok(Some(Enforced { id, rule: new.rule, rule_ref: new.rule_ref, payload: new.payload, execution }))
 }

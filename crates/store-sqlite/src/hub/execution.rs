@@ -5,9 +5,7 @@ use std::time::Duration;
 use attune_model::rows::Execution;
 use attune_model::status::{ExecutionStatus, RetentionPolicy};
 use attune_model::{EnforcementId, ExecutionId, WorkerId};
-use attune_store::{
-    Cancel, ExecutionGuard, NewExecution, PlacementOverride, Schedulable, StoreError,
-};
+use attune_store::{Cancel, ExecutionGuard, NewExecution, PlacementOverride, Schedulable, StoreError};
 use serde_json::Value;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnection;
@@ -57,9 +55,7 @@ pub(super) async fn insert(
     .during(during)?;
     let execution = rows::execution(&row)?;
     for secret in &new.secrets {
-        put_secret(unit, "execution_config", execution.id.0, secret)
-            .await
-            .during(during)?;
+        put_secret(unit, "execution_config", execution.id.0, secret).await.during(during)?;
     }
     Ok(execution)
 }
@@ -92,29 +88,15 @@ pub(super) async fn claim_scheduling(
         tolerations: of.optional_json("worker_tolerations")?,
         affinity: of.optional_json("worker_affinity")?,
     };
-    let action = action_of(unit, &execution)
-        .await
-        .during(during)?
-        .map(|row| rows::action(&row))
-        .transpose()?;
+    let action = action_of(unit, &execution).await.during(during)?.map(|row| rows::action(&row)).transpose()?;
     let runtime = sqlx::query("SELECT * FROM runtime WHERE id = ?1")
-        .bind(
-            action
-                .as_ref()
-                .and_then(|action| action.runtime)
-                .map(|id| id.0),
-        )
+        .bind(action.as_ref().and_then(|action| action.runtime).map(|id| id.0))
         .fetch_optional(unit)
         .await
         .during(during)?
         .map(|row| rows::runtime(&row))
         .transpose()?;
-    Ok(Some(Schedulable {
-        execution,
-        placement,
-        action,
-        runtime,
-    }))
+    Ok(Some(Schedulable { execution, placement, action, runtime }))
 }
 
 pub(super) async fn assign_worker(
@@ -134,16 +116,12 @@ pub(super) async fn assign_worker(
     .bind(micros(guard.updated))
     .bind(worker.0)
     .bind(micros(now()));
-    let row = written(query, writer)
-        .await
-        .during(|| format!("give execution {} to worker {worker}", guard.execution))?;
+    let row =
+        written(query, writer).await.during(|| format!("give execution {} to worker {worker}", guard.execution))?;
     row.map(|row| rows::execution(&row)).transpose()
 }
 
-pub(super) async fn give_back(
-    writer: &SqlitePool,
-    guard: &ExecutionGuard,
-) -> Result<bool, StoreError> {
+pub(super) async fn give_back(writer: &SqlitePool, guard: &ExecutionGuard) -> Result<bool, StoreError> {
     let done = sqlx::query(
         r"
         UPDATE execution SET status = 'requested', updated = max(?4, updated + 1)

@@ -29,24 +29,17 @@ pub(super) async fn trigger_rules(
         .fetch_one(&mut *unit)
         .await
         .during(operation)?;
-    let found =
-        sqlx::query(r#"SELECT * FROM rule WHERE "trigger" = ?1 ORDER BY id LIMIT ?2 OFFSET ?3"#)
-            .bind(trigger.0)
-            .bind(limit)
-            .bind(offset)
-            .fetch_all(unit)
-            .await
-            .during(operation)?;
-    Ok(Page {
-        items: found.iter().map(rows::rule).collect::<Result<_, _>>()?,
-        total: total.unsigned_abs(),
-    })
+    let found = sqlx::query(r#"SELECT * FROM rule WHERE "trigger" = ?1 ORDER BY id LIMIT ?2 OFFSET ?3"#)
+        .bind(trigger.0)
+        .bind(limit)
+        .bind(offset)
+        .fetch_all(unit)
+        .await
+        .during(operation)?;
+    Ok(Page { items: found.iter().map(rows::rule).collect::<Result<_, _>>()?, total: total.unsigned_abs() })
 }
 
-pub(super) async fn execution(
-    readers: &SqlitePool,
-    id: ExecutionId,
-) -> Result<Option<ExecutionView>, StoreError> {
+pub(super) async fn execution(readers: &SqlitePool, id: ExecutionId) -> Result<Option<ExecutionView>, StoreError> {
     let row = sqlx::query(
         r"
         SELECT execution.*, enforcement.rule_ref, enforcement.trigger_ref
@@ -97,10 +90,7 @@ pub(super) async fn executions(
     .fetch_all(unit)
     .await
     .during(operation)?;
-    Ok(Page {
-        items: found.iter().map(view).collect::<Result<_, _>>()?,
-        total: total.unsigned_abs(),
-    })
+    Ok(Page { items: found.iter().map(view).collect::<Result<_, _>>()?, total: total.unsigned_abs() })
 }
 
 fn view(row: &SqliteRow) -> Result<ExecutionView, StoreError> {
@@ -130,33 +120,22 @@ pub(super) async fn action_workers(readers: &SqlitePool) -> Result<Vec<Candidate
             let worker = rows::worker(row)?;
             Ok(Candidate {
                 heartbeat_age: worker.last_heartbeat.map(|then| age(then, now)),
-                load: Columns::new("worker", row)
-                    .get::<i64>("load")?
-                    .unsigned_abs(),
+                load: Columns::new("worker", row).get::<i64>("load")?.unsigned_abs(),
                 worker,
             })
         })
         .collect()
 }
 
-pub(super) async fn workers(
-    unit: &mut SqliteConnection,
-    page: PageRequest,
-) -> Result<Page<Worker>, StoreError> {
+pub(super) async fn workers(unit: &mut SqliteConnection, page: PageRequest) -> Result<Page<Worker>, StoreError> {
     let operation = || "list workers".to_owned();
     let (limit, offset) = bounds(page);
-    let total: i64 = sqlx::query_scalar("SELECT count(*) FROM worker")
-        .fetch_one(&mut *unit)
-        .await
-        .during(operation)?;
+    let total: i64 = sqlx::query_scalar("SELECT count(*) FROM worker").fetch_one(&mut *unit).await.during(operation)?;
     let found = sqlx::query("SELECT * FROM worker ORDER BY name LIMIT ?1 OFFSET ?2")
         .bind(limit)
         .bind(offset)
         .fetch_all(unit)
         .await
         .during(operation)?;
-    Ok(Page {
-        items: found.iter().map(rows::worker).collect::<Result<_, _>>()?,
-        total: total.unsigned_abs(),
-    })
+    Ok(Page { items: found.iter().map(rows::worker).collect::<Result<_, _>>()?, total: total.unsigned_abs() })
 }

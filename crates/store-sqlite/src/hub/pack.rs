@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use attune_model::PackId;
 use attune_model::rows::Rule;
 use attune_store::{
-    NewAction, NewPack, NewRule, NewRuntime, PackChanges, PackRemoval, RuleChange, Skipped,
-    StoreError,
+    NewAction, NewPack, NewRule, NewRuntime, PackChanges, PackRemoval, RuleChange, Skipped, StoreError,
 };
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
@@ -39,13 +38,7 @@ pub(super) async fn upsert(
 ) -> Result<PackChanges, StoreError> {
     let before = all_rules(unit, operation).await?;
     let id = put(unit, "pack", "ref", &pack_columns(pack), operation).await?;
-    let mut load = Load {
-        unit,
-        pack,
-        id,
-        skipped: Vec::new(),
-        operation,
-    };
+    let mut load = Load { unit, pack, id, skipped: Vec::new(), operation };
     load.components().await?;
     let skipped = load.skipped;
     link_rules(unit, operation).await?;
@@ -55,11 +48,7 @@ pub(super) async fn upsert(
         .fetch_one(unit)
         .await
         .during(|| operation.to_owned())?;
-    Ok(PackChanges {
-        pack: rows::pack(&row)?,
-        rules: changes(before, after),
-        skipped,
-    })
+    Ok(PackChanges { pack: rows::pack(&row)?, rules: changes(before, after), skipped })
 }
 
 pub(super) async fn delete(
@@ -83,18 +72,10 @@ pub(super) async fn delete(
            WHERE sensor IN (SELECT id FROM sensor WHERE pack = ?1) AND pack IS NOT ?1"#,
         "DELETE FROM pack WHERE id = ?1",
     ] {
-        sqlx::query(statement)
-            .bind(pack.id.0)
-            .bind(micros(now()))
-            .execute(&mut *unit)
-            .await
-            .during(during)?;
+        sqlx::query(statement).bind(pack.id.0).bind(micros(now())).execute(&mut *unit).await.during(during)?;
     }
     let after = all_rules(unit, operation).await?;
-    Ok(Some(PackRemoval {
-        pack,
-        rules: changes(before, after),
-    }))
+    Ok(Some(PackRemoval { pack, rules: changes(before, after) }))
 }
 
 impl Load<'_> {
@@ -104,8 +85,7 @@ impl Load<'_> {
             self.runtime(runtime).await?;
         }
         for trigger in &self.pack.triggers {
-            self.put("\"trigger\"", &trigger.r#ref, trigger_columns(trigger))
-                .await?;
+            self.put("\"trigger\"", &trigger.r#ref, trigger_columns(trigger)).await?;
         }
         let mut actions = Vec::new();
         for action in &self.pack.actions {
@@ -114,23 +94,10 @@ impl Load<'_> {
             }
         }
         let sensors = self.sensors().await?;
-        let runtimes: Vec<String> = self
-            .pack
-            .runtimes
-            .iter()
-            .map(|runtime| runtime.r#ref.clone())
-            .collect();
-        let triggers: Vec<String> = self
-            .pack
-            .triggers
-            .iter()
-            .map(|trigger| trigger.r#ref.clone())
-            .collect();
+        let runtimes: Vec<String> = self.pack.runtimes.iter().map(|runtime| runtime.r#ref.clone()).collect();
+        let triggers: Vec<String> = self.pack.triggers.iter().map(|trigger| trigger.r#ref.clone()).collect();
         refuse_lost_runtimes(self.unit, PackId(self.id), Some(&runtimes), self.operation).await?;
-        for (table, kept) in TABLES[1..]
-            .iter()
-            .zip([&sensors, &actions, &triggers, &runtimes])
-        {
+        for (table, kept) in TABLES[1..].iter().zip([&sensors, &actions, &triggers, &runtimes]) {
             self.remove_others(table, kept).await?;
         }
         // Last, so that a rule does not find what has just vanished.
@@ -150,9 +117,7 @@ impl Load<'_> {
         r#ref: &str,
         columns: Vec<Column>,
     ) -> Result<i64, StoreError> {
-        let sql = format!(
-            "SELECT pack_ref FROM {table} WHERE ref = ?1 AND pack IS NOT NULL AND pack <> ?2"
-        );
+        let sql = format!("SELECT pack_ref FROM {table} WHERE ref = ?1 AND pack IS NOT NULL AND pack <> ?2");
         let owner: Option<Option<String>> = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(r#ref)
             .bind(self.id)
@@ -162,15 +127,10 @@ impl Load<'_> {
         if let Some(owner) = owner {
             let kind = table.trim_matches('"');
             let owner = owner.unwrap_or_default();
-            return Err(StoreError::Conflict(format!(
-                "{kind} {ref} belongs to pack {owner}"
-            )));
+            return Err(StoreError::Conflict(format!("{kind} {ref} belongs to pack {owner}")));
         }
-        let mut all: Vec<Column> = vec![
-            ("ref", r#ref.into()),
-            ("pack", self.id.into()),
-            ("pack_ref", (&self.pack.r#ref).into()),
-        ];
+        let mut all: Vec<Column> =
+            vec![("ref", r#ref.into()), ("pack", self.id.into()), ("pack_ref", (&self.pack.r#ref).into())];
         if table != "runtime" {
             all.push(("is_adhoc", false.into()));
         }
@@ -179,25 +139,12 @@ impl Load<'_> {
     }
 
     async fn runtime(&mut self, runtime: &NewRuntime) -> Result<(), StoreError> {
-        let id = self
-            .put("runtime", &runtime.r#ref, runtime_columns(runtime))
-            .await?;
+        let id = self.put("runtime", &runtime.r#ref, runtime_columns(runtime)).await?;
         for version in &runtime.versions {
             let columns = version_columns(version, id, &runtime.r#ref);
-            put(
-                self.unit,
-                "runtime_version",
-                "runtime, version",
-                &columns,
-                self.operation,
-            )
-            .await?;
+            put(self.unit, "runtime_version", "runtime, version", &columns, self.operation).await?;
         }
-        let kept: Vec<String> = runtime
-            .versions
-            .iter()
-            .map(|version| version.version.clone())
-            .collect();
+        let kept: Vec<String> = runtime.versions.iter().map(|version| version.version.clone()).collect();
         sqlx::query(
             "DELETE FROM runtime_version WHERE runtime = ?1 AND version NOT IN (SELECT value FROM json_each(?2))",
         )
@@ -216,73 +163,42 @@ impl Load<'_> {
             Some(runtime) => match self.find_kept("runtime", runtime).await? {
                 Some(id) => Some(id),
                 None => {
-                    return Ok(self.skip(
-                        "action",
-                        &action.r#ref,
-                        format!("runtime {runtime} does not exist"),
-                    ));
+                    return Ok(self.skip("action", &action.r#ref, format!("runtime {runtime} does not exist")));
                 }
             },
         };
-        self.put("action", &action.r#ref, action_columns(action, runtime))
-            .await?;
+        self.put("action", &action.r#ref, action_columns(action, runtime)).await?;
         Ok(true)
     }
 
     /// False when it was skipped.
     async fn rule(&mut self, rule: &NewRule) -> Result<bool, StoreError> {
         let Some(trigger) = self.find("\"trigger\"", &rule.trigger_ref).await? else {
-            return Ok(self.skip(
-                "rule",
-                &rule.r#ref,
-                format!("trigger {} does not exist", rule.trigger_ref),
-            ));
+            return Ok(self.skip("rule", &rule.r#ref, format!("trigger {} does not exist", rule.trigger_ref)));
         };
         let Some(action) = self.find("action", &rule.action_ref).await? else {
-            return Ok(self.skip(
-                "rule",
-                &rule.r#ref,
-                format!("action {} does not exist", rule.action_ref),
-            ));
+            return Ok(self.skip("rule", &rule.r#ref, format!("action {} does not exist", rule.action_ref)));
         };
-        self.put("rule", &rule.r#ref, rule_columns(rule, trigger, action))
-            .await?;
+        self.put("rule", &rule.r#ref, rule_columns(rule, trigger, action)).await?;
         Ok(true)
     }
 
     async fn find(&mut self, table: &'static str, r#ref: &str) -> Result<Option<i64>, StoreError> {
-        sqlx::query_scalar(AssertSqlSafe(format!(
-            "SELECT id FROM {table} WHERE ref = ?1"
-        )))
-        .bind(r#ref)
-        .fetch_optional(&mut *self.unit)
-        .await
-        .during(|| self.operation.to_owned())
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT id FROM {table} WHERE ref = ?1")))
+            .bind(r#ref)
+            .fetch_optional(&mut *self.unit)
+            .await
+            .during(|| self.operation.to_owned())
     }
 
     /// [`Self::find`] for what may still be a row of this pack that is about to be removed.
-    pub(super) async fn find_kept(
-        &mut self,
-        table: &'static str,
-        r#ref: &str,
-    ) -> Result<Option<i64>, StoreError> {
+    pub(super) async fn find_kept(&mut self, table: &'static str, r#ref: &str) -> Result<Option<i64>, StoreError> {
         let stays: HashSet<&str> = match table {
-            "runtime" => self
-                .pack
-                .runtimes
-                .iter()
-                .map(|runtime| runtime.r#ref.as_str())
-                .collect(),
-            _ => self
-                .pack
-                .triggers
-                .iter()
-                .map(|trigger| trigger.r#ref.as_str())
-                .collect(),
+            "runtime" => self.pack.runtimes.iter().map(|runtime| runtime.r#ref.as_str()).collect(),
+            _ => self.pack.triggers.iter().map(|trigger| trigger.r#ref.as_str()).collect(),
         };
         let adhoc = if table == "runtime" { "0" } else { "is_adhoc" };
-        let sql =
-            format!("SELECT id FROM {table} WHERE ref = ?1 AND (pack IS NOT ?2 OR {adhoc} OR ?3)");
+        let sql = format!("SELECT id FROM {table} WHERE ref = ?1 AND (pack IS NOT ?2 OR {adhoc} OR ?3)");
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(r#ref)
             .bind(self.id)
@@ -293,28 +209,15 @@ impl Load<'_> {
     }
 
     pub(super) fn skip(&mut self, kind: &'static str, r#ref: &str, reason: String) -> bool {
-        self.skipped.push(Skipped {
-            kind,
-            r#ref: r#ref.to_owned(),
-            reason,
-        });
+        self.skipped.push(Skipped { kind, r#ref: r#ref.to_owned(), reason });
         false
     }
 
     /// What people made by hand in this pack stays.
-    async fn remove_others(
-        &mut self,
-        table: &'static str,
-        kept: &[String],
-    ) -> Result<(), StoreError> {
-        let adhoc = if table == "runtime" {
-            ""
-        } else {
-            "AND NOT is_adhoc"
-        };
-        let sql = format!(
-            "DELETE FROM {table} WHERE pack = ?1 {adhoc} AND ref NOT IN (SELECT value FROM json_each(?2))"
-        );
+    async fn remove_others(&mut self, table: &'static str, kept: &[String]) -> Result<(), StoreError> {
+        let adhoc = if table == "runtime" { "" } else { "AND NOT is_adhoc" };
+        let sql =
+            format!("DELETE FROM {table} WHERE pack = ?1 {adhoc} AND ref NOT IN (SELECT value FROM json_each(?2))");
         sqlx::query(AssertSqlSafe(sql))
             .bind(self.id)
             .bind(list(kept))
@@ -351,9 +254,7 @@ async fn refuse_lost_runtimes(
     .await
     .during(|| operation.to_owned())?;
     user.map_or(Ok(()), |(runtime, kind, user)| {
-        Err(StoreError::Conflict(format!(
-            "runtime {runtime} cannot be removed: {kind} {user} uses it"
-        )))
+        Err(StoreError::Conflict(format!("runtime {runtime} cannot be removed: {kind} {user} uses it")))
     })
 }
 
@@ -365,11 +266,7 @@ async fn link_rules(unit: &mut SqliteConnection, operation: &str) -> Result<(), 
         r"UPDATE rule SET action = found.id, updated = ?1 FROM action AS found
           WHERE rule.action IS NULL AND found.ref = rule.action_ref",
     ] {
-        sqlx::query(statement)
-            .bind(micros(now()))
-            .execute(&mut *unit)
-            .await
-            .during(|| operation.to_owned())?;
+        sqlx::query(statement).bind(micros(now())).execute(&mut *unit).await.during(|| operation.to_owned())?;
     }
     Ok(())
 }
@@ -378,34 +275,18 @@ async fn link_rules(unit: &mut SqliteConnection, operation: &str) -> Result<(), 
 fn changes(before: Vec<Rule>, after: Vec<Rule>) -> Vec<RuleChange> {
     let mut pairs: BTreeMap<String, RuleChange> = BTreeMap::new();
     for rule in before {
-        pairs.insert(
-            rule.r#ref.clone(),
-            RuleChange {
-                before: Some(rule),
-                after: None,
-            },
-        );
+        pairs.insert(rule.r#ref.clone(), RuleChange { before: Some(rule), after: None });
     }
     for rule in after {
         let pair = pairs.entry(rule.r#ref.clone());
-        pair.or_insert(RuleChange {
-            before: None,
-            after: None,
-        })
-        .after = Some(rule);
+        pair.or_insert(RuleChange { before: None, after: None }).after = Some(rule);
     }
     pairs.into_values().filter(differs).collect()
 }
 
 fn differs(change: &RuleChange) -> bool {
     match (&change.before, &change.after) {
-        (Some(before), Some(after)) => {
-            *before
-                != Rule {
-                    updated: before.updated,
-                    ..after.clone()
-                }
-        }
+        (Some(before), Some(after)) => *before != Rule { updated: before.updated, ..after.clone() },
         _ => true,
     }
 }

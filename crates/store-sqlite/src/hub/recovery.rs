@@ -40,14 +40,12 @@ pub(super) async fn scheduled(
     limit: u32,
 ) -> Result<Vec<(Execution, Option<Action>)>, StoreError> {
     let operation = || "read scheduled executions".to_owned();
-    let found = sqlx::query(
-        "SELECT * FROM execution WHERE status = 'scheduled' AND id > ?1 ORDER BY id LIMIT ?2",
-    )
-    .bind(after.map_or(0, |id| id.0))
-    .bind(limit)
-    .fetch_all(&mut *unit)
-    .await
-    .during(operation)?;
+    let found = sqlx::query("SELECT * FROM execution WHERE status = 'scheduled' AND id > ?1 ORDER BY id LIMIT ?2")
+        .bind(after.map_or(0, |id| id.0))
+        .bind(limit)
+        .fetch_all(&mut *unit)
+        .await
+        .during(operation)?;
     let mut executions = Vec::with_capacity(found.len());
     for row in &found {
         let execution = rows::execution(row)?;
@@ -58,11 +56,7 @@ pub(super) async fn scheduled(
     Ok(executions)
 }
 
-pub(super) async fn overdue(
-    readers: &SqlitePool,
-    limit_age: Duration,
-    limit: u32,
-) -> Result<Vec<Overdue>, StoreError> {
+pub(super) async fn overdue(readers: &SqlitePool, limit_age: Duration, limit: u32) -> Result<Vec<Overdue>, StoreError> {
     let found = sqlx::query(
         "SELECT * FROM execution WHERE status = 'scheduled' AND updated <= ?1 ORDER BY updated, id LIMIT ?2",
     )
@@ -76,10 +70,7 @@ pub(super) async fn overdue(
         .iter()
         .map(|row| {
             let execution = rows::execution(row)?;
-            Ok(Overdue {
-                age: age(execution.updated, now),
-                execution,
-            })
+            Ok(Overdue { age: age(execution.updated, now), execution })
         })
         .collect()
 }
@@ -116,19 +107,12 @@ pub(super) async fn orphans(
             .map(|row| rows::worker(&row))
             .transpose()?;
         let heartbeat = worker.as_ref().and_then(|worker| worker.last_heartbeat);
-        orphans.push(Orphan {
-            execution,
-            heartbeat_age: heartbeat.map(|then| age(then, now)),
-            worker,
-        });
+        orphans.push(Orphan { execution, heartbeat_age: heartbeat.map(|then| age(then, now)), worker });
     }
     Ok(orphans)
 }
 
-pub(super) async fn retire_silent_workers(
-    writer: &SqlitePool,
-    silence: Duration,
-) -> Result<Vec<Worker>, StoreError> {
+pub(super) async fn retire_silent_workers(writer: &SqlitePool, silence: Duration) -> Result<Vec<Worker>, StoreError> {
     let found = sqlx::query(
         r"
         UPDATE worker SET status = 'inactive', updated = ?2
@@ -141,10 +125,7 @@ pub(super) async fn retire_silent_workers(
     .fetch_all(writer)
     .await
     .during(|| "set silent workers to inactive".to_owned())?;
-    let mut retired = found
-        .iter()
-        .map(rows::worker)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut retired = found.iter().map(rows::worker).collect::<Result<Vec<_>, _>>()?;
     retired.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(retired)
 }

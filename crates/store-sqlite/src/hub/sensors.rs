@@ -26,9 +26,7 @@ impl Load<'_> {
                 self.skip("sensor", &sensor.r#ref, reason);
                 continue;
             }
-            let id = self
-                .put("sensor", &sensor.r#ref, sensor_columns(sensor, runtime))
-                .await?;
+            let id = self.put("sensor", &sensor.r#ref, sensor_columns(sensor, runtime)).await?;
             stored.push(sensor.r#ref.clone());
             for trigger in &sensor.trigger_refs {
                 owners.insert(trigger, &sensor.r#ref);

@@ -22,11 +22,7 @@ pub(super) enum Cell {
 impl Cell {
     /// A document in a column that cannot be NULL; null is the column's default.
     pub(super) fn document(value: &Value, default: &str) -> Self {
-        Self::Text(Some(if value.is_null() {
-            default.to_owned()
-        } else {
-            json(value)
-        }))
+        Self::Text(Some(if value.is_null() { default.to_owned() } else { json(value) }))
     }
 }
 
@@ -110,18 +106,10 @@ pub(super) async fn upsert(
 ) -> Result<i64, StoreError> {
     let during = || operation.to_owned();
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let places: Vec<String> = (1..=columns.len())
-        .map(|place| format!("?{place}"))
-        .collect();
+    let places: Vec<String> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
     let now = columns.len() + 1;
-    let set: Vec<String> = names
-        .iter()
-        .map(|name| format!("{name} = excluded.{name}"))
-        .collect();
-    let differs: Vec<String> = names
-        .iter()
-        .map(|name| format!("{table}.{name} IS NOT excluded.{name}"))
-        .collect();
+    let set: Vec<String> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
+    let differs: Vec<String> = names.iter().map(|name| format!("{table}.{name} IS NOT excluded.{name}")).collect();
     let sql = format!(
         "INSERT INTO {table} ({}, created, updated) VALUES ({}, ?{now}, ?{now})
          ON CONFLICT ({key}) DO UPDATE SET {}, updated = excluded.updated WHERE {}",
@@ -135,31 +123,19 @@ pub(super) async fn upsert(
         .execute(&mut *unit)
         .await
         .during(during)?;
-    let keys: Vec<Column> = columns
-        .iter()
-        .filter(|(name, _)| key.split(", ").any(|part| part == *name))
-        .cloned()
-        .collect();
-    let same: Vec<String> = keys
-        .iter()
-        .enumerate()
-        .map(|(at, (name, _))| format!("{name} = ?{}", at + 1))
-        .collect();
+    let keys: Vec<Column> =
+        columns.iter().filter(|(name, _)| key.split(", ").any(|part| part == *name)).cloned().collect();
+    let same: Vec<String> = keys.iter().enumerate().map(|(at, (name, _))| format!("{name} = ?{}", at + 1)).collect();
     let sql = format!("SELECT id FROM {table} WHERE {}", same.join(" AND "));
-    let row = bind(sqlx::query(AssertSqlSafe(sql)), &keys)
-        .fetch_one(unit)
-        .await
-        .during(during)?;
+    let row = bind(sqlx::query(AssertSqlSafe(sql)), &keys).fetch_one(unit).await.during(during)?;
     sqlx::Row::try_get(&row, "id").during(during)
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 fn bind(query: Query, columns: &[Column]) -> Query {
-    columns
-        .iter()
-        .fold(query, |query, (_, cell)| match cell.clone() {
-            Cell::Integer(value) => query.bind(value),
-            Cell::Text(value) => query.bind(value),
-        })
+    columns.iter().fold(query, |query, (_, cell)| match cell.clone() {
+        Cell::Integer(value) => query.bind(value),
+        Cell::Text(value) => query.bind(value),
+    })
 }

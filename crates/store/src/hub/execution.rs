@@ -79,11 +79,7 @@ pub struct ExecutionGuard {
 
 impl From<&Execution> for ExecutionGuard {
     fn from(row: &Execution) -> Self {
-        Self {
-            execution: row.id,
-            status: row.status,
-            updated: row.updated,
-        }
+        Self { execution: row.id, status: row.status, updated: row.updated }
     }
 }
 

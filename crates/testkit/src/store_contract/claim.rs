@@ -3,8 +3,7 @@
 use attune_model::status::{ExecutionStatus, OwnerType, WorkerRole};
 use attune_model::{ExecutionId, WorkerId};
 use attune_store::{
-    Claim, EventSource, ExecutionGuard, Intake, KeyOwner, NewEnforcement, NewEvent, NewExecution,
-    NewKey, RuleTarget,
+    Claim, EventSource, ExecutionGuard, Intake, KeyOwner, NewEnforcement, NewEvent, NewExecution, NewKey, RuleTarget,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -16,8 +15,7 @@ use super::seed::{World, demo, secret, worker};
 pub async fn of_twenty_claims_at_once_one_is_granted(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let execution = world.scheduled().await;
-    let claims =
-        join_all((0..20).map(|_| world.store.claim_execution(execution.id, world.worker.id))).await;
+    let claims = join_all((0..20).map(|_| world.store.claim_execution(execution.id, world.worker.id))).await;
     let mut granted = 0;
     for claim in claims {
         match claim.unwrap() {
@@ -77,10 +75,7 @@ async fn enforced(world: &World) -> ExecutionId {
             execution: Some(new.clone()),
         }]
     };
-    let intake = world
-        .store
-        .take_event(EventSource::New(&event), &decide)
-        .await;
+    let intake = world.store.take_event(EventSource::New(&event), &decide).await;
     let Intake::Taken { enforced, .. } = intake.unwrap() else {
         panic!("not taken");
     };
@@ -119,9 +114,7 @@ pub async fn keys_come_in_the_order_in_which_they_override(lab: &dyn Lab) {
     put_keys(&world).await;
     let claimed = world.running().await;
     let keys = claimed.keys.iter();
-    let keys: Vec<_> = keys
-        .map(|key| (key.owner_type, key.name.as_str(), &key.value))
-        .collect();
+    let keys: Vec<_> = keys.map(|key| (key.owner_type, key.name.as_str(), &key.value)).collect();
     assert_eq!(
         keys,
         [
@@ -131,59 +124,31 @@ pub async fn keys_come_in_the_order_in_which_they_override(lab: &dyn Lab) {
             (OwnerType::Action, "token", &json!("action.key")),
         ]
     );
-    assert_eq!(
-        claimed.keys[0].encryption_key_hash.as_deref(),
-        Some("d1ge57")
-    );
+    assert_eq!(claimed.keys[0].encryption_key_hash.as_deref(), Some("d1ge57"));
 
     let plain = world.store.action("demo.plain").await.unwrap().unwrap();
-    let new = NewExecution {
-        action: plain.id,
-        action_ref: plain.r#ref,
-        ..world.execution()
-    };
+    let new = NewExecution { action: plain.id, action_ref: plain.r#ref, ..world.execution() };
     let execution = world.store.insert_execution(&new).await.unwrap().id;
     world.schedule(execution, world.worker.id).await;
-    assert_eq!(
-        world.claim(execution).await.keys.len(),
-        3,
-        "not the other action's"
-    );
+    assert_eq!(world.claim(execution).await.keys.len(), 3, "not the other action's");
 }
 
 /// Nothing is started for somebody who wants it to end.
 pub async fn a_claim_of_a_canceling_execution_cancels_it(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let execution = world.scheduled().await;
-    lab.execute("UPDATE execution SET status = 'canceling'")
-        .await;
-    let Claim::Cancelled(row) = world
-        .store
-        .claim_execution(execution.id, world.worker.id)
-        .await
-        .unwrap()
-    else {
+    lab.execute("UPDATE execution SET status = 'canceling'").await;
+    let Claim::Cancelled(row) = world.store.claim_execution(execution.id, world.worker.id).await.unwrap() else {
         panic!("not cancelled");
     };
     assert_eq!(row.status, ExecutionStatus::Cancelled);
     assert_eq!(
         row.result,
-        Some(
-            json!({"succeeded": false, "cancelled": true, "error": "Execution cancelled by user"})
-        )
+        Some(json!({"succeeded": false, "cancelled": true, "error": "Execution cancelled by user"}))
     );
     assert_eq!(*row, world.row(execution.id).await);
-    let again = world
-        .store
-        .claim_execution(execution.id, world.worker.id)
-        .await
-        .unwrap();
-    assert_eq!(
-        again,
-        Claim::NotOurs {
-            status: Some(ExecutionStatus::Cancelled)
-        }
-    );
+    let again = world.store.claim_execution(execution.id, world.worker.id).await.unwrap();
+    assert_eq!(again, Claim::NotOurs { status: Some(ExecutionStatus::Cancelled) });
 }
 
 /// The message was a hint and the hint was wrong.
@@ -195,34 +160,17 @@ pub async fn a_claim_of_anything_else_is_not_ours(lab: &dyn Lab) {
 
     assert_eq!(refused(&world, ExecutionId(4711), me).await, None);
     let requested = world.requested().await.id;
-    assert_eq!(
-        refused(&world, requested, me).await,
-        Some(ExecutionStatus::Requested)
-    );
+    assert_eq!(refused(&world, requested, me).await, Some(ExecutionStatus::Requested));
 
     let scheduled = world.scheduled().await;
-    assert_eq!(
-        refused(&world, scheduled.id, other).await,
-        Some(ExecutionStatus::Scheduled)
-    );
-    assert_eq!(
-        world.row(scheduled.id).await,
-        scheduled,
-        "nothing was written"
-    );
+    assert_eq!(refused(&world, scheduled.id, other).await, Some(ExecutionStatus::Scheduled));
+    assert_eq!(world.row(scheduled.id).await, scheduled, "nothing was written");
 
     // A run that is being cancelled belongs to the claim that started it.
     let running = world.running().await.execution.id;
-    world
-        .store
-        .cancel_execution(running, &json!({}))
-        .await
-        .unwrap();
+    world.store.cancel_execution(running, &json!({})).await.unwrap();
     for worker in [me, other] {
-        assert_eq!(
-            refused(&world, running, worker).await,
-            Some(ExecutionStatus::Canceling)
-        );
+        assert_eq!(refused(&world, running, worker).await, Some(ExecutionStatus::Canceling));
     }
 
     for status in [ExecutionStatus::Failed, ExecutionStatus::Abandoned] {
@@ -235,17 +183,8 @@ pub async fn a_claim_of_anything_else_is_not_ours(lab: &dyn Lab) {
 }
 
 /// What a claim that must not be granted says.
-async fn refused(
-    world: &World,
-    execution: ExecutionId,
-    worker: WorkerId,
-) -> Option<ExecutionStatus> {
-    match world
-        .store
-        .claim_execution(execution, worker)
-        .await
-        .unwrap()
-    {
+async fn refused(world: &World, execution: ExecutionId, worker: WorkerId) -> Option<ExecutionStatus> {
+    match world.store.claim_execution(execution, worker).await.unwrap() {
         Claim::NotOurs { status } => status,
         other => panic!("{other:?}"),
     }
@@ -270,10 +209,7 @@ pub async fn a_claim_is_granted_even_when_the_action_is_gone(lab: &dyn Lab) {
     let execution = world.scheduled().await;
     world.store.delete_pack("demo").await.unwrap().unwrap();
     let claimed = world.claim(execution.id).await;
-    assert_eq!(
-        (claimed.action, claimed.pack, claimed.runtime),
-        (None, None, None)
-    );
+    assert_eq!((claimed.action, claimed.pack, claimed.runtime), (None, None, None));
     assert_eq!(claimed.execution.action_ref, "demo.echo");
 }
 
@@ -282,24 +218,11 @@ pub async fn the_start_is_read_back_exactly_as_the_fence_has_it(lab: &dyn Lab) {
     let world = World::new(lab).await;
     for _ in 0..20 {
         let claimed = world.running().await;
-        assert_eq!(
-            world.row(claimed.execution.id).await.started_at,
-            Some(claimed.fence.started_at)
-        );
+        assert_eq!(world.row(claimed.execution.id).await.started_at, Some(claimed.fence.started_at));
     }
-    let fences = world
-        .store
-        .unfinished_executions(world.worker.id)
-        .await
-        .unwrap();
+    let fences = world.store.unfinished_executions(world.worker.id).await.unwrap();
     for (fence, _) in &fences {
-        assert!(
-            world
-                .store
-                .finish_execution(fence, ExecutionStatus::Completed, &json!({}), &[])
-                .await
-                .unwrap()
-        );
+        assert!(world.store.finish_execution(fence, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
     }
     assert_eq!(fences.len(), 20);
 }

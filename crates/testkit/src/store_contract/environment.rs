@@ -23,16 +23,8 @@ impl Site {
         let world = World::new(lab).await;
         let other = worker("other", WorkerRole::Action);
         let other = world.store.register_worker(&other).await.unwrap().id;
-        let row = world
-            .store
-            .upsert_environment(&target(&world, checksum))
-            .await;
-        Self {
-            id: row.unwrap().id,
-            one: world.worker.id,
-            other,
-            world,
-        }
+        let row = world.store.upsert_environment(&target(&world, checksum)).await;
+        Self { id: row.unwrap().id, one: world.worker.id, other, world }
     }
 
     async fn upsert(&self, checksum: Option<&str>) -> EnvironmentRow {
@@ -41,42 +33,25 @@ impl Site {
     }
 
     async fn claim(&self, worker: WorkerId, lifetime: Duration) -> bool {
-        let claim = self
-            .world
-            .store
-            .claim_environment(self.id, worker, lifetime);
+        let claim = self.world.store.claim_environment(self.id, worker, lifetime);
         claim.await.unwrap()
     }
 
     async fn renew(&self, worker: WorkerId) -> bool {
-        let renewal = self
-            .world
-            .store
-            .renew_environment_claim(self.id, worker, LONG);
+        let renewal = self.world.store.renew_environment_claim(self.id, worker, LONG);
         renewal.await.unwrap()
     }
 
     async fn ready(&self, worker: WorkerId, checksum: Option<&str>) -> bool {
-        let outcome = EnvironmentOutcome::Ready {
-            manifest_checksum: checksum.map(str::to_owned),
-            log: "installed".to_owned(),
-        };
-        let end = self
-            .world
-            .store
-            .finish_environment(self.id, worker, &outcome);
+        let outcome =
+            EnvironmentOutcome::Ready { manifest_checksum: checksum.map(str::to_owned), log: "installed".to_owned() };
+        let end = self.world.store.finish_environment(self.id, worker, &outcome);
         end.await.unwrap()
     }
 
     async fn failed(&self, worker: WorkerId) -> bool {
-        let outcome = EnvironmentOutcome::Failed {
-            error: "no network".to_owned(),
-            log: "tried".to_owned(),
-        };
-        let end = self
-            .world
-            .store
-            .finish_environment(self.id, worker, &outcome);
+        let outcome = EnvironmentOutcome::Failed { error: "no network".to_owned(), log: "tried".to_owned() };
+        let end = self.world.store.finish_environment(self.id, worker, &outcome);
         end.await.unwrap()
     }
 
@@ -86,12 +61,7 @@ impl Site {
     }
 
     async fn row(&self) -> EnvironmentRow {
-        self.world
-            .store
-            .environment(self.id)
-            .await
-            .unwrap()
-            .unwrap()
+        self.world.store.environment(self.id).await.unwrap().unwrap()
     }
 
     async fn state(&self) -> (Status, Option<WorkerId>) {
@@ -116,10 +86,7 @@ fn target(world: &World, checksum: Option<&str>) -> EnvironmentTarget {
 pub async fn a_new_environment_is_pending_and_has_one_row(lab: &dyn Lab) {
     let site = Site::new(lab, Some("c1")).await;
     let first = site.row().await;
-    assert_eq!(
-        (first.status, first.claim_expired),
-        (Status::Pending, false)
-    );
+    assert_eq!((first.status, first.claim_expired), (Status::Pending, false));
     assert_eq!((first.claimed_by, first.claim_expires_at), (None, None));
     assert_eq!(first.install_error, None);
     assert_eq!(first.manifest_checksum.as_deref(), Some("c1"));
@@ -162,11 +129,7 @@ pub async fn a_changed_manifest_or_path_makes_it_outdated(lab: &dyn Lab) {
         assert!(site.ready(site.one, built_from).await);
         assert_eq!(site.state().await, (Status::Ready, None));
         let found = site.world.store.upsert_environment(&changed).await.unwrap();
-        assert_eq!(
-            (found.id, found.status),
-            (site.id, Status::Outdated),
-            "{changed:?}"
-        );
+        assert_eq!((found.id, found.status), (site.id, Status::Outdated), "{changed:?}");
         assert_eq!(found.manifest_checksum, changed.manifest_checksum);
     }
 }
@@ -176,10 +139,7 @@ pub async fn a_live_claim_is_left_alone_by_a_changed_manifest(lab: &dyn Lab) {
     let site = Site::new(lab, Some("c1")).await;
     assert!(site.claim(site.one, LONG).await);
     let found = site.upsert(Some("c2")).await;
-    assert_eq!(
-        (found.status, found.claimed_by),
-        (Status::Installing, Some(site.one))
-    );
+    assert_eq!((found.status, found.claimed_by), (Status::Installing, Some(site.one)));
     assert!(found.claim_expires_at.is_some() && !found.claim_expired);
     assert!(site.ready(site.one, Some("c1")).await);
     assert_eq!(site.upsert(Some("c2")).await.status, Status::Outdated);
@@ -200,11 +160,7 @@ pub async fn of_twenty_builders_at_once_one_gets_the_claim(lab: &dyn Lab) {
         builders.push(site.world.store.register_worker(&builder).await.unwrap().id);
     }
     let claims = join_all(builders.iter().map(|builder| site.claim(*builder, LONG))).await;
-    let granted: Vec<_> = claims
-        .iter()
-        .zip(builders)
-        .filter(|(granted, _)| **granted)
-        .collect();
+    let granted: Vec<_> = claims.iter().zip(builders).filter(|(granted, _)| **granted).collect();
     assert_eq!(granted.len(), 1);
     assert_eq!(site.state().await, (Status::Installing, Some(granted[0].1)));
 }
@@ -231,10 +187,7 @@ pub async fn a_claim_is_renewed_by_its_owner_only(lab: &dyn Lab) {
     assert!(site.claim(site.one, Duration::from_micros(1)).await);
     assert!(site.renew(site.one).await);
     assert!(!site.renew(site.other).await);
-    assert!(
-        !site.claim(site.other, LONG).await,
-        "it was renewed in time"
-    );
+    assert!(!site.claim(site.other, LONG).await, "it was renewed in time");
     let row = site.row().await;
     assert_eq!((row.claimed_by, row.claim_expired), (Some(site.one), false));
     let now = site.world.store.now().await.unwrap();

@@ -9,31 +9,18 @@ use serde_json::json;
 use super::Lab;
 use super::seed::{World, secret};
 
-const SECRETS: &str =
-    "SELECT count(*) FROM execution_secret_value WHERE entity_type = 'execution_result'";
+const SECRETS: &str = "SELECT count(*) FROM execution_secret_value WHERE entity_type = 'execution_result'";
 
 /// A second end of the same run is dropped.
 pub async fn an_end_is_written_once(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let fence = world.running().await.fence;
     let result = json!({"succeeded": true, "exit_code": 0, "data": {"z": 1, "a": [null, "ü\n"]}});
-    assert!(
-        world
-            .store
-            .finish_execution(&fence, ExecutionStatus::Completed, &result, &[])
-            .await
-            .unwrap()
-    );
+    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &result, &[]).await.unwrap());
     let row = world.row(fence.execution).await;
     assert_eq!(row.status, ExecutionStatus::Completed);
     assert_eq!(row.result.as_ref(), Some(&result));
-    assert!(
-        !world
-            .store
-            .finish_execution(&fence, ExecutionStatus::Failed, &json!({}), &[])
-            .await
-            .unwrap()
-    );
+    assert!(!world.store.finish_execution(&fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap());
     assert_eq!(world.row(fence.execution).await, row);
 }
 
@@ -44,91 +31,39 @@ pub async fn only_the_claim_that_runs_may_end_the_run(lab: &dyn Lab) {
     let before = world.row(fence.execution).await;
     let microsecond = TimeDelta::microseconds(1);
     for wrong in [
-        Fence {
-            worker: WorkerId(fence.worker.0 + 1),
-            ..fence
-        },
-        Fence {
-            started_at: fence.started_at + microsecond,
-            ..fence
-        },
-        Fence {
-            started_at: fence.started_at - microsecond,
-            ..fence
-        },
+        Fence { worker: WorkerId(fence.worker.0 + 1), ..fence },
+        Fence { started_at: fence.started_at + microsecond, ..fence },
+        Fence { started_at: fence.started_at - microsecond, ..fence },
     ] {
-        assert!(
-            !world
-                .store
-                .finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &[])
-                .await
-                .unwrap()
-        );
+        assert!(!world.store.finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
     }
     assert_eq!(world.row(fence.execution).await, before);
-    assert!(
-        world
-            .store
-            .finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &[])
-            .await
-            .unwrap()
-    );
+    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
 }
 
 /// Somebody took the execution away while it ran.
 pub async fn an_end_after_somebody_elses_end_is_dropped(lab: &dyn Lab) {
     let world = World::new(lab).await;
-    for end in [
-        ExecutionStatus::Abandoned,
-        ExecutionStatus::Cancelled,
-        ExecutionStatus::Failed,
-    ] {
+    for end in [ExecutionStatus::Abandoned, ExecutionStatus::Cancelled, ExecutionStatus::Failed] {
         let claimed = world.running().await;
         let guard = ExecutionGuard::from(&claimed.execution);
-        world
-            .store
-            .end_execution(&guard, end, &json!({"by": "monitor"}))
-            .await
-            .unwrap()
-            .unwrap();
-        let late = world
-            .store
-            .finish_execution(
-                &claimed.fence,
-                ExecutionStatus::Completed,
-                &json!({"late": true}),
-                &[],
-            )
-            .await;
+        world.store.end_execution(&guard, end, &json!({"by": "monitor"})).await.unwrap().unwrap();
+        let late =
+            world.store.finish_execution(&claimed.fence, ExecutionStatus::Completed, &json!({"late": true}), &[]).await;
         assert!(!late.unwrap());
         let row = world.row(claimed.execution.id).await;
-        assert_eq!(
-            (row.status, row.result),
-            (end, Some(json!({"by": "monitor"})))
-        );
+        assert_eq!((row.status, row.result), (end, Some(json!({"by": "monitor"}))));
     }
 }
 
 /// The cancel came first, so the run cannot have timed out.
 pub async fn a_run_that_is_being_cancelled_can_end_but_not_time_out(lab: &dyn Lab) {
     let world = World::new(lab).await;
-    for end in ExecutionStatus::ALL
-        .iter()
-        .copied()
-        .filter(|status| status.is_terminal())
-    {
+    for end in ExecutionStatus::ALL.iter().copied().filter(|status| status.is_terminal()) {
         let fence = world.running().await.fence;
-        world
-            .store
-            .cancel_execution(fence.execution, &json!({}))
-            .await
-            .unwrap();
+        world.store.cancel_execution(fence.execution, &json!({})).await.unwrap();
         assert_eq!(
-            world
-                .store
-                .finish_execution(&fence, end, &json!({}), &[])
-                .await
-                .unwrap(),
+            world.store.finish_execution(&fence, end, &json!({}), &[]).await.unwrap(),
             ExecutionStatus::Canceling.may_become(end),
             "{end}"
         );
@@ -139,35 +74,12 @@ pub async fn a_run_that_is_being_cancelled_can_end_but_not_time_out(lab: &dyn La
 pub async fn secrets_are_written_with_the_end_or_not_at_all(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let fence = world.running().await.fence;
-    let secrets = [
-        secret("/data/token", "b25l"),
-        secret("/data/key", "dHdv"),
-        secret("/data/key", "bmV3"),
-    ];
-    let wrong = Fence {
-        started_at: fence.started_at + TimeDelta::microseconds(1),
-        ..fence
-    };
-    assert!(
-        !world
-            .store
-            .finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &secrets)
-            .await
-            .unwrap()
-    );
+    let secrets = [secret("/data/token", "b25l"), secret("/data/key", "dHdv"), secret("/data/key", "bmV3")];
+    let wrong = Fence { started_at: fence.started_at + TimeDelta::microseconds(1), ..fence };
+    assert!(!world.store.finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &secrets).await.unwrap());
     assert_eq!(lab.number(SECRETS).await, 0);
-    assert!(
-        world
-            .store
-            .finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &secrets)
-            .await
-            .unwrap()
-    );
-    assert_eq!(
-        lab.number(SECRETS).await,
-        2,
-        "one for each path, the last one counts"
-    );
+    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &secrets).await.unwrap());
+    assert_eq!(lab.number(SECRETS).await, 2, "one for each path, the last one counts");
     let newest = format!("{SECRETS} AND json_path = '/data/key' AND encrypted_value = '\"bmV3\"'");
     assert_eq!(lab.number(&newest).await, 1);
 }
@@ -177,21 +89,9 @@ pub async fn a_status_that_is_no_end_is_refused(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let fence = world.running().await.fence;
     let before = world.row(fence.execution).await;
-    for status in ExecutionStatus::ALL
-        .iter()
-        .copied()
-        .filter(|status| !status.is_terminal())
-    {
-        world
-            .store
-            .finish_execution(&fence, status, &json!({}), &[])
-            .await
-            .unwrap_err();
-        world
-            .store
-            .end_execution(&ExecutionGuard::from(&before), status, &json!({}))
-            .await
-            .unwrap_err();
+    for status in ExecutionStatus::ALL.iter().copied().filter(|status| !status.is_terminal()) {
+        world.store.finish_execution(&fence, status, &json!({}), &[]).await.unwrap_err();
+        world.store.end_execution(&ExecutionGuard::from(&before), status, &json!({})).await.unwrap_err();
     }
     assert_eq!(world.row(fence.execution).await, before);
 }
@@ -201,55 +101,21 @@ pub async fn an_earlier_life_left_what_was_running_or_canceling(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let running = world.running().await;
     let canceling = world.running().await;
-    world
-        .store
-        .cancel_execution(canceling.execution.id, &json!({}))
-        .await
-        .unwrap();
+    world.store.cancel_execution(canceling.execution.id, &json!({})).await.unwrap();
     let ended = world.running().await;
-    assert!(
-        world
-            .store
-            .finish_execution(&ended.fence, ExecutionStatus::Failed, &json!({}), &[])
-            .await
-            .unwrap()
-    );
+    assert!(world.store.finish_execution(&ended.fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap());
     world.scheduled().await;
 
-    assert_eq!(
-        world
-            .store
-            .unfinished_executions(WorkerId(4711))
-            .await
-            .unwrap(),
-        []
-    );
-    let left = world
-        .store
-        .unfinished_executions(world.worker.id)
-        .await
-        .unwrap();
+    assert_eq!(world.store.unfinished_executions(WorkerId(4711)).await.unwrap(), []);
+    let left = world.store.unfinished_executions(world.worker.id).await.unwrap();
     let fences: Vec<Fence> = left.iter().map(|(fence, _)| *fence).collect();
     assert_eq!(fences, [running.fence, canceling.fence]);
     assert_eq!(left[0].1, running.execution);
     assert_eq!(left[1].1.status, ExecutionStatus::Canceling);
     for fence in fences {
-        assert!(
-            world
-                .store
-                .finish_execution(&fence, ExecutionStatus::Abandoned, &json!({}), &[])
-                .await
-                .unwrap()
-        );
+        assert!(world.store.finish_execution(&fence, ExecutionStatus::Abandoned, &json!({}), &[]).await.unwrap());
     }
-    assert_eq!(
-        world
-            .store
-            .unfinished_executions(world.worker.id)
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(world.store.unfinished_executions(world.worker.id).await.unwrap(), []);
 }
 
 /// Also what is to be cancelled before it ever started: nobody else would end it.
@@ -262,23 +128,8 @@ pub async fn what_was_scheduled_is_told_again_oldest_first(lab: &dyn Lab) {
         world.schedule(execution.id, world.worker.id).await;
     }
     world.running().await;
-    lab.execute(&format!(
-        "UPDATE execution SET status = 'canceling' WHERE id = {}",
-        second.id
-    ))
-    .await;
-    let scheduled = world
-        .store
-        .scheduled_executions(world.worker.id)
-        .await
-        .unwrap();
+    lab.execute(&format!("UPDATE execution SET status = 'canceling' WHERE id = {}", second.id)).await;
+    let scheduled = world.store.scheduled_executions(world.worker.id).await.unwrap();
     assert_eq!(scheduled, [first.id, second.id, third.id]);
-    assert_eq!(
-        world
-            .store
-            .scheduled_executions(WorkerId(4711))
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(world.store.scheduled_executions(WorkerId(4711)).await.unwrap(), []);
 }

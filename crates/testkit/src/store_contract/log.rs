@@ -27,24 +27,15 @@ fn artifact(policy: RetentionPolicy, limit: i32) -> LogArtifact {
 pub async fn versions_count_from_one_and_name_their_file(lab: &dyn Lab) {
     let store = lab.store();
     for number in 1..=3 {
-        let version = store
-            .add_log_version(&artifact(RetentionPolicy::Versions, 10))
-            .await
-            .unwrap();
+        let version = store.add_log_version(&artifact(RetentionPolicy::Versions, 10)).await.unwrap();
         assert_eq!(version.version, number);
-        assert_eq!(
-            version.file_path,
-            format!("demo/echo/stdout/log/v{number}.txt")
-        );
+        assert_eq!(version.file_path, format!("demo/echo/stdout/log/v{number}.txt"));
         assert_eq!(version.expired_files, Vec::<String>::new());
     }
     let mut other = artifact(RetentionPolicy::Versions, 10);
     other.r#ref = String::from("sensor.demo.clock.stderr");
     let version = store.add_log_version(&other).await.unwrap();
-    assert_eq!(
-        (version.version, version.file_path.as_str()),
-        (1, "sensor/demo/clock/stderr/v1.txt")
-    );
+    assert_eq!((version.version, version.file_path.as_str()), (1, "sensor/demo/clock/stderr/v1.txt"));
     assert_eq!(lab.number("SELECT count(*) FROM artifact").await, 2);
     let complete = "SELECT count(*) FROM artifact_version WHERE execution = 7 AND created_by = 'worker' \
                     AND content_type = 'text/plain' AND file_path IS NOT NULL AND size_bytes IS NULL";
@@ -56,10 +47,7 @@ pub async fn versions_asked_for_at_once_differ(lab: &dyn Lab) {
     let store = lab.store();
     let artifact = artifact(RetentionPolicy::Versions, 100);
     let added = join_all((0..20).map(|_| store.add_log_version(&artifact))).await;
-    let mut numbers: Vec<i32> = added
-        .into_iter()
-        .map(|version| version.unwrap().version)
-        .collect();
+    let mut numbers: Vec<i32> = added.into_iter().map(|version| version.unwrap().version).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
     assert_eq!(lab.number("SELECT count(*) FROM artifact").await, 1);
@@ -69,28 +57,15 @@ pub async fn versions_asked_for_at_once_differ(lab: &dyn Lab) {
 pub async fn the_oldest_versions_beyond_the_limit_go_with_their_files(lab: &dyn Lab) {
     let store = lab.store();
     for _ in 0..3 {
-        store
-            .add_log_version(&artifact(RetentionPolicy::Versions, 3))
-            .await
-            .unwrap();
+        store.add_log_version(&artifact(RetentionPolicy::Versions, 3)).await.unwrap();
     }
-    let version = store
-        .add_log_version(&artifact(RetentionPolicy::Versions, 3))
-        .await
-        .unwrap();
+    let version = store.add_log_version(&artifact(RetentionPolicy::Versions, 3)).await.unwrap();
     assert_eq!(version.expired_files, ["demo/echo/stdout/log/v1.txt"]);
-    let version = store
-        .add_log_version(&artifact(RetentionPolicy::Versions, 1))
-        .await
-        .unwrap();
+    let version = store.add_log_version(&artifact(RetentionPolicy::Versions, 1)).await.unwrap();
     assert_eq!(version.version, 5);
     assert_eq!(
         version.expired_files,
-        [
-            "demo/echo/stdout/log/v2.txt",
-            "demo/echo/stdout/log/v3.txt",
-            "demo/echo/stdout/log/v4.txt"
-        ]
+        ["demo/echo/stdout/log/v2.txt", "demo/echo/stdout/log/v3.txt", "demo/echo/stdout/log/v4.txt"]
     );
     assert_eq!(lab.number("SELECT count(*) FROM artifact_version").await, 1);
     assert_eq!(lab.number("SELECT retention_limit FROM artifact").await, 1);
@@ -100,49 +75,26 @@ pub async fn the_oldest_versions_beyond_the_limit_go_with_their_files(lab: &dyn 
 pub async fn retention_by_time_removes_nothing_here(lab: &dyn Lab) {
     let store = lab.store();
     for _ in 0..3 {
-        let version = store
-            .add_log_version(&artifact(RetentionPolicy::Days, 1))
-            .await
-            .unwrap();
+        let version = store.add_log_version(&artifact(RetentionPolicy::Days, 1)).await.unwrap();
         assert_eq!(version.expired_files, Vec::<String>::new());
     }
     assert_eq!(lab.number("SELECT count(*) FROM artifact_version").await, 3);
-    assert_eq!(
-        lab.number("SELECT count(*) FROM artifact WHERE retention_policy = 'days'")
-            .await,
-        1
-    );
+    assert_eq!(lab.number("SELECT count(*) FROM artifact WHERE retention_policy = 'days'").await, 1);
 }
 
 /// An empty log is no log; the artifact shows the size of its newest version.
 pub async fn a_size_of_zero_removes_the_version(lab: &dyn Lab) {
     let store = lab.store();
-    let first = store
-        .add_log_version(&artifact(RetentionPolicy::Versions, 2))
-        .await
-        .unwrap();
-    let second = store
-        .add_log_version(&artifact(RetentionPolicy::Versions, 2))
-        .await
-        .unwrap();
+    let first = store.add_log_version(&artifact(RetentionPolicy::Versions, 2)).await.unwrap();
+    let second = store.add_log_version(&artifact(RetentionPolicy::Versions, 2)).await.unwrap();
     store.set_log_sizes(&[]).await.unwrap();
-    store
-        .set_log_sizes(&[(second.id, 20), (first.id, 10)])
-        .await
-        .unwrap();
-    assert_eq!(
-        lab.number("SELECT sum(size_bytes) FROM artifact_version")
-            .await,
-        30
-    );
+    store.set_log_sizes(&[(second.id, 20), (first.id, 10)]).await.unwrap();
+    assert_eq!(lab.number("SELECT sum(size_bytes) FROM artifact_version").await, 30);
     assert_eq!(lab.number("SELECT size_bytes FROM artifact").await, 20);
     store.set_log_sizes(&[(second.id, 0)]).await.unwrap();
     assert_eq!(lab.number("SELECT count(*) FROM artifact_version").await, 1);
     assert_eq!(lab.number("SELECT size_bytes FROM artifact").await, 10);
     // Retention may have removed it while its log was written.
-    store
-        .set_log_sizes(&[(second.id, 5), (4711, 0), (first.id, 11)])
-        .await
-        .unwrap();
+    store.set_log_sizes(&[(second.id, 5), (4711, 0), (first.id, 11)]).await.unwrap();
     assert_eq!(lab.number("SELECT size_bytes FROM artifact").await, 11);
 }

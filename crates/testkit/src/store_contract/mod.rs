@@ -163,10 +163,7 @@ mod tests {
             ("sensor", include_str!("sensor.rs")),
         ];
         for (part, source) in parts {
-            for line in source
-                .lines()
-                .filter_map(|line| line.strip_prefix("pub async fn "))
-            {
+            for line in source.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {
                 let name = line.split('(').next().unwrap();
                 let listed = list.lines().any(|line| {
                     let line = line.trim().trim_start_matches(&format!("{part}: "));

@@ -19,28 +19,14 @@ fn changed(changes: &[RuleChange]) -> Vec<(&str, bool, bool)> {
         .iter()
         .map(|change| {
             let rule = change.before.as_ref().or(change.after.as_ref()).unwrap();
-            (
-                rule.r#ref.as_str(),
-                change.before.is_some(),
-                change.after.is_some(),
-            )
+            (rule.r#ref.as_str(), change.before.is_some(), change.after.is_some())
         })
         .collect()
 }
 
 async fn rules(store: &Arc<dyn Store>, trigger_ref: &str) -> Vec<Rule> {
     let trigger = store.trigger(trigger_ref).await.unwrap().unwrap();
-    store
-        .trigger_rules(
-            trigger.id,
-            PageRequest {
-                page: 1,
-                page_size: 100,
-            },
-        )
-        .await
-        .unwrap()
-        .items
+    store.trigger_rules(trigger.id, PageRequest { page: 1, page_size: 100 }).await.unwrap().items
 }
 
 /// Every column of the pack and its actions.
@@ -49,17 +35,11 @@ pub async fn a_pack_is_read_back_as_it_was_loaded(lab: &dyn Lab) {
     let loaded = demo();
     let pack = world.store.pack("demo").await.unwrap().unwrap();
     assert_eq!(pack, world.pack);
-    assert_eq!(
-        (&pack.label, &pack.version),
-        (&loaded.label, &loaded.version)
-    );
+    assert_eq!((&pack.label, &pack.version), (&loaded.label, &loaded.version));
     assert_eq!(pack.description, loaded.description);
     assert_eq!(pack.conf_schema, loaded.conf_schema);
     assert_eq!((&pack.config, &pack.meta), (&loaded.config, &loaded.meta));
-    assert_eq!(
-        (&pack.tags, &pack.dependencies),
-        (&loaded.tags, &loaded.dependencies)
-    );
+    assert_eq!((&pack.tags, &pack.dependencies), (&loaded.tags, &loaded.dependencies));
     assert_eq!(pack.runtime_deps, loaded.runtime_deps);
 
     let (action, echo) = (&world.action, &loaded.actions[0]);
@@ -89,33 +69,15 @@ pub async fn refs_are_resolved_when_a_pack_is_loaded(lab: &dyn Lab) {
     let (sensor, triggers) = store.sensor("demo.clock").await.unwrap().unwrap();
     assert_eq!(sensor.runtime, world.action.runtime.unwrap());
     assert_eq!(sensor.runtime_ref, "demo.python");
-    assert_eq!(
-        (sensor.enabled, sensor.entrypoint.as_str()),
-        (true, "clock.py")
-    );
-    assert_eq!(
-        sensor.placement.selector,
-        json!({}),
-        "no placement is no constraint"
-    );
+    assert_eq!((sensor.enabled, sensor.entrypoint.as_str()), (true, "clock.py"));
+    assert_eq!(sensor.placement.selector, json!({}), "no placement is no constraint");
     let linked = triggers.iter();
-    let linked: Vec<_> = linked
-        .map(|found| (found.r#ref.as_str(), found.sensor))
-        .collect();
-    assert_eq!(
-        linked,
-        [
-            ("demo.tick", Some(sensor.id)),
-            ("demo.tock", Some(sensor.id))
-        ]
-    );
+    let linked: Vec<_> = linked.map(|found| (found.r#ref.as_str(), found.sensor)).collect();
+    assert_eq!(linked, [("demo.tick", Some(sensor.id)), ("demo.tock", Some(sensor.id))]);
     assert_eq!(triggers[0].sensor_ref.as_deref(), Some("demo.clock"));
 
     let rule = rules(store, "demo.tick").await.remove(0);
-    assert_eq!(
-        (rule.action, rule.trigger),
-        (Some(world.action.id), Some(triggers[0].id))
-    );
+    assert_eq!((rule.action, rule.trigger), (Some(world.action.id), Some(triggers[0].id)));
     assert_eq!(rule.action_params, loaded.rules[0].action_params);
     assert_eq!(rule.trigger_params, loaded.rules[0].trigger_params);
     assert_eq!(rule.permission_set_refs, Some(vec!["admin".to_owned()]));
@@ -130,19 +92,10 @@ pub async fn refs_are_resolved_when_a_pack_is_loaded(lab: &dyn Lab) {
 /// A restart must not look like a change to anybody.
 pub async fn loading_the_same_pack_again_writes_nothing(lab: &dyn Lab) {
     let world = World::new(lab).await;
-    let before = (
-        world.store.desired_sensors().await.unwrap(),
-        rules(&world.store, "demo.tick").await,
-    );
+    let before = (world.store.desired_sensors().await.unwrap(), rules(&world.store, "demo.tick").await);
     let changes = world.store.upsert_pack(&demo()).await.unwrap();
-    assert_eq!(
-        (changes.pack, changes.rules, changes.skipped),
-        (world.pack.clone(), vec![], vec![])
-    );
-    let after = (
-        world.store.desired_sensors().await.unwrap(),
-        rules(&world.store, "demo.tick").await,
-    );
+    assert_eq!((changes.pack, changes.rules, changes.skipped), (world.pack.clone(), vec![], vec![]));
+    let after = (world.store.desired_sensors().await.unwrap(), rules(&world.store, "demo.tick").await);
     assert_eq!(after, before, "`updated` included");
     assert_eq!(world.store.packs().await.unwrap(), [world.pack]);
 }
@@ -159,10 +112,7 @@ pub async fn a_changed_component_keeps_its_id(lab: &dyn Lab) {
     pack.runtimes[0].versions[0].is_default = true;
     let versions = world.store.runtime_versions().await.unwrap();
     let changes = world.store.upsert_pack(&pack).await.unwrap();
-    assert_eq!(
-        (changes.pack.id, changes.pack.version.as_str()),
-        (world.pack.id, "1.3.0")
-    );
+    assert_eq!((changes.pack.id, changes.pack.version.as_str()), (world.pack.id, "1.3.0"));
     let action = world.store.action("demo.echo").await.unwrap().unwrap();
     assert_eq!((action.id, action.timeout_seconds), (world.action.id, None));
     let (sensor, _) = world.store.sensor("demo.clock").await.unwrap().unwrap();
@@ -174,10 +124,7 @@ pub async fn a_changed_component_keeps_its_id(lab: &dyn Lab) {
     assert_eq!(changed(&changes.rules), [("demo.on_tick", true, true)]);
     assert_eq!(changes.rules[0].before.as_ref(), Some(&rule_before));
     let rule = changes.rules[0].after.as_ref().unwrap();
-    assert_eq!(
-        (rule.id, &rule.trigger_params),
-        (rule_before.id, &json!({"every": 10}))
-    );
+    assert_eq!((rule.id, &rule.trigger_params), (rule_before.id, &json!({"every": 10})));
     assert!(rule.updated >= rule_before.updated);
 }
 
@@ -210,17 +157,8 @@ pub async fn what_refers_to_nothing_is_left_out_with_the_reason(lab: &dyn Lab) {
     pack.runtimes.clear();
     pack.triggers.remove(1);
     let changes = world.store.upsert_pack(&pack).await.unwrap();
-    let skipped: Vec<_> = changes
-        .skipped
-        .iter()
-        .map(|skipped| {
-            (
-                skipped.kind,
-                skipped.r#ref.as_str(),
-                skipped.reason.as_str(),
-            )
-        })
-        .collect();
+    let skipped: Vec<_> =
+        changes.skipped.iter().map(|skipped| (skipped.kind, skipped.r#ref.as_str(), skipped.reason.as_str())).collect();
     assert_eq!(
         skipped,
         [
@@ -230,10 +168,7 @@ pub async fn what_refers_to_nothing_is_left_out_with_the_reason(lab: &dyn Lab) {
             ("rule", "demo.on_tock", "trigger demo.tock does not exist"),
         ]
     );
-    assert_eq!(
-        changed(&changes.rules),
-        [("demo.on_tick", true, false), ("demo.on_tock", true, false)]
-    );
+    assert_eq!(changed(&changes.rules), [("demo.on_tick", true, false), ("demo.on_tock", true, false)]);
     assert_eq!(world.store.action("demo.echo").await.unwrap(), None);
     let tick = world.store.trigger("demo.tick").await.unwrap().unwrap();
     assert_eq!((tick.sensor, tick.sensor_ref), (None, None));
@@ -251,22 +186,13 @@ pub async fn a_trigger_has_one_sensor(lab: &dyn Lab) {
         sensor("alpha.lost", "demo.python", &["alpha.none"]),
     ];
     let changes = world.store.upsert_pack(&pack).await.unwrap();
-    let skipped: Vec<_> = changes
-        .skipped
-        .iter()
-        .map(|skipped| (skipped.r#ref.as_str(), skipped.reason.as_str()))
-        .collect();
+    let skipped: Vec<_> =
+        changes.skipped.iter().map(|skipped| (skipped.r#ref.as_str(), skipped.reason.as_str())).collect();
     assert_eq!(
         skipped,
         [
-            (
-                "alpha.thief",
-                "trigger demo.tick belongs to sensor demo.clock"
-            ),
-            (
-                "alpha.second",
-                "trigger alpha.own belongs to sensor alpha.first"
-            ),
+            ("alpha.thief", "trigger demo.tick belongs to sensor demo.clock"),
+            ("alpha.second", "trigger alpha.own belongs to sensor alpha.first"),
             ("alpha.lost", "trigger alpha.none does not exist"),
         ]
     );
@@ -278,10 +204,8 @@ pub async fn a_trigger_has_one_sensor(lab: &dyn Lab) {
 pub async fn a_trigger_moves_to_another_sensor_of_its_pack(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let mut pack = demo();
-    pack.sensors = vec![
-        sensor("demo.new", "demo.python", &["demo.tick"]),
-        sensor("demo.clock", "demo.python", &["demo.tock"]),
-    ];
+    pack.sensors =
+        vec![sensor("demo.new", "demo.python", &["demo.tick"]), sensor("demo.clock", "demo.python", &["demo.tock"])];
     let changes = world.store.upsert_pack(&pack).await.unwrap();
     assert_eq!(changes.skipped, []);
     let (_, triggers) = world.store.sensor("demo.new").await.unwrap().unwrap();
@@ -297,9 +221,7 @@ pub async fn a_ref_of_another_pack_is_a_conflict_and_nothing_is_written(lab: &dy
     let mut pack = empty("alpha");
     pack.actions = vec![action("alpha.fine", None), action("demo.echo", None)];
     let error = world.store.upsert_pack(&pack).await.unwrap_err();
-    let StoreError::Conflict(text) = error else {
-        panic!("{error}")
-    };
+    let StoreError::Conflict(text) = error else { panic!("{error}") };
     assert_eq!(text, "action demo.echo belongs to pack demo");
     assert_eq!(world.store.pack("alpha").await.unwrap(), None);
     assert_eq!(world.store.action("alpha.fine").await.unwrap(), None);
@@ -315,11 +237,7 @@ pub async fn rules_find_their_trigger_and_action_again(lab: &dyn Lab) {
     let removal = world.store.delete_pack("demo").await.unwrap().unwrap();
     assert_eq!(
         changed(&removal.rules),
-        [
-            ("alpha.rule", true, true),
-            ("demo.on_tick", true, false),
-            ("demo.on_tock", true, false)
-        ]
+        [("alpha.rule", true, true), ("demo.on_tick", true, false), ("demo.on_tock", true, false)]
     );
     let after = removal.rules[0].after.as_ref().unwrap();
     assert_eq!((after.trigger, after.action), (None, None));
@@ -328,54 +246,24 @@ pub async fn rules_find_their_trigger_and_action_again(lab: &dyn Lab) {
     let changes = world.store.upsert_pack(&demo()).await.unwrap();
     assert_eq!(
         changed(&changes.rules),
-        [
-            ("alpha.rule", true, true),
-            ("demo.on_tick", false, true),
-            ("demo.on_tock", false, true)
-        ]
+        [("alpha.rule", true, true), ("demo.on_tick", false, true), ("demo.on_tock", false, true)]
     );
     let linked = changes.rules[0].after.as_ref().unwrap();
-    assert_eq!(
-        linked.trigger,
-        world
-            .store
-            .trigger("demo.tick")
-            .await
-            .unwrap()
-            .map(|trigger| trigger.id)
-    );
-    assert_eq!(
-        linked.action,
-        world
-            .store
-            .action("demo.echo")
-            .await
-            .unwrap()
-            .map(|action| action.id)
-    );
+    assert_eq!(linked.trigger, world.store.trigger("demo.tick").await.unwrap().map(|trigger| trigger.id));
+    assert_eq!(linked.action, world.store.action("demo.echo").await.unwrap().map(|action| action.id));
 }
 
 /// Rows that are marked as made by hand are nobody's files.
 pub async fn what_people_made_by_hand_stays(lab: &dyn Lab) {
     let world = World::new(lab).await;
-    lab.execute("UPDATE rule SET is_adhoc = TRUE WHERE ref = 'demo.on_tock'")
-        .await;
-    lab.execute("UPDATE action SET is_adhoc = TRUE WHERE ref = 'demo.plain'")
-        .await;
+    lab.execute("UPDATE rule SET is_adhoc = TRUE WHERE ref = 'demo.on_tock'").await;
+    lab.execute("UPDATE action SET is_adhoc = TRUE WHERE ref = 'demo.plain'").await;
     let mut pack = demo();
     pack.rules.clear();
     pack.actions.truncate(1);
     let changes = world.store.upsert_pack(&pack).await.unwrap();
     assert_eq!(changed(&changes.rules), [("demo.on_tick", true, false)]);
-    assert!(
-        world
-            .store
-            .action("demo.plain")
-            .await
-            .unwrap()
-            .unwrap()
-            .is_adhoc
-    );
+    assert!(world.store.action("demo.plain").await.unwrap().unwrap().is_adhoc);
 }
 
 /// Foreign sensors would vanish with it, foreign actions would lose what runs them.
@@ -386,22 +274,12 @@ pub async fn a_runtime_that_others_use_cannot_be_removed(lab: &dyn Lab) {
     world.store.upsert_pack(&user).await.unwrap();
     let mut pack = demo();
     pack.runtimes = vec![runtime("demo.other", "Other", &[])];
-    for error in [
-        world.store.upsert_pack(&pack).await.unwrap_err(),
-        world.store.delete_pack("demo").await.unwrap_err(),
-    ] {
-        let StoreError::Conflict(text) = error else {
-            panic!("{error}")
-        };
-        assert_eq!(
-            text,
-            "runtime demo.python cannot be removed: action alpha.act uses it"
-        );
+    for error in [world.store.upsert_pack(&pack).await.unwrap_err(), world.store.delete_pack("demo").await.unwrap_err()]
+    {
+        let StoreError::Conflict(text) = error else { panic!("{error}") };
+        assert_eq!(text, "runtime demo.python cannot be removed: action alpha.act uses it");
     }
-    assert_eq!(
-        world.store.action("demo.echo").await.unwrap().unwrap().id,
-        world.action.id
-    );
+    assert_eq!(world.store.action("demo.echo").await.unwrap().unwrap().id, world.action.id);
     world.store.delete_pack("alpha").await.unwrap().unwrap();
     world.store.delete_pack("demo").await.unwrap().unwrap();
 }

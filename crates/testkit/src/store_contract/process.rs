@@ -16,38 +16,22 @@ struct Host {
 impl Host {
     async fn new(lab: &dyn Lab) -> Self {
         let world = World::new(lab).await;
-        let id = world
-            .store
-            .register_worker(&worker("host", WorkerRole::Sensor))
-            .await
-            .unwrap()
-            .id;
+        let id = world.store.register_worker(&worker("host", WorkerRole::Sensor)).await.unwrap().id;
         Self { world, id }
     }
 
     async fn record(&self, rules: Option<i32>, change: ProcessChange) {
         let sensor = &self.world.sensor;
-        self.world
-            .store
-            .record_process(sensor, (self.id, "host"), rules, &change)
-            .await
-            .unwrap();
+        self.world.store.record_process(sensor, (self.id, "host"), rules, &change).await.unwrap();
     }
 
     async fn row(&self) -> Option<SensorProcess> {
-        self.world
-            .store
-            .process(self.world.sensor.id, self.id)
-            .await
-            .unwrap()
+        self.world.store.process(self.world.sensor.id, self.id).await.unwrap()
     }
 }
 
 fn running(pid: i32) -> ProcessChange {
-    ProcessChange::Running {
-        pid,
-        reset_failures: false,
-    }
+    ProcessChange::Running { pid, reset_failures: false }
 }
 
 fn failure(count: i32) -> ProcessChange {
@@ -67,18 +51,9 @@ pub async fn a_process_runs_fails_and_is_stopped(lab: &dyn Lab) {
 
     host.record(Some(2), ProcessChange::Starting).await;
     let row = host.row().await.unwrap();
-    assert_eq!(
-        (row.status, row.pid, row.active_rule_count),
-        (Status::Starting, None, 2)
-    );
-    assert_eq!(
-        (row.sensor_ref.as_str(), row.worker_name.as_str()),
-        ("demo.clock", "host")
-    );
-    assert_eq!(
-        row.log_artifact_ref.as_deref(),
-        Some("sensor.demo.clock.stderr")
-    );
+    assert_eq!((row.status, row.pid, row.active_rule_count), (Status::Starting, None, 2));
+    assert_eq!((row.sensor_ref.as_str(), row.worker_name.as_str()), ("demo.clock", "host"));
+    assert_eq!(row.log_artifact_ref.as_deref(), Some("sensor.demo.clock.stderr"));
 
     host.record(Some(2), running(4242)).await;
     let row = host.row().await.unwrap();
@@ -87,10 +62,7 @@ pub async fn a_process_runs_fails_and_is_stopped(lab: &dyn Lab) {
 
     host.record(Some(2), failure(1)).await;
     let row = host.row().await.unwrap();
-    assert_eq!(
-        (row.status, row.pid, row.consecutive_failures),
-        (Status::Backoff, None, 1)
-    );
+    assert_eq!((row.status, row.pid, row.consecutive_failures), (Status::Backoff, None, 1));
     assert_eq!((row.last_exit_code, row.last_signal), (Some(3), None));
     assert_eq!(row.stderr_excerpt.as_deref(), Some("no such host\nüber"));
     assert_eq!(row.next_restart_at, Some(long_ago()));
@@ -98,29 +70,17 @@ pub async fn a_process_runs_fails_and_is_stopped(lab: &dyn Lab) {
 
     host.record(Some(3), running(4243)).await;
     let row = host.row().await.unwrap();
-    assert_eq!(
-        (row.status, row.pid, row.active_rule_count),
-        (Status::Running, Some(4243), 3)
-    );
-    assert_eq!(
-        (row.last_exit_code, row.last_signal, row.stderr_excerpt),
-        (None, None, None)
-    );
+    assert_eq!((row.status, row.pid, row.active_rule_count), (Status::Running, Some(4243), 3));
+    assert_eq!((row.last_exit_code, row.last_signal, row.stderr_excerpt), (None, None, None));
     assert_eq!((row.next_restart_at, row.last_stopped_at), (None, None));
     assert_eq!(row.consecutive_failures, 1, "it has not been healthy yet");
 
     host.record(Some(0), ProcessChange::Stopped).await;
     let row = host.row().await.unwrap();
-    assert_eq!(
-        (row.status, row.pid, row.active_rule_count),
-        (Status::Stopped, None, 0)
-    );
+    assert_eq!((row.status, row.pid, row.active_rule_count), (Status::Stopped, None, 0));
     assert!(row.last_stopped_at.is_some());
     assert_eq!(host.world.store.processes(host.id).await.unwrap(), [row]);
-    assert_eq!(
-        host.world.store.processes(WorkerId(4711)).await.unwrap(),
-        []
-    );
+    assert_eq!(host.world.store.processes(WorkerId(4711)).await.unwrap(), []);
 }
 
 /// Alert marks go back together with the failures.
@@ -128,31 +88,18 @@ pub async fn failures_are_counted_by_the_caller_and_reset_on_request(lab: &dyn L
     let host = Host::new(lab).await;
     let marks = |row: SensorProcess| (row.consecutive_failures, row.last_alerted_failure_count);
     host.record(Some(1), failure(3)).await;
-    host.record(None, ProcessChange::Alerted { failures: 3 })
-        .await;
+    host.record(None, ProcessChange::Alerted { failures: 3 }).await;
     assert_eq!(marks(host.row().await.unwrap()), (3, 3));
     host.record(None, failure(4)).await;
     assert_eq!(marks(host.row().await.unwrap()), (4, 3));
-    host.record(
-        None,
-        ProcessChange::Running {
-            pid: 1,
-            reset_failures: true,
-        },
-    )
-    .await;
+    host.record(None, ProcessChange::Running { pid: 1, reset_failures: true }).await;
     assert_eq!(marks(host.row().await.unwrap()), (0, 0));
 
     host.record(None, failure(5)).await;
-    host.record(None, ProcessChange::Alerted { failures: 5 })
-        .await;
-    host.record(None, ProcessChange::Backoff(ProcessEnd::default()))
-        .await;
+    host.record(None, ProcessChange::Alerted { failures: 5 }).await;
+    host.record(None, ProcessChange::Backoff(ProcessEnd::default())).await;
     let row = host.row().await.unwrap();
-    assert_eq!(
-        (row.last_exit_code, row.stderr_excerpt.as_ref()),
-        (None, None)
-    );
+    assert_eq!((row.last_exit_code, row.stderr_excerpt.as_ref()), (None, None));
     assert_eq!(marks(row), (0, 0), "a planned restart is no failure");
 }
 
@@ -190,71 +137,27 @@ pub async fn a_sensor_that_is_gone_is_no_error(lab: &dyn Lab) {
         host.record(Some(1), change).await;
     }
     assert_eq!(host.row().await, None);
-    assert_eq!(
-        host.world
-            .store
-            .process(SensorId(4711), host.id)
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(host.world.store.process(SensorId(4711), host.id).await.unwrap(), None);
 }
 
 /// Rows of other hosts stay. Nobody waits out the failures of an earlier life, but they still count.
 pub async fn nothing_of_an_earlier_life_is_alive(lab: &dyn Lab) {
     let host = Host::new(lab).await;
-    let other = host
-        .world
-        .store
-        .register_worker(&worker("other", WorkerRole::Sensor))
-        .await
-        .unwrap()
-        .id;
+    let other = host.world.store.register_worker(&worker("other", WorkerRole::Sensor)).await.unwrap().id;
     let sensor = &host.world.sensor;
-    host.world
-        .store
-        .record_process(sensor, (other, "other"), Some(1), &running(9))
-        .await
-        .unwrap();
+    host.world.store.record_process(sensor, (other, "other"), Some(1), &running(9)).await.unwrap();
     for change in [ProcessChange::Starting, running(5)] {
         host.record(Some(2), change).await;
-        assert_eq!(
-            host.world
-                .store
-                .clear_stale_processes(host.id)
-                .await
-                .unwrap(),
-            1
-        );
+        assert_eq!(host.world.store.clear_stale_processes(host.id).await.unwrap(), 1);
         let row = host.row().await.unwrap();
-        assert_eq!(
-            (row.status, row.pid, row.active_rule_count),
-            (Status::Stopped, None, 2)
-        );
+        assert_eq!((row.status, row.pid, row.active_rule_count), (Status::Stopped, None, 2));
         assert!(row.last_stopped_at.is_some());
-        assert_eq!(
-            host.world
-                .store
-                .clear_stale_processes(host.id)
-                .await
-                .unwrap(),
-            0
-        );
+        assert_eq!(host.world.store.clear_stale_processes(host.id).await.unwrap(), 0);
     }
     host.record(Some(2), failure(2)).await;
-    assert_eq!(
-        host.world
-            .store
-            .clear_stale_processes(host.id)
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(host.world.store.clear_stale_processes(host.id).await.unwrap(), 1);
     let row = host.row().await.unwrap();
     assert_eq!((row.status, row.next_restart_at), (Status::Stopped, None));
     assert_eq!(row.consecutive_failures, 2);
-    assert_eq!(
-        host.world.store.processes(other).await.unwrap()[0].status,
-        Status::Running
-    );
+    assert_eq!(host.world.store.processes(other).await.unwrap()[0].status, Status::Running);
 }

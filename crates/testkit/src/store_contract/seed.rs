@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use attune_model::rows::{Action, Execution, Pack, RawPlacement, Retention, Sensor, Worker};
-use attune_model::status::{
-    OutputFormat, ParameterDelivery, ParameterFormat, WorkerRole, WorkerType,
-};
+use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, WorkerRole, WorkerType};
 use attune_model::{ExecutionId, IdentityId, JsonMap, WorkerId};
 use attune_store::{
-    Claim, ClaimedExecution, ExecutionGuard, NewAction, NewExecution, NewPack, NewRule, NewRuntime,
-    NewRuntimeVersion, NewSensor, NewTrigger, PlacementOverride, SecretValue, WorkerRegistration,
+    Claim, ClaimedExecution, ExecutionGuard, NewAction, NewExecution, NewPack, NewRule, NewRuntime, NewRuntimeVersion,
+    NewSensor, NewTrigger, PlacementOverride, SecretValue, WorkerRegistration,
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -49,20 +47,14 @@ impl World {
             pack: changes.pack,
             action: store.action("demo.echo").await.unwrap().unwrap(),
             sensor: store.sensor("demo.clock").await.unwrap().unwrap().0,
-            worker: store
-                .register_worker(&worker("runner", WorkerRole::Action))
-                .await
-                .unwrap(),
+            worker: store.register_worker(&worker("runner", WorkerRole::Action)).await.unwrap(),
             store,
         }
     }
 
     /// An execution of `demo.echo`, `requested`.
     pub async fn requested(&self) -> Execution {
-        self.store
-            .insert_execution(&self.execution())
-            .await
-            .unwrap()
+        self.store.insert_execution(&self.execution()).await.unwrap()
     }
 
     /// What [`Self::requested`] stores.
@@ -83,18 +75,9 @@ impl World {
 
     /// Gives a `requested` execution to `worker`.
     pub async fn schedule(&self, execution: ExecutionId, worker: WorkerId) -> Execution {
-        let claimed = self
-            .store
-            .claim_scheduling(execution, LONG)
-            .await
-            .unwrap()
-            .unwrap();
+        let claimed = self.store.claim_scheduling(execution, LONG).await.unwrap().unwrap();
         let guard = ExecutionGuard::from(&claimed.execution);
-        self.store
-            .assign_worker(&guard, worker)
-            .await
-            .unwrap()
-            .unwrap()
+        self.store.assign_worker(&guard, worker).await.unwrap().unwrap()
     }
 
     /// An execution of `demo.echo` that is `scheduled` for the worker.
@@ -105,12 +88,7 @@ impl World {
 
     /// Claims a scheduled execution for the worker.
     pub async fn claim(&self, execution: ExecutionId) -> ClaimedExecution {
-        match self
-            .store
-            .claim_execution(execution, self.worker.id)
-            .await
-            .unwrap()
-        {
+        match self.store.claim_execution(execution, self.worker.id).await.unwrap() {
             Claim::Claimed(claimed) => *claimed,
             other => panic!("not claimed: {other:?}"),
         }
@@ -124,12 +102,7 @@ impl World {
 
     /// The row as it is now.
     pub async fn row(&self, execution: ExecutionId) -> Execution {
-        self.store
-            .execution(execution)
-            .await
-            .unwrap()
-            .unwrap()
-            .execution
+        self.store.execution(execution).await.unwrap().unwrap().execution
     }
 }
 
@@ -182,30 +155,15 @@ pub fn demo() -> NewPack {
         is_standard: false,
         runtimes: vec![runtime("demo.python", "Python", &["3.11", "3.12.1"])],
         triggers: vec![trigger("demo.tick"), trigger("demo.tock")],
-        actions: vec![
-            action("demo.echo", Some("demo.python")),
-            action("demo.plain", None),
-        ],
-        rules: vec![
-            rule("demo.on_tick", "demo.tick", "demo.echo"),
-            rule("demo.on_tock", "demo.tock", "demo.plain"),
-        ],
-        sensors: vec![sensor(
-            "demo.clock",
-            "demo.python",
-            &["demo.tock", "demo.tick"],
-        )],
+        actions: vec![action("demo.echo", Some("demo.python")), action("demo.plain", None)],
+        rules: vec![rule("demo.on_tick", "demo.tick", "demo.echo"), rule("demo.on_tock", "demo.tock", "demo.plain")],
+        sensors: vec![sensor("demo.clock", "demo.python", &["demo.tock", "demo.tick"])],
     }
 }
 
 /// A pack with nothing in it.
 pub fn empty(r#ref: &str) -> NewPack {
-    NewPack {
-        r#ref: r#ref.to_owned(),
-        label: r#ref.to_owned(),
-        version: "0.1.0".to_owned(),
-        ..NewPack::default()
-    }
+    NewPack { r#ref: r#ref.to_owned(), label: r#ref.to_owned(), version: "0.1.0".to_owned(), ..NewPack::default() }
 }
 
 /// A runtime with versions; the last one is the default.
@@ -266,10 +224,7 @@ pub fn action(r#ref: &str, runtime: Option<&str>) -> NewAction {
         },
         accesses_mcp: true,
         default_execution_permission_set_refs: vec!["standard".to_owned()],
-        log_retention: Retention {
-            policy: Some(attune_model::status::RetentionPolicy::Days),
-            limit: Some(3),
-        },
+        log_retention: Retention { policy: Some(attune_model::status::RetentionPolicy::Days), limit: Some(3) },
         artifact_retention: Retention::default(),
     }
 }

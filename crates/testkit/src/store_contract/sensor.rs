@@ -13,12 +13,8 @@ pub async fn desired_sensors_come_by_ref_with_all_that_decides(lab: &dyn Lab) {
     pack.triggers = vec![trigger("alpha.hook"), trigger("alpha.free")];
     pack.sensors = vec![sensor("alpha.web", "alpha.node", &["alpha.hook"])];
     // Rows of demo.tick in this order: demo.on_tick, alpha.z, alpha.a.
-    pack.rules = vec![
-        rule("alpha.z", "demo.tick", "demo.echo"),
-        rule("alpha.a", "demo.tick", "demo.echo"),
-    ];
-    pack.rules
-        .push(rule("alpha.other", "alpha.free", "demo.echo"));
+    pack.rules = vec![rule("alpha.z", "demo.tick", "demo.echo"), rule("alpha.a", "demo.tick", "demo.echo")];
+    pack.rules.push(rule("alpha.other", "alpha.free", "demo.echo"));
     world.store.upsert_pack(&pack).await.unwrap();
 
     let desired = world.store.desired_sensors().await.unwrap();
@@ -33,23 +29,12 @@ pub async fn desired_sensors_come_by_ref_with_all_that_decides(lab: &dyn Lab) {
     assert_eq!(clock.sensor, world.sensor);
     assert_eq!(clock.sensor.config, Some(json!({"resolution": 5})));
     assert_eq!(clock.runtime.r#ref, "demo.python");
-    let versions: Vec<_> = clock
-        .runtime_versions
-        .iter()
-        .map(|version| version.version.as_str())
-        .collect();
+    let versions: Vec<_> = clock.runtime_versions.iter().map(|version| version.version.as_str()).collect();
     assert_eq!(versions, ["3.11", "3.12.1"]);
-    let triggers: Vec<_> = clock
-        .triggers
-        .iter()
-        .map(|trigger| trigger.r#ref.as_str())
-        .collect();
+    let triggers: Vec<_> = clock.triggers.iter().map(|trigger| trigger.r#ref.as_str()).collect();
     assert_eq!(triggers, ["demo.tick", "demo.tock"]);
     let rules: Vec<_> = clock.rules.iter().map(|rule| rule.r#ref.as_str()).collect();
-    assert_eq!(
-        rules,
-        ["demo.on_tick", "alpha.z", "alpha.a", "demo.on_tock"]
-    );
+    assert_eq!(rules, ["demo.on_tick", "alpha.z", "alpha.a", "demo.on_tock"]);
     assert_eq!(clock.rules[0].trigger_params, json!({"every": 5}));
 }
 
@@ -61,11 +46,7 @@ pub async fn only_enabled_sensors_and_rules_are_desired(lab: &dyn Lab) {
     pack.triggers[1].enabled = false;
     world.store.upsert_pack(&pack).await.unwrap();
     let desired = world.store.desired_sensors().await.unwrap();
-    let rules: Vec<_> = desired[0]
-        .rules
-        .iter()
-        .map(|rule| rule.r#ref.as_str())
-        .collect();
+    let rules: Vec<_> = desired[0].rules.iter().map(|rule| rule.r#ref.as_str()).collect();
     assert_eq!(rules, ["demo.on_tock"]);
     assert_eq!(desired[0].triggers.len(), 2);
     pack.sensors[0].enabled = false;
@@ -85,18 +66,9 @@ pub async fn an_alert_needs_its_trigger(lab: &dyn Lab) {
     store.upsert_pack(&core).await.unwrap();
     let created = store.insert_alert(&payload).await.unwrap().unwrap();
     let trigger = store.trigger("core.alert").await.unwrap().unwrap();
-    assert_eq!(
-        (created.trigger_id, created.trigger_ref.as_str()),
-        (Some(trigger.id), "core.alert")
-    );
-    assert_eq!(
-        (created.sensor_id, created.sensor_ref.as_deref()),
-        (None, Some("attune.system"))
-    );
-    assert_eq!(
-        created.payload,
-        Some(json!({"severity": "error", "details": {"sensor_id": 1}}))
-    );
+    assert_eq!((created.trigger_id, created.trigger_ref.as_str()), (Some(trigger.id), "core.alert"));
+    assert_eq!((created.sensor_id, created.sensor_ref.as_deref()), (None, Some("attune.system")));
+    assert_eq!(created.payload, Some(json!({"severity": "error", "details": {"sensor_id": 1}})));
     let row = format!(
         "SELECT count(*) FROM event WHERE id = {} AND source IS NULL AND source_ref = 'attune.system'",
         created.event_id

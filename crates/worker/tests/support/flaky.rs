@@ -9,9 +9,8 @@ use attune_model::rows::{Execution, Runtime, RuntimeVersion, Worker};
 use attune_model::status::{ExecutionStatus, WorkerStatus};
 use attune_model::{ExecutionId, JsonMap, PackEnvironmentId, WorkerId};
 use attune_store::{
-    AgentStore, Claim, EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget,
-    Fence, LogArtifact, LogStore, LogVersion, SecretValue, StoreError, WorkerRegistration,
-    WorkerStore,
+    AgentStore, Claim, EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget, Fence, LogArtifact,
+    LogStore, LogVersion, SecretValue, StoreError, WorkerRegistration, WorkerStore,
 };
 use attune_store_sqlite::SqliteStore;
 use chrono::{DateTime, Utc};
@@ -40,11 +39,7 @@ impl Flaky {
     /// The next claims and finishes fail like this, later ones work.
     pub fn new(store: &SqliteStore, claims: &[Lost], finishes: &[Lost]) -> Self {
         let plan = |losses: &[Lost]| Arc::new(Mutex::new(losses.iter().copied().collect()));
-        Self {
-            store: store.clone(),
-            claims: plan(claims),
-            finishes: plan(finishes),
-        }
+        Self { store: store.clone(), claims: plan(claims), finishes: plan(finishes) }
     }
 
     /// Whether everything that was planned has happened.
@@ -61,31 +56,18 @@ async fn through<T>(
     let operation = "test".to_owned();
     match lost {
         None => call.await,
-        Some(Lost::Call) => Err(StoreError::Unavailable {
-            operation,
-            source: "the connection is gone".into(),
-        }),
+        Some(Lost::Call) => Err(StoreError::Unavailable { operation, source: "the connection is gone".into() }),
         Some(Lost::Answer) => {
             call.await?;
-            Err(StoreError::Unavailable {
-                operation,
-                source: "the connection went away".into(),
-            })
+            Err(StoreError::Unavailable { operation, source: "the connection went away".into() })
         }
-        Some(Lost::Refused) => Err(StoreError::Refused {
-            operation,
-            source: "too large".into(),
-        }),
+        Some(Lost::Refused) => Err(StoreError::Refused { operation, source: "too large".into() }),
     }
 }
 
 #[async_trait]
 impl WorkerStore for Flaky {
-    async fn claim_execution(
-        &self,
-        id: ExecutionId,
-        worker: WorkerId,
-    ) -> Result<Claim, StoreError> {
+    async fn claim_execution(&self, id: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError> {
         through(&self.claims, self.store.claim_execution(id, worker)).await
     }
 
@@ -100,17 +82,11 @@ impl WorkerStore for Flaky {
         through(&self.finishes, finish).await
     }
 
-    async fn execution_status(
-        &self,
-        id: ExecutionId,
-    ) -> Result<Option<ExecutionStatus>, StoreError> {
+    async fn execution_status(&self, id: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError> {
         self.store.execution_status(id).await
     }
 
-    async fn unfinished_executions(
-        &self,
-        worker: WorkerId,
-    ) -> Result<Vec<(Fence, Execution)>, StoreError> {
+    async fn unfinished_executions(&self, worker: WorkerId) -> Result<Vec<(Fence, Execution)>, StoreError> {
         self.store.unfinished_executions(worker).await
     }
 
@@ -125,10 +101,7 @@ impl AgentStore for Flaky {
         self.store.now().await
     }
 
-    async fn register_worker(
-        &self,
-        registration: &WorkerRegistration,
-    ) -> Result<Worker, StoreError> {
+    async fn register_worker(&self, registration: &WorkerRegistration) -> Result<Worker, StoreError> {
         self.store.register_worker(registration).await
     }
 
@@ -136,19 +109,11 @@ impl AgentStore for Flaky {
         self.store.heartbeat(worker, status).await
     }
 
-    async fn set_worker_status(
-        &self,
-        worker: WorkerId,
-        status: WorkerStatus,
-    ) -> Result<(), StoreError> {
+    async fn set_worker_status(&self, worker: WorkerId, status: WorkerStatus) -> Result<(), StoreError> {
         self.store.set_worker_status(worker, status).await
     }
 
-    async fn set_capabilities(
-        &self,
-        worker: WorkerId,
-        capabilities: &JsonMap,
-    ) -> Result<(), StoreError> {
+    async fn set_capabilities(&self, worker: WorkerId, capabilities: &JsonMap) -> Result<(), StoreError> {
         self.store.set_capabilities(worker, capabilities).await
     }
 
@@ -174,17 +139,11 @@ impl LogStore for Flaky {
 
 #[async_trait]
 impl EnvironmentStore for Flaky {
-    async fn upsert_environment(
-        &self,
-        target: &EnvironmentTarget,
-    ) -> Result<EnvironmentRow, StoreError> {
+    async fn upsert_environment(&self, target: &EnvironmentTarget) -> Result<EnvironmentRow, StoreError> {
         self.store.upsert_environment(target).await
     }
 
-    async fn environment(
-        &self,
-        id: PackEnvironmentId,
-    ) -> Result<Option<EnvironmentRow>, StoreError> {
+    async fn environment(&self, id: PackEnvironmentId) -> Result<Option<EnvironmentRow>, StoreError> {
         self.store.environment(id).await
     }
 
@@ -203,9 +162,7 @@ impl EnvironmentStore for Flaky {
         worker: WorkerId,
         lifetime: Duration,
     ) -> Result<bool, StoreError> {
-        self.store
-            .renew_environment_claim(id, worker, lifetime)
-            .await
+        self.store.renew_environment_claim(id, worker, lifetime).await
     }
 
     async fn mark_environment_outdated(&self, id: PackEnvironmentId) -> Result<(), StoreError> {

@@ -14,9 +14,7 @@ use attune_lifecycle::CancellationToken;
 use attune_model::activity::NoObserver;
 use attune_model::clock::SystemClock;
 use attune_model::rows::{Action, Execution, RawPlacement, Retention, Runtime};
-use attune_model::status::{
-    ExecutionStatus, OutputFormat, ParameterDelivery, ParameterFormat, RetentionPolicy,
-};
+use attune_model::status::{ExecutionStatus, OutputFormat, ParameterDelivery, ParameterFormat, RetentionPolicy};
 use attune_model::{ActionId, ExecutionId, PackId, RuntimeId, Secret, WorkerId};
 use attune_runtime::advertise::{Advertised, Tier};
 use attune_security::SealingKey;
@@ -176,11 +174,7 @@ pub fn action(entrypoint: &str) -> Action {
 pub fn claimed(action: Action, runtime: Runtime, config: Value) -> ClaimedExecution {
     let now = Utc::now();
     ClaimedExecution {
-        fence: Fence {
-            execution: ExecutionId(7),
-            worker: WorkerId(1),
-            started_at: now,
-        },
+        fence: Fence { execution: ExecutionId(7), worker: WorkerId(1), started_at: now },
         execution: Execution {
             id: ExecutionId(7),
             action: Some(action.id),
@@ -212,18 +206,11 @@ pub fn claimed(action: Action, runtime: Runtime, config: Value) -> ClaimedExecut
 
 /// Nobody cancels, nobody stops.
 pub fn undisturbed() -> Control {
-    Control {
-        cancel: CancellationToken::new(),
-        hard: CancellationToken::new(),
-    }
+    Control { cancel: CancellationToken::new(), hard: CancellationToken::new() }
 }
 
 /// Runs on `executor` to the end.
-pub async fn conclude(
-    executor: &Executor,
-    claimed: &ClaimedExecution,
-    control: &Control,
-) -> Conclusion {
+pub async fn conclude(executor: &Executor, claimed: &ClaimedExecution, control: &Control) -> Conclusion {
     executor.run(claimed, None, control, Sinks::default()).await
 }
 
@@ -235,18 +222,11 @@ pub async fn run(executor: &Executor, claimed: &ClaimedExecution) -> (ExecutionS
 
 /// The text under `key` of a result.
 pub fn text<'a>(result: &'a Value, key: &str) -> &'a str {
-    result[key]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text {key} in {result}"))
+    result[key].as_str().unwrap_or_else(|| panic!("no text {key} in {result}"))
 }
 
 /// Whether a process is alive.
 pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat"));
-    stat.is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
-    })
+    stat.is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }

@@ -8,15 +8,12 @@ use attune_bus::{Bus, Consumer, ConsumerEvent, MemoryBus, Outgoing, QueueSpec};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::NoObserver;
 use attune_model::clock::SystemClock;
-use attune_model::message::{
-    Envelope, Exchange, ExecutionCancelRequested, ExecutionDispatch, MessageType, Payload,
-};
+use attune_model::message::{Envelope, Exchange, ExecutionCancelRequested, ExecutionDispatch, MessageType, Payload};
 use attune_model::rows::{Execution, RawPlacement, Retention};
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, WorkerType};
 use attune_model::{ExecutionId, IdentityId, JsonMap, WorkerId};
 use attune_store::{
-    ExecutionGuard, HubStore, NewAction, NewExecution, NewPack, NewRuntime, PlacementOverride,
-    WorkerStore,
+    ExecutionGuard, HubStore, NewAction, NewExecution, NewPack, NewRuntime, PlacementOverride, WorkerStore,
 };
 use attune_store_sqlite::SqliteStore;
 use attune_testkit::eventually;
@@ -65,10 +62,7 @@ impl Rig {
             conf_schema: json!({}),
             config: json!({}),
             meta: json!({}),
-            runtimes: vec![runtime(
-                "shell",
-                json!({"interpreter": {"binary": "/bin/sh", "file_extension": ".sh"}}),
-            )],
+            runtimes: vec![runtime("shell", json!({"interpreter": {"binary": "/bin/sh", "file_extension": ".sh"}}))],
             actions: actions.iter().map(|(name, _)| new_action(name)).collect(),
             ..NewPack::default()
         };
@@ -88,12 +82,7 @@ impl Rig {
         };
         bus.declare(&queue).await.unwrap();
         let spy = bus.consume("spy", "spy", 0).await.unwrap();
-        Self {
-            place,
-            store,
-            bus,
-            spy,
-        }
+        Self { place, store, bus, spy }
     }
 
     /// Settings of the worker.
@@ -122,37 +111,18 @@ impl Rig {
 
     /// A worker that sees storage through `store`.
     pub async fn live_on(&self, config: WorkerConfig, store: Arc<dyn WorkerStore>) -> Life {
-        let worker = Worker::build(
-            config,
-            store,
-            self.bus.clone(),
-            Arc::new(SystemClock),
-            Arc::new(NoObserver),
-        );
+        let worker = Worker::build(config, store, self.bus.clone(), Arc::new(SystemClock), Arc::new(NoObserver));
         let worker = worker.await.unwrap();
         let (stop, tasks, mut ready) = (Stop::new(), Tasks::default(), worker.ready());
         let id = worker.id();
         worker.spawn(&stop, &tasks);
-        tokio::time::timeout(LONG, ready.wait_for(|ready| *ready))
-            .await
-            .unwrap()
-            .unwrap();
-        Life {
-            id,
-            stop,
-            tasks,
-            ready,
-        }
+        tokio::time::timeout(LONG, ready.wait_for(|ready| *ready)).await.unwrap().unwrap();
+        Life { id, stop, tasks, ready }
     }
 
     /// An execution that is scheduled for the worker, without a message.
     pub async fn scheduled(&self, worker: WorkerId, action: &str) -> Execution {
-        let action = self
-            .store
-            .action(&format!("demo.{action}"))
-            .await
-            .unwrap()
-            .unwrap();
+        let action = self.store.action(&format!("demo.{action}")).await.unwrap().unwrap();
         let execution = NewExecution {
             action: action.id,
             action_ref: action.r#ref.clone(),
@@ -166,18 +136,9 @@ impl Rig {
             placement: PlacementOverride::default(),
         };
         let execution = self.store.insert_execution(&execution).await.unwrap();
-        let claimed = self
-            .store
-            .claim_scheduling(execution.id, LONG)
-            .await
-            .unwrap()
-            .unwrap();
+        let claimed = self.store.claim_scheduling(execution.id, LONG).await.unwrap().unwrap();
         let guard = ExecutionGuard::from(&claimed.execution);
-        self.store
-            .assign_worker(&guard, worker)
-            .await
-            .unwrap()
-            .unwrap()
+        self.store.assign_worker(&guard, worker).await.unwrap().unwrap()
     }
 
     /// Tells the worker about it.
@@ -201,11 +162,7 @@ impl Rig {
 
     /// Tells a worker to cancel, whatever the row says.
     pub async fn send_cancel(&self, worker: WorkerId, execution: ExecutionId) {
-        self.publish(&ExecutionCancelRequested {
-            execution_id: execution,
-            worker_id: worker,
-        })
-        .await;
+        self.publish(&ExecutionCancelRequested { execution_id: execution, worker_id: worker }).await;
     }
 
     /// Publishes.
@@ -221,10 +178,7 @@ impl Rig {
 
     /// The row when it has ended.
     pub async fn ended(&self, id: ExecutionId) -> Execution {
-        eventually("the execution ends", async || {
-            Some(self.row(id).await).filter(|row| row.status.is_terminal())
-        })
-        .await
+        eventually("the execution ends", async || Some(self.row(id).await).filter(|row| row.status.is_terminal())).await
     }
 
     /// Until a file exists.
@@ -238,12 +192,8 @@ impl Rig {
     pub async fn told(&mut self, id: ExecutionId) -> Vec<Envelope> {
         let mut seen = Vec::new();
         loop {
-            let next = tokio::time::timeout(attune_testkit::PATIENCE, self.spy.next())
-                .await
-                .unwrap();
-            let Some(ConsumerEvent::Delivery(delivery)) = next else {
-                panic!("the bus is gone")
-            };
+            let next = tokio::time::timeout(attune_testkit::PATIENCE, self.spy.next()).await.unwrap();
+            let Some(ConsumerEvent::Delivery(delivery)) = next else { panic!("the bus is gone") };
             let envelope: Envelope = serde_json::from_slice(&delivery.body).unwrap();
             delivery.ack().await.unwrap();
             if envelope.payload["execution_id"] == id.0 {
@@ -272,9 +222,7 @@ impl Life {
 
     /// Until every task has ended.
     pub async fn drained(self) {
-        tokio::time::timeout(attune_testkit::PATIENCE, self.tasks.drained())
-            .await
-            .unwrap();
+        tokio::time::timeout(attune_testkit::PATIENCE, self.tasks.drained()).await.unwrap();
     }
 }
 
@@ -306,11 +254,7 @@ pub fn new_action(name: &str) -> NewAction {
         timeout_seconds: None,
         runtime_version_constraint: None,
         required_worker_runtimes: json!({}),
-        placement: RawPlacement {
-            selector: json!({}),
-            tolerations: json!([]),
-            affinity: json!({}),
-        },
+        placement: RawPlacement { selector: json!({}), tolerations: json!([]), affinity: json!({}) },
         accesses_mcp: false,
         default_execution_permission_set_refs: Vec::new(),
         log_retention: Retention::default(),

@@ -89,12 +89,7 @@ fn target(params: Value, action: Option<Action>) -> RuleTarget {
         dependencies: Vec::new(),
         is_standard: false,
     };
-    RuleTarget {
-        rule,
-        pack,
-        action,
-        owner: None,
-    }
+    RuleTarget { rule, pack, action, owner: None }
 }
 
 fn decide(event: &Event, targets: &[RuleTarget]) -> Vec<NewEnforcement> {
@@ -106,19 +101,11 @@ fn a_matching_rule_becomes_an_execution_with_rendered_parameters() {
     let params = json!({"n": "{{ event.payload.n }}", "text": "rule {{ system.rule.ref }} at {{ pack.config.url }}"});
     let mut target = target(params, Some(action(json!({}))));
     target.owner = Some(IdentityId(12));
-    let [enforcement] = &decide(&event(json!({"n": 5})), &[target])[..] else {
-        panic!("one enforcement")
-    };
-    assert_eq!(
-        enforcement.config,
-        json!({"n": 5, "text": "rule web.rule at http://x"})
-    );
+    let [enforcement] = &decide(&event(json!({"n": 5})), &[target])[..] else { panic!("one enforcement") };
+    assert_eq!(enforcement.config, json!({"n": 5, "text": "rule web.rule at http://x"}));
     assert_eq!(enforcement.payload, json!({"n": 5}));
     let execution = enforcement.execution.as_ref().unwrap();
-    assert_eq!(
-        (execution.action, execution.executor),
-        (ActionId(4), IdentityId(12))
-    );
+    assert_eq!((execution.action, execution.executor), (ActionId(4), IdentityId(12)));
     assert_eq!(execution.permission_set_refs, ["standard"]);
 }
 
@@ -127,13 +114,7 @@ fn a_rule_names_its_rights_or_leaves_them_to_the_action() {
     let mut own = target(json!({}), Some(action(json!({}))));
     own.rule.permission_set_refs = Some(vec![]);
     let enforcement = decide(&event(json!({})), &[own]).remove(0);
-    assert!(
-        enforcement
-            .execution
-            .unwrap()
-            .permission_set_refs
-            .is_empty()
-    );
+    assert!(enforcement.execution.unwrap().permission_set_refs.is_empty());
 }
 
 #[test]
@@ -146,37 +127,19 @@ fn rules_that_do_not_match_or_make_no_sense_do_not_disturb_the_others() {
     good.rule.id = RuleId(10);
     good.rule.conditions = json!({"expression": "event.payload.n == 5"});
     let enforcements = decide(&event(json!({"n": 5})), &[no_match, broken, good]);
-    assert_eq!(
-        enforcements
-            .iter()
-            .map(|enforcement| enforcement.rule)
-            .collect::<Vec<_>>(),
-        [RuleId(10)]
-    );
-    assert_eq!(
-        enforcements[0].conditions,
-        json!([{"expression": "event.payload.n == 5"}])
-    );
+    assert_eq!(enforcements.iter().map(|enforcement| enforcement.rule).collect::<Vec<_>>(), [RuleId(10)]);
+    assert_eq!(enforcements[0].conditions, json!([{"expression": "event.payload.n == 5"}]));
 }
 
 #[test]
 fn a_secret_of_the_pack_lands_in_a_secret_parameter_encrypted() {
     let schema = json!({"auth": {"type": "string", "secret": true}, "plain": {"type": "string"}});
-    let params =
-        json!({"auth": "Bearer {{ pack.config.token }}", "plain": "{{ pack.config.url }}"});
+    let params = json!({"auth": "Bearer {{ pack.config.token }}", "plain": "{{ pack.config.url }}"});
     let enforcement = decide(&event(json!({})), &[target(params, Some(action(schema)))]).remove(0);
-    assert_eq!(
-        enforcement.config,
-        json!({"auth": redacted(), "plain": "http://x"})
-    );
-    let [secret] = &enforcement.secrets[..] else {
-        panic!("one secret")
-    };
+    assert_eq!(enforcement.config, json!({"auth": redacted(), "plain": "http://x"}));
+    let [secret] = &enforcement.secrets[..] else { panic!("one secret") };
     assert_eq!(secret.json_path, "/auth");
-    assert_eq!(
-        key().open(&secret.encrypted_value, None).unwrap(),
-        json!("Bearer t0p")
-    );
+    assert_eq!(key().open(&secret.encrypted_value, None).unwrap(), json!("Bearer t0p"));
 }
 
 #[test]
@@ -188,43 +151,25 @@ fn a_secret_of_the_pack_lands_nowhere_else() {
         json!({"auth": "{{ pack.config.token }}"}),
         json!({"auth": {"other": "{{ pack.config.token }}"}}),
     ] {
-        let made = decide(
-            &event(json!({})),
-            &[target(params.clone(), Some(action(schema.clone())))],
-        );
+        let made = decide(&event(json!({})), &[target(params.clone(), Some(action(schema.clone())))]);
         assert_eq!(made, [], "{params}");
     }
     let inside = json!({"auth": {"deep": {"any": "{{ pack.config.token }}"}}});
-    assert_eq!(
-        decide(&event(json!({})), &[target(inside, Some(action(schema)))]).len(),
-        1
-    );
+    assert_eq!(decide(&event(json!({})), &[target(inside, Some(action(schema)))]).len(), 1);
 }
 
 #[test]
 fn a_rule_whose_action_is_gone_is_recorded_without_execution() {
     let enforcement = decide(&event(json!({})), &[target(json!({"a": 1}), None)]).remove(0);
-    assert_eq!(
-        (enforcement.execution, enforcement.config),
-        (None, json!({"a": 1}))
-    );
+    assert_eq!((enforcement.execution, enforcement.config), (None, json!({"a": 1})));
 }
 
 #[test]
 fn payloads_and_parameters_are_objects() {
-    for (payload, expected) in [
-        (json!(null), json!({})),
-        (json!([1]), json!({"value": [1]})),
-        (json!("x"), json!({"value": "x"})),
-    ] {
-        let enforcement = decide(
-            &event(payload),
-            &[target(json!(null), Some(action(json!({}))))],
-        )
-        .remove(0);
-        assert_eq!(
-            (enforcement.payload, enforcement.config),
-            (expected, json!({}))
-        );
+    for (payload, expected) in
+        [(json!(null), json!({})), (json!([1]), json!({"value": [1]})), (json!("x"), json!({"value": "x"}))]
+    {
+        let enforcement = decide(&event(payload), &[target(json!(null), Some(action(json!({}))))]).remove(0);
+        assert_eq!((enforcement.payload, enforcement.config), (expected, json!({})));
     }
 }

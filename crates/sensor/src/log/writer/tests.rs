@@ -31,16 +31,10 @@ impl LogStore for Moody {
         let operation = "add a version".to_owned();
         match self.answers.lock().unwrap().pop_front() {
             Some(Answer::Unavailable) => {
-                return Err(StoreError::Unavailable {
-                    operation,
-                    source: "busy".into(),
-                });
+                return Err(StoreError::Unavailable { operation, source: "busy".into() });
             }
             Some(Answer::Refused) => {
-                return Err(StoreError::Refused {
-                    operation,
-                    source: "constraint".into(),
-                });
+                return Err(StoreError::Refused { operation, source: "constraint".into() });
             }
             None => {}
         }
@@ -83,21 +77,14 @@ fn target(root: &Path, limits: LogLimits) -> LogTarget {
 
 fn writer(store: &Arc<Moody>, root: &Path, limits: LogLimits) -> (LogSink, LogWriter) {
     let (sink, source) = queue();
-    (
-        sink,
-        LogWriter::new(store.clone(), target(root, limits), source),
-    )
+    (sink, LogWriter::new(store.clone(), target(root, limits), source))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_for_a_while_costs_no_line() {
     let root = tempfile::tempdir().unwrap();
     let store = Arc::new(Moody::default());
-    store
-        .answers
-        .lock()
-        .unwrap()
-        .extend([Answer::Unavailable; 3]);
+    store.answers.lock().unwrap().extend([Answer::Unavailable; 3]);
     let (mut sink, writer) = writer(&store, root.path(), LogLimits::default());
     sink.write(b"one\ntwo\nthr");
     sink.write(b"ee");
@@ -112,11 +99,7 @@ async fn a_store_that_is_away_for_a_while_costs_no_line() {
 async fn lines_that_had_to_be_given_up_are_counted_in_the_log() {
     let root = tempfile::tempdir().unwrap();
     let store = Arc::new(Moody::default());
-    store
-        .answers
-        .lock()
-        .unwrap()
-        .extend([Answer::Unavailable; MOST_TRIES as usize]);
+    store.answers.lock().unwrap().extend([Answer::Unavailable; MOST_TRIES as usize]);
     let (mut sink, writer) = writer(&store, root.path(), LogLimits::default());
     sink.write(b"lost\n");
     drop(sink);
@@ -130,10 +113,7 @@ async fn a_store_that_refuses_versions_leaves_a_plain_file_that_is_rotated() {
     let root = tempfile::tempdir().unwrap();
     let store = Arc::new(Moody::default());
     store.answers.lock().unwrap().push_back(Answer::Refused);
-    let limits = LogLimits {
-        max_bytes: 10,
-        max_files: 1,
-    };
+    let limits = LogLimits { max_bytes: 10, max_files: 1 };
     let (mut sink, writer) = writer(&store, root.path(), limits);
     let current = writer.current_file();
     sink.write(b"line 1\nline 2\nline 3\n");
@@ -141,10 +121,7 @@ async fn a_store_that_refuses_versions_leaves_a_plain_file_that_is_rotated() {
     writer.run().await;
     let file = root.path().join("sensors/demo.one/stderr.log");
     assert_eq!(fs::read_to_string(&file).unwrap(), "line 3\n");
-    assert_eq!(
-        fs::read_to_string(root.path().join("sensors/demo.one/stderr.log.1")).unwrap(),
-        "line 2\n"
-    );
+    assert_eq!(fs::read_to_string(root.path().join("sensors/demo.one/stderr.log.1")).unwrap(), "line 2\n");
     assert!(!root.path().join("sensors/demo.one/stderr.log.2").exists());
     assert_eq!(current.lock().unwrap().as_ref(), Some(&file));
     assert_eq!(*store.versions.lock().unwrap(), 0, "it is not asked again");
@@ -165,14 +142,7 @@ async fn a_silent_stream_makes_no_version() {
 async fn a_line_larger_than_a_file_gets_a_file_of_its_own() {
     let root = tempfile::tempdir().unwrap();
     let store = Arc::new(Moody::default());
-    let (mut sink, writer) = writer(
-        &store,
-        root.path(),
-        LogLimits {
-            max_bytes: 8,
-            max_files: 4,
-        },
-    );
+    let (mut sink, writer) = writer(&store, root.path(), LogLimits { max_bytes: 8, max_files: 4 });
     sink.write(b"a\nlonger than eight\nb\n");
     drop(sink);
     writer.run().await;
