@@ -295,3 +295,34 @@ fn secrets_of_the_data_folder_are_readable_by_their_owner_only() {
         assert_eq!(mode & 0o077, 0, "{name} is {mode:o}");
     }
 }
+
+#[test]
+fn a_sensor_sees_what_its_host_offers_and_nothing_of_the_agents_environment() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pack = scratch.path().join("tick");
+    ticking_pack(&pack);
+    write(&pack.join("triggers/never.yaml"), "ref: tick.never\nlabel: Never\n");
+    write(
+        &pack.join("sensors/spy.yaml"),
+        "ref: tick.spy\nlabel: Spy\nrunner_type: shell\nentry_point: spy.sh\nenabled: true\n\
+         trigger_types: [tick.never]\n",
+    );
+    write(&pack.join("sensors/spy.sh"), "env\nexec sleep 600\n");
+    write(
+        &pack.join("rules/never.yaml"),
+        "ref: tick.on_never\nlabel: Never\ntrigger_ref: tick.never\naction_ref: tick.say\nenabled: true\n\
+         action_params: { text: x }\n",
+    );
+    let mut dev = Dev::start_with(scratch.path(), &[&core(), "tick"], |command| {
+        command.env("ATTUNE__SECURITY__JWT_SECRET", "hunter22hunter22").env("DATABASE_PASSWORD", "hunter22hunter22");
+    });
+    dev.wait("the spy", |line| line["ref"] == "tick.spy" && line["status"] == "running");
+    let log = scratch.path().join("data/artifacts/sensor/tick/spy/stdout/v1.txt");
+    let seen = attune_testkit::eventually_blocking("its environment", || {
+        fs::read_to_string(&log).ok().filter(|text| text.contains("ATTUNE_SENSOR_REF="))
+    });
+    let runtimes = seen.lines().find_map(|line| line.strip_prefix("ATTUNE_SENSOR_RUNTIMES=")).unwrap();
+    assert!(runtimes.split(',').any(|name| name == "shell") && runtimes.ends_with("native"), "{runtimes}");
+    assert!(!seen.contains("hunter22"), "{seen}");
+    dev.stop_and_expect(0);
+}

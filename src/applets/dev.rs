@@ -147,6 +147,7 @@ fn offered(detection: &Detection, role: Role) -> Advertised {
     }
     if !detection.is_overridden(role) {
         advertised.runtimes.push(NATIVE.to_owned());
+        advertised.handed_on = Some(advertised.runtimes.join(","));
     }
     advertised
 }

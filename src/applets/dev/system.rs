@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_bus::{Bus, MemoryBus};
+use attune_config::SENSOR_RUNTIMES;
 use attune_hub::{Hub, HubConfig, HubError, HubHandle};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::Observer;
@@ -190,13 +191,19 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         api_url: api.to_owned(),
         ca_file: None,
         mq_url: None::<Secret>,
-        base_environment: machine.passed.clone(),
+        base_environment: sensor_environment(machine),
         planner,
         environments,
         policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
         timing: SensorTiming { heartbeat_interval: HEARTBEAT, backoff_min: FIRST_BACKOFF, ..SensorTiming::default() },
         logs: LogLimits::default(),
     }
+}
+
+/// Sensors see what their host offers under the name by which an operator would choose it.
+fn sensor_environment(machine: &Machine) -> Vec<(OsString, OsString)> {
+    let handed_on = machine.sensor.handed_on.iter().map(|runtimes| (SENSOR_RUNTIMES.into(), runtimes.into()));
+    machine.passed.iter().cloned().chain(handed_on).collect()
 }
 
 /// The core pack's native sensor is an applet of this program: it needs no file in the pack.
