@@ -55,7 +55,7 @@ fn lines(problems: &[Problem]) -> String {
 }
 
 /// Loads the pack of `action_ref` with this one action and its runtimes, and the core runtimes. The result is what
-/// [`crate::load`] gives, with everything else left out; its problems are warnings.
+/// [`crate::load()`] gives, with everything else left out; its problems are warnings.
 pub fn load_action(paths: &[PathBuf], action_ref: &str) -> Result<Loaded, FindActionError> {
     let mut parts = action_ref.split('.');
     let (Some(pack_ref), Some(name), None) = (parts.next(), parts.next(), parts.next()) else {
