@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "the subject is a process")]
 
+mod docs;
 mod support;
 
 use std::collections::BTreeSet;
