@@ -225,8 +225,7 @@ impl Start<'_> {
         hub.spawn(stop, tasks);
 
         // Changes are noticed from before the first look, so that none falls between the two.
-        let roots: Vec<PathBuf> = self.arguments.packs.iter().filter_map(|path| path.canonicalize().ok()).collect();
-        let watch = Watch::start(roots.iter().map(PathBuf::as_path));
+        let watch = Watch::start(&self.arguments.packs, self.data.root());
         let mut loader = Loader {
             packs: PackSet::new(self.arguments.packs.clone()),
             data: self.data.clone(),

@@ -109,6 +109,22 @@ fn a_saved_file_counts_at_once_and_a_broken_one_leaves_the_last_good_version() {
 }
 
 #[test]
+fn a_pack_that_holds_the_data_folder_is_not_reloaded_by_what_dev_writes() {
+    let scratch = tempfile::tempdir().unwrap();
+    ticking_pack(scratch.path());
+    let mut dev = Dev::start(scratch.path(), &[&core(), "."]);
+    let not_reloaded = |line: &Value| {
+        assert_ne!(line["status"], "reloaded", "{line}");
+        completed("tick.say")(line)
+    };
+    dev.wait("a run", not_reloaded);
+    dev.wait("another run", not_reloaded);
+    write(&scratch.path().join("actions/say.sh"), "printf '{\"version\":2}\\n'\n");
+    dev.wait("reload", |line| line["kind"] == "pack" && line["ref"] == "tick" && line["status"] == "reloaded");
+    dev.stop_and_expect(0);
+}
+
+#[test]
 fn a_changed_rule_restarts_its_sensor_and_a_removed_pack_ends() {
     let scratch = tempfile::tempdir().unwrap();
     let pack = scratch.path().join("tick");

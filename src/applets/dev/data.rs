@@ -72,6 +72,11 @@ impl Data {
         Ok(Self { root, key, _lock: lock })
     }
 
+    /// The folder itself, as its real path.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Of the store.
     pub(super) fn database(&self) -> PathBuf {
         self.root.join("attune.db")
