@@ -2,8 +2,14 @@
 
 use attune_store::StoreError;
 
-/// Primary result codes of SQLite: another process holds the lock, or the file cannot be reached now.
-const TRANSIENT: [i32; 4] = [5 /* BUSY */, 6 /* LOCKED */, 9 /* INTERRUPT */, 10 /* IOERR */];
+/// Primary result codes of SQLite: another process holds the lock, or the file cannot be reached or grow now.
+const TRANSIENT: [i32; 6] = [BUSY, LOCKED, INTERRUPT, IO_ERROR, FULL, CANNOT_OPEN];
+const BUSY: i32 = 5;
+const LOCKED: i32 = 6;
+const INTERRUPT: i32 = 9;
+const IO_ERROR: i32 = 10;
+const FULL: i32 = 13;
+const CANNOT_OPEN: i32 = 14;
 
 /// Adds what was being done to an error of the driver.
 pub(crate) trait During<T> {

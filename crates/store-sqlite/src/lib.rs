@@ -104,4 +104,22 @@ mod tests {
         writer.execute("INSERT INTO one VALUES (1)").await.unwrap();
         assert!(written(sqlx::query(insert), &writer).await.unwrap().is_some());
     }
+    #[tokio::test]
+    async fn a_disk_that_was_full_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("attune.db")).await.unwrap();
+        // No more pages than there are: to SQLite the same as a full disk.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
+        let insert = "INSERT INTO identity (login) VALUES (hex(zeroblob(100000)))";
+        let mut transaction = store.write("fill the disk").await.unwrap();
+        let error = sqlx::query(insert).execute(&mut *transaction).await.unwrap_err();
+        assert_eq!(error::primary_code(&error), Some(13), "{error}");
+        let error = Err::<(), _>(error).during(|| "fill the disk".to_owned()).unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "whoever writes may try again: {error:?}");
+        drop(transaction);
+
+        let mut transaction = store.write("write again").await.unwrap();
+        sqlx::query(insert).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
 }

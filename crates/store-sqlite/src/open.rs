@@ -119,6 +119,19 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        .after_release(|connection, _| Box::pin(is_usable(connection)))
+}
+
+/// Whether the next one may use a connection.
+///
+/// After a full disk or a failed write SQLite rolls back by itself. The driver does not notice: it goes on to count a
+/// transaction and would refuse every later one, for ever. Such a connection is replaced.
+async fn is_usable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // The rollback of a dropped transaction may still be on its way.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 /// Parameters of executions are inside. The log and its index get the mode of the file.
