@@ -161,7 +161,9 @@ impl Component<'_> {
         };
         if let Err(error) = Placement::parse(&raw) {
             let field = error.place.split(['.', '[']).next().unwrap_or_default();
-            self.fields.error(field, error.to_string());
+            let below = &error.place[field.len()..];
+            let message = if below.is_empty() { error.detail.clone() } else { format!("{below}: {}", error.detail) };
+            self.fields.error(field, message);
         }
         raw
     }

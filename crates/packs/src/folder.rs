@@ -1,6 +1,7 @@
 //! Folders and files: which are packs, which files belong to them, and their text. Nothing here knows a field.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use attune_yaml::{Problem, Report};
@@ -66,11 +67,16 @@ fn is_hidden(path: &Path) -> bool {
 /// The text of a file; what prevents it becomes an error of `report`.
 pub(crate) fn read(report: &Report) -> Option<String> {
     let read = || -> io::Result<Vec<u8>> {
-        let size = std::fs::metadata(report.file())?.len();
-        if size > MAX_FILE_BYTES {
-            return Err(io::Error::other(format!("{size} bytes are too many, {MAX_FILE_BYTES} are allowed")));
+        // Opening a pipe would wait for its writer, and some devices never end.
+        if !std::fs::metadata(report.file())?.is_file() {
+            return Err(io::Error::other("not a file"));
         }
-        std::fs::read(report.file())
+        let mut bytes = Vec::new();
+        File::open(report.file())?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
+            return Err(io::Error::other(format!("larger than the {MAX_FILE_BYTES} bytes that are allowed")));
+        }
+        Ok(bytes)
     };
     let bytes = read().map_err(|error| report.error(0, "", reason(&error))).ok()?;
     let text = String::from_utf8(bytes);

@@ -1,10 +1,11 @@
 //! `runtimes/*.yaml`.
 
-use attune_model::execution_config::ExecutionConfig;
+use attune_model::execution_config::{EnvVar, ExecutionConfig, InlineStrategy};
 use attune_model::version::Version;
 use attune_store::{NewRuntime, NewRuntimeVersion};
 use attune_yaml::Fields;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::component::{Component, Declared};
@@ -97,14 +98,56 @@ fn execution_config(fields: &Fields<'_>) -> Value {
     let Some(config) = fields.object(field).map(Value::Object) else {
         return json!({});
     };
-    if let Err(error) = ExecutionConfig::deserialize(&config) {
+    let parts_fit = fields.section(field, CONFIG_KEYS).is_none_or(|section| parts_fit(&section));
+    // What is left, such as a missing key, is about the whole.
+    if let (true, Err(error)) = (parts_fit, ExecutionConfig::deserialize(&config)) {
         fields.error(field, error.to_string());
     }
-    if let Some(section) = fields.section(field, CONFIG_KEYS) {
-        section.section("interpreter", &["binary", "args", "file_extension"]);
-        section.section("inline_execution", &["strategy", "extension", "inject_shell_helpers"]);
-        section.section("environment", &["env_type", "dir_name", "create_command", "interpreter_path"]);
-        section.section("dependencies", &["manifest_file", "install_command"]);
-    }
     config
+}
+
+/// Whether every value has its type; those that have not are reported where they stand.
+fn parts_fit(config: &Fields<'_>) -> bool {
+    let mut checks = Vec::new();
+    if let Some(section) = config.section("interpreter", &["binary", "args", "file_extension"]) {
+        checks.push(fits::<String>(&section, "binary"));
+        checks.push(fits::<Vec<String>>(&section, "args"));
+        checks.push(fits::<String>(&section, "file_extension"));
+    }
+    if let Some(section) = config.section("inline_execution", &["strategy", "extension", "inject_shell_helpers"]) {
+        checks.push(fits::<InlineStrategy>(&section, "strategy"));
+        checks.push(fits::<String>(&section, "extension"));
+        checks.push(fits::<bool>(&section, "inject_shell_helpers"));
+    }
+    let environment_keys = &["env_type", "dir_name", "create_command", "interpreter_path"];
+    if let Some(section) = config.section("environment", environment_keys) {
+        checks.push(fits::<String>(&section, "env_type"));
+        checks.push(fits::<String>(&section, "dir_name"));
+        checks.push(fits::<Vec<String>>(&section, "create_command"));
+        checks.push(fits::<String>(&section, "interpreter_path"));
+    }
+    if let Some(section) = config.section("dependencies", &["manifest_file", "install_command"]) {
+        checks.push(fits::<String>(&section, "manifest_file"));
+        checks.push(fits::<Vec<String>>(&section, "install_command"));
+    }
+    if let Some(section) = config.open_section("env_vars") {
+        checks.extend(section.mapping().iter().map(|entry| is_variable(&section, &entry.key)));
+    }
+    checks.into_iter().all(|fits| fits)
+}
+
+fn fits<T: DeserializeOwned>(section: &Fields<'_>, key: &str) -> bool {
+    let Some(Err(error)) = section.json(key).map(serde_json::from_value::<T>) else {
+        return true;
+    };
+    section.error(key, error.to_string());
+    false
+}
+
+fn is_variable(section: &Fields<'_>, name: &str) -> bool {
+    let fits = section.json(name).is_some_and(|value| serde_json::from_value::<EnvVar>(value).is_ok());
+    if !fits {
+        section.error(name, "must be a text, or {value, operation: set|prepend|append, separator}");
+    }
+    fits
 }

@@ -268,3 +268,51 @@ fn one_action_is_found_whatever_its_file_is_called_and_missing_ones_are_explaine
     folder.write("shop/actions/buy.yaml", "ref: shop.buy\nrunner_type: cobol\nentry_point: other-name.yaml\n");
     assert!(shown("shop.buy").contains("unknown runtime \"cobol\""), "{}", shown("shop.buy"));
 }
+
+#[test]
+fn what_is_no_file_is_named_and_never_waited_for() {
+    let folder = Folder::shop(&[("actions/buy.yaml", "ref: shop.buy\nentry_point: 'echo bought '\n")]);
+    let actions = folder.path().join("shop/actions");
+    std::os::unix::fs::symlink("/dev/zero", actions.join("endless.yaml")).unwrap();
+    std::os::unix::fs::symlink("round.yaml", actions.join("round.yaml")).unwrap();
+    std::os::unix::fs::symlink("gone", actions.join("dangling.yaml")).unwrap();
+    std::fs::create_dir(actions.join("folder.yaml")).unwrap();
+    std::fs::write(actions.join("huge.yaml"), vec![b' '; (4 << 20) + 1]).unwrap();
+    let expected = [
+        "shop/actions/dangling.yaml: no such file or folder",
+        "shop/actions/endless.yaml: not a file",
+        "shop/actions/folder.yaml: not a file",
+        "shop/actions/huge.yaml: larger than the 4194304 bytes that are allowed",
+        "shop/actions/round.yaml: Too many levels of symbolic links (os error 40)",
+    ];
+    assert_eq!(folder.problems(), expected);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_in_a_runtime_is_reported_on_its_own_line() {
+    let folder = Folder::shop(&[(
+        "runtimes/lua.yaml",
+        "ref: shop.lua\nname: Lua\naliases: [lua]\nexecution_config:\n  interpreter:\n    binary: [lua]\n    args: -x\n  \
+         env_vars:\n    PATH: {operation: shove, value: x}\n    GOOD: {operation: append, value: x}\nversions:\n  \
+         - version: '5'\n    execution_config:\n      environment: {dir_name: x}\n",
+    )]);
+    let expected = [
+        "shop/runtimes/lua.yaml:6: execution_config.interpreter.binary: invalid type: sequence, expected a string",
+        "shop/runtimes/lua.yaml:7: execution_config.interpreter.args: invalid type: string \"-x\", expected a sequence",
+        "shop/runtimes/lua.yaml:9: execution_config.env_vars.PATH: must be a text, or {value, operation: \
+         set|prepend|append, separator}",
+        "shop/runtimes/lua.yaml:13: versions[0].execution_config: missing field `env_type`",
+    ];
+    assert_eq!(folder.problems(), expected);
+}
+
+#[test]
+fn placement_that_makes_no_sense_names_its_entry_once() {
+    let folder = Folder::shop(&[(
+        "actions/buy.yaml",
+        "ref: shop.buy\nentry_point: 'echo bought '\nworker_tolerations: 5\nworker_selector: {gpu: [1]}\n",
+    )]);
+    let problems = folder.problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].matches("worker_").count() == 1, "{problems:?}");
+}

@@ -11,8 +11,11 @@ use crate::node::{Entry, Mapping, Node, Value};
 /// Deeper documents are refused: everything after the parser may recurse.
 const MAX_DEPTH: usize = 128;
 
-/// How many nodes aliases may add, so that a few lines cannot grow to gigabytes.
-const MAX_ALIASED_NODES: usize = 100_000;
+/// How much anchors and aliases may copy, so that a few lines cannot grow to gigabytes.
+const MAX_COPIED_BYTES: usize = 8 << 20;
+
+/// What a value costs beside its text.
+const NODE_BYTES: usize = size_of::<Entry>();
 
 /// Why a text is not one usable YAML document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +59,7 @@ fn position(marker: Marker) -> (u32, u32) {
 struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
-    aliased_nodes: usize,
+    copied_bytes: usize,
     document: Option<Node>,
 }
 
@@ -156,11 +159,7 @@ impl Builder {
         let Some(target) = self.anchors.get(&anchor) else {
             return Err(ParseError::at(start, "this alias stands inside the value that it names"));
         };
-        self.aliased_nodes = self.aliased_nodes.saturating_add(count(target));
-        if self.aliased_nodes > MAX_ALIASED_NODES {
-            return Err(ParseError::at(start, format!("aliases add more than {MAX_ALIASED_NODES} values")));
-        }
-        let node = target.clone();
+        let node = copy(target, &mut self.copied_bytes, start)?;
         if self.open.len() + depth(&node) > MAX_DEPTH {
             return Err(ParseError::at(start, format!("nested deeper than {MAX_DEPTH} levels")));
         }
@@ -169,7 +168,7 @@ impl Builder {
 
     fn insert(&mut self, node: Node, anchor: usize, at: Marker) -> Result<(), ParseError> {
         if anchor > 0 {
-            self.anchors.insert(anchor, node.clone());
+            self.anchors.insert(anchor, copy(&node, &mut self.copied_bytes, at)?);
         }
         match self.open.last_mut() {
             None => self.document = Some(node),
@@ -272,12 +271,24 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>, start: Mark
     value.ok_or_else(|| ParseError::at(start, format!("{text:?} is not a value of the type {}", tag.suffix)))
 }
 
-fn count(node: &Node) -> usize {
-    match &node.value {
-        Value::Sequence(items) => 1 + items.iter().map(count).sum::<usize>(),
-        Value::Mapping(mapping) => 1 + mapping.iter().map(|entry| count(&entry.value)).sum::<usize>(),
-        _ => 1,
+/// A copy of `node`, within what the document may copy altogether.
+fn copy(node: &Node, copied_bytes: &mut usize, at: Marker) -> Result<Node, ParseError> {
+    *copied_bytes = copied_bytes.saturating_add(bytes_of(node));
+    if *copied_bytes > MAX_COPIED_BYTES {
+        return Err(ParseError::at(at, format!("anchors and aliases copy more than {MAX_COPIED_BYTES} bytes")));
     }
+    Ok(node.clone())
+}
+
+/// Roughly what a copy takes.
+fn bytes_of(node: &Node) -> usize {
+    let held = match &node.value {
+        Value::Sequence(items) => items.iter().map(bytes_of).sum(),
+        Value::Mapping(mapping) => mapping.iter().map(|entry| entry.key.len() + bytes_of(&entry.value)).sum(),
+        Value::String(text) | Value::Number { source: text, .. } => text.len(),
+        Value::Null | Value::Bool(_) => 0,
+    };
+    NODE_BYTES + held
 }
 
 fn depth(node: &Node) -> usize {

@@ -98,7 +98,16 @@ fn hostile_documents_are_refused_before_they_cost_anything() {
         let row = vec![format!("*a{}", level - 1); 10].join(", ");
         writeln!(bomb, "a{level}: &a{level} [{row}]").unwrap();
     }
-    assert_eq!(refused(&bomb).message, "aliases add more than 100000 values");
+    let copied = "anchors and aliases copy more than 8388608 bytes";
+    assert_eq!(refused(&bomb).message, copied);
+    let text = "x".repeat(100_000);
+    assert_eq!(refused(&format!("- &a {text}\n{}", "- *a\n".repeat(1000))).message, copied);
+    let mut nested = String::new();
+    for level in 0..100 {
+        write!(nested, "&a{level} [").unwrap();
+    }
+    nested = format!("{nested}{}x{}", "x, ".repeat(10_000), "]".repeat(100));
+    assert_eq!(refused(&nested).message, copied);
 }
 
 #[test]
