@@ -169,10 +169,12 @@ async fn live(
     let ground = Ground::open(&data).await?;
     let start = Start { arguments, machine, data, ground: &ground, console: console.clone(), lines: lines.clone() };
     let begun = lifecycle.starting(start.run(&stop, &tasks)).await.unwrap_or(Ok(()));
-    if begun.is_err() {
+    if begun.is_ok() {
+        tasks.spawn(announce_stop(console, stop.clone()));
+    } else {
+        drop(console);
         stop.ask();
     }
-    tasks.spawn(announce_stop(console, stop.clone()));
     let stopped = lifecycle.run(GRACE).await;
     ground.close().await;
     // Whoever still holds the console after its limit has nothing to say any more.
@@ -215,7 +217,7 @@ impl Start<'_> {
     /// Starts everything and says that it is ready.
     async fn run(self, stop: &Stop, tasks: &Tasks) -> Result<(), Failure> {
         let hub = system::build_hub(self.arguments.listen, self.ground, &self.data).await?;
-        let api = format!("http://{}", hub.local_addr());
+        let api = system::api_url(hub.local_addr());
         self.write_token(&hub)?;
         let artifacts = self.data.artifacts();
         let tap = Tap::build(&*self.ground.bus, self.ground.hub_store(), self.console.clone(), artifacts).await;

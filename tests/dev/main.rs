@@ -243,6 +243,7 @@ fn a_second_dev_a_taken_port_and_an_unwritable_folder_are_clear_errors() {
     let refused = run_dev(scratch.path(), &["--listen", &address, &core(), "tick"]);
     assert_eq!(refused.status.code(), Some(69), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains(&address), "{refused:?}");
+    assert!(refused.stdout.is_empty(), "nothing ran that could stop: {refused:?}");
 
     let file = scratch.path().join("file");
     write(&file, "not a folder");
@@ -299,6 +300,17 @@ fn for_ends_it_and_a_closed_output_is_noticed() {
     dev.wait("ready", |line| line["kind"] == "ready");
     dev.close_output();
     dev.expect_exit(74);
+}
+
+#[test]
+fn sensors_run_also_when_dev_listens_on_every_address() {
+    let scratch = tempfile::tempdir().unwrap();
+    ticking_pack(&scratch.path().join("tick"));
+    let mut dev = Dev::start(scratch.path(), &["--listen", "0.0.0.0:0", &core(), "tick"]);
+    let ready = dev.wait("ready", |line| line["kind"] == "ready");
+    assert!(ready["address"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{ready}");
+    dev.wait("a run", completed("tick.say"));
+    dev.stop_and_expect(0);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use attune_security::{SealingKey, TokenKey};
 /// Settings of a hub. The times are the platform's unless changed.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Where to listen; port 0 takes a free one. Sensor tokens are given without authentication on a loopback address
-    /// only.
+    /// Where to listen; port 0 takes a free one. Sensor tokens are given without authentication to clients that come from
+    /// a loopback address only.
     pub listen: SocketAddr,
     /// Signs and verifies tokens.
     pub token_key: TokenKey,

@@ -68,10 +68,9 @@ impl Hub {
     /// Recovers what an earlier life left behind and serves until the stop.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) {
         let core = &self.handle.core;
-        let loopback = self.local_addr.ip().is_loopback();
         let api = http::Api::new(core.clone(), stop.clone(), tasks.clone());
-        let router = http::router(api, if loopback { http::Reach::Loopback } else { http::Reach::Network });
-        tasks.spawn_vital("hub http", stop, http::serve(self.listener, router, stop.clone(), tasks.clone()));
+        let routes = http::Routes::new(api);
+        tasks.spawn_vital("hub http", stop, http::serve(self.listener, routes, stop.clone(), tasks.clone()));
         tasks.spawn_vital("hub events", stop, events::run(core.clone(), self.events, stop.clone()));
         let scheduler = Scheduler::new(core.clone(), stop.clone());
         tasks.spawn_vital("hub scheduler", stop, scheduler.run(self.requests));

@@ -1,7 +1,7 @@
 //! The wiring: which store, which bus, and the three services on them.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +90,16 @@ pub(super) async fn build_hub(listen: SocketAddr, ground: &Ground, data: &Data) 
     let sealing_key = SealingKey::new(data.key()).map_err(|error| Failure::new(Exit::Configuration, error))?;
     let config = HubConfig::new(listen, token_key, sealing_key);
     Hub::build(config, ground.hub_store(), ground.bus.clone(), ground.clock.clone()).await.map_err(hub_failed)
+}
+
+/// Where programs on this machine reach a hub that listens on `address`.
+pub(super) fn api_url(address: SocketAddr) -> String {
+    let host: IpAddr = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(host, address.port()))
 }
 
 /// Turns an error of the hub into the end of the program.

@@ -14,6 +14,7 @@ mod triggers;
 mod work;
 mod workers;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use attune_lifecycle::{Stop, Tasks};
@@ -29,13 +30,41 @@ use work::Work;
 
 pub(crate) use server::serve;
 
-/// Who can reach the API.
+/// From where a client came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// Programs on this machine only.
+enum Reach {
+    /// From this machine.
     Loopback,
-    /// Others too.
+    /// From somewhere else.
     Network,
+}
+
+impl Reach {
+    fn of(peer: IpAddr) -> Self {
+        if peer.to_canonical().is_loopback() { Self::Loopback } else { Self::Network }
+    }
+}
+
+/// The routes for every client.
+#[derive(Debug, Clone)]
+pub(crate) struct Routes {
+    loopback: Router,
+    network: Router,
+}
+
+impl Routes {
+    /// Routes on `api`.
+    pub(crate) fn new(api: Api) -> Self {
+        Self { loopback: router(api.clone(), Reach::Loopback), network: router(api, Reach::Network) }
+    }
+
+    /// Those that a client at this address may use.
+    fn of(&self, peer: IpAddr) -> Router {
+        match Reach::of(peer) {
+            Reach::Loopback => self.loopback.clone(),
+            Reach::Network => self.network.clone(),
+        }
+    }
 }
 
 /// What handlers share.
@@ -51,8 +80,8 @@ impl Api {
     }
 }
 
-/// All routes. Sensor tokens are given without authentication only where nobody else can ask for them.
-pub(crate) fn router(api: Api, reach: Reach) -> Router {
+/// All routes. Sensor tokens are given without authentication only to sensor hosts on this machine.
+fn router(api: Api, reach: Reach) -> Router {
     let mut router = Router::new()
         .route("/health", get(health::health))
         .route("/health/detailed", get(health::detailed))
@@ -84,4 +113,24 @@ async fn unknown_path(uri: Uri) -> ApiError {
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     let message = format!("{} does not answer {method}", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clients_on_this_machine_come_from_loopback() {
+        for (peer, wanted) in [
+            ("127.0.0.1", Reach::Loopback),
+            ("127.9.9.9", Reach::Loopback),
+            ("::1", Reach::Loopback),
+            ("::ffff:127.0.0.1", Reach::Loopback),
+            ("10.0.0.1", Reach::Network),
+            ("::ffff:10.0.0.1", Reach::Network),
+            ("fe80::1", Reach::Network),
+        ] {
+            assert_eq!(Reach::of(peer.parse().unwrap()), wanted, "{peer}");
+        }
+    }
 }

@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::Routes;
+
 /// Most open connections; more wait in the backlog of the kernel.
 const MOST_CONNECTIONS: usize = 512;
 
@@ -29,7 +31,7 @@ const FINISH_LIMIT: Duration = Duration::from_mins(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts connections until the stop.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Stop, tasks: Tasks) {
+pub(crate) async fn serve(listener: TcpListener, routes: Routes, stop: Stop, tasks: Tasks) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let next = async {
@@ -42,8 +44,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Stop, tas
             next = next => next,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), stop.clone());
+            Ok((stream, peer)) => {
+                let connection = connection(stream, routes.of(peer.ip()), stop.clone());
                 tasks.spawn(async move {
                     let _place = place;
                     connection.await;

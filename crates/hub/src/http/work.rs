@@ -69,7 +69,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::http::serve;
+    use crate::http::{Routes, serve};
 
     /// A server with a route that panics and one that waits until it is told to go on.
     struct Server {
@@ -101,7 +101,8 @@ mod tests {
                 .route("/slow", get(slow))
                 .layer(from_fn_with_state(Work::new(stop.clone(), tasks.clone()), contained));
             let address = listener.local_addr().unwrap();
-            tasks.spawn(serve(listener, router, stop.clone(), tasks.clone()));
+            let same = Routes { loopback: router.clone(), network: router };
+            tasks.spawn(serve(listener, same, stop.clone(), tasks.clone()));
             Self { address, stop, tasks, begun, finished, go_on }
         }
 
