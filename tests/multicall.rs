@@ -154,6 +154,8 @@ fn unusable_command_lines_end_with_64_and_say_what_was_probably_meant() {
         (&["sensor", "--config"], "error: No value provided for option '--config'.\n"),
         (&["sensor", "--log-format", "xml"], "error: Error parsing option '--log-format' with value 'xml'"),
         (&["sensor", "--name", " "], "error: --name must not be empty\n"),
+        (&["worker", "-c", ""], "error: --config must not be empty\n"),
+        (&["config", "--config="], "error: --config must not be empty\n"),
         (&["worker", "--json"], "error: --json needs --detect-only\n"),
     ];
     for (arguments, expected) in cases {

@@ -82,7 +82,8 @@ pub(crate) fn run(role: Role, arguments: AgentArguments) -> Result<Exit, Failure
         (false, true) => return Err(Failure::usage("--json needs --detect-only")),
         (false, false) => {}
     }
-    let name = name.map(not_blank).transpose()?;
+    let name = name.map(|name| not_blank("--name", name)).transpose()?;
+    let config = config.map(|file| not_blank("--config", file)).transpose()?;
     let detection = Detection::of(&environment);
     let folder = working_folder();
     let sources = Sources { environment: &environment, file: config.as_deref().map(Path::new), folder: &folder };
@@ -144,6 +145,7 @@ fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-fn not_blank(name: String) -> Result<String, Failure> {
-    if name.trim().is_empty() { Err(Failure::usage("--name must not be empty")) } else { Ok(name) }
+/// The value of an option; an empty one is a variable of a script that was not set.
+pub(crate) fn not_blank(option: &str, value: String) -> Result<String, Failure> {
+    if value.trim().is_empty() { Err(Failure::usage(format!("{option} must not be empty"))) } else { Ok(value) }
 }

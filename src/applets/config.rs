@@ -5,7 +5,7 @@ use std::path::Path;
 use argh::FromArgs;
 use attune_config::{Note, Rejected, Sources, load_sensor, load_worker, process_env, working_folder};
 
-use crate::applets::agent::Role;
+use crate::applets::agent::{Role, not_blank};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
@@ -29,6 +29,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         if markdown {
             output::print(&attune_config::markdown())
         } else {
+            let config = config.map(|file| not_blank("--config", file)).transpose()?;
             check(agent, config.as_deref().map(Path::new))
         }
     })

@@ -183,6 +183,9 @@ impl Kind for SecretText {
 
     fn read(&self, given: Given<'_>) -> Result<Secret, String> {
         let text = Text.read(given).map_err(|_shown| "must be a text".to_owned())?;
+        if text.is_empty() && self.least_characters == 1 {
+            return Err("must not be empty".to_owned());
+        }
         if text.chars().count() < self.least_characters {
             return Err(format!("must have at least {} characters", self.least_characters));
         }
@@ -305,5 +308,7 @@ mod tests {
         assert_eq!(kind.read(Given::Text("amqp://u:p@host")).unwrap().expose(), "amqp://u:p@host");
         let short = SecretText { least_characters: 32, schemes: &[] };
         assert_eq!(short.read(Given::Text("hunter2")).unwrap_err(), "must have at least 32 characters");
+        let any = SecretText { least_characters: 1, schemes: &[] };
+        assert_eq!(any.read(Given::Text("")).unwrap_err(), "must not be empty");
     }
 }

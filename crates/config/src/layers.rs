@@ -119,6 +119,9 @@ impl Layers {
             let Some(text) = variable.value.to_str() else {
                 return Some((origin, Err(NotMap::NotText)));
             };
+            if shape == Shape::TextMap && key.contains('.') {
+                return Some((origin, Err(NotMap::Nested)));
+            }
             let value = if shape == Shape::JsonMap { guess(text) } else { Value::String(text.to_owned()) };
             overlay(&mut map, nested(key, value));
             strongest = Some(origin);
@@ -136,6 +139,8 @@ pub(crate) enum NotMap<'a> {
     Variable,
     /// A variable that holds no text.
     NotText,
+    /// A variable for an entry within an entry, where entries are texts.
+    Nested,
 }
 
 impl NotMap<'_> {
@@ -145,6 +150,7 @@ impl NotMap<'_> {
             Self::Node(node) => format!("must be a mapping, not {}", node.kind()),
             Self::Variable => "must be an object as JSON; or set one variable for each entry".to_owned(),
             Self::NotText => NOT_TEXT.to_owned(),
+            Self::Nested => "the name of an entry cannot hold `__`; set the whole map as JSON instead".to_owned(),
         }
     }
 }

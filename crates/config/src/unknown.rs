@@ -8,7 +8,7 @@ use crate::files::LoadedFile;
 use crate::key::{Described, Shape, VARIABLE_PREFIX, variable_of};
 use crate::layers::Layers;
 use crate::problem::{Note, Problem};
-use crate::table::{MISTAKEN, UNUSED, keys};
+use crate::table::{DIRECT, MISTAKEN, UNUSED, keys};
 use crate::{OWN_PREFIX, Source};
 
 /// A near name is one whose similarity (0 to 1) is at least this.
@@ -26,12 +26,13 @@ pub(crate) fn check(layers: &Layers, source: &dyn Source) -> (Vec<Note>, Vec<Pro
             Standing::Used | Standing::Unused => continue,
             Standing::Section => format!("; it names a section, whose keys are set by {name}__KEY"),
             Standing::Unknown => {
-                nearest(path).map(|near| format!("; did you mean {}?", variable_of(near))).unwrap_or_default()
+                let near = nearest(path).map(variable_like).or_else(|| one_letter_off(name).map(str::to_owned));
+                near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
             }
         };
         found.notes.push(Note::Warning(format!("variable {name} is not known and not used{hint}")));
     }
-    found.single_underscores(source);
+    found.misspelt_variables(source);
     for file in &layers.files {
         if let Some(mapping) = file.root.as_mapping() {
             found.walk(file, mapping, "");
@@ -47,16 +48,19 @@ struct Findings {
 }
 
 impl Findings {
-    /// `ATTUNE_WORKER__NAME` looks like the scheme and is none of it.
-    fn single_underscores(&mut self, source: &dyn Source) {
+    /// `ATTUNE_WORKER__NAME` looks like the scheme and is none of it; `ATTUNE_WORKER_RUNTIME` is one letter short of a
+    /// variable that is read by its own name.
+    fn misspelt_variables(&mut self, source: &dyn Source) {
         let names = source.all().into_iter().filter_map(|(name, _)| name.into_string().ok());
         for name in names.filter(|name| !name.starts_with(VARIABLE_PREFIX)) {
-            let Some(rest) = name.strip_prefix(OWN_PREFIX).filter(|rest| rest.contains("__")) else { continue };
-            let meant = rest.to_lowercase().replace("__", ".");
-            if let Some(near) = nearest(&meant) {
-                let meant = variable_of(near);
-                self.notes
-                    .push(Note::Warning(format!("variable {name} is not known and not used; did you mean {meant}?")));
+            let Some(rest) = name.strip_prefix(OWN_PREFIX) else { continue };
+            let near = if rest.contains("__") {
+                nearest(&rest.to_lowercase().replace("__", ".")).map(variable_like)
+            } else {
+                one_letter_off(&name).map(str::to_owned)
+            };
+            if let Some(near) = near {
+                self.notes.push(Note::Warning(format!("variable {name} is not known and not used; did you mean {near}?")));
             }
         }
     }
@@ -143,4 +147,16 @@ fn nearest(path: &str) -> Option<&'static str> {
         .filter(|(similarity, _)| *similarity >= NEAR)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, known)| known)
+}
+
+/// The variable of a key, or of the keys of a section.
+fn variable_like(path: &str) -> String {
+    let variable = variable_of(path);
+    if standing(path) == Standing::Section { format!("{variable}__KEY") } else { variable }
+}
+
+/// The variable with a name of its own that `name` is, apart from one letter. More would take others for it:
+/// deployments hold variables for other programs.
+fn one_letter_off(name: &str) -> Option<&'static str> {
+    DIRECT.iter().map(|variable| variable.name).find(|known| strsim::osa_distance(name, known) == 1)
 }

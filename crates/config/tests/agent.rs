@@ -303,3 +303,31 @@ fn weaker_and_stronger_variables_outside_the_scheme_take_their_places() {
     assert_eq!(loaded.config.worker.worker_type, WorkerType::Local);
     assert!(warnings(&loaded.notes)[0].starts_with("ATTUNE_WORKER_TYPE is ignored"), "{:?}", loaded.notes);
 }
+
+#[test]
+fn variables_of_their_own_name_are_known_by_one_wrong_letter_and_sections_by_their_keys() {
+    let environment = least()
+        .with("ATTUNE_WORKER_RUNTIME", "python")
+        .with("ATTUNE_LOGFORMAT", "json")
+        .with("ATTUNE_AGENT_URL", "http://other")
+        .with("ATTUNE__ENVIROMENT", "test")
+        .with("ATTUNE__WORKR", "x");
+    let folder = folder(&[]);
+    let notes = worker(&environment, folder.path()).unwrap().notes;
+    let expected = [
+        "variable ATTUNE__ENVIROMENT is not known and not used; did you mean ATTUNE__ENVIRONMENT?",
+        "variable ATTUNE__WORKR is not known and not used; did you mean ATTUNE__WORKER__KEY?",
+        "variable ATTUNE_LOGFORMAT is not known and not used; did you mean ATTUNE_LOG_FORMAT?",
+        "variable ATTUNE_WORKER_RUNTIME is not known and not used; did you mean ATTUNE_WORKER_RUNTIMES?",
+    ];
+    assert_eq!(warnings(&notes), expected);
+}
+
+#[test]
+fn an_entry_of_labels_that_cannot_be_is_named_by_its_own_variable() {
+    let environment = least().with("ATTUNE__WORKER__LABELS__A__B", "c").with("ATTUNE__WORKER__LABELS__ZONE", "eu");
+    let rejected = worker(&environment, folder(&[]).path()).unwrap_err();
+    let expected =
+        "ATTUNE__WORKER__LABELS__A__B: the name of an entry cannot hold `__`; set the whole map as JSON instead";
+    assert_eq!(problems(&rejected), [expected]);
+}
