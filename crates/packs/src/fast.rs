@@ -91,9 +91,9 @@ type FoundPack = (PathBuf, NewPack, Vec<Problem>);
 fn find_pack(paths: &[PathBuf], pack_ref: &str) -> Result<FoundPack, FindActionError> {
     let mut candidates = Vec::new();
     for path in paths {
-        if path.join(folder::MANIFEST).is_file() {
+        if folder::is_pack(path) {
             candidates.push(path.clone());
-        } else if path.join(pack_ref).join(folder::MANIFEST).is_file() {
+        } else if folder::is_pack(&path.join(pack_ref)) {
             candidates.push(path.join(pack_ref));
         } else {
             candidates.extend(folder::packs_in(path).unwrap_or_default());

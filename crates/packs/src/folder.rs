@@ -14,11 +14,11 @@ const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The pack folders that `path` means: itself, or the packs directly in it.
 pub(crate) fn packs_in(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
-    if path.join(MANIFEST).is_file() {
+    if is_pack(path) {
         return Ok(vec![path.to_owned()]);
     }
     let folders = subfolders(path).map_err(|error| about(path, &reason(&error)))?;
-    let packs: Vec<PathBuf> = folders.into_iter().filter(|folder| folder.join(MANIFEST).is_file()).collect();
+    let packs: Vec<PathBuf> = folders.into_iter().filter(|folder| is_pack(folder)).collect();
     if packs.is_empty() {
         return Err(about(
             path,
@@ -26,6 +26,11 @@ pub(crate) fn packs_in(path: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
         ));
     }
     Ok(packs)
+}
+
+/// Whether `path` is meant to be a pack: a manifest that cannot be read is an error to be told, not a reason to pass it over.
+pub(crate) fn is_pack(path: &Path) -> bool {
+    path.join(MANIFEST).symlink_metadata().is_ok()
 }
 
 fn subfolders(path: &Path) -> io::Result<Vec<PathBuf>> {

@@ -316,3 +316,14 @@ fn placement_that_makes_no_sense_names_its_entry_once() {
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].matches("worker_").count() == 1, "{problems:?}");
 }
+
+#[test]
+fn a_pack_whose_manifest_is_no_file_is_not_passed_over() {
+    let folder = Folder::shop(&[]);
+    std::fs::create_dir_all(folder.path().join("folder/pack.yaml")).unwrap();
+    std::fs::create_dir(folder.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("gone", folder.path().join("link/pack.yaml")).unwrap();
+    std::fs::create_dir(folder.path().join("other")).unwrap();
+    assert_eq!(folder.problems(), ["folder/pack.yaml: not a file", "link/pack.yaml: no such file or folder"]);
+    assert_eq!(refs(&folder.load()), ["core", "shop"]);
+}
