@@ -33,7 +33,7 @@ mod spawn;
 mod spawner;
 mod start_error;
 
-pub use attune_sys::{SIGINT, SIGKILL, SIGTERM};
+pub use attune_sys::{SIGINT, SIGKILL, SIGTERM, may_execute};
 pub use child::{Child, start};
 pub use command::{Command, Ending, Input, Keep, Sink, Strays, Stream};
 pub use exec::exec_main;

@@ -5,11 +5,11 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use attune_model::version::{Version, covers};
+use attune_process::may_execute;
 
 /// Folders with programs, in the order in which they are asked.
 #[derive(Debug)]
@@ -48,9 +48,10 @@ impl Places {
     }
 }
 
-/// A regular file, symlinks followed, that somebody may execute.
+/// A regular file, symlinks followed, that this process may execute: one that only another user may must not hide a
+/// later one that all may.
 pub(crate) fn is_executable(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    fs::metadata(file).is_ok_and(|metadata| metadata.is_file()) && may_execute(file)
 }
 
 /// The prefixes that exist below `root` and `home`.

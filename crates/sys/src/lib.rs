@@ -5,6 +5,7 @@
 //! `EINTR`. Descriptors are owned and close-on-exec from their creation; raw ones do not leave this crate.
 #![expect(unsafe_code, reason = "the one crate where unsafe code is allowed")]
 
+mod access;
 mod check;
 mod exec;
 mod limits;
@@ -17,6 +18,7 @@ mod standard_output;
 mod wait;
 mod watch;
 
+pub use access::may_execute;
 pub use exec::exec;
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{
