@@ -51,6 +51,7 @@ impl Loader {
                             let line = Line::new(Kind::Error, skipped.r#ref, "skipped").text(skipped.reason.clone());
                             self.console.say(line.field("message", skipped.reason)).await;
                         }
+                        self.check_timers(&content).await;
                     }
                     Err(error) => self.fail(pack_ref, &error).await,
                 }
@@ -59,6 +60,17 @@ impl Loader {
                 if let Err(error) = self.hub.remove_pack(&pack_ref).await {
                     self.fail(&pack_ref, &error).await;
                 }
+            }
+        }
+    }
+
+    /// Nobody would find a wrong time in the log of a sensor that runs well.
+    async fn check_timers(&self, content: &attune_packs::PackContent) {
+        for rule in content.pack.rules.iter().filter(|rule| rule.enabled) {
+            if let Err(error) = attune_timer_sensor::check(&rule.trigger_ref, &rule.trigger_params) {
+                let text = format!("its timer never fires, correct trigger_params: {error}");
+                let line = Line::new(Kind::Error, rule.r#ref.clone(), "failed").text(&text);
+                self.console.say(line.field("message", text)).await;
             }
         }
     }

@@ -151,8 +151,10 @@ impl Agents {
 
     /// Waits until the worker takes work and every wanted sensor had its first start.
     pub(super) async fn ready(&mut self) -> bool {
-        let (worker, sensor) = tokio::join!(self.worker.wait_for(|ready| *ready), self.sensor.wait());
-        worker.is_ok() && sensor
+        // The value that `wait_for` gives is a lock: kept for as long as the sensors take, it would stop the worker.
+        let worker = async { self.worker.wait_for(|ready| *ready).await.is_ok() };
+        let (worker, sensor) = tokio::join!(worker, self.sensor.wait());
+        worker && sensor
     }
 }
 
