@@ -60,7 +60,8 @@ impl Findings {
                 one_letter_off(&name).map(str::to_owned)
             };
             if let Some(near) = near {
-                self.notes.push(Note::Warning(format!("variable {name} is not known and not used; did you mean {near}?")));
+                self.notes
+                    .push(Note::Warning(format!("variable {name} is not known and not used; did you mean {near}?")));
             }
         }
     }

@@ -104,9 +104,7 @@ pub fn covers(row: &str, found: &str) -> bool {
 
 /// Why a text is no constraint.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "version constraint {text:?}: {part:?} must be one to three numbers after an optional =, >, >=, <, <=, ~ or ^"
-)]
+#[error("version constraint {text:?}: {part:?} must be one to three numbers after an optional =, >, >=, <, <=, ~ or ^")]
 pub struct ConstraintError {
     text: String,
     part: String,
