@@ -178,6 +178,23 @@ fn a_failing_action_and_a_failing_sensor_say_why_and_where_the_log_is() {
 }
 
 #[test]
+fn a_rule_whose_timer_cannot_fire_is_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pack = scratch.path().join("tick");
+    ticking_pack(&pack);
+    write(
+        &pack.join("rules/never.yaml"),
+        "ref: tick.never\nlabel: Never\ntrigger_ref: core.crontimer\naction_ref: tick.say\nenabled: true\n\
+         trigger_params: { expression: every day }\naction_params: { text: x }\n",
+    );
+    let mut dev = Dev::start(scratch.path(), &[&core(), "tick"]);
+    let line = dev.wait("the rule", |line| line["kind"] == "error" && line["ref"] == "tick.never");
+    assert!(line["message"].as_str().unwrap().contains("expression"), "{line}");
+    dev.wait("the rest runs", completed("tick.say"));
+    dev.stop_and_expect(0);
+}
+
+#[test]
 fn a_stop_ends_stubborn_children_and_leaves_no_process() {
     let scratch = tempfile::tempdir().unwrap();
     let pack = scratch.path().join("tick");

@@ -15,13 +15,15 @@ use std::time::Duration;
 use attune_http::{BuildError, Client, ClientConfig, HttpError};
 use attune_lifecycle::CancellationToken;
 use attune_model::Secret;
+use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
 use api::Api;
 use engine::Engine;
-use schedule::TimerKind;
+pub use schedule::ParamError;
+use schedule::{Schedule, TimerKind};
 use timers::TimerRule;
 
 /// What the sensor is told by its environment.
@@ -58,6 +60,12 @@ pub enum TimerError {
     },
 }
 
+/// Whether a rule on `trigger_ref` makes a timer. Rules of other triggers are no concern of this sensor.
+pub fn check(trigger_ref: &str, params: &Value) -> Result<(), ParamError> {
+    let Some(kind) = TimerKind::of(trigger_ref) else { return Ok(()) };
+    Schedule::parse(kind, &api::object_or_empty(params.clone()), Utc::now()).map(drop)
+}
+
 /// Runs the timers until `stop`.
 pub async fn run(config: TimerSensorConfig, stop: &CancellationToken) -> Result<(), TimerError> {
     let TimerSensorConfig { api_url, api_token, triggers, trigger_refs, poll_interval } = config;
@@ -92,6 +100,8 @@ fn initial_rules(triggers: &str, trigger_refs: &str) -> Option<Vec<TimerRule>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -102,5 +112,14 @@ mod tests {
         assert_eq!((rules[0].id, rules[0].kind), (1, TimerKind::Interval));
         assert!(initial_rules(triggers, r#"["core.intervaltimer"]"#).is_none());
         assert!(initial_rules("nonsense", "[]").is_none());
+    }
+    #[test]
+    fn parameters_are_checked_without_a_running_sensor() {
+        let of = |trigger_ref: &str, params: Value| check(trigger_ref, &params).map_err(|error| error.to_string());
+        of("core.crontimer", json!({"expression": "*/5 * * * * *"})).unwrap();
+        of("other.trigger", json!({"expression": "whenever"})).unwrap();
+        let error = of("core.crontimer", json!({"expression": "* * * * *"})).unwrap_err();
+        assert!(error.contains("expression") && error.contains("seconds first"), "{error}");
+        of("core.intervaltimer", Value::Null).unwrap_err();
     }
 }

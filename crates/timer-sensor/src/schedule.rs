@@ -59,13 +59,18 @@ impl TimerKind {
 
 /// Parameters that make no timer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum ParamError {
+pub enum ParamError {
     /// Nothing was given for it.
     #[error("parameter `{0}` is missing")]
     Missing(&'static str),
     /// What was given cannot be used.
     #[error("parameter `{name}`: {detail}")]
-    Invalid { name: &'static str, detail: String },
+    Invalid {
+        /// Which one.
+        name: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
 }
 
 impl ParamError {
