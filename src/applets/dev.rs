@@ -39,7 +39,7 @@ use crate::exit::{Exit, Failure};
 use crate::rt;
 use crate::telemetry::{LogFormat, Telemetry};
 
-use self::console::{Console, Kind, Line, Style, Writer};
+use self::console::{Console, Kind, Line, Style};
 use self::data::{Data, DataError};
 use self::packs::PackSet;
 use self::reload::Loader;
@@ -162,10 +162,9 @@ async fn live(
     let (stop, tasks) = (lifecycle.stop().clone(), lifecycle.tasks().clone());
     let style = if arguments.json { Style::Json } else { Style::Text };
     let no_color = environment.get("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let (console, writer) = Console::new(style, no_color)?;
+    let (console, written) = Console::start(style, no_color, stop.clone())?;
     // Lines are written until the very end, so their tasks are not among those that the drain waits for.
     let lines = Tasks::default();
-    let writing = lines.spawn(write(writer, stop.clone()));
     let ground = Ground::open(&data).await?;
     let start = Start { arguments, machine, data, ground: &ground, console: console.clone(), lines: lines.clone() };
     let begun = lifecycle.starting(start.run(&stop, &tasks)).await.unwrap_or(Ok(()));
@@ -178,7 +177,7 @@ async fn live(
     let stopped = lifecycle.run(GRACE).await;
     ground.close().await;
     // Whoever still holds the console after its limit has nothing to say any more.
-    let written = timeout(LAST_LINES_LIMIT, writing).await;
+    let written = timeout(LAST_LINES_LIMIT, written).await;
     begun?;
     stopped.map_err(|error| Failure::new(Exit::Internal, error))?;
     match written {
@@ -186,15 +185,6 @@ async fn live(
         Ok(Err(error)) => Err(Failure::new(Exit::Internal, error)),
         Err(_elapsed) => Ok(Exit::Success),
     }
-}
-
-/// Without a reader there is nothing to run for.
-async fn write(writer: Writer, stop: Stop) -> Result<(), Failure> {
-    let result = writer.run().await;
-    if result.is_err() {
-        stop.ask();
-    }
-    result
 }
 
 async fn announce_stop(console: Console, stop: Stop) {

@@ -320,6 +320,20 @@ fn for_ends_it_and_a_closed_output_is_noticed() {
 }
 
 #[test]
+fn a_reader_that_does_not_read_holds_up_neither_the_work_nor_the_end() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pack = scratch.path().join("tick");
+    ticking_pack(&pack);
+    // One line about it is more than a pipe takes.
+    write(&pack.join("actions/say.sh"), "head -c 300000 /dev/zero | tr '\\0' x\n");
+    let (mut dev, _unread) = Dev::start_unread(scratch.path(), &[&core(), "tick"]);
+    let third_log = scratch.path().join("data/artifacts/tick/say/stdout/log/v3.txt");
+    attune_testkit::eventually_blocking("a third run", || third_log.exists().then_some(()));
+    dev.interrupt();
+    dev.expect_exit(0);
+}
+
+#[test]
 fn sensors_run_also_when_dev_listens_on_every_address() {
     let scratch = tempfile::tempdir().unwrap();
     ticking_pack(&scratch.path().join("tick"));

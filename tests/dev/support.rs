@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -61,6 +61,13 @@ impl Dev {
             }
         });
         Self { child, lines: Some(lines), seen: Vec::new() }
+    }
+
+    /// … with somebody at its output who does not read.
+    pub(crate) fn start_unread(folder: &Path, arguments: &[&str]) -> (Self, ChildStdout) {
+        let mut child = command(folder, arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        (Self { child, lines: None, seen: Vec::new() }, stdout)
     }
 
     /// The next line for which `wanted` holds; lines before it are passed over.

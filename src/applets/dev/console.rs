@@ -1,18 +1,21 @@
 //! What `dev` says on standard output: one line per fact, for people or as one JSON object a line.
 //!
-//! Lines come from many tasks through one bounded channel to one writer. A full channel makes [`Console::say`] wait;
-//! [`Console::say_or_drop`], for callers that must not, counts what it dropped and the writer says so.
+//! Lines come from many tasks through one bounded channel to one writer. A full channel makes [`Console::say`] wait until
+//! the stop; [`Console::say_or_drop`], for callers that must not, counts what it dropped and the writer says so. The writer
+//! has a thread of its own: a reader that has stopped reading holds up neither the system nor its end.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
+use attune_lifecycle::Stop;
 use attune_model::JsonMap;
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
 /// Lines that may wait for a slow terminal.
@@ -155,23 +158,43 @@ enum Colours {
 pub(super) struct Console {
     sender: mpsc::Sender<Line>,
     dropped: Arc<AtomicU64>,
+    stop: Stop,
 }
 
 impl Console {
-    /// A console and the writer that empties it.
-    pub(super) fn new(style: Style, no_color: bool) -> Result<(Self, Writer), Failure> {
+    /// A console, and how its writer ends: when every console is gone, or when standard output cannot be written any more.
+    /// That asks for the stop; without a reader there is nothing to run for.
+    pub(super) fn start(style: Style, no_color: bool, stop: Stop) -> Result<(Self, Written), Failure> {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         let dropped = Arc::new(AtomicU64::new(0));
         let colours = if no_color || !std::io::stdout().is_terminal() { Colours::Off } else { Colours::On };
         let writer = Writer { receiver, dropped: dropped.clone(), style, colours, output: Output::open()? };
-        Ok((Self { sender, dropped }, writer))
+        let (ended, written) = oneshot::channel();
+        let asked = stop.clone();
+        let body = move || {
+            let result = writer.run();
+            if result.is_err() {
+                asked.ask();
+            }
+            // Nobody waits any more when the last lines took too long.
+            drop(ended.send(result));
+        };
+        thread::Builder::new().name("console".to_owned()).spawn(body).map_err(|error| {
+            Failure::message(Exit::OperatingSystem, format!("failed to start the thread that writes lines: {error}"))
+        })?;
+        Ok((Self { sender, dropped, stop }, written))
     }
 
-    /// Says it, when there is room.
+    /// Says it as soon as there is room; after the stop now or not at all.
     pub(super) async fn say(&self, line: Line) {
-        // A closed channel means that standard output is gone; the writer has reported that already.
-        if self.sender.send(line).await.is_err() {
-            tracing::debug!("standard output is gone");
+        tokio::select! {
+            biased;
+            room = self.sender.reserve() => match room {
+                Ok(room) => room.send(line),
+                // The writer has reported it.
+                Err(_closed) => tracing::debug!("standard output is gone"),
+            },
+            () = self.stop.soft().cancelled() => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
@@ -183,9 +206,12 @@ impl Console {
     }
 }
 
+/// What became of the writer.
+pub(super) type Written = oneshot::Receiver<Result<(), Failure>>;
+
 /// Writes lines until every [`Console`] is gone.
 #[derive(Debug)]
-pub(super) struct Writer {
+struct Writer {
     receiver: mpsc::Receiver<Line>,
     dropped: Arc<AtomicU64>,
     style: Style,
@@ -195,8 +221,8 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Returns when all is written, or when standard output cannot be written any more.
-    pub(super) async fn run(mut self) -> Result<(), Failure> {
-        while let Some(line) = self.receiver.recv().await {
+    fn run(mut self) -> Result<(), Failure> {
+        while let Some(line) = self.receiver.blocking_recv() {
             self.write(line)?;
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
