@@ -34,7 +34,10 @@ pub enum BusError {
     /// A queue that nobody declared.
     #[error("queue {0} does not exist")]
     NoSuchQueue(String),
-    /// The bus was closed or the broker cannot be reached.
+    /// This process has closed the bus; it does not come back.
+    #[error("the bus was closed")]
+    Closed,
+    /// The broker cannot be reached.
     #[error("the bus is not available: {0}")]
     Unavailable(String),
 }

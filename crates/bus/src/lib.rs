@@ -7,6 +7,7 @@
 mod delivery;
 mod error;
 mod memory;
+mod subscription;
 mod topic;
 
 use async_trait::async_trait;
@@ -17,6 +18,7 @@ use chrono::{DateTime, Utc};
 pub use delivery::{Acker, Delivery, Requeue};
 pub use error::{AckError, BusError};
 pub use memory::MemoryBus;
+pub use subscription::{Event, Source, Subscription, ack, reject};
 pub use topic::matches as topic_matches;
 
 /// A durable queue and what flows into it.

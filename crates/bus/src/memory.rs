@@ -75,7 +75,7 @@ impl Bus for MemoryBus {
     async fn declare(&self, spec: &QueueSpec) -> Result<(), BusError> {
         let mut state = self.state();
         if state.closed {
-            return Err(BusError::Unavailable("closed".to_owned()));
+            return Err(BusError::Closed);
         }
         match state.queues.get(&spec.name) {
             Some(queue) if queue.spec == *spec => Ok(()),
@@ -91,7 +91,7 @@ impl Bus for MemoryBus {
     async fn consume(&self, queue: &str, _consumer_tag: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BusError> {
         let state = self.state();
         if state.closed {
-            return Err(BusError::Unavailable("closed".to_owned()));
+            return Err(BusError::Closed);
         }
         let queue = state.queues.get(queue).ok_or_else(|| BusError::NoSuchQueue(queue.to_owned()))?;
         Ok(Box::new(MemoryConsumer {
@@ -122,7 +122,7 @@ impl MemoryBus {
     fn route(&self, message: &Outgoing, body: &Bytes) -> Result<(), BusError> {
         let state = self.state();
         if state.closed {
-            return Err(BusError::Unavailable("closed".to_owned()));
+            return Err(BusError::Closed);
         }
         let wants = |spec: &QueueSpec| {
             spec.bindings.iter().any(|(exchange, pattern)| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Consumer, ConsumerEvent, Delivery, Requeue, decode};
+use attune_bus::{Delivery, Event as BusEvent, Requeue, Subscription, decode};
 use attune_lifecycle::{Backoff, Stop};
 use attune_model::message::{EnforcementCreated, EventCreated, Exchange};
 use attune_model::rows::Event;
@@ -64,29 +64,22 @@ fn announce(outbox: &mut Outbox, event: &Event, enforced: &Enforced) {
 }
 
 /// Takes in the events that others stored, until the stop.
-pub(crate) async fn run(core: Arc<Core>, mut consumer: Box<dyn Consumer>, stop: Stop) {
+pub(crate) async fn run(core: Arc<Core>, mut events: Subscription, stop: Stop) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     loop {
         let event = tokio::select! {
             biased;
             () = stop.soft().cancelled() => break,
-            event = consumer.next() => event,
+            event = events.next() => event,
         };
         match event {
-            Some(ConsumerEvent::Delivery(delivery)) => {
-                handle(&core, delivery, &mut backoff, &stop).await;
-            }
-            Some(ConsumerEvent::Interrupted(reason)) => {
-                tracing::warn!(queue = QUEUE, reason, "broker lost");
-            }
-            Some(ConsumerEvent::Resumed) => tracing::info!(queue = QUEUE, "broker back"),
-            None => break,
+            BusEvent::Delivery(delivery) => handle(&core, delivery, &mut backoff, &stop).await,
+            // What is stored while nobody listens waits in the queue.
+            BusEvent::Up | BusEvent::Down => {}
+            BusEvent::Closed => break,
         }
     }
-    if let Err(error) = consumer.cancel().await {
-        let error: &dyn std::error::Error = &error;
-        tracing::debug!(queue = QUEUE, error, "consumer was not cancelled in order");
-    }
+    events.end().await;
 }
 
 async fn handle(core: &Core, delivery: Delivery, backoff: &mut Backoff, stop: &Stop) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, Consumer, QueueSpec};
+use attune_bus::{Bus, QueueSpec, Source, Subscription};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::Secret;
 use attune_model::clock::Clock;
@@ -27,8 +27,8 @@ pub struct Hub {
     handle: HubHandle,
     listener: TcpListener,
     local_addr: SocketAddr,
-    events: Box<dyn Consumer>,
-    requests: Box<dyn Consumer>,
+    events: Subscription,
+    requests: Subscription,
 }
 
 /// What a program does with its hub besides running it.
@@ -38,7 +38,7 @@ pub struct HubHandle {
 }
 
 impl Hub {
-    /// Binds the address, declares and consumes the queues, makes sure that identity 1 exists.
+    /// Binds the address, declares the queues, makes sure that identity 1 exists.
     pub async fn build(
         config: HubConfig,
         store: Arc<dyn HubStore>,
@@ -49,8 +49,8 @@ impl Hub {
         let address = config.listen;
         let local_addr = listener.local_addr().map_err(|source| HubError::Bind { address, source })?;
         let system = store.system_identity().await.map_err(HubError::store("find identity 1"))?;
-        let events = consume(&*bus, events::QUEUE, events::BINDING).await?;
-        let requests = consume(&*bus, scheduling::QUEUE, scheduling::BINDING).await?;
+        let events = declare(bus.clone(), events::QUEUE, events::BINDING).await?;
+        let requests = declare(bus.clone(), scheduling::QUEUE, scheduling::BINDING).await?;
         let handle = HubHandle { core: Arc::new(Core { config, store, bus, clock, system }) };
         Ok(Self { handle, listener, local_addr, events, requests })
     }
@@ -104,15 +104,14 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, HubError> {
     })
 }
 
-async fn consume(bus: &dyn Bus, queue: &'static str, binding: (Exchange, &str)) -> Result<Box<dyn Consumer>, HubError> {
+async fn declare(bus: Arc<dyn Bus>, queue: &'static str, binding: (Exchange, &str)) -> Result<Subscription, HubError> {
     let (exchange, key) = binding;
-    let failed = |source| HubError::Bus { queue, source };
     let spec = QueueSpec {
         name: queue.to_owned(),
         bindings: vec![(exchange, key.to_owned())],
         message_ttl_ms: None,
         dead_letters: true,
     };
-    bus.declare(&spec).await.map_err(failed)?;
-    bus.consume(queue, "attune-hub", PREFETCH).await.map_err(failed)
+    let source = Source { queue: spec, tag: "attune-hub".to_owned(), prefetch: PREFETCH };
+    Subscription::declare(bus, source).await.map_err(|source| HubError::Bus { queue, source })
 }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, BusError};
+use attune_bus::{Bus, BusError, Subscription};
 use attune_lifecycle::{CancellationToken, Stop, Tasks};
 use attune_model::activity::Observer;
 use attune_model::clock::Clock;
@@ -32,7 +32,7 @@ use crate::patience::Patience;
 use crate::readiness::Readiness;
 use crate::runtimes::Runtimes;
 use crate::shared::Shared;
-use crate::subscription::{Source, Subscription};
+use crate::subscription;
 use crate::{capabilities, heartbeat, intake, pack_events};
 
 /// Why a worker could not be built.
@@ -113,11 +113,11 @@ impl Worker {
             .await
             .map_err(|source| BuildError::Register { name: name.clone(), source })?;
         let declared = |source| BuildError::Declare { name: name.clone(), source };
-        let executions = Source::executions(row.id, slot_count);
+        let executions = subscription::executions(row.id, slot_count);
         Ok(Self {
             executions: Subscription::declare(bus.clone(), executions).await.map_err(declared)?,
-            cancels: Subscription::declare(bus.clone(), Source::cancels(row.id)).await.map_err(declared)?,
-            packs: Subscription::declare(bus.clone(), Source::packs(row.id)).await.map_err(declared)?,
+            cancels: Subscription::declare(bus.clone(), subscription::cancels(row.id)).await.map_err(declared)?,
+            packs: Subscription::declare(bus.clone(), subscription::packs(row.id)).await.map_err(declared)?,
             row,
             parts: Parts {
                 store,

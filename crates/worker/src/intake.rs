@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Delivery, decode};
+use attune_bus::{Delivery, Event, Subscription, ack, decode, reject};
 use attune_lifecycle::{Backoff, CancellationToken};
 use attune_model::ExecutionId;
 use attune_model::message::{Envelope, ExecutionCancelRequested, ExecutionDispatch};
@@ -21,7 +21,6 @@ use crate::endings::end_unfinished;
 use crate::logs::chain;
 use crate::readiness::Part;
 use crate::shared::Shared;
-use crate::subscription::{Event, Subscription, ack, reject};
 
 /// Ends what an earlier life left, then takes executions until the soft stop.
 pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscription) {
@@ -54,6 +53,7 @@ pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscr
         match event {
             Event::Delivery(delivery) => dispatch(shared, slot, delivery).await,
             Event::Down => shared.readiness.down(Part::Executions),
+            Event::Closed => break,
             Event::Up => {
                 shared.readiness.up(Part::Executions);
                 forgotten.search = Some(Box::pin(scheduled(shared.clone())));
@@ -146,6 +146,7 @@ pub(crate) async fn take_cancels(shared: Arc<Shared>, mut cancels: Subscription,
                 shared.readiness.down(Part::Cancels);
                 continue;
             }
+            Event::Closed => break,
         };
         let decoded: Result<(Envelope, ExecutionCancelRequested), _> = decode(&delivery.body);
         match decoded {

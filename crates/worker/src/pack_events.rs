@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use attune_bus::{BusError, Delivery};
+use attune_bus::{BusError, Delivery, Event, Subscription, ack, reject};
 use attune_model::message::{Envelope, MessageType, PackDeleted, PackRegistered};
 use serde::Deserialize as _;
 
@@ -14,7 +14,6 @@ use crate::config::is_plain_name;
 use crate::logs::chain;
 use crate::readiness::Part;
 use crate::shared::Shared;
-use crate::subscription::{Event, Subscription, ack, reject};
 
 /// Follows pack events until the soft stop.
 pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
@@ -26,6 +25,7 @@ pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
         match event {
             Event::Up => shared.readiness.up(Part::Packs),
             Event::Down => shared.readiness.down(Part::Packs),
+            Event::Closed => break,
             Event::Delivery(delivery) => match read(&delivery) {
                 Ok(event) => {
                     // Answered first: verifying takes longer than a broker likes to wait, and is repeated at every event.

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Consumer, ConsumerEvent, Delivery, decode};
+use attune_bus::{Delivery, Event, Subscription, decode};
 use attune_lifecycle::{Backoff, Stop};
 use attune_model::message::{Exchange, ExecutionDispatch, ExecutionRequested};
 use attune_model::rows::{Action, Execution};
@@ -75,7 +75,7 @@ impl Scheduler {
     }
 
     /// Recovers what an earlier life left behind, then schedules until the stop.
-    pub(crate) async fn run(mut self, mut consumer: Box<dyn Consumer>) {
+    pub(crate) async fn run(mut self, mut requests: Subscription) {
         self.dispatch_again(None).await;
         self.sweep().await;
         let mut tick = interval(self.core.config.fleet_period);
@@ -84,25 +84,20 @@ impl Scheduler {
             let event = tokio::select! {
                 biased;
                 () = self.stop.soft().cancelled() => break,
-                event = consumer.next() => event,
+                event = requests.next() => event,
                 _ = tick.tick() => {
                     self.tick().await;
                     continue;
                 }
             };
             match event {
-                Some(ConsumerEvent::Delivery(delivery)) => self.requested(delivery).await,
-                Some(ConsumerEvent::Interrupted(reason)) => {
-                    tracing::warn!(queue = QUEUE, reason, "broker lost");
-                }
-                Some(ConsumerEvent::Resumed) => self.sweep().await,
-                None => break,
+                Event::Delivery(delivery) => self.requested(delivery).await,
+                Event::Up => self.sweep().await,
+                Event::Down => {}
+                Event::Closed => break,
             }
         }
-        if let Err(error) = consumer.cancel().await {
-            let error: &dyn std::error::Error = &error;
-            tracing::debug!(queue = QUEUE, error, "consumer was not cancelled in order");
-        }
+        requests.end().await;
     }
 
     /// The row is the truth: the message is done with whatever comes of it, the sweep finds what was left.

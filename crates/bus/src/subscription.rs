@@ -1,0 +1,127 @@
+//! A queue that is consumed for as long as a service wants it, however often broker or queue go away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_lifecycle::Backoff;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{Bus, BusError, Consumer, ConsumerEvent, Delivery, QueueSpec, Requeue};
+
+/// A queue and how it is consumed.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The queue.
+    pub queue: QueueSpec,
+    /// Name of the consumer.
+    pub tag: String,
+    /// Most unanswered deliveries.
+    pub prefetch: u16,
+}
+
+/// What happens on a subscription.
+#[derive(Debug)]
+pub enum Event {
+    /// A message to be answered.
+    Delivery(Delivery),
+    /// The broker has confirmed the consumer, at first or again.
+    Up,
+    /// Nothing comes for now.
+    Down,
+    /// Nothing comes any more: this process has closed the bus.
+    Closed,
+}
+
+/// A source that is consumed.
+#[derive(Debug)]
+pub struct Subscription {
+    bus: Arc<dyn Bus>,
+    source: Source,
+    consumer: Option<Box<dyn Consumer>>,
+    backoff: Backoff,
+    not_before: Instant,
+}
+
+impl Subscription {
+    /// Declares the queue. An error here is for the start of the worker to handle.
+    pub async fn declare(bus: Arc<dyn Bus>, source: Source) -> Result<Self, BusError> {
+        bus.declare(&source.queue).await?;
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        Ok(Self { bus, source, consumer: None, backoff, not_before: Instant::now() })
+    }
+
+    /// The next event. Cancel-safe: what it has reached is kept.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            if let Some(consumer) = &mut self.consumer {
+                match consumer.next().await {
+                    Some(ConsumerEvent::Delivery(delivery)) => {
+                        self.backoff.reset();
+                        return Event::Delivery(delivery);
+                    }
+                    Some(ConsumerEvent::Resumed) => return Event::Up,
+                    Some(ConsumerEvent::Interrupted(reason)) => {
+                        tracing::warn!(queue = self.source.queue.name, reason, "broker lost; waiting for it");
+                        return Event::Down;
+                    }
+                    None => {
+                        tracing::warn!(queue = self.source.queue.name, "consumer ended; consuming again");
+                        self.consumer = None;
+                        self.not_before = Instant::now() + self.backoff.next_delay();
+                        return Event::Down;
+                    }
+                }
+            }
+            sleep_until(self.not_before).await;
+            match consume(&self.bus, &self.source).await {
+                Ok(consumer) => {
+                    self.consumer = Some(consumer);
+                    return Event::Up;
+                }
+                Err(BusError::Closed) => return Event::Closed,
+                Err(error) => {
+                    let queue = &self.source.queue.name;
+                    tracing::warn!(
+                        queue,
+                        error = &error as &dyn std::error::Error,
+                        "queue cannot be consumed; trying again"
+                    );
+                    self.not_before = Instant::now() + self.backoff.next_delay();
+                }
+            }
+        }
+    }
+
+    /// Takes nothing more; what was not answered goes back to the queue.
+    pub async fn end(mut self) {
+        if let Some(mut consumer) = self.consumer.take()
+            && let Err(error) = consumer.cancel().await
+        {
+            tracing::debug!(
+                queue = self.source.queue.name,
+                error = &error as &dyn std::error::Error,
+                "consumer could not be cancelled"
+            );
+        }
+    }
+}
+
+/// Declares too: somebody may have deleted the queue.
+async fn consume(bus: &Arc<dyn Bus>, source: &Source) -> Result<Box<dyn Consumer>, BusError> {
+    bus.declare(&source.queue).await?;
+    bus.consume(&source.queue.name, &source.tag, source.prefetch).await
+}
+
+/// Answers a message that is dealt with.
+pub async fn ack(delivery: Delivery) {
+    if let Err(error) = delivery.ack().await {
+        tracing::debug!(%error, "message will come again");
+    }
+}
+
+/// Answers a message that nobody can deal with.
+pub async fn reject(delivery: Delivery) {
+    if let Err(error) = delivery.reject(Requeue::No).await {
+        tracing::debug!(%error, "message will come again");
+    }
+}
