@@ -1,5 +1,6 @@
 //! The whole configuration of an agent: files and variables in, one validated struct out.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use attune_model::Secret;
@@ -10,6 +11,7 @@ use crate::problem::{Note, Problem, Rejected};
 use crate::reader::Reader;
 use crate::sections::artifacts::{self, ArtifactsConfig};
 use crate::sections::database::{self, DatabaseConfig};
+use crate::sections::executor::{self, ExecutorConfig};
 use crate::sections::folders::{self, Folders};
 use crate::sections::log::{self, LogLevel};
 use crate::sections::message_queue::{self, MessageQueueConfig};
@@ -80,6 +82,17 @@ pub struct SensorAgentConfig {
     pub sensors_message_queue_url: Secret,
 }
 
+/// Everything that the hub needs.
+#[derive(Debug, Clone)]
+pub struct HubAgentConfig {
+    /// What it shares with the agents.
+    pub platform: PlatformConfig,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What it does as executor.
+    pub executor: ExecutorConfig,
+}
+
 /// Reads what a worker needs; `name` is what the command line calls it. Keys of the other agent are not looked at.
 pub fn load_worker(sources: Sources<'_>, name: Option<String>) -> Result<Loaded<WorkerAgentConfig>, Rejected> {
     load(sources, |reader, environment| WorkerAgentConfig {
@@ -95,6 +108,20 @@ pub fn load_sensor(sources: Sources<'_>, name: Option<String>) -> Result<Loaded<
         let sensors_message_queue_url = message_queue::for_sensors(reader, &platform.message_queue);
         SensorAgentConfig { platform, sensor: sensor::read(reader, name), sensors_message_queue_url }
     })
+}
+
+/// Reads what the hub needs. Keys of the agents are not looked at.
+pub fn load_hub(sources: Sources<'_>) -> Result<Loaded<HubAgentConfig>, Rejected> {
+    load(sources, |reader, environment| HubAgentConfig {
+        platform: platform(reader, environment, folders::for_worker),
+        listen: server::listen(reader),
+        executor: executor::read(reader),
+    })
+}
+
+/// Reads what agents and hub have in common, for commands that look after the installation.
+pub fn load_platform(sources: Sources<'_>) -> Result<Loaded<PlatformConfig>, Rejected> {
+    load(sources, |reader, environment| platform(reader, environment, folders::for_worker))
 }
 
 /// The working folder of the process; `/` when it has none any more.

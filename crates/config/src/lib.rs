@@ -25,7 +25,8 @@ mod table;
 mod unknown;
 
 pub use agent::{
-    Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_sensor, load_worker, working_folder,
+    HubAgentConfig, Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_hub, load_platform,
+    load_sensor, load_worker, working_folder,
 };
 pub use child::{OWN_PREFIX, PASSED_NAMES, PASSED_PREFIXES, child_env};
 pub use kinds::parse_duration;
@@ -33,6 +34,7 @@ pub use problem::{Note, Problem, Rejected};
 pub use reference::markdown;
 pub use sections::artifacts::{ArtifactsConfig, Transport};
 pub use sections::database::DatabaseConfig;
+pub use sections::executor::ExecutorConfig;
 pub use sections::folders::Folders;
 pub use sections::log::LogLevel;
 pub use sections::message_queue::MessageQueueConfig;

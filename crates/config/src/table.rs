@@ -2,7 +2,7 @@
 
 use crate::files::{ENVIRONMENT_VARIABLE, FILE_VARIABLE};
 use crate::key::Described;
-use crate::sections::{artifacts, database, folders, log, message_queue, security, sensor, server, worker};
+use crate::sections::{artifacts, database, executor, folders, log, message_queue, security, sensor, server, worker};
 
 /// Keys that belong together.
 pub(crate) struct Section {
@@ -27,7 +27,16 @@ pub(crate) const SECTIONS: &[Section] = &[
         keys: folders::KEYS,
     },
     Section { title: "artifacts", doc: "How files and logs reach the platform.", keys: artifacts::KEYS },
-    Section { title: "server", doc: "Where the platform's API is.", keys: server::KEYS },
+    Section {
+        title: "server",
+        doc: "Where the platform's API is: agents call it there, the hub listens there.",
+        keys: server::KEYS,
+    },
+    Section {
+        title: "executor",
+        doc: "The hub as the platform's executor. Agents do not read it.",
+        keys: executor::KEYS,
+    },
     Section { title: "log", doc: "How much is logged.", keys: log::KEYS },
 ];
 
@@ -139,7 +148,7 @@ pub(crate) const UNUSED: &[(&str, &str)] = &[
     ("artifacts.*", "of the API"),
     ("log.*", "of other services"),
     ("api.*", "of the API"),
-    ("executor.*", "of the executor"),
+    ("executor.*", "of the platform's executor"),
     ("supervisor.*", "of the supervisor"),
     ("notifier.*", "of the notifier"),
     ("mcp.*", "of the MCP server"),

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use attune_config::{
-    Loaded, LogLevel, MapSource, Note, Rejected, SensorAgentConfig, Sources, Transport, WorkerAgentConfig, load_sensor,
-    load_worker,
+    Loaded, LogLevel, MapSource, Note, Rejected, SensorAgentConfig, Sources, Transport, WorkerAgentConfig, load_hub,
+    load_sensor, load_worker,
 };
 use attune_model::status::WorkerType;
 use tempfile::TempDir;
@@ -330,4 +330,21 @@ fn an_entry_of_labels_that_cannot_be_is_named_by_its_own_variable() {
     let expected =
         "ATTUNE__WORKER__LABELS__A__B: the name of an entry cannot hold `__`; set the whole map as JSON instead";
     assert_eq!(problems(&rejected), [expected]);
+}
+
+#[test]
+fn a_hub_listens_where_agents_look_for_the_api() {
+    let folder = folder(&[]);
+    let load = |environment: &MapSource| load_hub(Sources { environment, file: None, folder: folder.path() });
+    let config = load(&least()).unwrap().config;
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.executor.scheduled_timeout, Some(Duration::from_mins(5)));
+    let local = least()
+        .with("ATTUNE__SERVER__HOST", "localhost")
+        .with("ATTUNE__SERVER__PORT", "9000")
+        .with("ATTUNE__EXECUTOR__ENABLE_TIMEOUT_MONITOR", "false");
+    let config = load(&local).unwrap().config;
+    assert_eq!((config.listen.to_string().as_str(), config.executor.scheduled_timeout), ("127.0.0.1:9000", None));
+    let rejected = load(&least().with("ATTUNE__SERVER__HOST", "hub.example")).unwrap_err();
+    assert_eq!(problems(&rejected), ["ATTUNE__SERVER__HOST: must be an IP address of this machine, or `localhost`"]);
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod database;
+pub(crate) mod executor;
 pub(crate) mod folders;
 pub(crate) mod log;
 pub(crate) mod message_queue;

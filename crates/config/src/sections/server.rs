@@ -1,5 +1,7 @@
 //! `server.*` and `ATTUNE_API_URL`: where the platform's API is.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use crate::key::{Described, Key};
 use crate::kinds::{Text, Whole};
 use crate::reader::Reader;
@@ -11,7 +13,7 @@ const HOST: Key<Text> = Key {
     path: "server.host",
     kind: Text,
     default: "0.0.0.0",
-    doc: "Host of the API, when `ATTUNE_API_URL` is not set.",
+    doc: "Host of the API, when `ATTUNE_API_URL` is not set. The hub listens on this address.",
     reason: "the platform's default; for a client, `0.0.0.0` and `[::]` mean this machine",
 };
 
@@ -19,7 +21,7 @@ const PORT: Key<Whole<u16>> = Key {
     path: "server.port",
     kind: Whole(1..=u16::MAX),
     default: "8080",
-    doc: "Port of the API, when `ATTUNE_API_URL` is not set.",
+    doc: "Port of the API, when `ATTUNE_API_URL` is not set. The hub listens on this port.",
     reason: "the platform's default",
 };
 
@@ -38,6 +40,18 @@ pub(crate) fn api_url(reader: &mut Reader<'_>) -> String {
         reader.problem(API_VARIABLE, "must be a URL that begins with http:// or https://");
     }
     reachable(url.trim_end_matches('/'))
+}
+
+/// Where the hub listens. A name would have to be looked up, and the answer may change: only `localhost` is known.
+pub(crate) fn listen(reader: &mut Reader<'_>) -> SocketAddr {
+    let (host, port) = (reader.value(&HOST), reader.value(&PORT));
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    let ip = if plain == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { plain.parse::<IpAddr>().ok() };
+    if ip.is_none() {
+        let place = reader.place_of(&HOST);
+        reader.problem(place, "must be an IP address of this machine, or `localhost`");
+    }
+    SocketAddr::new(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)
 }
 
 /// Servers listen on these addresses; clients mean their own machine by them.
