@@ -33,6 +33,7 @@ pub use kinds::parse_duration;
 pub use problem::{Note, Problem, Rejected};
 pub use reference::markdown;
 pub use sections::artifacts::{ArtifactsConfig, Transport};
+pub use sections::child::{ChildConfig, RunAs};
 pub use sections::database::DatabaseConfig;
 pub use sections::executor::ExecutorConfig;
 pub use sections::folders::Folders;

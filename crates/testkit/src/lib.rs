@@ -1,5 +1,6 @@
-//! Test support: scratch folders, waiting for facts.
+//! Test support: scratch folders, waiting for facts, containers.
 
+pub mod containers;
 pub mod store_contract;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! One file per section: its keys, the struct they become, and the checks that need more than one of them.
 
 pub(crate) mod artifacts;
+pub(crate) mod child;
 pub(crate) mod database;
 pub(crate) mod executor;
 pub(crate) mod folders;

@@ -10,6 +10,7 @@ use crate::collections::{Labels, Object, PassedNames, Taints};
 use crate::key::{Described, Key};
 use crate::kinds::{Seconds, Text, Whole};
 use crate::reader::Reader;
+use crate::sections::child::{self, ChildConfig, SENSOR as CHILD};
 
 /// A valid `sensor` section.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct SensorConfig {
     pub shutdown_timeout: Duration,
     /// Names of further variables that sensors see.
     pub pass_env: Vec<String>,
+    /// What processes of user code may use, and how they are ended.
+    pub child: ChildConfig,
 }
 
 const WORKER_NAME: Key<Text> = Key {
@@ -113,6 +116,17 @@ pub(crate) const KEYS: &[&dyn Described] = &[
     &SHUTDOWN_TIMEOUT,
     &MAX_CONCURRENT_SENSORS,
     &PASS_ENV,
+    &CHILD.memory,
+    &CHILD.cpu,
+    &CHILD.open_files,
+    &CHILD.processes,
+    &CHILD.umask,
+    &CHILD.nice,
+    &CHILD.oom_score_adj,
+    &CHILD.no_new_privileges,
+    &CHILD.run_as,
+    &CHILD.stop_signal,
+    &CHILD.stop_grace,
     &CAPABILITIES,
     &LABELS,
     &TAINTS,
@@ -132,5 +146,6 @@ pub(crate) fn read(reader: &mut Reader<'_>, name: Option<String>) -> SensorConfi
         heartbeat_interval: reader.value(&HEARTBEAT_INTERVAL),
         shutdown_timeout: reader.value(&SHUTDOWN_TIMEOUT),
         pass_env: reader.value(&PASS_ENV),
+        child: child::read(reader, &CHILD),
     }
 }

@@ -11,6 +11,7 @@ use crate::collections::{Labels, Object, PassedNames, Taints};
 use crate::key::{Described, Key, Kind};
 use crate::kinds::{Bytes, Choice, Flag, Seconds, Text, Whole};
 use crate::reader::Reader;
+use crate::sections::child::{self, ChildConfig, WORKER as CHILD};
 
 /// The variable that names the worker, when nothing stronger does.
 pub(crate) const NAME_VARIABLE: &str = "ATTUNE_WORKER_NAME";
@@ -55,6 +56,8 @@ pub struct WorkerConfig {
     pub shutdown_timeout: Duration,
     /// Names of further variables that actions see.
     pub pass_env: Vec<String>,
+    /// What processes of user code may use, and how they are ended.
+    pub child: ChildConfig,
 }
 
 const NAME: Key<Text> = Key {
@@ -221,6 +224,17 @@ pub(crate) const KEYS: &[&dyn Described] = &[
     &MAX_STDOUT_BYTES,
     &MAX_STDERR_BYTES,
     &PASS_ENV,
+    &CHILD.memory,
+    &CHILD.cpu,
+    &CHILD.open_files,
+    &CHILD.processes,
+    &CHILD.umask,
+    &CHILD.nice,
+    &CHILD.oom_score_adj,
+    &CHILD.no_new_privileges,
+    &CHILD.run_as,
+    &CHILD.stop_signal,
+    &CHILD.stop_grace,
     &CAPABILITIES,
     &LABELS,
     &TAINTS,
@@ -255,6 +269,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, name: Option<String>) -> WorkerConfi
         execution_log_retention_limit: reader.value(&RETENTION_LIMIT),
         shutdown_timeout: reader.value(&SHUTDOWN_TIMEOUT),
         pass_env: reader.value(&PASS_ENV),
+        child: child::read(reader, &CHILD),
     }
 }
 

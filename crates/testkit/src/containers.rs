@@ -1,0 +1,249 @@
+//! Real containers: an engine that is there or is installed, images made from scratch, containers that go with their handle.
+//!
+//! A machine that cannot run containers fails the tests that need them, unless `ATTUNE_TEST_SKIP_CONTAINERS=1` says that this
+//! is known. Nothing is pulled: images hold a program, what it links to, and nothing else.
+#![expect(clippy::disallowed_methods, reason = "the command line of an engine is what is driven here")]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Set to 1, tests that need containers do nothing.
+pub const SKIP_VARIABLE: &str = "ATTUNE_TEST_SKIP_CONTAINERS";
+
+/// Installing an engine and starting it takes this long at most.
+const ENGINE_LIMIT: Duration = Duration::from_mins(3);
+
+/// One at a time prepares the engine, whoever else tests on this machine.
+const LOCK: &str = "/tmp/attune-test-containers.lock";
+
+/// A container engine that answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine(());
+
+impl Engine {
+    /// The engine of this machine; installed and started first where that is possible. None only where containers are not
+    /// wanted ([`SKIP_VARIABLE`]).
+    ///
+    /// # Panics
+    ///
+    /// When there is no engine and none can be made to work.
+    pub fn ensure() -> Option<Self> {
+        if std::env::var_os(SKIP_VARIABLE).is_some_and(|value| value == "1") {
+            return None;
+        }
+        let lock = File::create(LOCK).unwrap_or_else(|error| panic!("{LOCK}: {error}"));
+        lock.lock().unwrap_or_else(|error| panic!("{LOCK}: {error}"));
+        if !answers() {
+            install();
+            start();
+        }
+        Some(Self(()))
+    }
+
+    /// Builds an image from scratch: each program at its place in the image, with the libraries that it links to.
+    ///
+    /// # Panics
+    ///
+    /// When a file cannot be read or the engine refuses.
+    pub fn image(&self, programs: &[(&Path, &str)]) -> Image {
+        let context = tempfile::tempdir().expect("a scratch folder");
+        for (program, place) in programs {
+            put(program, &context.path().join(place.trim_start_matches('/')));
+            for library in libraries(program) {
+                put(&library, &context.path().join(library.strip_prefix("/").unwrap_or(&library)));
+            }
+        }
+        fs::create_dir_all(context.path().join("tmp")).expect("a folder in the context");
+        let lines = "FROM scratch\nCOPY . /\n";
+        self.build(context.path(), lines)
+    }
+
+    /// Builds an image of the folder `context` with these lines as its Dockerfile.
+    ///
+    /// # Panics
+    ///
+    /// When the engine refuses.
+    pub fn build(&self, context: &Path, dockerfile: &str) -> Image {
+        let Self(()) = self;
+        let file = tempfile::NamedTempFile::new().expect("a scratch file");
+        fs::write(file.path(), dockerfile).expect("a scratch file that can be written");
+        let output =
+            docker().env("DOCKER_BUILDKIT", "0").args(["build", "-q", "-f"]).arg(file.path()).arg(context).output();
+        Image { id: text(&succeeded("docker build", output)) }
+    }
+
+    /// Starts a container; `options` are those of `docker run`, `words` what comes after the image.
+    ///
+    /// # Panics
+    ///
+    /// When the engine refuses.
+    pub fn run(&self, image: &Image, options: &[&str], words: &[&str]) -> Container {
+        let Self(()) = self;
+        let output = docker().args(["run", "-d"]).args(options).arg(&image.id).args(words).output();
+        Container { id: text(&succeeded("docker run", output)) }
+    }
+}
+
+/// An image; removed with its handle.
+#[derive(Debug)]
+pub struct Image {
+    id: String,
+}
+
+impl Image {
+    /// By which the engine knows it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        remove(&["rmi", "-f", &self.id]);
+    }
+}
+
+/// A container, running or ended; removed with its handle.
+#[derive(Debug)]
+pub struct Container {
+    id: String,
+}
+
+impl Container {
+    /// By which the engine knows it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits for its end and returns its exit code.
+    ///
+    /// # Panics
+    ///
+    /// When the engine does not know it any more.
+    pub fn wait(&self) -> i32 {
+        let output = succeeded("docker wait", docker().args(["wait", &self.id]).output());
+        text(&output).parse().unwrap_or_else(|_| panic!("docker wait: {output:?}"))
+    }
+
+    /// Both streams, so far: standard output, standard error.
+    ///
+    /// # Panics
+    ///
+    /// When the engine does not know it any more.
+    pub fn logs(&self) -> (String, String) {
+        let output = succeeded("docker logs", docker().args(["logs", &self.id]).output());
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (lossy(&output.stdout), lossy(&output.stderr))
+    }
+
+    /// Runs something in it, whatever its exit code.
+    ///
+    /// # Panics
+    ///
+    /// When the engine cannot be asked.
+    pub fn exec(&self, options: &[&str], words: &[&str]) -> Output {
+        let output = docker().arg("exec").args(options).arg(&self.id).args(words).output();
+        output.unwrap_or_else(|error| panic!("docker exec: {error}"))
+    }
+
+    /// Sends a signal to its process 1.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run any more.
+    pub fn kill(&self, signal: &str) {
+        succeeded("docker kill", docker().args(["kill", "-s", signal, &self.id]).output());
+    }
+
+    /// The process id of its process 1 as this machine sees it.
+    ///
+    /// # Panics
+    ///
+    /// When the engine does not know it any more.
+    pub fn pid(&self) -> u32 {
+        let output = docker().args(["inspect", "-f", "{{.State.Pid}}", &self.id]).output();
+        let output = succeeded("docker inspect", output);
+        text(&output).parse().unwrap_or_else(|_| panic!("docker inspect: {output:?}"))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        remove(&["rm", "-f", "-v", &self.id]);
+    }
+}
+
+fn docker() -> Command {
+    let mut command = Command::new("docker");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn remove(words: &[&str]) {
+    let removed = docker().args(words).output();
+    let is_gone = removed.as_ref().is_ok_and(|output| output.status.success());
+    assert!(is_gone || std::thread::panicking(), "docker {words:?}: {removed:?}");
+}
+
+fn answers() -> bool {
+    docker().args(["version", "-f", "{{.Server.Version}}"]).output().is_ok_and(|output| output.status.success())
+}
+
+fn install() {
+    let there = Command::new("dockerd").arg("--version").output().is_ok_and(|output| output.status.success());
+    if there {
+        return;
+    }
+    let output = Command::new("apt-get")
+        .args(["install", "-y", "--no-install-recommends", "docker.io"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output();
+    succeeded("no container engine here, and `apt-get install docker.io`", output);
+}
+
+/// In a session of its own: it outlives this test and serves the next ones.
+fn start() {
+    let log = File::create("/tmp/attune-test-dockerd.log").expect("a log file for dockerd");
+    let started = Command::new("setsid")
+        .args(["-f", "dockerd"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle of the log"))
+        .stderr(log)
+        .status();
+    assert!(started.as_ref().is_ok_and(std::process::ExitStatus::success), "setsid dockerd: {started:?}");
+    let begun = Instant::now();
+    while !answers() {
+        assert!(
+            begun.elapsed() < ENGINE_LIMIT,
+            "dockerd does not answer; see /tmp/attune-test-dockerd.log, or set {SKIP_VARIABLE}=1"
+        );
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// The shared libraries and the loader of a program; none of a static one.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let Ok(output) = Command::new("ldd").arg(program).stdin(Stdio::null()).output() else {
+        return Vec::new();
+    };
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+fn put(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().expect("a place below the root")).expect("a folder in the context");
+    fs::copy(from, to).unwrap_or_else(|error| panic!("{} to {}: {error}", from.display(), to.display()));
+}
+
+fn succeeded(what: &str, output: std::io::Result<Output>) -> Output {
+    let output = output.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
