@@ -13,6 +13,7 @@ mod columns;
 mod environment;
 mod error;
 mod hub;
+mod lease;
 mod log;
 mod open;
 mod rows;

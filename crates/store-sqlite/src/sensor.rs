@@ -238,7 +238,7 @@ impl Process {
                 consecutive_failures = CASE WHEN ?6 THEN 0 ELSE consecutive_failures END,
                 last_alerted_failure_count = CASE WHEN ?6 THEN 0 ELSE last_alerted_failure_count END,
                 last_alerted_at = CASE WHEN ?6 THEN NULL ELSE last_alerted_at END,
-                meta = ?7, active_rule_count = coalesce(?3, active_rule_count), updated = ?4
+                meta = json_patch(meta, ?7), active_rule_count = coalesce(?3, active_rule_count), updated = ?4
             WHERE sensor = ?1 AND worker = ?2
             ",
         )

@@ -8,6 +8,7 @@ mod agent;
 mod environment;
 mod error;
 mod hub;
+mod lease;
 mod log;
 mod sensor;
 mod worker;
@@ -21,6 +22,7 @@ pub use hub::{
     NewRuntimeVersion, NewSensor, NewTrigger, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest,
     PlacementOverride, RuleChange, RuleTarget, Schedulable, Skipped,
 };
+pub use lease::{HostSession, LeaseStore, Renewal, Runner, UNLEASED_LIFE};
 pub use log::{LogArtifact, LogStore, LogStream, LogVersion};
 pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore};
 pub use worker::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, WorkerStore};

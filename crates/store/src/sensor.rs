@@ -6,7 +6,7 @@ use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, T
 use attune_model::{JsonMap, SensorId, WorkerId};
 use chrono::{DateTime, Utc};
 
-use crate::{AgentStore, EnvironmentStore, LogStore, StoreError};
+use crate::{AgentStore, EnvironmentStore, LeaseStore, LogStore, StoreError};
 
 /// One enabled sensor with everything that decides whether and how it runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,12 +63,12 @@ pub struct ProcessEnd {
 
 /// Desired sensors and the state of this host's processes.
 #[async_trait]
-pub trait SensorStore: AgentStore + EnvironmentStore + LogStore {
+pub trait SensorStore: AgentStore + EnvironmentStore + LogStore + LeaseStore {
     /// Every enabled sensor, by ref.
     async fn desired_sensors(&self) -> Result<Vec<DesiredSensor>, StoreError>;
 
     /// Writes a change and the number of enabled rules (none: keeps the stored number). A sensor that is gone is not an
-    /// error.
+    /// error. What [`LeaseStore`] keeps in `meta` stays.
     async fn record_process(
         &self,
         sensor: &Sensor,

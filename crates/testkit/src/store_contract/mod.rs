@@ -14,6 +14,7 @@ pub mod claim;
 pub mod environment;
 pub mod event;
 pub mod finish;
+pub mod lease;
 pub mod log;
 pub mod pack;
 pub mod process;
@@ -95,6 +96,15 @@ macro_rules! store_contract_tests {
                 the_rule_count_stays_when_it_is_unknown,
                 a_sensor_that_is_gone_is_no_error,
                 nothing_of_an_earlier_life_is_alive;
+            lease: a_sensor_is_held_by_one_host,
+                of_twenty_hosts_at_once_one_gets_the_sensor,
+                a_session_that_is_not_renewed_ends_and_its_sensors_are_free,
+                a_renewal_is_a_heartbeat_and_says_when_the_host_is_cordoned,
+                a_later_life_ends_the_session_and_waits_for_its_time,
+                a_later_life_takes_what_an_earlier_one_left_when_its_time_is_over,
+                a_living_host_without_leases_counts_as_holding,
+                a_lease_survives_every_change_of_the_process,
+                many_sensors_are_taken_and_given_back_at_once;
             pack: a_pack_is_read_back_as_it_was_loaded,
                 refs_are_resolved_when_a_pack_is_loaded,
                 loading_the_same_pack_again_writes_nothing,
@@ -155,6 +165,7 @@ mod tests {
             ("environment", include_str!("environment.rs")),
             ("event", include_str!("event.rs")),
             ("finish", include_str!("finish.rs")),
+            ("lease", include_str!("lease.rs")),
             ("log", include_str!("log.rs")),
             ("pack", include_str!("pack.rs")),
             ("process", include_str!("process.rs")),

@@ -1,0 +1,201 @@
+//! Sessions of hosts and the sensors that they hold. Every unit that decides holds the write lock from its start.
+
+use async_trait::async_trait;
+use attune_model::SensorId;
+use attune_store::{HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::columns::micros;
+use crate::error::During;
+use crate::{SqliteStore, now, written};
+
+/// Until when the current session of the worker `w` holds; NULL without one.
+macro_rules! holds_until {
+    () => {
+        "(w.last_heartbeat + json_extract(w.meta, '$.attune_session.life_us'))"
+    };
+}
+
+/// Rows `p` of workers `w` that stand for somebody else who runs a sensor. ?1 is the own worker, ?2 the own session, ?3 now,
+/// ?4 when the last heartbeat of a living host that knows no leases can have been.
+macro_rules! elsewhere {
+    () => {
+        concat!(
+            "(CASE
+                WHEN json_type(p.meta, '$.attune_lease') IS NULL THEN
+                    p.worker <> ?1 AND p.status IN ('starting', 'running') AND w.status <> 'inactive'
+                    AND w.last_heartbeat > ?4
+                WHEN json_extract(p.meta, '$.attune_lease.session') IS NULL THEN FALSE
+                WHEN json_extract(p.meta, '$.attune_lease.session') = ?2 THEN FALSE
+                WHEN json_extract(p.meta, '$.attune_lease.session') = json_extract(w.meta, '$.attune_session.id') THEN ",
+            holds_until!(),
+            " > ?3
+                ELSE coalesce(json_extract(w.meta, '$.attune_session.earlier_until_us'), 0) > ?3
+            END)"
+        )
+    };
+}
+
+#[async_trait]
+impl LeaseStore for SqliteStore {
+    async fn begin_session(&self, session: &HostSession) -> Result<(), StoreError> {
+        sqlx::query(concat!(
+            "
+            UPDATE worker AS w SET
+                meta = json_set(coalesce(meta, '{}'), '$.attune_session', json_object(
+                    'id', ?2,
+                    'life_us', ?3,
+                    'earlier_until_us', max(coalesce(json_extract(meta, '$.attune_session.earlier_until_us'), 0), coalesce(",
+            holds_until!(),
+            ", 0)))),
+                last_heartbeat = ?4, updated = ?4, status = 'active'
+            WHERE id = ?1
+            "
+        ))
+        .bind(session.worker.0)
+        .bind(session.id.to_string())
+        .bind(life(session))
+        .bind(micros(now()))
+        .execute(&self.writer)
+        .await
+        .during(|| format!("begin a session of sensor host {}", session.worker_name))
+        .map(drop)
+    }
+
+    async fn renew_session(&self, session: &HostSession) -> Result<Renewal, StoreError> {
+        let operation = || format!("renew the session of sensor host {}", session.worker_name);
+        // The clock is read when nobody else can write any more: waiting for that may take longer than the session holds.
+        let mut unit = self.write(&operation()).await?;
+        let renewed = sqlx::query(concat!(
+            "
+            UPDATE worker AS w SET last_heartbeat = ?3, updated = ?3, status = 'active'
+            WHERE id = ?1 AND json_extract(meta, '$.attune_session.id') = ?2 AND ",
+            holds_until!(),
+            " > ?3
+            RETURNING cordoned
+            "
+        ))
+        .bind(session.worker.0)
+        .bind(session.id.to_string())
+        .bind(micros(now()))
+        .fetch_all(&mut *unit)
+        .await
+        .during(operation)?;
+        unit.commit().await.during(operation)?;
+        match renewed.first() {
+            Some(row) => Ok(Renewal::Renewed { cordoned: row.try_get("cordoned").during(operation)? }),
+            None => Ok(Renewal::Lost),
+        }
+    }
+
+    async fn take_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<Vec<SensorId>, StoreError> {
+        let operation = || format!("take sensors for host {}", session.worker_name);
+        let mut unit = self.write(&operation()).await?;
+        let mut taken = Vec::new();
+        for sensor in sensors {
+            if take(&mut unit, session, *sensor).await.during(operation)? {
+                taken.push(*sensor);
+            }
+        }
+        unit.commit().await.during(operation)?;
+        Ok(taken)
+    }
+
+    async fn give_back_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<(), StoreError> {
+        let query = sqlx::query(
+            "
+            UPDATE sensor_process SET meta = json_set(meta, '$.attune_lease', json_object('session', NULL)), updated = ?4
+            WHERE worker = ?1 AND json_extract(meta, '$.attune_lease.session') = ?2
+              AND sensor IN (SELECT value FROM json_each(?3))
+            RETURNING id
+            ",
+        )
+        .bind(session.worker.0)
+        .bind(session.id.to_string())
+        .bind(serde_json::Value::from(sensors.iter().map(|sensor| sensor.0).collect::<Vec<_>>()).to_string())
+        .bind(micros(now()));
+        written(query, &self.writer).await.during(|| format!("give back sensors of host {}", session.worker_name))?;
+        Ok(())
+    }
+
+    async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError> {
+        let operation = || "read who else runs sensors".to_owned();
+        let found = sqlx::query(concat!(
+            "
+            SELECT p.sensor, p.worker_name, json_type(p.meta, '$.attune_lease') IS NOT NULL AS leased
+            FROM sensor_process p JOIN worker w ON w.id = p.worker
+            WHERE ",
+            elsewhere!(),
+            " ORDER BY p.sensor, p.id"
+        ))
+        .bind(session.worker.0)
+        .bind(session.id.to_string())
+        .bind(micros(now()))
+        .bind(micros(now() - UNLEASED_LIFE))
+        .fetch_all(&self.readers)
+        .await
+        .during(operation)?;
+        let runner = |row: &sqlx::sqlite::SqliteRow| -> Result<Runner, sqlx::Error> {
+            Ok(Runner {
+                sensor: SensorId(row.try_get("sensor")?),
+                worker_name: row.try_get("worker_name")?,
+                leased: row.try_get("leased")?,
+            })
+        };
+        found.iter().map(runner).collect::<Result<_, _>>().during(operation)
+    }
+}
+
+fn life(session: &HostSession) -> i64 {
+    i64::try_from(session.life.as_micros()).unwrap_or(i64::MAX / 4)
+}
+
+async fn take(unit: &mut SqliteConnection, session: &HostSession, sensor: SensorId) -> Result<bool, sqlx::Error> {
+    let taken = sqlx::query(concat!(
+        "
+        INSERT INTO sensor_process (sensor, sensor_ref, worker, worker_name, status, log_artifact_ref, meta, created,
+                                    updated)
+        SELECT s.id, s.ref, ?1, ?6, 'stopped', 'sensor.' || s.ref || '.stderr',
+               json_object('attune_lease', json_object('session', ?2)), ?3, ?3
+        FROM sensor s
+        WHERE s.id = ?5
+          AND EXISTS (SELECT 1 FROM worker w WHERE w.id = ?1 AND json_extract(w.meta, '$.attune_session.id') = ?2 AND ",
+        holds_until!(),
+        " > ?3)
+          AND NOT EXISTS (SELECT 1 FROM sensor_process p JOIN worker w ON w.id = p.worker WHERE p.sensor = ?5 AND ",
+        elsewhere!(),
+        ")
+        ON CONFLICT (sensor, worker) DO UPDATE SET
+            sensor_ref = excluded.sensor_ref,
+            worker_name = excluded.worker_name,
+            meta = json_set(meta, '$.attune_lease', json_object('session', ?2)),
+            updated = excluded.updated
+        RETURNING id
+        "
+    ))
+    .bind(session.worker.0)
+    .bind(session.id.to_string())
+    .bind(micros(now()))
+    .bind(micros(now() - UNLEASED_LIFE))
+    .bind(sensor.0)
+    .bind(&session.worker_name)
+    .fetch_all(&mut *unit)
+    .await?;
+    if taken.is_empty() {
+        return Ok(false);
+    }
+    sqlx::query(
+        "
+        UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?3, next_restart_at = NULL,
+            updated = ?3, meta = json_set(meta, '$.attune_lease', json_object('session', NULL))
+        WHERE sensor = ?1 AND worker <> ?2 AND json_extract(meta, '$.attune_lease.session') IS NOT NULL
+        ",
+    )
+    .bind(sensor.0)
+    .bind(session.worker.0)
+    .bind(micros(now()))
+    .execute(unit)
+    .await?;
+    Ok(true)
+}

@@ -1,0 +1,86 @@
+//! Which host runs which sensor: leases on the platform's own tables.
+//!
+//! ```text
+//!   worker.meta.attune_session        {"id", "life_us", "earlier_until_us"}   one life of a host, written at its start
+//!   worker.last_heartbeat             renewed; the session holds until this time and its life
+//!   sensor_process.meta.attune_lease  {"session"}                             what it holds; null when it was given back
+//! ```
+//!
+//! All leases of a host are renewed by the one heartbeat that the platform expects anyway. Renewing a row per sensor instead
+//! would be a row of history per sensor and renewal, because the platform records every change of `sensor_process` and none
+//! of a heartbeat.
+//!
+//! A session that was not renewed in time is over for good, and so is one whose row was taken over by a later life of the
+//! host; what it held counts as held until its time is over.
+//!
+//! For a store with concurrent writers: taking must wait for a renewal of the holder that is being written, and must see it
+//! (lock the holders' `worker` rows first, decide in a later statement); two takers of one sensor must wait for each other.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use attune_model::{SensorId, WorkerId};
+use uuid::Uuid;
+
+use crate::StoreError;
+
+/// A host that knows no leases counts as alive so long after its last heartbeat (a fact of the platform).
+pub const UNLEASED_LIFE: Duration = Duration::from_secs(90);
+
+/// One life of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSession {
+    /// Its row.
+    pub worker: WorkerId,
+    /// The name of that row.
+    pub worker_name: String,
+    /// Unique for this life.
+    pub id: Uuid,
+    /// How long it holds after a renewal.
+    pub life: Duration,
+}
+
+/// What came of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The session holds from now on for another life.
+    Renewed {
+        /// Whether an operator wants the host to take nothing new.
+        cordoned: bool,
+    },
+    /// It was over already, or its row belongs to a later session: nothing is held any more.
+    Lost,
+}
+
+/// Somebody else who runs a sensor, or may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runner {
+    /// Which sensor.
+    pub sensor: SensorId,
+    /// Name of its host.
+    pub worker_name: String,
+    /// Whether that host knows leases. One that does not can appear while another holds the lease.
+    pub leased: bool,
+}
+
+/// Leases of sensors.
+#[async_trait]
+pub trait LeaseStore: Send + Sync + std::fmt::Debug {
+    /// Begins a session: the row is `active` with a fresh heartbeat. What earlier sessions of that row hold stays held until
+    /// their time is over.
+    async fn begin_session(&self, session: &HostSession) -> Result<(), StoreError>;
+
+    /// Renews the session, and with it all that it holds. This is a heartbeat with status `active`.
+    async fn renew_session(&self, session: &HostSession) -> Result<Renewal, StoreError>;
+
+    /// Takes those of `sensors` that nobody else runs or may run; returns them. Takes nothing when the session is over.
+    ///
+    /// Rows of hosts whose lease of a taken sensor ran out are set to `stopped`: they died without saying so.
+    async fn take_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<Vec<SensorId>, StoreError>;
+
+    /// Gives back what the session holds of `sensors`. Works after the end of the session too.
+    async fn give_back_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<(), StoreError>;
+
+    /// Everybody else who runs a sensor, or may: leases of other sessions, and living hosts that know no leases.
+    async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError>;
+}

@@ -1,0 +1,206 @@
+//! Which host runs which sensor.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_model::status::{SensorProcessStatus as Status, WorkerRole, WorkerStatus};
+use attune_model::{SensorId, WorkerId};
+use attune_store::{HostSession, ProcessChange, Renewal, Runner};
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use super::seed::{LONG, World, worker};
+use super::{Lab, Store};
+use crate::eventually;
+
+/// Over when the next statement begins.
+const INSTANT: Duration = Duration::from_micros(1);
+const RENEWED: Renewal = Renewal::Renewed { cordoned: false };
+
+async fn register(store: &Arc<dyn Store>, name: &str) -> WorkerId {
+    store.register_worker(&worker(name, WorkerRole::Sensor)).await.unwrap().id
+}
+
+/// A session that has not begun.
+fn life_of(worker: WorkerId, name: &str, life: Duration) -> HostSession {
+    HostSession { worker, worker_name: name.to_owned(), id: Uuid::new_v4(), life }
+}
+
+/// A host with a session that has begun.
+async fn host(world: &World, name: &str, life: Duration) -> HostSession {
+    let session = life_of(register(&world.store, name).await, name, life);
+    world.store.begin_session(&session).await.unwrap();
+    session
+}
+
+async fn take(world: &World, session: &HostSession) -> bool {
+    let sensor = world.sensor.id;
+    let taken = world.store.take_sensors(session, &[sensor]).await.unwrap();
+    assert!(taken.is_empty() || taken == [sensor]);
+    !taken.is_empty()
+}
+
+async fn elsewhere(world: &World, session: &HostSession) -> Vec<Runner> {
+    world.store.runners_elsewhere(session).await.unwrap()
+}
+
+fn runner(sensor: SensorId, name: &str, leased: bool) -> Runner {
+    Runner { sensor, worker_name: name.to_owned(), leased }
+}
+
+/// Until it is given back.
+pub async fn a_sensor_is_held_by_one_host(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
+    assert!(take(&world, &one).await);
+    assert!(take(&world, &one).await, "its own it may take again");
+    assert!(!take(&world, &other).await);
+    assert_eq!(elsewhere(&world, &other).await, [runner(world.sensor.id, "one", true)]);
+    assert_eq!(elsewhere(&world, &one).await, []);
+    world.store.give_back_sensors(&other, &[world.sensor.id]).await.unwrap();
+    assert!(!take(&world, &other).await, "only the holder gives back");
+    world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
+    assert_eq!(elsewhere(&world, &other).await, []);
+    assert!(take(&world, &other).await);
+    assert!(!take(&world, &one).await);
+}
+
+/// However many ask at once.
+pub async fn of_twenty_hosts_at_once_one_gets_the_sensor(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let mut hosts = Vec::new();
+    for number in 0..20 {
+        hosts.push(host(&world, &format!("host-{number}"), LONG).await);
+    }
+    let taken = join_all(hosts.iter().map(|session| take(&world, session))).await;
+    assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);
+}
+
+/// A dead host says nothing any more.
+pub async fn a_session_that_is_not_renewed_ends_and_its_sensors_are_free(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
+    assert!(take(&world, &one).await);
+    let running = ProcessChange::Running { pid: 4242, reset_failures: false };
+    world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &running).await.unwrap();
+    assert!(!take(&world, &other).await, "what the process does changes nothing about the lease");
+    // As if its last renewal had been long ago: the same life of the host with a life that is over.
+    let dead = HostSession { life: INSTANT, ..one.clone() };
+    world.store.begin_session(&dead).await.unwrap();
+    eventually("the end of the lease", async || {
+        lab.execute("UPDATE worker SET last_heartbeat = created WHERE name = 'one'").await;
+        take(&world, &other).await.then_some(())
+    })
+    .await;
+    assert_eq!(world.store.renew_session(&dead).await.unwrap(), Renewal::Lost);
+    assert!(!take(&world, &dead).await, "a session that is over takes nothing");
+    let row = world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap();
+    assert_eq!((row.status, row.pid), (Status::Stopped, None), "the row of the dead host is corrected");
+}
+
+/// One statement for all that a host holds; it is the heartbeat.
+pub async fn a_renewal_is_a_heartbeat_and_says_when_the_host_is_cordoned(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let one = host(&world, "one", LONG).await;
+    world.store.set_worker_status(one.worker, WorkerStatus::Inactive).await.unwrap();
+    let before = world.store.now().await.unwrap();
+    assert_eq!(world.store.renew_session(&one).await.unwrap(), RENEWED);
+    let row = world.store.register_worker(&worker("one", WorkerRole::Sensor)).await.unwrap();
+    assert!(row.last_heartbeat.unwrap() >= before);
+    assert_eq!(
+        lab.number("SELECT count(*) FROM worker WHERE name = 'one' AND status = 'active'").await,
+        1,
+        "it works, so it is active"
+    );
+    lab.execute("UPDATE worker SET cordoned = true WHERE name = 'one'").await;
+    assert_eq!(world.store.renew_session(&one).await.unwrap(), Renewal::Renewed { cordoned: true });
+}
+
+/// Two hosts of one name, as in a rolling restart.
+pub async fn a_later_life_ends_the_session_and_waits_for_its_time(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let earlier = host(&world, "one", LONG).await;
+    assert!(take(&world, &earlier).await);
+    let later = host(&world, "one", LONG).await;
+    assert_eq!(later.worker, earlier.worker);
+    assert_eq!(world.store.renew_session(&earlier).await.unwrap(), Renewal::Lost);
+    assert!(!take(&world, &later).await, "the earlier life may still run it");
+    assert_eq!(elsewhere(&world, &later).await, [runner(world.sensor.id, "one", true)]);
+    assert_eq!(world.store.renew_session(&later).await.unwrap(), RENEWED);
+    // The earlier one ends its sensor and says so.
+    world.store.give_back_sensors(&earlier, &[world.sensor.id]).await.unwrap();
+    assert!(take(&world, &later).await);
+    assert!(!take(&world, &earlier).await);
+}
+
+/// A crash and a quick restart: nobody gives anything back.
+pub async fn a_later_life_takes_what_an_earlier_one_left_when_its_time_is_over(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let earlier = host(&world, "one", Duration::from_millis(300)).await;
+    assert!(take(&world, &earlier).await);
+    let later = host(&world, "one", LONG).await;
+    assert_eq!(world.store.renew_session(&later).await.unwrap(), RENEWED);
+    eventually("the end of the earlier life", async || take(&world, &later).await.then_some(())).await;
+}
+
+/// A sensor service of the platform that knows no leases.
+pub async fn a_living_host_without_leases_counts_as_holding(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let foreign = register(&world.store, "foreign").await;
+    let running = ProcessChange::Running { pid: 77, reset_failures: true };
+    world.store.record_process(&world.sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    let one = host(&world, "one", LONG).await;
+    assert!(!take(&world, &one).await);
+    assert_eq!(elsewhere(&world, &one).await, [runner(world.sensor.id, "foreign", false)]);
+
+    world.store.record_process(&world.sensor, (foreign, "foreign"), Some(1), &ProcessChange::Stopped).await.unwrap();
+    assert!(take(&world, &one).await);
+    // It starts again, whatever we hold.
+    world.store.record_process(&world.sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    assert_eq!(elsewhere(&world, &one).await, [runner(world.sensor.id, "foreign", false)]);
+    world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
+    assert!(!take(&world, &one).await);
+
+    world.store.set_worker_status(foreign, WorkerStatus::Inactive).await.unwrap();
+    assert!(take(&world, &one).await, "a host that has gone runs nothing");
+}
+
+/// Whatever is written about the process.
+pub async fn a_lease_survives_every_change_of_the_process(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
+    assert!(take(&world, &one).await);
+    for change in [
+        ProcessChange::Starting,
+        ProcessChange::Running { pid: 1, reset_failures: true },
+        ProcessChange::Backoff(attune_store::ProcessEnd::default()),
+        ProcessChange::Alerted { failures: 3 },
+        ProcessChange::Stopped,
+    ] {
+        world.store.record_process(&world.sensor, (one.worker, "one"), None, &change).await.unwrap();
+        assert!(!take(&world, &other).await, "{change:?}");
+    }
+}
+
+/// A sensor that was deleted is nobody's.
+pub async fn many_sensors_are_taken_and_given_back_at_once(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let mut pack = super::seed::demo();
+    for number in 0..30 {
+        pack.sensors.push(super::seed::sensor(&format!("demo.s{number}"), "demo.python", &[]));
+    }
+    world.store.upsert_pack(&pack).await.unwrap();
+    let desired = world.store.desired_sensors().await.unwrap();
+    let mut sensors: Vec<SensorId> = desired.iter().map(|desired| desired.sensor.id).collect();
+    assert_eq!(sensors.len(), 31);
+    sensors.push(SensorId(999_999));
+    let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
+    let (first, second) =
+        tokio::join!(world.store.take_sensors(&one, &sensors[..20]), world.store.take_sensors(&other, &sensors[10..]),);
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let all: BTreeSet<SensorId> = first.iter().chain(&second).copied().collect();
+    assert_eq!((first.len() + second.len(), all.len()), (31, 31), "each has one holder");
+    world.store.give_back_sensors(&one, &first).await.unwrap();
+    assert_eq!(world.store.take_sensors(&other, &first).await.unwrap().len(), first.len());
+}
