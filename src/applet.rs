@@ -137,6 +137,14 @@ static APPLETS: &[Applet] = &[
         hosts: Hosts::Nothing,
         run: applets::exec::run,
     },
+    Applet {
+        name: attune_process::GUARD_APPLET,
+        aliases: &[],
+        program: None,
+        about: None,
+        hosts: Hosts::Nothing,
+        run: applets::guard::run,
+    },
 ];
 
 /// What the command line asks for.

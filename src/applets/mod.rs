@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod detect;
 pub(crate) mod dev;
 pub(crate) mod exec;
+pub(crate) mod guard;
 pub(crate) mod http_request;
 pub(crate) mod packs;
 pub(crate) mod run;

@@ -115,6 +115,10 @@ impl Child {
         self.leader.pid().get()
     }
 
+    pub(crate) fn leader(&self) -> &Leader {
+        &self.leader
+    }
+
     /// Runs the child to its end: serves its pipes, ends it when `time_limit` (counted from its start) is over or `stop` is
     /// ready, kills what it leaves in its group, and reaps it.
     ///

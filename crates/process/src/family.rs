@@ -67,12 +67,16 @@ impl Mark {
         })
     }
 
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(crate) fn variable(&self) -> (OsString, OsString) {
         (TREE_VARIABLE.into(), (&self.0).into())
     }
 
     /// The mark in the environment that `stray` was started with.
-    fn of(stray: Pid) -> Option<Self> {
+    pub(crate) fn of(stray: Pid) -> Option<Self> {
         let environment = fs::read(format!("/proc/{stray}/environ")).ok()?;
         environment.split(|byte| *byte == 0).find_map(|variable| {
             let value = variable.strip_prefix(TREE_VARIABLE.as_bytes())?;
@@ -267,7 +271,7 @@ fn children_by_scan() -> Vec<Pid> {
     pids.filter(is_own).collect()
 }
 
-fn parse_pid(text: &str) -> Option<Pid> {
+pub(crate) fn parse_pid(text: &str) -> Option<Pid> {
     text.parse().ok().and_then(Pid::new)
 }
 

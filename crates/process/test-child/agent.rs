@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use attune_process::{Child, Command, Keep, Outcome, Policy, Report, Strays, Stream};
+use attune_process::{Child, Command, Guard, Keep, Outcome, Policy, Report, Strays, Stream};
 
 use crate::{Step, other};
 
@@ -37,6 +37,20 @@ pub(crate) fn supervise_doomed(steps: &[String]) -> Step<()> {
     let child = starter.join().map_err(|_| "starting panicked")??;
     let report = runtime.block_on(child.supervise(None, pending()));
     Err(format!("the child ended: {report:?}").into())
+}
+
+/// Starts a child under guard, for `life`, and then does nothing any more; a guardian is all that ends the child.
+pub(crate) fn guard(life: Duration, steps: &[String]) -> Step<()> {
+    let runtime = runtime()?;
+    let _inside = runtime.enter();
+    let guard = Guard::start(None)?;
+    guard.allow_until(Some(attune_process::boottime() + life));
+    let child = attune_process::start(command(steps))?;
+    let _watched = guard.watch(&child);
+    writeln!(io::stdout(), "guarded")?;
+    loop {
+        thread::park();
+    }
 }
 
 /// Runs a child with `steps` in the way that `how` says; false when it says nothing known.

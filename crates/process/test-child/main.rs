@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use attune_process::{EXEC_APPLET, exec_main};
+use attune_process::{EXEC_APPLET, GUARD_APPLET, exec_main, guard_main};
 use attune_sys::{Disposition, Pid, SignalSet};
 
 type Step<T> = Result<T, Box<dyn Error>>;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == EXEC_APPLET => return exec_main(arguments),
+        Some(first) if first == GUARD_APPLET => return guard_main(),
         Some(first) if first == "init" => return init(&arguments.collect::<Vec<_>>()),
         _ => {}
     }
@@ -89,6 +90,11 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
         "supervise-doomed" => {
             let count = operand()?.parse()?;
             agent::supervise_doomed(&steps.take(count).collect::<Vec<_>>())?;
+        }
+        "guard-ms" => {
+            let life = Duration::from_millis(operand()?.parse()?);
+            let count = operand()?.parse()?;
+            agent::guard(life, &steps.take(count).collect::<Vec<_>>())?;
         }
         "prepare" => prepare()?,
         "unblock-signals" => SignalSet::empty()?.block_only()?,

@@ -7,6 +7,7 @@
 
 mod access;
 mod check;
+mod clock;
 mod exec;
 mod limits;
 mod own;
@@ -19,6 +20,7 @@ mod wait;
 mod watch;
 
 pub use access::may_execute;
+pub use clock::boottime;
 pub use exec::exec;
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{

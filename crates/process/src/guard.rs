@@ -1,0 +1,165 @@
+//! The agent's side of the guardian: a process beside the agent that kills children when the agent no longer may run them and
+//! cannot do so itself, because it is dead, stopped or frozen.
+//!
+//! ```text
+//!   agent ── pipe ──► guardian
+//!      until MS             children may live until then (CLOCK_BOOTTIME)
+//!      watch PID START MARK
+//!      forget PID
+//!      (end of the pipe)    the agent is gone: kill what is left, leave
+//! ```
+//!
+//! The agent ends its children in time by itself. The guardian is for the moment when it does not.
+
+use std::collections::BTreeMap;
+use std::io::{self, PipeWriter, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command as StdCommand, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use attune_sys::Pid;
+
+use crate::child::Child;
+use crate::family::{reap_leader, register};
+use crate::guardian::start_time;
+use crate::policy::Launcher;
+
+/// The name of the hidden applet.
+pub const GUARD_APPLET: &str = "__guard";
+
+/// A guardian and what it is told. One that was killed is started again.
+#[derive(Debug)]
+pub struct Guard {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    launcher: Launcher,
+    link: Option<Link>,
+    deadline: Option<Duration>,
+    /// The line that was sent for each child.
+    watched: BTreeMap<Pid, String>,
+}
+
+#[derive(Debug)]
+struct Link {
+    pipe: PipeWriter,
+    guardian: Pid,
+}
+
+/// A child under guard. To be dropped before its end is awaited by nobody else any more, that is after it was reaped.
+#[derive(Debug)]
+pub struct Watched {
+    guard: Arc<Guard>,
+    pid: Pid,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut state = self.guard.state();
+        state.watched.remove(&self.pid);
+        state.tell(&format!("forget {}\n", self.pid));
+    }
+}
+
+impl Guard {
+    /// Starts the guardian. `launcher` is how its applet is reached; none means the running binary.
+    pub fn start(launcher: Option<Launcher>) -> io::Result<Arc<Self>> {
+        let running = || Launcher { program: "/proc/self/exe".into(), args: vec![GUARD_APPLET.into()] };
+        let launcher = launcher.unwrap_or_else(running);
+        let link = Some(Link::open(&launcher)?);
+        Ok(Arc::new(Self { state: Mutex::new(State { launcher, link, deadline: None, watched: BTreeMap::new() }) }))
+    }
+
+    /// Until when (by [`attune_sys::boottime`]) children may live without another word from the agent; none: as long as the
+    /// agent lives. What is over stays over: children that come later are killed at once, until there is a later time.
+    pub fn allow_until(&self, deadline: Option<Duration>) {
+        let mut state = self.state();
+        state.deadline = deadline;
+        state.tell(&until(deadline));
+    }
+
+    /// Puts a child with all that descends from it under guard.
+    pub fn watch(self: &Arc<Self>, child: &Child) -> Watched {
+        let leader = child.leader();
+        let pid = leader.pid();
+        // Not reaped yet, so the number is its own and its start can be read.
+        let start = start_time(pid).unwrap_or(0);
+        let mark = leader.mark().map_or("-", |mark| mark.as_str());
+        let line = format!("watch {pid} {start} {mark}\n");
+        let mut state = self.state();
+        state.tell(&line);
+        state.watched.insert(pid, line);
+        Watched { guard: self.clone(), pid }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is complete before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn until(deadline: Option<Duration>) -> String {
+    deadline.map_or_else(|| "until -\n".to_owned(), |deadline| format!("until {}\n", deadline.as_millis()))
+}
+
+impl State {
+    /// Sends a line; starts another guardian when there is none that listens.
+    fn tell(&mut self, word: &str) {
+        let told = self.link.as_mut().is_some_and(|link| link.send(word.as_bytes()).is_ok());
+        if told {
+            return;
+        }
+        if let Some(link) = self.link.take() {
+            tracing::warn!(guardian.pid = link.guardian.get(), "the guardian does not listen; starting another");
+            link.close();
+        }
+        let everything: String = self.watched.values().map(String::as_str).chain([word]).collect();
+        let everything = until(self.deadline) + &everything;
+        let opened = Link::open(&self.launcher).and_then(|mut link| {
+            link.send(everything.as_bytes())?;
+            Ok(link)
+        });
+        match opened {
+            Ok(link) => self.link = Some(link),
+            Err(error) => {
+                tracing::error!(%error, "no guardian: children are not ended when this process stops working")
+            }
+        }
+    }
+}
+
+impl Link {
+    #[expect(clippy::disallowed_methods, reason = "not a child that runs user code: it outlives the agent on purpose")]
+    fn open(launcher: &Launcher) -> io::Result<Self> {
+        let (theirs, ours) = io::pipe()?;
+        attune_sys::set_nonblocking(&ours)?;
+        let mut command = StdCommand::new(&launcher.program);
+        command
+            .args(&launcher.args)
+            .env_clear()
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        let child = register(None, || command.spawn())?;
+        let guardian = Pid::new(child.id()).ok_or_else(|| io::Error::other("the kernel returned an impossible id"))?;
+        Ok(Self { pipe: ours, guardian })
+    }
+
+    /// Never waits: a guardian that has not read 64 KiB of lines is none.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.pipe.write_all(bytes)
+    }
+
+    fn close(self) {
+        let Self { pipe, guardian } = self;
+        drop(pipe);
+        // It is the agent's child and not reaped, so the number is its own.
+        if let Err(error) = attune_sys::kill(guardian, attune_sys::SIGKILL).and_then(|()| reap_leader(guardian)) {
+            tracing::debug!(guardian.pid = guardian.get(), %error, "an old guardian was not ended");
+        }
+    }
+}

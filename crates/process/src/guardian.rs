@@ -1,0 +1,230 @@
+//! The hidden applet `__guard`: kills the agent's children when their time is over or the agent is gone.
+//!
+//! One thread, no runtime, no configuration. Ends only when the agent does.
+//!
+//! What it kills is what it was told about: a group while its leader is known, by a process descriptor and its start time,
+//! to be the same process; and every process that carries the mark of the run in its environment, wherever it went.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, PipeReader, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use attune_sys::{
+    Disposition, Pid, Polled, SIGHUP, SIGINT, SIGKILL, SIGTERM, boottime, kill_group, pidfd_open, pidfd_send_signal,
+};
+
+use crate::family::{Mark, parse_pid};
+
+/// The wait stands still while the machine sleeps, and the deadline does not.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Each marked process that is killed may have started another one.
+const SWEEP_LIMIT: Duration = Duration::from_secs(2);
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
+/// Guards until the agent at the other end of standard input is gone.
+pub fn guard_main() -> ExitCode {
+    match guard() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_unheard) => ExitCode::FAILURE,
+    }
+}
+
+fn guard() -> io::Result<()> {
+    // A service manager signals every process of the service; this one is needed until the last.
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        attune_sys::set_disposition(signal, Disposition::Ignore)?;
+    }
+    let mut agent = PipeReader::from(io::stdin().as_fd().try_clone_to_owned()?);
+    attune_sys::set_nonblocking(&agent)?;
+    let mut guarded = Guarded::default();
+    let mut lines = Lines::default();
+    loop {
+        let wait =
+            guarded.deadline.map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(boottime()).min(LONGEST_WAIT));
+        // Once its time is over there is nothing to wait for but another word.
+        let wait = if guarded.children.is_empty() { LONGEST_WAIT } else { wait };
+        attune_sys::poll(&mut [Polled::readable(Some(agent.as_fd()))], wait)?;
+        // Everything that was said counts before anything is judged.
+        let is_over = lines.read(&mut agent, &mut |line| guarded.hear(line));
+        if is_over {
+            guarded.kill();
+            return Ok(());
+        }
+        if guarded.deadline.is_some_and(|deadline| boottime() >= deadline) {
+            guarded.kill();
+        }
+    }
+}
+
+/// What the agent has said.
+#[derive(Default)]
+struct Guarded {
+    deadline: Option<Duration>,
+    children: BTreeMap<Pid, Target>,
+}
+
+struct Target {
+    start: u64,
+    /// None on kernels without, and when the child was gone already.
+    process: Option<OwnedFd>,
+    mark: Option<String>,
+}
+
+impl Guarded {
+    fn hear(&mut self, line: &str) {
+        let mut words = line.split(' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("until"), Some(deadline), None, None) => {
+                self.deadline = deadline.parse().ok().map(Duration::from_millis);
+            }
+            (Some("watch"), Some(pid), Some(start), Some(mark)) => {
+                if let (Some(pid), Ok(start)) = (parse_pid(pid), start.parse()) {
+                    self.children.insert(pid, Target::new(pid, start, mark));
+                }
+            }
+            (Some("forget"), Some(pid), None, None) => {
+                parse_pid(pid).and_then(|pid| self.children.remove(&pid));
+            }
+            _ => {}
+        }
+    }
+
+    fn kill(&mut self) {
+        let children = std::mem::take(&mut self.children);
+        for (pid, target) in &children {
+            target.kill_group(*pid);
+        }
+        let marks: BTreeSet<&str> = children.values().filter_map(|target| target.mark.as_deref()).collect();
+        if marks.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        while kill_marked(&marks) > 0 && begun.elapsed() < SWEEP_LIMIT {
+            thread::park_timeout(SWEEP_PAUSE);
+        }
+    }
+}
+
+impl Target {
+    fn new(pid: Pid, start: u64, mark: &str) -> Self {
+        // First the descriptor, then the look: whoever has that number now is whom the descriptor means.
+        let process = pidfd_open(pid).ok().filter(|_| start_time(pid) == Some(start));
+        Self { start, process, mark: (mark != "-").then(|| mark.to_owned()) }
+    }
+
+    /// Kills the group while its leader has not been reaped; after that the number may be somebody else's, and the mark
+    /// has to do.
+    fn kill_group(&self, pid: Pid) {
+        let is_same = match &self.process {
+            Some(process) => pidfd_send_signal(process, 0).is_ok(),
+            None => start_time(pid) == Some(self.start),
+        };
+        if is_same {
+            // Gone in between, or of another user: the sweep may still reach it, and nobody could be told.
+            drop(kill_group(pid, SIGKILL));
+        }
+    }
+}
+
+/// Kills all that carry one of the marks; says how many there were.
+fn kill_marked(marks: &BTreeSet<&str>) -> usize {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return 0;
+    };
+    let pids = processes.flatten().filter_map(|entry| parse_pid(entry.file_name().to_str()?));
+    pids.filter(|pid| kill_if_marked(*pid, marks)).count()
+}
+
+fn kill_if_marked(pid: Pid, marks: &BTreeSet<&str>) -> bool {
+    let is_marked = || Mark::of(pid).is_some_and(|mark| marks.contains(mark.as_str()));
+    if !is_marked() {
+        return false;
+    }
+    match pidfd_open(pid) {
+        // Looked at again, now that the number cannot change its meaning.
+        Ok(process) => is_marked() && pidfd_send_signal(&process, SIGKILL).is_ok(),
+        Err(error) if attune_sys::is_no_such_process(&error) => false,
+        Err(_no_descriptors) => attune_sys::kill(pid, SIGKILL).is_ok(),
+    }
+}
+
+/// When `pid` was started, in ticks since the start of the machine. Together with the number it means one process.
+pub(crate) fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    // Field 22 of the line; the state is field 3.
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
+/// Whole lines out of a pipe.
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// Hands on all lines that are there; says whether the other end is closed.
+    fn read(&mut self, pipe: &mut PipeReader, hear: &mut dyn FnMut(&str)) -> bool {
+        let mut chunk = [0; 4096];
+        loop {
+            match pipe.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(count) => self.accept(&chunk[..count], hear),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_broken) => return true,
+            }
+        }
+    }
+
+    fn accept(&mut self, bytes: &[u8], hear: &mut dyn FnMut(&str)) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.partial);
+                hear(str::from_utf8(&line).unwrap_or_default().trim_end());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_of_a_process_tells_it_from_a_later_one_of_that_number() {
+        let own = Pid::current();
+        let start = start_time(own).unwrap();
+        assert!(start > 0);
+        assert!(Target::new(own, start, "-").process.is_some());
+        let other = Target::new(own, start + 1, "-");
+        assert!(other.process.is_none());
+        // Would end this very test if it believed the number.
+        other.kill_group(own);
+    }
+
+    #[test]
+    fn lines_come_whole_however_they_are_cut() {
+        let mut lines = Lines::default();
+        let mut heard = Vec::new();
+        for piece in ["until 1", "2\nwatch 7 8 9.1\nfor", "get 7\n"] {
+            lines.accept(piece.as_bytes(), &mut |line| heard.push(line.to_owned()));
+        }
+        assert_eq!(heard, ["until 12", "watch 7 8 9.1", "forget 7"]);
+    }
+
+    #[test]
+    fn what_is_not_understood_changes_nothing() {
+        let mut guarded = Guarded::default();
+        for line in ["", "until", "watch x 1 -", "watch -1 1 -", "forget me not", "watch 1"] {
+            guarded.hear(line);
+        }
+        assert!(guarded.deadline.is_none() && guarded.children.is_empty());
+    }
+}

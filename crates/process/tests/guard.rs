@@ -1,0 +1,158 @@
+//! The guardian: children end when their agent cannot end them, and nobody else does. The agent is played by the helper
+//! child where it has to be stopped or killed.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_process::{Child, Command, GUARD_APPLET, Guard, Launcher, Stream, boottime, start};
+use attune_sys::{Pid, SIGKILL, SIGSTOP};
+use attune_testkit::{eventually, eventually_blocking};
+use support::{TEST_CHILD, child, gone, is_alive, pid_in, runtime, scratch, written};
+
+const LONG: Duration = Duration::from_hours(1);
+
+/// A step that does nothing until it is killed, TERM or not.
+fn stubborn(path: &str) -> [&str; 4] {
+    ["ignore-term", "write-pid", path, "wait-for-ever"]
+}
+
+/// An agent with one child under guard that may live for `life`. It adopts strays, so its child is marked.
+fn agent(life: Duration, steps: &[&str]) -> Command {
+    let (life, count) = (life.as_millis().to_string(), steps.len().to_string());
+    let mut words = vec!["prepare", "guard-ms", &life, &count];
+    words.extend_from_slice(steps);
+    let mut command = child(&words);
+    command.stdout = Stream::null();
+    command
+}
+
+fn signal(pid: u32, signal: i32) {
+    attune_sys::kill(Pid::new(pid).unwrap(), signal).unwrap();
+}
+
+fn guard() -> Arc<Guard> {
+    Guard::start(Some(Launcher { program: TEST_CHILD.into(), args: vec![GUARD_APPLET.into()] })).unwrap()
+}
+
+/// The guardians among the children of this very test process.
+fn guardians() -> Vec<u32> {
+    let children = fs::read_dir("/proc/self/task").unwrap().flatten().flat_map(|thread| {
+        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()
+    });
+    let is_guardian = |pid: &u32| {
+        let line = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
+        line.windows(GUARD_APPLET.len()).any(|part| part == GUARD_APPLET.as_bytes())
+    };
+    children.filter(is_guardian).collect()
+}
+
+#[test]
+fn a_stopped_agent_loses_its_children_when_their_time_is_over() {
+    let (_folder, file) = scratch();
+    runtime().block_on(async {
+        let agent = start(agent(Duration::from_secs(2), &stubborn(file.to_str().unwrap()))).unwrap();
+        let victim = pid_in(&file).await;
+        signal(agent.pid(), SIGSTOP);
+        gone(victim).await;
+        assert!(is_alive(agent.pid()), "it is stopped, not dead");
+    });
+}
+
+#[test]
+fn a_killed_agent_leaves_neither_its_children_nor_what_left_their_group() {
+    let (folder, file) = scratch();
+    let stray = folder.path().join("stray");
+    let daemon = ["new-session", "ignore-term", "write-pid", stray.to_str().unwrap(), "wait-for-ever"];
+    let steps = [&["spawn", "5"], &daemon[..], &stubborn(file.to_str().unwrap())].concat();
+    runtime().block_on(async {
+        let agent = start(agent(LONG, &steps)).unwrap();
+        let (victim, stray) = (pid_in(&file).await, pid_in(&stray).await);
+        // Not its group: the guardian has one of its own.
+        signal(agent.pid(), SIGKILL);
+        gone(victim).await;
+        gone(stray).await;
+        drop(agent);
+    });
+}
+
+fn idle(path: &Path) -> Child {
+    start(child(&stubborn(path.to_str().unwrap()))).unwrap()
+}
+
+#[test]
+fn only_what_is_watched_ends_and_only_when_its_time_is_over() {
+    let (folder, _) = scratch();
+    let path = |name: &str| folder.path().join(name);
+    runtime().block_on(async {
+        let guard = guard();
+        guard.allow_until(Some(boottime() + LONG));
+        let (kept, doomed) = (idle(&path("kept")), idle(&path("doomed")));
+        written(&path("kept")).await;
+        written(&path("doomed")).await;
+        let forgotten = guard.watch(&kept);
+        let watched = guard.watch(&doomed);
+        drop(forgotten);
+        // The end of the time, and a renewal that comes too late for what was killed by then.
+        guard.allow_until(Some(Duration::ZERO));
+        gone(doomed.pid()).await;
+        assert!(is_alive(kept.pid()));
+        // What is started after the end of the time dies at once.
+        let late = idle(&path("late"));
+        let late_watched = guard.watch(&late);
+        gone(late.pid()).await;
+        guard.allow_until(Some(boottime() + LONG));
+        let next = idle(&path("next"));
+        let next_watched = guard.watch(&next);
+        written(&path("next")).await;
+        assert!(is_alive(next.pid()) && is_alive(kept.pid()));
+        drop((watched, late_watched, next_watched));
+    });
+}
+
+#[test]
+fn a_guardian_that_was_killed_is_replaced_and_told_everything() {
+    let (_folder, file) = scratch();
+    runtime().block_on(async {
+        let guard = guard();
+        guard.allow_until(Some(boottime() + LONG));
+        let victim = idle(&file);
+        written(&file).await;
+        let _watched = guard.watch(&victim);
+        let first = guardians();
+        assert_eq!(first.len(), 1);
+        signal(first[0], SIGKILL);
+        gone(first[0]).await;
+        assert!(is_alive(victim.pid()), "the guardian protects nothing by its own end");
+        eventually("another guardian", async || {
+            guard.allow_until(Some(Duration::ZERO));
+            (!is_alive(victim.pid())).then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_guardian_is_small_and_ends_with_its_agent() {
+    let guard = guard();
+    let pid = eventually_blocking("the guardian", || guardians().first().copied());
+    let rollup = eventually_blocking("its memory", || {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        // Only when it waits has it done all that it does.
+        (support::state(pid)? == 'S').then_some(text)
+    });
+    let field = |name: &str| -> u64 {
+        let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let private_kib = field("Private_Dirty:");
+    assert!(private_kib < 1024, "{private_kib} KiB\n{rollup}");
+    println!("private memory of a guardian: {private_kib} KiB");
+    drop(guard);
+    eventually_blocking("its end", || (!is_alive(pid)).then_some(()));
+}
