@@ -34,6 +34,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::applets::agent::Role;
 use crate::applets::detect::Detection;
+use crate::applets::machine;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::rt;
@@ -44,6 +45,7 @@ use self::data::{Data, DataError};
 use self::packs::PackSet;
 use self::reload::Loader;
 use self::system::{Agents, Ground, Machine};
+
 use self::tap::Tap;
 use self::watch::{Change, Watch};
 
@@ -119,24 +121,15 @@ fn unusable(error: DataError) -> Failure {
 
 impl Machine {
     fn here(environment: &dyn Source, detection: &Detection) -> Result<Self, Failure> {
-        let program = std::env::current_exe().map_err(|error| {
-            Failure::message(Exit::OperatingSystem, format!("failed to find this program: {error}"))
-        })?;
         Ok(Self {
-            host: host_name(),
-            program,
+            host: machine::host_name(),
+            program: machine::program()?,
             passed: child_env(environment, &[]),
             temp: std::env::temp_dir(),
             worker: offered(detection, Role::Worker),
             sensor: offered(detection, Role::Sensor),
         })
     }
-}
-
-/// Names the rows of both agents, so that the next start takes them over.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
 /// Without an operator who chose, native code of one's own packs may run.

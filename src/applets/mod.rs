@@ -10,6 +10,7 @@ pub(crate) mod dev;
 pub(crate) mod exec;
 pub(crate) mod guard;
 pub(crate) mod http_request;
+mod machine;
 pub(crate) mod packs;
 pub(crate) mod run;
 pub(crate) mod sensor;

@@ -75,7 +75,7 @@ async fn web_pages_get_no_sensor_tokens() {
 }
 
 #[tokio::test]
-async fn sensor_tokens_without_authentication_are_for_this_machine_only() {
+async fn sensor_hosts_on_other_machines_show_that_they_belong_to_the_installation() {
     let mut config = config();
     config.listen = "0.0.0.0:0".parse().unwrap();
     let world = World::with(config).await;
@@ -87,7 +87,10 @@ async fn sensor_tokens_without_authentication_are_for_this_machine_only() {
     // A machine without a network has no other address.
     if let Some(address) = address_in_the_network() {
         let address = (address, port).into();
-        post(address, INTERNAL, None, &body).await.error(404, "NOT_FOUND");
+        assert_eq!(post(address, INTERNAL, None, &body).await.status, 401);
+        post(address, INTERNAL, Some(&world.user()), &body).await.error(403, "FORBIDDEN");
+        let agent = token(TokenType::Worker, "worker:sensor-1", json!({}), TimeDelta::zero());
+        assert_eq!(post(address, INTERNAL, Some(&agent), &body).await.status, 200);
         assert_eq!(post(address, "/auth/sensor-token", Some(&world.user()), &body).await.status, 200);
     }
     world.stop().await;

@@ -9,6 +9,7 @@ use attune_model::{JsonMap, Secret};
 use attune_process::Policy;
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
+use attune_security::TokenKey;
 
 /// Everything a sensor host is told. Nothing here is read from the environment by the host itself.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct SensorConfig {
     pub api_url: String,
     /// Trusted besides the built-in roots when that URL is `https`.
     pub ca_file: Option<PathBuf>,
+    /// The installation's key for tokens, by which the host shows the API that it belongs to it.
+    pub token_key: Option<TokenKey>,
     /// `ATTUNE_MQ_URL` of the children; none means the platform's default.
     pub mq_url: Option<Secret>,
     /// Variables of this process that children may see; everything else is invisible to them.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use attune_http::{HttpError, Request};
 use attune_model::Secret;
+use attune_security::{Agent, sign_worker_token};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
@@ -44,7 +45,14 @@ pub(crate) async fn fetch(context: &Context, target: &Target) -> Result<Token, H
         "ttl_seconds": lifetime.as_secs(),
     });
     let url = format!("{}/auth/internal/sensor-token", context.config.api_url.trim_end_matches('/'));
-    let request = Request::post_json(url, &body)?.timeout(CALL_LIMIT);
+    let mut request = Request::post_json(url, &body)?.timeout(CALL_LIMIT);
+    // The platform's API asks for nothing here; the hub does of hosts on other machines.
+    if let Some(key) = &context.config.token_key {
+        match sign_worker_token(key, Agent::Sensor, context.clock.now()) {
+            Ok(own) => request = request.bearer(&own),
+            Err(error) => tracing::warn!(%error, "no token of the host's own"),
+        }
+    }
     let Reply { data } = context.http.send_for_json(&request).await?;
     // A clock of the API that is far from ours must not make us renew without end.
     let remaining = (data.expires_at - context.clock.now()).to_std().unwrap_or(lifetime).min(lifetime);

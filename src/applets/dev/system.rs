@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use attune_model::status::{RetentionPolicy, WorkerType};
 use attune_model::{JsonMap, Secret};
 use attune_process::Policy;
 use attune_runtime::environment::Environments;
-use attune_runtime::plan::{Builtin, Planner};
+use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::{SealingKey, TokenKey};
 use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
@@ -26,6 +26,7 @@ use attune_worker::{CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, ExecutorConfig, PackFolde
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::applets::machine::builtins;
 use crate::exit::{Exit, Failure};
 
 use super::data::Data;
@@ -202,6 +203,8 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         paths: SensorPaths { packs: data.packs(), artifacts: data.artifacts(), agent_binary: machine.program.clone() },
         api_url: api.to_owned(),
         ca_file: None,
+        // On this machine the hub asks for none.
+        token_key: None,
         mq_url: None::<Secret>,
         base_environment: sensor_environment(machine),
         planner,
@@ -216,15 +219,6 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
 fn sensor_environment(machine: &Machine) -> Vec<(OsString, OsString)> {
     let handed_on = machine.sensor.handed_on.iter().map(|runtimes| (SENSOR_RUNTIMES.into(), runtimes.into()));
     machine.passed.iter().cloned().chain(handed_on).collect()
-}
-
-/// The core pack's native sensor is an applet of this program: it needs no file in the pack.
-fn builtins(program: &Path) -> Vec<Builtin> {
-    vec![Builtin {
-        name: "core/attune-core-timer-sensor".to_owned(),
-        program: program.to_owned(),
-        args: vec!["timer-sensor".into()],
-    }]
 }
 
 fn capabilities(advertised: &Advertised) -> JsonMap {

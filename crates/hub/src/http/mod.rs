@@ -80,25 +80,27 @@ impl Api {
     }
 }
 
-/// All routes. Sensor tokens are given without authentication only to sensor hosts on this machine.
+/// All routes. Sensor tokens are given without authentication only to sensor hosts on this machine; others have to show that
+/// they know the key of the installation, by a token that they signed with it.
 fn router(api: Api, reach: Reach) -> Router {
-    let mut router = Router::new()
+    let internal_sensor_token = match reach {
+        Reach::Loopback => post(tokens::internal_sensor_token),
+        Reach::Network => post(tokens::sensor_token_for_agents),
+    };
+    Router::new()
         .route("/health", get(health::health))
         .route("/health/detailed", get(health::detailed))
         .route("/health/ready", get(health::ready))
         .route("/health/live", get(health::live))
         .route("/auth/sensor-token", post(tokens::sensor_token))
+        .route("/auth/internal/sensor-token", internal_sensor_token)
         .route("/api/v1/events", post(events::create))
         .route("/api/v1/triggers/{ref}/rules", get(triggers::rules))
         .route("/api/v1/executions", get(executions::list))
         .route("/api/v1/executions/execute", post(executions::execute))
         .route("/api/v1/executions/{id}", get(executions::get))
         .route("/api/v1/executions/{id}/cancel", post(executions::cancel))
-        .route("/api/v1/workers", get(workers::list));
-    if reach == Reach::Loopback {
-        router = router.route("/auth/internal/sensor-token", post(tokens::internal_sensor_token));
-    }
-    router
+        .route("/api/v1/workers", get(workers::list))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(extract::LARGEST_BODY))

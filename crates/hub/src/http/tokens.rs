@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use attune_security::sign_sensor_token;
+use attune_security::{TokenType, sign_sensor_token};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -47,6 +47,18 @@ pub(super) async fn internal_sensor_token(
 ) -> Result<Json<Value>, ApiError> {
     if headers.contains_key(header::ORIGIN) {
         return Err(ApiError::forbidden("web pages get no sensor tokens"));
+    }
+    issue(&api, &request).await
+}
+
+/// For sensor hosts elsewhere, which sign a token of their own with the installation's key.
+pub(super) async fn sensor_token_for_agents(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(request): Body<SensorTokenRequest>,
+) -> Result<Json<Value>, ApiError> {
+    if caller.kind() != TokenType::Worker {
+        return Err(ApiError::forbidden("only agents get sensor tokens here"));
     }
     issue(&api, &request).await
 }

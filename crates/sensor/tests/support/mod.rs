@@ -221,6 +221,7 @@ impl World {
             },
             api_url: format!("http://{}", self.address),
             ca_file: None,
+            token_key: None,
             mq_url: None,
             base_environment: env,
             planner: Planner::new(host.clone(), self.path("packs"), self.path("envs"), &advertised),

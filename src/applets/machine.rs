@@ -1,0 +1,28 @@
+//! What is the same for every service of this binary: the host's name, this program, programs that are built in.
+
+use std::path::{Path, PathBuf};
+
+use attune_runtime::plan::Builtin;
+
+use crate::exit::{Exit, Failure};
+
+/// Rows of agents that have no name of their own are found again by it.
+pub(crate) fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
+}
+
+/// The file that this process was started from.
+pub(crate) fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|error| Failure::message(Exit::OperatingSystem, format!("failed to find this program: {error}")))
+}
+
+/// The core pack's native sensor is an applet of this program: it needs no file in the pack.
+pub(crate) fn builtins(program: &Path) -> Vec<Builtin> {
+    vec![Builtin {
+        name: "core/attune-core-timer-sensor".to_owned(),
+        program: program.to_owned(),
+        args: vec!["timer-sensor".into()],
+    }]
+}
