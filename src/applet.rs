@@ -106,6 +106,14 @@ static APPLETS: &[Applet] = &[
         run: applets::packs::run,
     },
     Applet {
+        name: "health",
+        aliases: &[],
+        program: None,
+        about: Some("ask an agent on this machine how it is; for health checks of containers"),
+        hosts: Hosts::Nothing,
+        run: applets::health::run,
+    },
+    Applet {
         name: "detect",
         aliases: &[],
         program: None,

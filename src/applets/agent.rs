@@ -48,6 +48,19 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// Its word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Sensor => "sensor",
+        }
+    }
+
+    /// The name of an agent that nobody gave one.
+    pub(crate) fn default_name(self, host: &str) -> String {
+        format!("{}-{host}", self.as_str())
+    }
+
     /// The variable that overrides what this agent detects.
     pub(crate) fn runtimes_variable(self) -> &'static str {
         match self {

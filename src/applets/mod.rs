@@ -9,6 +9,7 @@ pub(crate) mod detect;
 pub(crate) mod dev;
 pub(crate) mod exec;
 pub(crate) mod guard;
+pub(crate) mod health;
 pub(crate) mod http_request;
 mod machine;
 pub(crate) mod packs;

@@ -13,6 +13,7 @@ use crate::sections::artifacts::{self, ArtifactsConfig};
 use crate::sections::database::{self, DatabaseConfig};
 use crate::sections::executor::{self, ExecutorConfig};
 use crate::sections::folders::{self, Folders};
+use crate::sections::health::{self, HealthConfig};
 use crate::sections::log::{self, LogLevel};
 use crate::sections::message_queue::{self, MessageQueueConfig};
 use crate::sections::security::{self, SecurityConfig};
@@ -46,6 +47,8 @@ pub struct Loaded<T> {
 pub struct PlatformConfig {
     /// Name of the environment, for the log.
     pub environment: String,
+    /// Where health is told.
+    pub health: HealthConfig,
     /// How much is logged.
     pub log_level: LogLevel,
     /// The connection to PostgreSQL.
@@ -124,6 +127,25 @@ pub fn load_platform(sources: Sources<'_>) -> Result<Loaded<PlatformConfig>, Rej
     load(sources, |reader, environment| platform(reader, environment, folders::for_worker))
 }
 
+/// Where an agent tells its health, and under which name.
+#[derive(Debug, Clone)]
+pub struct HealthPlace {
+    /// The configured name.
+    pub name: Option<String>,
+    /// The section.
+    pub health: HealthConfig,
+}
+
+/// Reads what leads to a worker's health, and nothing else: a check of health needs no secrets and no valid rest.
+pub fn load_worker_health(sources: Sources<'_>, name: Option<String>) -> Result<Loaded<HealthPlace>, Rejected> {
+    load(sources, |reader, _environment| HealthPlace { name: worker::name(reader, name), health: health::read(reader) })
+}
+
+/// The same for a sensor agent.
+pub fn load_sensor_health(sources: Sources<'_>, name: Option<String>) -> Result<Loaded<HealthPlace>, Rejected> {
+    load(sources, |reader, _environment| HealthPlace { name: sensor::name(reader, name), health: health::read(reader) })
+}
+
 /// The working folder of the process; `/` when it has none any more.
 pub fn working_folder() -> PathBuf {
     std::env::current_dir().unwrap_or_else(|_gone| PathBuf::from("/"))
@@ -153,6 +175,7 @@ fn load<T>(sources: Sources<'_>, read: impl FnOnce(&mut Reader<'_>, String) -> T
 fn platform(reader: &mut Reader<'_>, environment: String, folders: fn(&mut Reader<'_>) -> Folders) -> PlatformConfig {
     PlatformConfig {
         environment,
+        health: health::read(reader),
         log_level: log::read(reader),
         database: database::read(reader),
         message_queue: message_queue::read(reader),

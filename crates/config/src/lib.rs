@@ -16,6 +16,7 @@ mod files;
 mod key;
 mod kinds;
 mod layers;
+mod notify;
 mod problem;
 mod reader;
 mod reference;
@@ -25,11 +26,12 @@ mod table;
 mod unknown;
 
 pub use agent::{
-    HubAgentConfig, Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_hub, load_platform,
-    load_sensor, load_worker, working_folder,
+    HealthPlace, HubAgentConfig, Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_hub,
+    load_platform, load_sensor, load_sensor_health, load_worker, load_worker_health, working_folder,
 };
 pub use child::{OWN_PREFIX, PASSED_NAMES, PASSED_PREFIXES, child_env};
 pub use kinds::parse_duration;
+pub use notify::{ServiceManager, service_manager};
 pub use problem::{Note, Problem, Rejected};
 pub use reference::markdown;
 pub use sections::artifacts::{ArtifactsConfig, Transport};
@@ -37,6 +39,7 @@ pub use sections::child::{ChildConfig, RunAs};
 pub use sections::database::DatabaseConfig;
 pub use sections::executor::ExecutorConfig;
 pub use sections::folders::Folders;
+pub use sections::health::{HEALTH_LISTEN_VARIABLE, HealthConfig};
 pub use sections::log::LogLevel;
 pub use sections::message_queue::MessageQueueConfig;
 pub use sections::security::SecurityConfig;

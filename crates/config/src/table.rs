@@ -2,7 +2,10 @@
 
 use crate::files::{ENVIRONMENT_VARIABLE, FILE_VARIABLE};
 use crate::key::Described;
-use crate::sections::{artifacts, database, executor, folders, log, message_queue, security, sensor, server, worker};
+use crate::notify::{NOTIFY_SOCKET, WATCHDOG_TIME};
+use crate::sections::{
+    artifacts, database, executor, folders, health, log, message_queue, security, sensor, server, worker,
+};
 
 /// Keys that belong together.
 pub(crate) struct Section {
@@ -37,6 +40,7 @@ pub(crate) const SECTIONS: &[Section] = &[
         doc: "The hub as the platform's executor. Agents do not read it.",
         keys: executor::KEYS,
     },
+    Section { title: "health", doc: "Questions about the health of an agent.", keys: health::KEYS },
     Section { title: "log", doc: "How much is logged.", keys: log::KEYS },
 ];
 
@@ -128,6 +132,16 @@ pub(crate) const DIRECT: &[DirectVariable] = &[
         name: "PATH",
         default: "the customary folders",
         doc: "Where interpreters are looked for, before the usual places.",
+    },
+    DirectVariable {
+        name: NOTIFY_SOCKET,
+        default: "nobody is told",
+        doc: "Set by systemd for units of `Type=notify`: the agent says when it is ready and when it stops.",
+    },
+    DirectVariable {
+        name: WATCHDOG_TIME,
+        default: "no signs of life",
+        doc: "Set by systemd for units with `WatchdogSec=`, in microseconds; `WATCHDOG_PID` says for which process.",
     },
     DirectVariable { name: "TMPDIR", default: "`/tmp`", doc: "Temporary files." },
 ];

@@ -57,12 +57,19 @@ impl Stop {
         self.asked.cancel();
         self.soft.cancel();
     }
+
+    /// Whether the process stops because something in it ended on its own, and not because somebody asked it to.
+    pub fn is_failing(&self) -> bool {
+        self.soft.is_cancelled() && !self.asked.is_cancelled()
+    }
 }
 
 /// Spawns tasks that the drain waits for.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    attendants: TaskTracker,
+    rest: CancellationToken,
 }
 
 impl Tasks {
@@ -87,12 +94,21 @@ impl Tasks {
         })
     }
 
-    /// How many are alive.
+    /// Runs a task that serves the others until the last of them has ended, and then ends by the given token.
+    pub fn spawn_attendant<F>(&self, task: impl FnOnce(CancellationToken) -> F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.attendants.spawn(task(self.rest.clone()))
+    }
+
+    /// How many are alive, without attendants.
     pub fn len(&self) -> usize {
         self.tracker.len()
     }
 
-    /// Whether none is alive.
+    /// Whether none is alive, attendants aside.
     pub fn is_empty(&self) -> bool {
         self.tracker.is_empty()
     }
@@ -101,6 +117,9 @@ impl Tasks {
     pub async fn drained(&self) {
         self.tracker.close();
         self.tracker.wait().await;
+        self.rest.cancel();
+        self.attendants.close();
+        self.attendants.wait().await;
     }
 }
 
@@ -180,6 +199,9 @@ impl Lifecycle {
             _ = self.sigint.recv() => true,
             () = self.stop.soft.cancelled() => self.stop.asked.is_cancelled(),
         };
+        if asked {
+            self.stop.ask();
+        }
         self.drain(grace).await?;
         if asked { Ok(()) } else { Err(StopError::TaskEnded) }
     }
@@ -197,7 +219,7 @@ impl Lifecycle {
             self.stop.hard.cancel();
             timeout(HARD_STOP_LIMIT, self.tasks.drained())
                 .await
-                .map_err(|_elapsed| StopError::Stuck(self.tasks.len()))?;
+                .map_err(|_elapsed| StopError::Stuck(self.tasks.len() + self.tasks.attendants.len()))?;
         }
         Ok(())
     }
@@ -252,5 +274,37 @@ mod tests {
             let ended = lifecycle.run(Duration::from_secs(1)).await;
             assert!(matches!(ended, Err(StopError::Stuck(1))), "{ended:?}");
         });
+    }
+
+    #[test]
+    fn an_attendant_serves_until_the_last_task_has_ended() {
+        runtime().block_on(async {
+            let tasks = Tasks::default();
+            let (end, ended) = tokio::sync::oneshot::channel::<()>();
+            let attendant = tasks.spawn_attendant(|rest| async move { rest.cancelled().await });
+            tasks.spawn(ended);
+            assert_eq!(tasks.len(), 1);
+            let drained = tasks.drained();
+            tokio::pin!(drained);
+            tokio::select! {
+                biased;
+                () = &mut drained => panic!("a task is alive"),
+                () = tokio::task::yield_now() => {}
+            }
+            assert!(!attendant.is_finished());
+            end.send(()).unwrap();
+            drained.await;
+            assert!(attendant.is_finished());
+        });
+    }
+
+    #[test]
+    fn a_stop_that_nobody_asked_for_is_a_failure() {
+        let stop = Stop::new();
+        assert!(!stop.is_failing());
+        stop.soft().cancel();
+        assert!(stop.is_failing());
+        stop.ask();
+        assert!(!stop.is_failing());
     }
 }

@@ -3,8 +3,10 @@
 //! Nothing depends on anybody listening; the platform sees rows and messages only.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::measure::Measure;
 use crate::status::SensorProcessStatus;
 
 /// Something worth a line for a person.
@@ -45,10 +47,13 @@ pub enum Activity {
     },
 }
 
-/// Receives [`Activity`]. Called from hot paths: must not block.
+/// Receives [`Activity`] and [`Measure`]s. Called from hot paths: must not block.
 pub trait Observer: Send + Sync + std::fmt::Debug {
     /// Takes one.
     fn observe(&self, activity: Activity);
+
+    /// Counts one. Most observers are for people and leave it.
+    fn measure(&self, _measure: Measure) {}
 }
 
 /// Nobody listens.
@@ -57,4 +62,20 @@ pub struct NoObserver;
 
 impl Observer for NoObserver {
     fn observe(&self, _activity: Activity) {}
+}
+
+/// Two who listen.
+#[derive(Debug, Clone)]
+pub struct Both(pub Arc<dyn Observer>, pub Arc<dyn Observer>);
+
+impl Observer for Both {
+    fn observe(&self, activity: Activity) {
+        self.0.observe(activity.clone());
+        self.1.observe(activity);
+    }
+
+    fn measure(&self, measure: Measure) {
+        self.0.measure(measure);
+        self.1.measure(measure);
+    }
 }

@@ -6,8 +6,11 @@
 pub mod activity;
 pub mod capabilities;
 pub mod clock;
+pub mod condition;
 pub mod execution_config;
 pub mod ids;
+pub mod listen;
+pub mod measure;
 pub mod message;
 pub mod placement;
 pub mod rows;

@@ -16,6 +16,7 @@ mod poll;
 mod session;
 mod signal;
 mod standard_output;
+mod user;
 mod wait;
 mod watch;
 
@@ -33,5 +34,6 @@ pub use session::{group_of, join_group, replace_stdout, setsid};
 pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
 pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 pub use standard_output::stdout_was_closed;
+pub use user::{effective_user, peer_user, ticks_per_second};
 pub use wait::{Reaped, has_exited, reap, reap_any};
 pub use watch::watch_readable;

@@ -5,6 +5,7 @@ pub(crate) mod child;
 pub(crate) mod database;
 pub(crate) mod executor;
 pub(crate) mod folders;
+pub(crate) mod health;
 pub(crate) mod log;
 pub(crate) mod message_queue;
 pub(crate) mod security;

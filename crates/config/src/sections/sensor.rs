@@ -133,11 +133,16 @@ pub(crate) const KEYS: &[&dyn Described] = &[
     &HOST,
 ];
 
+/// Only the name; the given one is the strongest.
+pub(crate) fn name(reader: &mut Reader<'_>, given: Option<String>) -> Option<String> {
+    let configured = reader.optional(&WORKER_NAME);
+    given.or(configured)
+}
+
 /// Reads the section; `name` comes from the command line.
 pub(crate) fn read(reader: &mut Reader<'_>, name: Option<String>) -> SensorConfig {
-    let configured = reader.optional(&WORKER_NAME);
     SensorConfig {
-        worker_name: name.or(configured),
+        worker_name: self::name(reader, name),
         host: reader.optional(&HOST),
         capabilities: reader.value(&CAPABILITIES),
         labels: reader.value(&LABELS),

@@ -249,10 +249,8 @@ pub(crate) const KEYS: &[&dyn Described] = &[
 /// Reads the section; `name` comes from the command line.
 pub(crate) fn read(reader: &mut Reader<'_>, name: Option<String>) -> WorkerConfig {
     let _unused: bool = reader.value(&STREAM_LOGS);
-    let configured = reader.optional(&NAME);
-    let weakest = reader.variable(NAME_VARIABLE);
     WorkerConfig {
-        name: name.or(configured).or(weakest),
+        name: self::name(reader, name),
         worker_type: worker_type(reader),
         runtime_id: reader.optional(&RUNTIME_ID),
         host: reader.optional(&HOST),
@@ -271,6 +269,13 @@ pub(crate) fn read(reader: &mut Reader<'_>, name: Option<String>) -> WorkerConfi
         pass_env: reader.value(&PASS_ENV),
         child: child::read(reader, &CHILD),
     }
+}
+
+/// Only the name; the given one is the strongest.
+pub(crate) fn name(reader: &mut Reader<'_>, given: Option<String>) -> Option<String> {
+    let configured = reader.optional(&NAME);
+    let weakest = reader.variable(NAME_VARIABLE);
+    given.or(configured).or(weakest)
 }
 
 fn worker_type(reader: &mut Reader<'_>) -> WorkerType {
