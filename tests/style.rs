@@ -78,9 +78,9 @@ const FENCED: &[(&str, &[&str])] = &[
     ("rrule", &["timer-sensor"]),
     ("rustls", &["http", "bus-amqp"]),
     ("saphyr-parser", &["yaml"]),
-    ("sqlx", &["store-sqlite", "store-postgres"]),
+    ("sqlx", &["store-sqlite", "store-postgres", "testkit"]),
     ("attune-bus-amqp", &[]),
-    ("attune-store-postgres", &[]),
+    ("attune-store-postgres", &["testkit"]),
     ("attune-store-sqlite", &[]),
 ];
 

@@ -1,1 +1,130 @@
 //! Storage on the platform's own PostgreSQL schema.
+//!
+//! The same tables that the platform's own services use, PostgreSQL 14 and later; nothing here needs a change of that
+//! schema. [`migrate`](migration::migrate) makes it for installations that have nothing else.
+//!
+//! Every method is one statement or one short transaction. Clocks are the server's, so hosts need not agree on the time.
+//! A statement that gets no answer in time ends as [`StoreError::Unavailable`](attune_store::StoreError::Unavailable) and
+//! closes its connection; whether it was carried out is then not known, and every writer's guard makes that harmless.
+
+mod agent;
+mod columns;
+mod connect;
+mod environment;
+mod error;
+mod hub;
+mod lease;
+mod log;
+pub mod migration;
+mod pool;
+mod rows;
+mod sensor;
+mod worker;
+
+use attune_config::DatabaseConfig;
+use attune_model::JsonMap;
+use attune_store::StoreError;
+use sqlx::Connection as _;
+use sqlx::postgres::PgRow;
+
+use columns::whole;
+use connect::Place;
+pub use connect::{ConnectError, RETRY_PAUSE};
+use error::During as _;
+use pool::{Limits, Pool, Query, Unit};
+
+/// Attune's storage in a PostgreSQL schema. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    pool: Pool,
+    place: String,
+}
+
+impl PostgresStore {
+    /// Connects once, to say at once what is wrong; waiting for a server that is not there yet is the caller's business
+    /// ([`ConnectError::may_pass`]). Connections are opened as they are needed.
+    pub async fn connect(config: &DatabaseConfig) -> Result<Self, ConnectError> {
+        let place = Place::of(config)?;
+        let mut connection = place.connect().await?;
+        place.require_schema(&mut connection).await?;
+        // What follows needs no answer.
+        drop(connection.close());
+        let limits = Limits {
+            most: config.max_connections,
+            kept: config.min_connections,
+            wait: config.connect_timeout,
+            idle: config.idle_timeout,
+        };
+        Ok(Self { place: place.name(), pool: Pool::new(place.options, limits) })
+    }
+
+    /// Where the server is, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Ends the connections. Dropping the store is safe too; this says goodbye.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Begins a unit of work that writes.
+    async fn write(&self, operation: &str) -> Result<Unit, StoreError> {
+        self.pool.begin().await.during(|| operation.to_owned())
+    }
+
+    /// Begins several reads of one state.
+    async fn read(&self, operation: &str) -> Result<Unit, StoreError> {
+        self.pool.begin_reading().await.during(|| operation.to_owned())
+    }
+
+    /// Rows of one table, as the only column of `query`.
+    async fn rows<T>(
+        &self,
+        query: Query<'_>,
+        row: fn(JsonMap) -> Result<T, StoreError>,
+        operation: impl Fn() -> String,
+    ) -> Result<Vec<T>, StoreError> {
+        each(&self.pool.all(query).await.during(&operation)?, row, operation)
+    }
+
+    /// The first row of one table, as the only column of `query`.
+    async fn first<T>(
+        &self,
+        query: Query<'_>,
+        row: fn(JsonMap) -> Result<T, StoreError>,
+        operation: impl Fn() -> String,
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.rows(query, row, operation).await?.into_iter().next())
+    }
+}
+
+impl Unit {
+    /// Rows of one table, as the only column of `query`.
+    async fn rows<T>(
+        &mut self,
+        query: Query<'_>,
+        row: fn(JsonMap) -> Result<T, StoreError>,
+        operation: impl Fn() -> String,
+    ) -> Result<Vec<T>, StoreError> {
+        each(&self.all(query).await.during(&operation)?, row, operation)
+    }
+
+    /// The first row of one table, as the only column of `query`.
+    async fn first<T>(
+        &mut self,
+        query: Query<'_>,
+        row: fn(JsonMap) -> Result<T, StoreError>,
+        operation: impl Fn() -> String,
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.rows(query, row, operation).await?.into_iter().next())
+    }
+}
+
+fn each<T>(
+    found: &[PgRow],
+    row: fn(JsonMap) -> Result<T, StoreError>,
+    operation: impl Fn() -> String,
+) -> Result<Vec<T>, StoreError> {
+    found.iter().map(|found| whole(found).during(&operation).and_then(row)).collect()
+}

@@ -1,6 +1,7 @@
-//! Test support: scratch folders, waiting for facts, containers.
+//! Test support: waiting for facts, containers, a database for one test, the contract of stores.
 
 pub mod containers;
+pub mod database;
 pub mod store_contract;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,143 @@
+//! Lists for the hub's HTTP API and its scheduler. Sorted by bytes, as the other backend sorts, not by a language.
+
+use attune_model::rows::{Rule, Sensor, Trigger, Worker};
+use attune_model::{ExecutionId, JsonMap, TriggerId};
+use attune_store::{Candidate, ExecutionFilter, ExecutionView, Page, PageRequest, StoreError};
+use sqlx::Row as _;
+
+use crate::columns::{Columns, age, document};
+use crate::error::During as _;
+use crate::pool::{Query, Unit};
+use crate::{PostgresStore, rows};
+
+/// `LIMIT` and `OFFSET`. Page 0 counts as 1.
+fn bounds(page: PageRequest) -> (i64, i64) {
+    let size = i64::from(page.page_size);
+    (size, size * i64::from(page.page.saturating_sub(1)))
+}
+
+async fn count(unit: &mut Unit, query: Query<'_>, operation: impl Fn() -> String) -> Result<u64, StoreError> {
+    let row = unit.one(query).await;
+    row.and_then(|row| row.try_get::<i64, _>(0)).during(operation).map(i64::unsigned_abs)
+}
+
+pub(super) async fn sensor(
+    unit: &mut Unit,
+    sensor_ref: &str,
+    operation: &str,
+) -> Result<Option<(Sensor, Vec<Trigger>)>, StoreError> {
+    let operation = || operation.to_owned();
+    let query = sqlx::query("SELECT to_json(sensor.*) FROM sensor WHERE ref = $1").bind(sensor_ref);
+    let Some(sensor) = unit.first(query, rows::sensor, operation).await? else { return Ok(None) };
+    let query = sqlx::query(r#"SELECT to_json("trigger".*) FROM "trigger" WHERE sensor = $1 ORDER BY ref COLLATE "C""#);
+    let triggers = unit.rows(query.bind(sensor.id.0), rows::trigger, operation).await?;
+    Ok(Some((sensor, triggers)))
+}
+
+pub(super) async fn trigger_rules(
+    unit: &mut Unit,
+    trigger: TriggerId,
+    page: PageRequest,
+) -> Result<Page<Rule>, StoreError> {
+    let operation = || format!("list the rules of trigger {trigger}");
+    let (limit, offset) = bounds(page);
+    let query = sqlx::query(r#"SELECT count(*) FROM rule WHERE "trigger" = $1"#).bind(trigger.0);
+    let total = count(unit, query, operation).await?;
+    let query = sqlx::query(r#"SELECT to_json(rule.*) FROM rule WHERE "trigger" = $1 ORDER BY id LIMIT $2 OFFSET $3"#)
+        .bind(trigger.0)
+        .bind(limit)
+        .bind(offset);
+    Ok(Page { items: unit.rows(query, rows::rule, operation).await?, total })
+}
+
+pub(super) async fn execution(store: &PostgresStore, id: ExecutionId) -> Result<Option<ExecutionView>, StoreError> {
+    let query = sqlx::query(
+        r"
+        SELECT to_json(found.*) FROM (
+            SELECT execution.*, enforcement.rule_ref, enforcement.trigger_ref
+            FROM execution LEFT JOIN enforcement ON enforcement.id = execution.enforcement
+            WHERE execution.id = $1
+        ) AS found
+        ",
+    )
+    .bind(id.0);
+    store.first(query, view, || format!("read execution {id}")).await
+}
+
+pub(super) async fn executions(
+    unit: &mut Unit,
+    filter: &ExecutionFilter,
+    page: PageRequest,
+) -> Result<Page<ExecutionView>, StoreError> {
+    let operation = || "list executions".to_owned();
+    let (limit, offset) = bounds(page);
+    let statuses: Vec<&str> = filter.statuses.iter().map(|status| status.as_str()).collect();
+    let statuses = (!statuses.is_empty()).then_some(statuses);
+    let query = sqlx::query(
+        r"
+        SELECT count(*) FROM execution
+        WHERE ($1 IS NULL OR status = ANY ($1::execution_status_enum[])) AND ($2 IS NULL OR action_ref = $2)
+        ",
+    )
+    .bind(&statuses)
+    .bind(&filter.action_ref);
+    let total = count(unit, query, operation).await?;
+    let query = sqlx::query(
+        r"
+        SELECT to_json(found.*) FROM (
+            SELECT execution.*, enforcement.rule_ref, enforcement.trigger_ref
+            FROM execution LEFT JOIN enforcement ON enforcement.id = execution.enforcement
+            WHERE ($1 IS NULL OR execution.status = ANY ($1::execution_status_enum[]))
+              AND ($2 IS NULL OR execution.action_ref = $2)
+            ORDER BY execution.id DESC LIMIT $3 OFFSET $4
+        ) AS found
+        ",
+    )
+    .bind(&statuses)
+    .bind(&filter.action_ref)
+    .bind(limit)
+    .bind(offset);
+    Ok(Page { items: unit.rows(query, view, operation).await?, total })
+}
+
+fn view(row: JsonMap) -> Result<ExecutionView, StoreError> {
+    let mut of = Columns::new("execution", row.clone());
+    Ok(ExecutionView {
+        rule_ref: of.get("rule_ref")?,
+        trigger_ref: of.get("trigger_ref")?,
+        execution: rows::execution(row)?,
+    })
+}
+
+pub(super) async fn action_workers(store: &PostgresStore) -> Result<Vec<Candidate>, StoreError> {
+    let operation = || "list the action workers".to_owned();
+    let query = sqlx::query(
+        r#"
+        SELECT to_json(worker.*) AS worker,
+               (extract(epoch FROM now() - last_heartbeat) * 1000000)::bigint AS age,
+               (SELECT count(*) FROM execution
+                WHERE execution.worker = worker.id AND execution.status IN ('scheduled', 'running', 'canceling')) AS load
+        FROM worker WHERE worker_role = 'action' ORDER BY name COLLATE "C"
+        "#,
+    );
+    let found = store.pool.all(query).await.during(operation)?;
+    let candidates = found.iter().map(|row| {
+        let worker = document::<JsonMap>(row, "worker").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
+        Ok(Candidate {
+            worker: rows::worker(worker.during(operation)?)?,
+            heartbeat_age: row.try_get::<Option<i64>, _>("age").during(operation)?.map(age),
+            load: row.try_get::<i64, _>("load").during(operation)?.unsigned_abs(),
+        })
+    });
+    candidates.collect()
+}
+
+pub(super) async fn workers(unit: &mut Unit, page: PageRequest) -> Result<Page<Worker>, StoreError> {
+    let operation = || "list workers".to_owned();
+    let (limit, offset) = bounds(page);
+    let total = count(unit, sqlx::query("SELECT count(*) FROM worker"), operation).await?;
+    let query = sqlx::query(r#"SELECT to_json(worker.*) FROM worker ORDER BY name COLLATE "C" LIMIT $1 OFFSET $2"#)
+        .bind(limit)
+        .bind(offset);
+    Ok(Page { items: unit.rows(query, rows::worker, operation).await?, total })
+}

@@ -1,0 +1,224 @@
+//! Claiming, finishing and recovering executions.
+//!
+//! Claim and finish are one statement each, so each is one round trip and none leaves anything half done.
+
+use async_trait::async_trait;
+use attune_model::rows::Execution;
+use attune_model::status::ExecutionStatus;
+use attune_model::{ExecutionId, JsonMap, WorkerId};
+use attune_store::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore};
+use serde_json::Value;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use crate::columns::{Columns, document, json, secrets};
+use crate::error::{During as _, refused};
+use crate::{PostgresStore, rows};
+
+/// What a row is given that was cancelled before its worker began.
+const CANCELLED_RESULT: &str = r#"{"succeeded":false,"cancelled":true,"error":"Execution cancelled by user"}"#;
+
+/// The row is locked first: what `seen` has is the last word, also for those who had to wait for another claim.
+/// `started_at` is the fence, so it differs from that of any former claim even when the clock was set back.
+/// The action is found by id, else by ref: one that was removed and came back has another id.
+const CLAIM: &str = r"
+    WITH seen AS (
+        SELECT id, status, started_at, worker FROM execution WHERE id = $1 FOR NO KEY UPDATE
+    ), taken AS (
+        UPDATE execution SET
+            status = CASE seen.status WHEN 'scheduled' THEN 'running' ELSE 'cancelled' END::execution_status_enum,
+            started_at = CASE seen.status WHEN 'scheduled'
+                THEN greatest(now(), execution.started_at + interval '1 microsecond') END,
+            result = CASE seen.status WHEN 'scheduled' THEN execution.result ELSE $3::jsonb END
+        FROM seen
+        WHERE execution.id = seen.id AND seen.worker = $2
+          AND (seen.status = 'scheduled' OR seen.status = 'canceling' AND seen.started_at IS NULL)
+        RETURNING execution.*
+    )
+    SELECT seen.status::text AS before,
+           to_json(taken.*) AS execution,
+           to_json(action.*) AS action,
+           (SELECT to_json(pack.*) FROM pack WHERE pack.id = action.pack) AS pack,
+           (SELECT to_json(runtime.*) FROM runtime WHERE runtime.id = action.runtime) AS runtime,
+           (SELECT json_agg(version.* ORDER BY version.id) FROM runtime_version AS version
+            WHERE version.runtime = action.runtime) AS versions,
+           enforcement.rule_ref, enforcement.trigger_ref,
+           (SELECT parent.action_ref FROM execution AS parent WHERE parent.id = taken.parent) AS parent_action_ref,
+           (SELECT json_agg(found.* ORDER BY found.rank, found.id) FROM (
+                SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 1 AS rank
+                FROM key WHERE owner_type = 'system'
+                UNION ALL
+                SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 2
+                FROM key WHERE owner_type = 'pack' AND owner_pack = action.pack
+                UNION ALL
+                SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 3
+                FROM key WHERE owner_type = 'action' AND owner_action = action.id
+            ) AS found WHERE taken.status = 'running') AS keys,
+           (SELECT json_agg(secret.* ORDER BY secret.id) FROM execution_secret_value AS secret
+            WHERE secret.entity_type = 'execution_config' AND secret.entity_id = taken.id) AS secrets
+    FROM seen
+    LEFT JOIN taken ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM action WHERE action.id = taken.action
+        UNION ALL
+        SELECT * FROM action WHERE taken.action IS NULL AND action.ref = taken.action_ref
+    ) AS action ON true
+    LEFT JOIN enforcement ON enforcement.id = taken.enforcement
+";
+
+/// A `canceling` row cannot end as `timeout`: the cancel came first, and $6 says so.
+const FINISH: &str = r"
+    WITH ended AS (
+        UPDATE execution SET status = $4::execution_status_enum, result = $5::jsonb
+        WHERE id = $1 AND worker = $2 AND started_at = $3 AND (status = 'running' OR status = 'canceling' AND $6)
+        RETURNING id
+    ), stored AS (
+        INSERT INTO execution_secret_value (entity_type, entity_id, json_path, source_kind, source_ref, encrypted_value,
+                                            encryption_key_hash)
+        SELECT 'execution_result', ended.id, new.json_path, new.source_kind, new.source_ref, new.encrypted_value,
+               new.encryption_key_hash
+        FROM ended CROSS JOIN jsonb_to_recordset($7::jsonb)
+             AS new (json_path text, source_kind text, source_ref text, encrypted_value jsonb, encryption_key_hash text)
+        ON CONFLICT (entity_type, entity_id, json_path) DO UPDATE SET
+            source_kind = excluded.source_kind,
+            source_ref = excluded.source_ref,
+            encrypted_value = excluded.encrypted_value,
+            encryption_key_hash = excluded.encryption_key_hash
+    )
+    SELECT FROM ended
+";
+
+#[async_trait]
+impl WorkerStore for PostgresStore {
+    async fn claim_execution(&self, execution: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError> {
+        let operation = || format!("claim execution {execution} for worker {worker}");
+        let query = sqlx::query(CLAIM).bind(execution.0).bind(worker.0).bind(CANCELLED_RESULT);
+        let Some(row) = self.pool.optional(query).await.during(operation)? else {
+            return Ok(Claim::NotOurs { status: None });
+        };
+        let Some(taken) = document::<JsonMap>(&row, "execution").during(operation)? else {
+            let status = row.try_get::<&str, _>("before").during(operation)?.parse();
+            return Ok(Claim::NotOurs { status: Some(status.map_err(|error| bad_status(execution, &error))?) });
+        };
+        let taken = rows::execution(taken)?;
+        if taken.status == ExecutionStatus::Cancelled {
+            return Ok(Claim::Cancelled(Box::new(taken)));
+        }
+        Ok(Claim::Claimed(Box::new(claimed(&row, taken, worker, operation)?)))
+    }
+
+    async fn finish_execution(
+        &self,
+        fence: &Fence,
+        status: ExecutionStatus,
+        result: &Value,
+        new: &[SecretValue],
+    ) -> Result<bool, StoreError> {
+        let operation = || format!("finish execution {} as {status}", fence.execution);
+        if !status.is_terminal() {
+            return Err(refused(operation(), "this status is not an end"));
+        }
+        let query = sqlx::query(FINISH)
+            .bind(fence.execution.0)
+            .bind(fence.worker.0)
+            .bind(fence.started_at)
+            .bind(status.as_str())
+            .bind(json(result))
+            .bind(ExecutionStatus::Canceling.may_become(status))
+            .bind(secrets(new));
+        Ok(self.pool.optional(query).await.during(operation)?.is_some())
+    }
+
+    async fn execution_status(&self, execution: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError> {
+        let operation = || format!("read the status of execution {execution}");
+        let query = sqlx::query("SELECT status::text FROM execution WHERE id = $1").bind(execution.0);
+        let Some(row) = self.pool.optional(query).await.during(operation)? else { return Ok(None) };
+        let status = row.try_get::<&str, _>(0).during(operation)?.parse();
+        status.map(Some).map_err(|error| bad_status(execution, &error))
+    }
+
+    async fn unfinished_executions(&self, worker: WorkerId) -> Result<Vec<(Fence, Execution)>, StoreError> {
+        let query = sqlx::query(
+            r"
+            SELECT to_json(execution.*) FROM execution
+            WHERE worker = $1 AND status IN ('running', 'canceling') AND started_at IS NOT NULL
+            ORDER BY id
+            ",
+        )
+        .bind(worker.0);
+        let operation = || format!("read the unfinished executions of worker {worker}");
+        let found = self.rows(query, rows::execution, operation).await?;
+        found
+            .into_iter()
+            .map(|execution| {
+                let started_at = execution.started_at.ok_or(sqlx::Error::RowNotFound).during(operation)?;
+                Ok((Fence { execution: execution.id, worker, started_at }, execution))
+            })
+            .collect()
+    }
+
+    async fn scheduled_executions(&self, worker: WorkerId) -> Result<Vec<ExecutionId>, StoreError> {
+        let query = sqlx::query(
+            r"
+            SELECT id FROM execution
+            WHERE worker = $1 AND (status = 'scheduled' OR (status = 'canceling' AND started_at IS NULL))
+            ORDER BY created, id
+            ",
+        )
+        .bind(worker.0);
+        let operation = || format!("read the scheduled executions of worker {worker}");
+        let found = self.pool.all(query).await.during(operation)?;
+        found.iter().map(|row| row.try_get(0).map(ExecutionId).during(operation)).collect()
+    }
+}
+
+fn claimed(
+    row: &PgRow,
+    execution: Execution,
+    worker: WorkerId,
+    operation: impl Fn() -> String,
+) -> Result<ClaimedExecution, StoreError> {
+    let one = |column| document::<JsonMap>(row, column).during(&operation);
+    let many = |column| document::<Vec<JsonMap>>(row, column).during(&operation).map(Option::unwrap_or_default);
+    let text = |column| row.try_get::<Option<String>, _>(column).during(&operation);
+    let started_at = execution.started_at.ok_or_else(|| refused(operation(), "the claim left started_at empty"))?;
+    Ok(ClaimedExecution {
+        fence: Fence { execution: execution.id, worker, started_at },
+        execution,
+        action: one("action")?.map(rows::action).transpose()?,
+        pack: one("pack")?.map(rows::pack).transpose()?,
+        runtime: one("runtime")?.map(rows::runtime).transpose()?,
+        runtime_versions: many("versions")?.into_iter().map(rows::runtime_version).collect::<Result<_, _>>()?,
+        enforcement: text("rule_ref")?.zip(text("trigger_ref")?),
+        parent_action_ref: text("parent_action_ref")?,
+        keys: many("keys")?.into_iter().map(key).collect::<Result<_, _>>()?,
+        secret_values: many("secrets")?.into_iter().map(secret_value).collect::<Result<_, _>>()?,
+    })
+}
+
+fn key(row: JsonMap) -> Result<KeyRow, StoreError> {
+    let mut of = Columns::new("key", row);
+    Ok(KeyRow {
+        name: of.get("name")?,
+        owner_type: of.get("owner_type")?,
+        encrypted: of.get("encrypted")?,
+        encryption_key_hash: of.get("encryption_key_hash")?,
+        value: of.get("value")?,
+    })
+}
+
+fn secret_value(row: JsonMap) -> Result<SecretValue, StoreError> {
+    let mut of = Columns::new("execution_secret_value", row);
+    Ok(SecretValue {
+        json_path: of.get("json_path")?,
+        source_kind: of.get("source_kind")?,
+        source_ref: of.get("source_ref")?,
+        encrypted_value: of.get("encrypted_value")?,
+        encryption_key_hash: of.get("encryption_key_hash")?,
+    })
+}
+
+fn bad_status(execution: ExecutionId, error: &dyn std::fmt::Display) -> StoreError {
+    let (key, detail) = (execution.to_string(), error.to_string());
+    StoreError::Inconsistent { table: "execution", column: "status", key, detail }
+}
