@@ -34,6 +34,24 @@ pub enum BusError {
     /// A queue that nobody declared.
     #[error("queue {0} does not exist")]
     NoSuchQueue(String),
+    /// The broker says no, and will say so again.
+    #[error("the broker refuses {what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// Some of the messages may not have arrived. All of them are to be sent again: receivers bear repetitions.
+    #[error("{unconfirmed} of {total} messages were not confirmed by the broker: {reason}")]
+    NotConfirmed {
+        /// How many may be missing.
+        unconfirmed: usize,
+        /// Of how many.
+        total: usize,
+        /// What happened first.
+        reason: String,
+    },
     /// This process has closed the bus; it does not come back.
     #[error("the bus was closed")]
     Closed,

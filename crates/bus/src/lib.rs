@@ -10,6 +10,8 @@ mod memory;
 mod subscription;
 mod topic;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use attune_model::message::{Envelope, Exchange, Payload};
 use bytes::Bytes;
@@ -30,8 +32,20 @@ pub struct QueueSpec {
     pub bindings: Vec<(Exchange, String)>,
     /// How long a message may wait, in milliseconds; none for ever.
     pub message_ttl_ms: Option<u32>,
-    /// Whether dead letters go to `attune.dlx`.
+    /// Whether dead letters go to [`Exchange::DeadLetters`].
     pub dead_letters: bool,
+    /// How long the queue itself is there.
+    pub lifetime: QueueLifetime,
+}
+
+/// How long a queue outlives its consumers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueLifetime {
+    /// For ever: nobody deletes it.
+    #[default]
+    Permanent,
+    /// Until nobody has consumed it for so long. What arrives in a shorter gap, while its consumer reconnects, is kept.
+    UntilUnused(Duration),
 }
 
 /// What a consumer sees.

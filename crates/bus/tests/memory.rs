@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, Delivery, MemoryBus, Outgoing, QueueSpec, Requeue, decode};
+use attune_bus::{
+    Bus, BusError, Consumer, ConsumerEvent, Delivery, MemoryBus, Outgoing, QueueLifetime, QueueSpec, Requeue, decode,
+};
 use attune_model::PackId;
 use attune_model::message::{Exchange, PackDeleted};
 use chrono::Utc;
@@ -14,6 +16,7 @@ fn queue(name: &str, pattern: &str) -> QueueSpec {
         bindings: vec![(Exchange::Events, pattern.to_owned())],
         message_ttl_ms: None,
         dead_letters: true,
+        lifetime: QueueLifetime::Permanent,
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, QueueSpec, Source, Subscription};
+use attune_bus::{Bus, QueueLifetime, QueueSpec, Source, Subscription};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::Secret;
 use attune_model::clock::Clock;
@@ -111,6 +111,7 @@ async fn declare(bus: Arc<dyn Bus>, queue: &'static str, binding: (Exchange, &st
         bindings: vec![(exchange, key.to_owned())],
         message_ttl_ms: None,
         dead_letters: true,
+        lifetime: QueueLifetime::Permanent,
     };
     let source = Source { queue: spec, tag: "attune-hub".to_owned(), prefetch: PREFETCH };
     Subscription::declare(bus, source).await.map_err(|source| HubError::Bus { queue, source })

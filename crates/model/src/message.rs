@@ -17,6 +17,8 @@ pub enum Exchange {
     Events,
     /// `enforcement.*`, `execution.*`, `inquiry.*`.
     Executions,
+    /// What was rejected or waited too long, under the key it was published with. A direct exchange: keys match literally.
+    DeadLetters,
 }
 
 impl Exchange {
@@ -25,6 +27,7 @@ impl Exchange {
         match self {
             Self::Events => "attune.events",
             Self::Executions => "attune.executions",
+            Self::DeadLetters => "attune.dlx",
         }
     }
 }

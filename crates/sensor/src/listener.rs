@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, QueueSpec};
+use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, QueueLifetime, QueueSpec};
 use attune_lifecycle::{Backoff, CancellationToken};
 use attune_model::WorkerId;
 use attune_model::message::Exchange;
@@ -19,6 +19,8 @@ const KEYS: [&str; 5] = ["rule.created", "rule.enabled", "rule.disabled", "pack.
 const CONSUMER_TAG: &str = "sensor-rule-lifecycle";
 const PREFETCH: u16 = 10;
 const MESSAGE_LIFE_MS: u32 = 300_000;
+/// The broker removes the queue of a host that is gone for so long.
+const QUEUE_LIFE: Duration = Duration::from_mins(10);
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -29,6 +31,7 @@ pub(crate) fn queue(worker: WorkerId) -> QueueSpec {
         bindings: KEYS.into_iter().map(|key| (Exchange::Events, key.to_owned())).collect(),
         message_ttl_ms: Some(MESSAGE_LIFE_MS),
         dead_letters: false,
+        lifetime: QueueLifetime::UntilUnused(QUEUE_LIFE),
     }
 }
 

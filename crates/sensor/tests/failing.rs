@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use attune_bus::{Bus, ConsumerEvent, QueueSpec, decode};
+use attune_bus::{Bus, ConsumerEvent, QueueLifetime, QueueSpec, decode};
 use attune_model::message::{EventCreated, Exchange};
 use attune_model::rows::SensorProcess;
 use attune_model::status::SensorProcessStatus;
@@ -202,6 +202,7 @@ async fn the_third_failure_raises_an_alert_on_the_bus() {
         bindings: vec![(Exchange::Events, "event.created".to_owned())],
         message_ttl_ms: None,
         dead_letters: false,
+        lifetime: QueueLifetime::Permanent,
     };
     world.bus.declare(&spec).await.unwrap();
     let mut consumer = world.bus.consume("test.events", "test", 10).await.unwrap();

@@ -1,6 +1,6 @@
 //! The three queues of a worker. Names, arguments and bindings are facts of the platform.
 
-use attune_bus::{QueueSpec, Source};
+use attune_bus::{QueueLifetime, QueueSpec, Source};
 use attune_model::WorkerId;
 use attune_model::message::Exchange;
 
@@ -15,6 +15,7 @@ pub(crate) fn executions(worker: WorkerId, slots: u16) -> Source {
             bindings: vec![(Exchange::Executions, format!("execution.dispatch.worker.{worker}"))],
             message_ttl_ms: Some(DISPATCH_TTL_MS),
             dead_letters: true,
+            lifetime: QueueLifetime::Permanent,
         },
         tag: format!("worker-{worker}"),
         prefetch: slots,
@@ -32,6 +33,7 @@ pub(crate) fn packs(worker: WorkerId) -> Source {
             ],
             message_ttl_ms: None,
             dead_letters: true,
+            lifetime: QueueLifetime::Permanent,
         },
         tag: format!("worker-{worker}-packs"),
         prefetch: 5,
@@ -46,6 +48,7 @@ pub(crate) fn cancels(worker: WorkerId) -> Source {
             bindings: vec![(Exchange::Executions, format!("execution.cancel.worker.{worker}"))],
             message_ttl_ms: None,
             dead_letters: true,
+            lifetime: QueueLifetime::Permanent,
         },
         tag: format!("worker-{worker}-cancel"),
         prefetch: 10,

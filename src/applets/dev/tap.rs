@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, QueueSpec, decode};
+use attune_bus::{Bus, BusError, Consumer, ConsumerEvent, QueueLifetime, QueueSpec, decode};
 use attune_model::activity::{Activity, Observer};
 use attune_model::message::{
     Envelope, EventCreated, Exchange, ExecutionCompleted, ExecutionStatusChanged, MessageType,
@@ -57,6 +57,7 @@ impl Tap {
             ],
             message_ttl_ms: None,
             dead_letters: false,
+            lifetime: QueueLifetime::Permanent,
         })
         .await?;
         let consumer = bus.consume(QUEUE, QUEUE, PREFETCH).await?;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use attune_bus::{Bus, ConsumerEvent, MemoryBus, QueueSpec};
+use attune_bus::{Bus, ConsumerEvent, MemoryBus, QueueLifetime, QueueSpec};
 use attune_hub::{Hub, HubConfig, HubHandle};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::clock::SystemClock;
@@ -148,7 +148,13 @@ pub(crate) async fn register(store: &SqliteStore, name: &str, capabilities: Json
 impl Seen {
     async fn watch(&self, bus: &MemoryBus, stop: &Stop, tasks: &Tasks) {
         let bindings = vec![(Exchange::Events, "#".to_owned()), (Exchange::Executions, "#".to_owned())];
-        let spec = QueueSpec { name: "tests".into(), bindings, message_ttl_ms: None, dead_letters: false };
+        let spec = QueueSpec {
+            name: "tests".into(),
+            bindings,
+            message_ttl_ms: None,
+            dead_letters: false,
+            lifetime: QueueLifetime::Permanent,
+        };
         bus.declare(&spec).await.unwrap();
         let mut consumer = bus.consume("tests", "tests", 0).await.unwrap();
         let (seen, stop) = (self.clone(), stop.clone());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, Consumer, ConsumerEvent, MemoryBus, Outgoing, QueueSpec};
+use attune_bus::{Bus, Consumer, ConsumerEvent, MemoryBus, Outgoing, QueueLifetime, QueueSpec};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::NoObserver;
 use attune_model::clock::SystemClock;
@@ -79,6 +79,7 @@ impl Rig {
             ],
             message_ttl_ms: None,
             dead_letters: false,
+            lifetime: QueueLifetime::Permanent,
         };
         bus.declare(&queue).await.unwrap();
         let spy = bus.consume("spy", "spy", 0).await.unwrap();
