@@ -54,6 +54,11 @@ impl MemoryBus {
         Self::default()
     }
 
+    /// How many messages wait in a queue, not delivered to anybody. A queue that is not there has none.
+    pub fn waiting(&self, queue: &str) -> usize {
+        self.state().queues.get(queue).map_or(0, |queue| queue.waiting().len())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }

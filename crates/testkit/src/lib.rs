@@ -1,8 +1,14 @@
-//! Test support: waiting for facts, containers, a database for one test, the contract of stores.
+//! Test support: waiting for facts, containers, databases and brokers for one test, contracts, a proxy that fails.
 
+mod broker;
+pub mod bus_contract;
 pub mod containers;
 pub mod database;
+mod proxy;
 pub mod store_contract;
+
+pub use broker::{Management, TestBroker};
+pub use proxy::{Direction, Proxy};
 
 use std::time::{Duration, Instant};
 

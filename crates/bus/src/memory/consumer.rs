@@ -66,12 +66,13 @@ impl Unanswered {
     }
 
     fn answer(&self, tag: u64) -> Result<Message, AckError> {
+        let failed = |reason: &str| AckError { queue: self.queue.spec.name.clone(), reason: reason.to_owned() };
+        if self.bus.state().closed {
+            return Err(failed("the bus was closed"));
+        }
         let message = self.inner().messages.remove(&tag);
         self.queue.changed.notify_waiters();
-        message.ok_or_else(|| AckError {
-            queue: self.queue.spec.name.clone(),
-            reason: "its consumer was cancelled, so it went back to the queue".to_owned(),
-        })
+        message.ok_or_else(|| failed("its consumer was cancelled, so it went back to the queue"))
     }
 
     /// Gives everything back in its old order and takes nothing more.

@@ -1,0 +1,131 @@
+//! Exchanges and queues, exactly as the whole platform declares them: the broker refuses any other arguments.
+
+use attune_bus::{BusError, QueueLifetime, QueueSpec};
+use attune_model::message::Exchange;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{Channel, ExchangeKind};
+
+use crate::session::Session;
+
+const DEAD_LETTER_QUEUE: &str = "attune.dlx.queue";
+/// Bound with this literal, although the exchange is a direct one: a fact of the platform.
+const DEAD_LETTER_KEY: &str = "#";
+
+/// The exchanges of the platform. Notifications are published by others only.
+const EXCHANGES: [(&str, ExchangeKind); 4] = [
+    ("attune.events", ExchangeKind::Topic),
+    ("attune.executions", ExchangeKind::Topic),
+    ("attune.notifications", ExchangeKind::Fanout),
+    ("attune.dlx", ExchangeKind::Direct),
+];
+
+/// Makes what every service makes. An account that may not is no obstacle: somebody else has made it then.
+pub(crate) async fn declare_common(session: &Session) -> Result<(), BusError> {
+    for (name, kind) in EXCHANGES {
+        tolerate(name, declare_exchange(session, name, kind).await)?;
+    }
+    tolerate(DEAD_LETTER_QUEUE, declare_dead_letter_queue(session).await)
+}
+
+fn tolerate(what: &str, declared: Result<(), BusError>) -> Result<(), BusError> {
+    match declared {
+        Err(BusError::Refused { reason, .. }) => {
+            tracing::warn!(what, reason, "the broker did not let us declare it; it should exist already");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn declare_exchange(session: &Session, name: &str, kind: ExchangeKind) -> Result<(), BusError> {
+    let channel = session.control().await?;
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    session.call(name, channel.exchange_declare(name.into(), kind, options, FieldTable::default())).await
+}
+
+async fn declare_dead_letter_queue(session: &Session) -> Result<(), BusError> {
+    let channel = session.control().await?;
+    let name = DEAD_LETTER_QUEUE;
+    session.call(name, channel.queue_declare(name.into(), durable(), FieldTable::default())).await?;
+    bind(session, &channel, name, Exchange::DeadLetters, DEAD_LETTER_KEY).await
+}
+
+/// Makes a queue and its bindings on `channel`.
+pub(crate) async fn declare_queue(session: &Session, channel: &Channel, spec: &QueueSpec) -> Result<(), BusError> {
+    let name = short(&spec.name)?;
+    let what = format!("queue {}", spec.name);
+    session.call(&what, channel.queue_declare(name, durable(), arguments(spec))).await?;
+    for (exchange, pattern) in &spec.bindings {
+        bind(session, channel, &spec.name, *exchange, pattern).await?;
+    }
+    Ok(())
+}
+
+async fn bind(
+    session: &Session,
+    channel: &Channel,
+    queue: &str,
+    exchange: Exchange,
+    pattern: &str,
+) -> Result<(), BusError> {
+    let what = format!("binding of {queue} to {} by {pattern}", exchange.name());
+    let bound = channel.queue_bind(
+        short(queue)?,
+        exchange.name().into(),
+        short(pattern)?,
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    session.call(&what, bound).await
+}
+
+fn durable() -> QueueDeclareOptions {
+    QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }
+}
+
+/// The arguments of a queue. Numbers are signed 32-bit (`I`), names are long strings, as the platform has them.
+fn arguments(spec: &QueueSpec) -> FieldTable {
+    let number = |value: u128| AMQPValue::LongInt(i32::try_from(value).unwrap_or(i32::MAX));
+    let mut arguments = FieldTable::default();
+    if spec.dead_letters {
+        let exchange = LongString::from(Exchange::DeadLetters.name());
+        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(exchange));
+    }
+    if let Some(ttl) = spec.message_ttl_ms {
+        arguments.insert("x-message-ttl".into(), number(u128::from(ttl)));
+    }
+    if let QueueLifetime::UntilUnused(limit) = spec.lifetime {
+        // Nought is no limit that the broker knows.
+        arguments.insert("x-expires".into(), number(limit.as_millis().max(1)));
+    }
+    arguments
+}
+
+/// A name as AMQP has it, at most 255 bytes.
+pub(crate) fn short(name: &str) -> Result<ShortString, BusError> {
+    ShortString::try_new(name)
+        .map_err(|error| BusError::Refused { what: format!("name {name}"), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_the_types_that_the_platform_declares() {
+        let spec = QueueSpec {
+            name: "worker.42.executions".into(),
+            bindings: Vec::new(),
+            message_ttl_ms: Some(300_000),
+            dead_letters: true,
+            lifetime: QueueLifetime::Permanent,
+        };
+        let table = arguments(&spec);
+        assert_eq!(table.inner().len(), 2);
+        assert_eq!(table.inner().get("x-message-ttl"), Some(&AMQPValue::LongInt(300_000)));
+        assert_eq!(table.inner().get("x-dead-letter-exchange"), Some(&AMQPValue::LongString("attune.dlx".into())));
+        let bare = QueueSpec { message_ttl_ms: None, dead_letters: false, ..spec };
+        assert!(arguments(&bare).inner().is_empty());
+    }
+}
