@@ -118,7 +118,7 @@ pub(crate) fn run(role: Role, arguments: AgentArguments) -> Result<Exit, Failure
 }
 
 /// Logs how the configuration came about, and hands it on when it is valid.
-fn accept<T>(result: Result<Loaded<T>, Rejected>) -> Result<T, Failure> {
+pub(crate) fn accept<T>(result: Result<Loaded<T>, Rejected>) -> Result<T, Failure> {
     let (notes, result) = match result {
         Ok(Loaded { config, notes }) => (notes, Ok(config)),
         Err(Rejected { problems, notes }) => (notes, Err(Rejected { problems, notes: Vec::new() })),

@@ -12,6 +12,7 @@ pub(crate) mod guard;
 pub(crate) mod health;
 pub(crate) mod http_request;
 mod machine;
+pub(crate) mod migrate;
 pub(crate) mod packs;
 pub(crate) mod run;
 pub(crate) mod sensor;
