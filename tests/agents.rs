@@ -22,7 +22,10 @@ fn text(bytes: &[u8]) -> &str {
 
 /// The least that an agent needs.
 const LEAST: &[(&str, &str)] = &[
-    ("ATTUNE__MESSAGE_QUEUE__URL", "amqp://attune:hunter2@rabbitmq:5672"),
+    // Nobody listens there.
+    ("ATTUNE__DATABASE__URL", "postgresql://attune:hunter2@127.0.0.1:9/attune"),
+    ("ATTUNE__MESSAGE_QUEUE__URL", "amqp://attune:hunter2@127.0.0.1:9"),
+    ("ATTUNE__STARTUP_TIMEOUT", "0"),
     ("ATTUNE__SECURITY__JWT_SECRET", "hunter2"),
     ("ATTUNE_WORKER_RUNTIMES", "native"),
 ];
@@ -128,13 +131,13 @@ fn unusable_settings_of_the_log_are_78() {
 }
 
 #[test]
-fn a_valid_configuration_leads_to_69_while_there_is_no_platform_backend() {
+fn servers_that_are_not_there_are_69() {
     let folder = TempDir::new().unwrap();
     for role in ["worker", "sensor"] {
         let output = agent(&folder, LEAST, &[role]);
         let stderr = text(&output.stderr);
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(69), ""), "{stderr}");
-        assert!(stderr.lines().last().unwrap().contains("attune-agents dev"), "{stderr}");
+        assert!(stderr.lines().last().unwrap().contains("127.0.0.1:9"), "{stderr}");
         assert!(!stderr.contains("hunter2"), "{stderr}");
     }
 }

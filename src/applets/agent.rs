@@ -1,19 +1,28 @@
 //! The start that worker and sensor agent share: logging, detection, configuration, then the services.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use argh::FromArgs;
 use attune_config::{
-    Loaded, LogLevel, Note, PlatformConfig, Rejected, SENSOR_RUNTIMES, Sources, WORKER_RUNTIMES, load_sensor,
-    load_worker, process_env, working_folder,
+    LogLevel, PlatformConfig, ProcessEnvironment, SENSOR_RUNTIMES, Sources, WORKER_RUNTIMES, process_env,
+    working_folder,
 };
+use attune_lifecycle::{Lifecycle, Stop, Tasks};
 use attune_model::JsonMap;
+use attune_model::placement::Taint;
+use attune_runtime::Advertised;
+use serde_json::{Value, json};
 use tracing::level_filters::LevelFilter;
 
+use crate::applet::VERSION;
 use crate::applets::detect::{self, Detection, Style};
-use crate::applets::dev::log_limits;
+use crate::applets::dev::{STRAYS_LIMIT, log_limits};
+use crate::applets::platform::Platform;
 use crate::exit::{Exit, Failure};
+use crate::rt;
 use crate::telemetry::{LogFormat, Telemetry};
 
 /// Runs until it is asked to stop with SIGTERM or SIGINT. Settings come from a YAML file and from the environment.
@@ -82,73 +91,112 @@ impl FromStr for Role {
     }
 }
 
-/// Starts the agent and runs it until it is asked to stop.
-pub(crate) fn run(role: Role, arguments: AgentArguments) -> Result<Exit, Failure> {
+/// An agent that may read its configuration: the command line is understood, logs are written, runtimes are known.
+#[derive(Debug)]
+pub(crate) struct Start {
+    role: Role,
+    /// Variables of this process.
+    pub(crate) environment: ProcessEnvironment,
+    name: Option<String>,
+    file: Option<String>,
+    folder: PathBuf,
+    telemetry: Telemetry,
+    detection: Detection,
+}
+
+/// Begins; none when the command line asked for a report, which is printed then.
+pub(crate) fn begin(role: Role, arguments: AgentArguments) -> Result<Option<Start>, Failure> {
     let AgentArguments { config, name, detect_only, json, log_format, .. } = arguments;
     let environment = process_env();
     let limits = attune_process::prepare();
     let telemetry = Telemetry::start(&environment, log_format, LevelFilter::INFO)?;
     log_limits(&limits);
     match (detect_only, json) {
-        (true, true) => return detect::report(role, Style::Json),
-        (true, false) => return detect::report(role, Style::Text),
+        (true, true) => return detect::report(role, Style::Json).map(|_| None),
+        (true, false) => return detect::report(role, Style::Text).map(|_| None),
         (false, true) => return Err(Failure::usage("--json needs --detect-only")),
         (false, false) => {}
     }
     let name = name.map(|name| not_blank("--name", name)).transpose()?;
-    let config = config.map(|file| not_blank("--config", file)).transpose()?;
+    let file = config.map(|file| not_blank("--config", file)).transpose()?;
     let detection = Detection::of(&environment);
-    let folder = working_folder();
-    let sources = Sources { environment: &environment, file: config.as_deref().map(Path::new), folder: &folder };
-    match role {
-        Role::Worker => {
-            let config = accept(load_worker(sources, name))?;
-            prepare(role, &telemetry, &config.platform, &detection, &config.worker.capabilities);
-        }
-        Role::Sensor => {
-            let config = accept(load_sensor(sources, name))?;
-            prepare(role, &telemetry, &config.platform, &detection, &config.sensor.capabilities);
-        }
-    }
-    Err(Failure::message(
-        Exit::Unavailable,
-        "this build has the embedded storage and message bus only: it cannot reach PostgreSQL and RabbitMQ; \
-         use `attune-agents dev` to run packs without them",
-    ))
+    Ok(Some(Start { role, environment, name, file, folder: working_folder(), telemetry, detection }))
 }
 
-/// Logs how the configuration came about, and hands it on when it is valid.
-pub(crate) fn accept<T>(result: Result<Loaded<T>, Rejected>) -> Result<T, Failure> {
-    let (notes, result) = match result {
-        Ok(Loaded { config, notes }) => (notes, Ok(config)),
-        Err(Rejected { problems, notes }) => (notes, Err(Rejected { problems, notes: Vec::new() })),
-    };
-    for note in notes {
-        match note {
-            Note::Info(text) => tracing::info!("{text}"),
-            Note::Warning(text) => tracing::warn!("{text}"),
+impl Start {
+    /// Where the configuration is read from.
+    pub(crate) fn sources(&self) -> Sources<'_> {
+        Sources { environment: &self.environment, file: self.file.as_deref().map(Path::new), folder: &self.folder }
+    }
+
+    /// `--name`.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.name.clone()
+    }
+
+    /// Logs as it is configured from now on, and decides which runtimes this agent offers.
+    pub(crate) fn offer(&self, platform: &PlatformConfig, capabilities: &JsonMap) -> Advertised {
+        self.telemetry.set_level(level(platform.log_level));
+        let advertised = self.detection.advertise(self.role, capabilities);
+        for warning in &advertised.warnings {
+            tracing::warn!("{warning}");
         }
+        tracing::info!(environment = platform.environment, "runtimes offered: {}", advertised.runtimes.join(", "));
+        advertised
     }
-    result.map_err(|rejected| Failure::new(Exit::Configuration, rejected))
 }
 
-/// Logs at the configured level from now on, and says which runtimes this agent offers.
-fn prepare(
-    role: Role,
-    telemetry: &Telemetry,
-    platform: &PlatformConfig,
-    detection: &Detection,
-    capabilities: &JsonMap,
-) {
-    telemetry.set_level(level(platform.log_level));
-    let advertised = detection.advertise(role, capabilities);
-    for warning in &advertised.warnings {
-        tracing::warn!("{warning}");
-    }
-    tracing::info!(environment = platform.environment, "runtimes offered: {}", advertised.runtimes.join(", "));
+/// Connects to the platform, starts the service, and runs it until it is asked to stop.
+pub(crate) fn live(
+    config: &PlatformConfig,
+    name: &str,
+    grace: Duration,
+    start: impl AsyncFnOnce(&Platform, &Stop, &Tasks) -> Result<(), Failure>,
+) -> Result<Exit, Failure> {
+    let ended = rt::service()?.block_on(async {
+        let mut lifecycle = Lifecycle::new().map_err(|error| Failure::new(Exit::OperatingSystem, error))?;
+        let (stop, tasks) = (lifecycle.stop().clone(), lifecycle.tasks().clone());
+        let Some(platform) = lifecycle.starting(Platform::connect(config, name)).await.transpose()? else {
+            return Ok(Exit::Success);
+        };
+        let begun = lifecycle.starting(start(&platform, &stop, &tasks)).await.unwrap_or(Ok(()));
+        if begun.is_err() {
+            stop.ask();
+        }
+        let stopped = lifecycle.run(grace).await;
+        platform.close().await;
+        begun?;
+        stopped.map(|()| Exit::Success).map_err(|error| Failure::new(Exit::Internal, error))
+    });
+    attune_process::end_all_strays(STRAYS_LIMIT);
+    ended
 }
 
-fn level(level: LogLevel) -> LevelFilter {
+/// What an agent says about itself besides its runtimes: how it is deployed, what it is placed by, and whatever else was
+/// configured, which is stronger than what is built in (keys: facts of the platform).
+pub(crate) fn capabilities(
+    program: &str,
+    labels: &BTreeMap<String, String>,
+    taints: &[Taint],
+    configured: &JsonMap,
+) -> JsonMap {
+    let mut capabilities = JsonMap::new();
+    let mut say = |key: &str, value: Value| capabilities.insert(key.to_owned(), value);
+    say("agent_mode", true.into());
+    say("agent_binary_name", program.into());
+    say("agent_binary_version", VERSION.into());
+    if !labels.is_empty() {
+        say("labels", json!(labels));
+    }
+    if !taints.is_empty() {
+        say("taints", json!(taints));
+    }
+    capabilities.extend(configured.clone());
+    capabilities
+}
+
+/// How much the log has.
+pub(crate) fn level(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Trace => LevelFilter::TRACE,
         LogLevel::Debug => LevelFilter::DEBUG,

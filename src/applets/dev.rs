@@ -46,6 +46,8 @@ use self::packs::PackSet;
 use self::reload::Loader;
 use self::system::{Agents, Ground, Machine};
 
+pub(crate) use self::system::hub_failed;
+
 use self::tap::Tap;
 use self::watch::{Change, Watch};
 
@@ -274,7 +276,7 @@ impl Start<'_> {
     }
 
     fn write_token(&self, hub: &Hub) -> Result<(), Failure> {
-        let token: Secret = hub.handle().access_token(TOKEN_LIFETIME).map_err(system::hub_failed)?;
+        let token: Secret = hub.handle().access_token(TOKEN_LIFETIME).map_err(hub_failed)?;
         self.data.write_token(&token).map_err(unusable)
     }
 }

@@ -1,6 +1,9 @@
-//! `attune-agents packs`: checks pack folders, or shows what is in them.
+//! `attune-agents packs`: checks pack folders, shows what is in them, or loads them into an installation.
 //!
 //! What is wrong with a pack is the answer of `packs check` and goes to standard output.
+
+mod copy;
+mod load;
 
 use std::path::PathBuf;
 
@@ -12,7 +15,7 @@ use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
-/// Checks pack folders, or shows what is in them.
+/// Checks pack folders, shows what is in them, or loads them into an installation.
 #[derive(Debug, FromArgs)]
 struct PacksArguments {
     #[argh(subcommand)]
@@ -24,6 +27,7 @@ struct PacksArguments {
 enum PacksCommand {
     Check(CheckArguments),
     Show(ShowArguments),
+    Load(load::LoadArguments),
 }
 
 /// Reports every problem with file, line and field; exit code 1 if one of them is an error.
@@ -50,13 +54,17 @@ struct ShowArguments {
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|PacksArguments { command }| match command {
-        PacksCommand::Check(CheckArguments { folders }) => check(&load(&folders)?),
-        PacksCommand::Show(ShowArguments { json: true, folders }) => show_json(&load(&folders)?),
-        PacksCommand::Show(ShowArguments { json: false, folders }) => show(&load(&folders)?),
+        PacksCommand::Check(CheckArguments { folders }) => check(&read(&folders)?),
+        PacksCommand::Show(ShowArguments { json: true, folders }) => show_json(&read(&folders)?),
+        PacksCommand::Show(ShowArguments { json: false, folders }) => show(&read(&folders)?),
+        PacksCommand::Load(arguments) => {
+            let loaded = read(&arguments.folders)?;
+            load::run(arguments, &loaded)
+        }
     })
 }
 
-fn load(folders: &[PathBuf]) -> Result<Loaded, Failure> {
+fn read(folders: &[PathBuf]) -> Result<Loaded, Failure> {
     if folders.is_empty() {
         return Err(Failure::usage("no folder given: name a pack or a folder of packs"));
     }

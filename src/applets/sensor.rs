@@ -1,10 +1,93 @@
 //! `attune-sensor-agent`, `attune-agents sensor`: the sensor host.
 
-use crate::applets::agent::{self, Role};
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use attune_config::{SENSOR_RUNTIMES, SensorAgentConfig, child_env, load_sensor};
+use attune_model::activity::NoObserver;
+use attune_model::clock::SystemClock;
+use attune_process::Policy;
+use attune_runtime::environment::Environments;
+use attune_runtime::plan::Planner;
+use attune_runtime::{Advertised, Host};
+use attune_security::TokenKey;
+use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming};
+use serde_json::json;
+
+use crate::applets::agent::{self, AgentArguments, Role};
+use crate::applets::machine;
+use crate::applets::platform::{Platform, accept};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 
+/// The program that this applet is.
+const PROGRAM: &str = "attune-sensor-agent";
+
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
-    call.with(|arguments| agent::run(Role::Sensor, arguments))
+    call.with(|arguments: AgentArguments| {
+        let Some(start) = agent::begin(Role::Sensor, arguments)? else { return Ok(Exit::Success) };
+        let config = accept(load_sensor(start.sources(), start.name()))?;
+        let advertised = start.offer(&config.platform, &config.sensor.capabilities);
+        let visible = child_env(&start.environment, &config.sensor.pass_env);
+        let settings = settings(&config, &advertised, visible)?;
+        let name = settings.name.clone();
+        let grace = config.sensor.shutdown_timeout;
+        agent::live(&config.platform, &name, grace, async |platform, stop, tasks| {
+            let Platform { store, bus } = platform.clone();
+            let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), Arc::new(NoObserver)).await;
+            host.map_err(|error| Failure::new(Exit::Unavailable, error))?.spawn(stop, tasks);
+            Ok(())
+        })
+    })
+}
+
+fn settings(
+    config: &SensorAgentConfig,
+    advertised: &Advertised,
+    visible: Vec<(OsString, OsString)>,
+) -> Result<SensorConfig, Failure> {
+    let SensorAgentConfig { platform, sensor, sensors_message_queue_url } = config;
+    let token_key = platform.security.jwt_secret.as_ref().map(TokenKey::new);
+    let host_name = machine::host_name();
+    let program = machine::program()?;
+    let host = Arc::new(Host::new(visible.clone()));
+    let environments = Arc::new(Environments::new(host.clone(), Arc::new(NoObserver)));
+    let folders = &platform.folders;
+    let planner = Planner::new(host, folders.packs.clone(), folders.runtime_envs.clone(), advertised)
+        .with_builtins(machine::builtins(&program));
+    let mut capabilities = agent::capabilities(PROGRAM, &sensor.labels, &sensor.taints, &sensor.capabilities);
+    for (key, value) in [
+        ("runtimes", json!(advertised.runtimes)),
+        ("runtime_versions", json!(advertised.runtime_versions)),
+        ("detected_interpreters", json!(advertised.detected_interpreters)),
+    ] {
+        capabilities.entry(key).or_insert(value);
+    }
+    // Sensors see what their host offers under the name by which an operator would choose it.
+    let handed_on = advertised.handed_on.iter().map(|runtimes| (SENSOR_RUNTIMES.into(), runtimes.into()));
+    Ok(SensorConfig {
+        name: sensor.worker_name.clone().unwrap_or_else(|| format!("sensor-{host_name}")),
+        host: Some(sensor.host.clone().unwrap_or(host_name)),
+        capabilities,
+        max_concurrent_sensors: sensor.max_concurrent_sensors,
+        paths: SensorPaths {
+            packs: folders.packs.clone(),
+            artifacts: folders.artifacts.clone(),
+            agent_binary: program,
+        },
+        api_url: platform.api_url.clone(),
+        ca_file: None,
+        token_key: token_key.transpose().map_err(|error| Failure::new(Exit::Configuration, error))?,
+        mq_url: Some(sensors_message_queue_url.clone()),
+        base_environment: visible.into_iter().chain(handed_on).collect(),
+        planner,
+        environments,
+        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+        timing: SensorTiming { heartbeat_interval: sensor.heartbeat_interval, ..SensorTiming::default() },
+        logs: LogLimits {
+            max_bytes: platform.artifacts.sensor_log_max_bytes,
+            max_files: platform.artifacts.sensor_log_max_files,
+        },
+    })
 }

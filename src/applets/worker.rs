@@ -1,10 +1,81 @@
 //! `attune-agent`, `attune-agents worker`: the action worker.
 
-use crate::applets::agent::{self, Role};
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use attune_config::{WorkerAgentConfig, child_env, load_worker};
+use attune_model::activity::NoObserver;
+use attune_model::clock::SystemClock;
+use attune_process::Policy;
+use attune_runtime::Advertised;
+use attune_worker::{CHILD_GRACE, ExecutorConfig, PackFolders, Worker, WorkerConfig};
+
+use crate::applets::agent::{self, AgentArguments, Role};
+use crate::applets::machine;
+use crate::applets::platform::{Platform, accept};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 
+/// The program that this applet is.
+const PROGRAM: &str = "attune-agent";
+
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
-    call.with(|arguments| agent::run(Role::Worker, arguments))
+    call.with(|arguments: AgentArguments| {
+        let Some(start) = agent::begin(Role::Worker, arguments)? else { return Ok(Exit::Success) };
+        let config = accept(load_worker(start.sources(), start.name()))?;
+        let advertised = start.offer(&config.platform, &config.worker.capabilities);
+        let visible = child_env(&start.environment, &config.worker.pass_env);
+        let settings = settings(&config, advertised, visible)?;
+        let name = settings.name.clone();
+        let grace = config.worker.shutdown_timeout;
+        agent::live(&config.platform, &name, grace, async |platform, stop, tasks| {
+            let Platform { store, bus } = platform.clone();
+            let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), Arc::new(NoObserver)).await;
+            let worker = worker.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+            worker.spawn(stop, tasks);
+            Ok(())
+        })
+    })
+}
+
+fn settings(
+    config: &WorkerAgentConfig,
+    advertised: Advertised,
+    visible: Vec<(OsString, OsString)>,
+) -> Result<WorkerConfig, Failure> {
+    let WorkerAgentConfig { platform, worker } = config;
+    let host = machine::host_name();
+    let program = machine::program()?;
+    Ok(WorkerConfig {
+        name: worker.name.clone().unwrap_or_else(|| format!("worker-{host}")),
+        worker_type: worker.worker_type,
+        host: Some(worker.host.clone().unwrap_or(host)),
+        port: worker.port.map(i32::from),
+        capabilities: agent::capabilities(PROGRAM, &worker.labels, &worker.taints, &worker.capabilities),
+        max_concurrent_tasks: worker.max_concurrent_tasks,
+        heartbeat_interval: worker.heartbeat_interval,
+        executor: ExecutorConfig {
+            packs: PackFolders::base(&platform.folders.packs),
+            advertised,
+            builtins: machine::builtins(&program),
+            runtime_envs_dir: platform.folders.runtime_envs.clone(),
+            artifacts_dir: platform.folders.artifacts.clone(),
+            temp_dir: std::env::temp_dir(),
+            api_url: platform.api_url.clone(),
+            agent_bin: program,
+            passed_environment: visible,
+            max_stdout_bytes: bytes(worker.max_stdout_bytes),
+            max_stderr_bytes: bytes(worker.max_stderr_bytes),
+            log_retention: (worker.execution_log_retention_policy, worker.execution_log_retention_limit),
+            policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+            child_grace: CHILD_GRACE,
+            encryption_key: platform.security.encryption_key.clone(),
+            jwt_secret: platform.security.jwt_secret.clone(),
+        },
+    })
+}
+
+fn bytes(configured: u64) -> usize {
+    usize::try_from(configured).unwrap_or(usize::MAX)
 }

@@ -94,7 +94,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Whether trying again cannot help.
-    pub(crate) fn is_final(&self) -> bool {
+    pub fn is_final(&self) -> bool {
         matches!(
             self,
             Self::Url { .. }

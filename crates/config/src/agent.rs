@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use attune_model::Secret;
 
@@ -19,6 +20,7 @@ use crate::sections::message_queue::{self, MessageQueueConfig};
 use crate::sections::security::{self, SecurityConfig};
 use crate::sections::sensor::{self, SensorConfig};
 use crate::sections::server;
+use crate::sections::start;
 use crate::sections::worker::{self, WorkerConfig};
 use crate::{Source, unknown};
 
@@ -55,6 +57,8 @@ pub struct PlatformConfig {
     pub database: DatabaseConfig,
     /// The connection to RabbitMQ.
     pub message_queue: MessageQueueConfig,
+    /// How long a start waits for both.
+    pub startup_timeout: Duration,
     /// Keys shared with the API.
     pub security: SecurityConfig,
     /// Base address of the API, without a slash at its end.
@@ -127,11 +131,6 @@ pub fn load_platform(sources: Sources<'_>) -> Result<Loaded<PlatformConfig>, Rej
     load(sources, |reader, environment| platform(reader, environment, folders::for_worker))
 }
 
-/// Reads the database's section alone: whoever makes the schema needs no other secrets.
-pub fn load_database(sources: Sources<'_>) -> Result<Loaded<DatabaseConfig>, Rejected> {
-    load(sources, |reader, _environment| database::read(reader))
-}
-
 /// Where an agent tells its health, and under which name.
 #[derive(Debug, Clone)]
 pub struct HealthPlace {
@@ -184,6 +183,7 @@ fn platform(reader: &mut Reader<'_>, environment: String, folders: fn(&mut Reade
         log_level: log::read(reader),
         database: database::read(reader),
         message_queue: message_queue::read(reader),
+        startup_timeout: start::read(reader),
         security: security::read(reader),
         api_url: server::api_url(reader),
         folders: folders(reader),

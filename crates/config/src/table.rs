@@ -4,7 +4,7 @@ use crate::files::{ENVIRONMENT_VARIABLE, FILE_VARIABLE};
 use crate::key::Described;
 use crate::notify::{NOTIFY_SOCKET, WATCHDOG_TIME};
 use crate::sections::{
-    artifacts, database, executor, folders, health, log, message_queue, security, sensor, server, worker,
+    artifacts, database, executor, folders, health, log, message_queue, security, sensor, server, start, worker,
 };
 
 /// Keys that belong together.
@@ -23,6 +23,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "sensor", doc: "The sensor agent (`attune-sensor-agent`).", keys: sensor::KEYS },
     Section { title: "database", doc: "The connection to PostgreSQL.", keys: database::KEYS },
     Section { title: "message_queue", doc: "The connection to RabbitMQ.", keys: message_queue::KEYS },
+    Section { title: "Start", doc: "This key stands at the top of a file.", keys: start::KEYS },
     Section { title: "security", doc: "Keys that agents share with the platform's API.", keys: security::KEYS },
     Section {
         title: "Folders",

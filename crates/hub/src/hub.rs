@@ -11,12 +11,13 @@ use attune_model::Secret;
 use attune_model::clock::Clock;
 use attune_model::message::Exchange;
 use attune_security::sign_access_token;
-use attune_store::{HubStore, NewPack, PackChanges, PackRemoval};
+use attune_store::HubStore;
 use tokio::net::TcpListener;
 
 use crate::core::Core;
+use crate::packs::PackRegistry;
 use crate::scheduling::Scheduler;
-use crate::{HubConfig, HubError, events, http, monitor, packs, scheduling};
+use crate::{HubConfig, HubError, events, http, monitor, scheduling};
 
 /// Most unanswered deliveries of each queue; they are handled one at a time.
 const PREFETCH: u16 = 16;
@@ -79,15 +80,10 @@ impl Hub {
 }
 
 impl HubHandle {
-    /// Makes storage equal to `pack`, and publishes `PackRegistered` and what became of the rules. Packs that others
-    /// need, the core runtimes first of all, are to be registered before them.
-    pub async fn register_pack(&self, pack: &NewPack) -> Result<PackChanges, HubError> {
-        packs::register(&self.core, pack).await
-    }
-
-    /// Removes a pack, and publishes what became of the rules and `PackDeleted`. None when it does not exist.
-    pub async fn remove_pack(&self, pack_ref: &str) -> Result<Option<PackRemoval>, HubError> {
-        packs::remove(&self.core, pack_ref).await
+    /// For packs.
+    pub fn packs(&self) -> PackRegistry {
+        let Core { store, bus, clock, .. } = &*self.core;
+        PackRegistry::new(store.clone(), bus.clone(), clock.clone())
     }
 
     /// A token for a person at this machine, who acts as the system identity.

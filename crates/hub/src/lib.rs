@@ -24,3 +24,4 @@ pub use error::HubError;
 pub use expression::{Expression, ExpressionError};
 pub use hub::{Hub, HubHandle};
 pub use outbox::SOURCE_SERVICE;
+pub use packs::PackRegistry;

@@ -1,49 +1,67 @@
 //! Loading and removing packs, and telling everybody.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use attune_bus::Bus;
+use attune_model::clock::Clock;
 use attune_model::execution_config::ExecutionConfig;
 use attune_model::message::{PackDeleted, PackRegistered, RuleCreated, RuleDisabled, RuleEnabled};
 use attune_model::rows::{Rule, Runtime};
-use attune_store::{NewPack, PackChanges, PackRemoval, RuleChange};
+use attune_store::{HubStore, NewPack, PackChanges, PackRemoval, RuleChange};
 use serde::Deserialize as _;
 
 use crate::HubError;
-use crate::core::Core;
 use crate::outbox::Outbox;
 
-/// Makes storage equal to `pack` and publishes `PackRegistered` and what became of the rules.
-pub(crate) async fn register(core: &Core, pack: &NewPack) -> Result<PackChanges, HubError> {
-    let operation = || format!("store pack {}", pack.r#ref);
-    let changes = core.store.upsert_pack(pack).await.map_err(HubError::store(operation()))?;
-    let runtimes = core.store.runtimes().await.map_err(HubError::store("read the runtimes"))?;
-    for skipped in &changes.skipped {
-        let (kind, component, reason) = (skipped.kind, &skipped.r#ref, &skipped.reason);
-        tracing::warn!(pack = pack.r#ref, kind, component, reason, "component left out");
-    }
-    let mut outbox = core.outbox();
-    outbox.add(&PackRegistered {
-        pack_id: changes.pack.id,
-        pack_ref: changes.pack.r#ref.clone(),
-        version: changes.pack.version.clone(),
-        runtime_names: runtime_names(pack, &runtimes),
-    });
-    announce_rules(&mut outbox, &changes.rules);
-    outbox.send(&*core.bus).await;
-    Ok(changes)
+/// Puts packs into storage and takes them out of it, and tells everybody. It needs no hub that runs.
+#[derive(Debug, Clone)]
+pub struct PackRegistry {
+    store: Arc<dyn HubStore>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
 }
 
-/// Removes a pack and publishes what became of the rules and `PackDeleted`. None when there is no such pack.
-pub(crate) async fn remove(core: &Core, pack_ref: &str) -> Result<Option<PackRemoval>, HubError> {
-    let operation = format!("remove pack {pack_ref}");
-    let Some(removal) = core.store.delete_pack(pack_ref).await.map_err(HubError::store(operation))? else {
-        return Ok(None);
-    };
-    let mut outbox = core.outbox();
-    announce_rules(&mut outbox, &removal.rules);
-    outbox.add(&PackDeleted { pack_id: removal.pack.id, pack_ref: removal.pack.r#ref.clone() });
-    outbox.send(&*core.bus).await;
-    Ok(Some(removal))
+impl PackRegistry {
+    /// A registry on `store` that tells everybody on `bus`.
+    pub fn new(store: Arc<dyn HubStore>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, bus, clock }
+    }
+
+    /// Makes storage equal to `pack`, and publishes `PackRegistered` and what became of the rules. Packs that others need,
+    /// the core runtimes first of all, are to be registered before them.
+    pub async fn register(&self, pack: &NewPack) -> Result<PackChanges, HubError> {
+        let operation = || format!("store pack {}", pack.r#ref);
+        let changes = self.store.upsert_pack(pack).await.map_err(HubError::store(operation()))?;
+        let runtimes = self.store.runtimes().await.map_err(HubError::store("read the runtimes"))?;
+        for skipped in &changes.skipped {
+            let (kind, component, reason) = (skipped.kind, &skipped.r#ref, &skipped.reason);
+            tracing::warn!(pack = pack.r#ref, kind, component, reason, "component left out");
+        }
+        let mut outbox = Outbox::new(self.clock.now());
+        outbox.add(&PackRegistered {
+            pack_id: changes.pack.id,
+            pack_ref: changes.pack.r#ref.clone(),
+            version: changes.pack.version.clone(),
+            runtime_names: runtime_names(pack, &runtimes),
+        });
+        announce_rules(&mut outbox, &changes.rules);
+        outbox.send(&*self.bus).await;
+        Ok(changes)
+    }
+
+    /// Removes a pack, and publishes what became of the rules and `PackDeleted`. None when it does not exist.
+    pub async fn remove(&self, pack_ref: &str) -> Result<Option<PackRemoval>, HubError> {
+        let operation = format!("remove pack {pack_ref}");
+        let Some(removal) = self.store.delete_pack(pack_ref).await.map_err(HubError::store(operation))? else {
+            return Ok(None);
+        };
+        let mut outbox = Outbox::new(self.clock.now());
+        announce_rules(&mut outbox, &removal.rules);
+        outbox.add(&PackDeleted { pack_id: removal.pack.id, pack_ref: removal.pack.r#ref.clone() });
+        outbox.send(&*self.bus).await;
+        Ok(Some(removal))
+    }
 }
 
 /// Lower-cased names of the runtimes of the pack's actions that have an environment or dependencies.

@@ -98,7 +98,7 @@ fn decoded(message: &Outgoing) -> EventCreated {
 }
 
 async fn reload(world: &World, rules: Vec<NewRule>) {
-    world.hub.register_pack(&NewPack { rules, ..web_pack() }).await.unwrap();
+    world.hub.packs().register(&NewPack { rules, ..web_pack() }).await.unwrap();
 }
 
 #[tokio::test]
@@ -109,9 +109,9 @@ async fn a_pack_tells_that_it_was_loaded_and_removed() {
     let registered = world.seen.eventually(MessageType::PackRegistered, web).await;
     assert_eq!(registered["version"], "1.0.0");
     assert_eq!(registered["runtime_names"], json!(["python"]), "shell has no environment");
-    world.hub.remove_pack("web").await.unwrap().unwrap();
+    world.hub.packs().remove("web").await.unwrap().unwrap();
     world.seen.eventually(MessageType::PackDeleted, web).await;
-    assert!(world.hub.remove_pack("web").await.unwrap().is_none());
+    assert!(world.hub.packs().remove("web").await.unwrap().is_none());
     world.stop().await;
 }
 
@@ -165,10 +165,10 @@ async fn rules_of_other_packs_follow_a_trigger_that_goes_and_comes_back() {
         rules: vec![foreign],
         ..pack("app")
     };
-    assert_eq!(world.hub.register_pack(&app).await.unwrap().skipped, []);
-    world.hub.remove_pack("web").await.unwrap().unwrap();
+    assert_eq!(world.hub.packs().register(&app).await.unwrap().skipped, []);
+    world.hub.packs().remove("web").await.unwrap().unwrap();
     world.seen.eventually(MessageType::RuleDisabled, |m| m["rule_ref"] == "app.rule").await;
-    world.hub.register_pack(&web_pack()).await.unwrap();
+    world.hub.packs().register(&web_pack()).await.unwrap();
     world.seen.eventually(MessageType::RuleEnabled, |m| m["rule_ref"] == "app.rule").await;
     send(&world, json!({"trigger_ref": "web.hook"})).await;
     assert_eq!(configs(&world).await.len(), 1);
@@ -178,12 +178,12 @@ async fn rules_of_other_packs_follow_a_trigger_that_goes_and_comes_back() {
 #[tokio::test]
 async fn what_refers_to_nothing_is_left_out_and_named() {
     let world = World::new().await;
-    world.hub.register_pack(&core_pack()).await.unwrap();
+    world.hub.packs().register(&core_pack()).await.unwrap();
     let mut broken = rule("web.broken", json!({}));
     broken.action_ref = "web.nothing".into();
     let mut actions = web_pack().actions;
     actions.push(action("web.lua", "core.lua", json!({})));
-    let changes = world.hub.register_pack(&NewPack { rules: vec![broken], actions, ..web_pack() }).await.unwrap();
+    let changes = world.hub.packs().register(&NewPack { rules: vec![broken], actions, ..web_pack() }).await.unwrap();
     let skipped: Vec<(&str, &str)> = changes.skipped.iter().map(|s| (s.kind, s.r#ref.as_str())).collect();
     assert_eq!(skipped, [("action", "web.lua"), ("rule", "web.broken")]);
     assert!(changes.skipped[0].reason.contains("core.lua"), "{:?}", changes.skipped);

@@ -31,7 +31,8 @@ pub(crate) enum Absence {
 impl<'a> World<'a> {
     pub(crate) fn new(packs: &'a [PackContent], broken: BTreeSet<String>) -> Self {
         let mut world = Self {
-            packs: packs.iter().map(|content| content.pack.r#ref.as_str()).collect(),
+            // The runtimes that are built in are not the core pack: its triggers and actions may well be installed.
+            packs: packs.iter().filter(|content| !content.is_builtin()).map(|content| &*content.pack.r#ref).collect(),
             broken,
             runtimes: Vec::new(),
             triggers: BTreeMap::new(),

@@ -8,7 +8,6 @@
 //! closes its connection; whether it was carried out is then not known, and every writer's guard makes that harmless.
 
 mod agent;
-mod check;
 mod columns;
 mod connect;
 mod environment;
@@ -17,7 +16,6 @@ mod hub;
 mod lease;
 mod log;
 pub mod migration;
-mod needs;
 mod pool;
 mod rows;
 mod sensor;
@@ -29,7 +27,6 @@ use attune_store::StoreError;
 use sqlx::Connection as _;
 use sqlx::postgres::PgRow;
 
-pub use check::{CheckError, Role};
 use columns::whole;
 use connect::Place;
 pub use connect::{ConnectError, RETRY_PAUSE};

@@ -13,7 +13,7 @@ pub use proxy::{Direction, Proxy};
 use std::time::{Duration, Instant};
 
 /// How long a fact may take to become true before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Polls `fact` until it yields a value; panics with `what` when [`PATIENCE`] is over.
 ///

@@ -39,7 +39,7 @@ impl Loader {
                     self.fail(pack_ref, &error).await;
                     return;
                 }
-                match self.hub.register_pack(&content.pack).await {
+                match self.hub.packs().register(&content.pack).await {
                     Ok(changes) => {
                         let status = if before == Before::Nothing { "loaded" } else { "reloaded" };
                         let line = Line::new(Kind::Pack, pack_ref, status)
@@ -57,7 +57,7 @@ impl Loader {
                 }
             }
             Step::Remove { pack_ref } => {
-                if let Err(error) = self.hub.remove_pack(&pack_ref).await {
+                if let Err(error) = self.hub.packs().remove(&pack_ref).await {
                     self.fail(&pack_ref, &error).await;
                 }
             }

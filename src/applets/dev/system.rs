@@ -104,7 +104,7 @@ pub(super) fn api_url(address: SocketAddr) -> String {
 }
 
 /// Turns an error of the hub into the end of the program.
-pub(super) fn hub_failed(error: HubError) -> Failure {
+pub(crate) fn hub_failed(error: HubError) -> Failure {
     let exit = match &error {
         HubError::AddressInUse(_) | HubError::Bind { .. } => Exit::Unavailable,
         HubError::Store { .. } | HubError::Bus { .. } | HubError::Token(_) => Exit::Internal,
@@ -238,7 +238,7 @@ pub(super) async fn remove_unused(
     let known = store.packs().await.map_err(|error| Failure::new(Exit::Internal, error))?;
     let unused: Vec<String> = known.into_iter().map(|pack| pack.r#ref).filter(|pack_ref| !used(pack_ref)).collect();
     for pack_ref in &unused {
-        hub.remove_pack(pack_ref).await.map_err(hub_failed)?;
+        hub.packs().remove(pack_ref).await.map_err(hub_failed)?;
     }
     Ok(unused)
 }

@@ -11,4 +11,5 @@ pub(crate) mod message_queue;
 pub(crate) mod security;
 pub(crate) mod sensor;
 pub(crate) mod server;
+pub(crate) mod start;
 pub(crate) mod worker;

@@ -305,8 +305,8 @@ pub(crate) fn rule(name: &str, params: Value) -> NewRule {
 
 /// Core and web packs with these rules.
 pub(crate) async fn load(world: &World, rules: Vec<NewRule>) {
-    world.hub.register_pack(&core_pack()).await.unwrap();
-    let changes = world.hub.register_pack(&NewPack { rules, ..web_pack() }).await.unwrap();
+    world.hub.packs().register(&core_pack()).await.unwrap();
+    let changes = world.hub.packs().register(&NewPack { rules, ..web_pack() }).await.unwrap();
     assert_eq!(changes.skipped, []);
 }
 

@@ -1,0 +1,76 @@
+//! `attune-agents hub`: the small control plane on the platform's own storage and broker.
+//!
+//! With PostgreSQL, RabbitMQ and the agents it is a whole installation; in a full one, the platform's API and executor are
+//! in its place.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argh::FromArgs;
+use attune_config::{HubAgentConfig, Sources, load_hub, process_env, working_folder};
+use attune_hub::{Hub, HubConfig};
+use attune_model::Secret;
+use attune_model::clock::SystemClock;
+use attune_security::{SealingKey, TokenKey};
+use tracing::level_filters::LevelFilter;
+
+use crate::applets::agent::{self, level, not_blank};
+use crate::applets::dev::hub_failed;
+use crate::applets::platform::{Platform, accept};
+use crate::call::Call;
+use crate::exit::{Exit, Failure};
+use crate::telemetry::{LogFormat, Telemetry};
+
+/// How long requests in hand may take to finish after the stop was asked for.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// For an installation that never ends executions which their worker does not start.
+const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
+
+/// Serves the platform's API, matches rules and gives executions to workers, until it is asked to stop.
+#[derive(Debug, FromArgs)]
+struct HubArguments {
+    #[argh(option, short = 'c', description = "configuration file (default: $ATTUNE_CONFIG, then ./config.yaml)")]
+    config: Option<String>,
+    #[argh(option, description = "log lines on standard error: json or text (default: $ATTUNE_LOG_FORMAT, then text)")]
+    log_format: Option<LogFormat>,
+}
+
+/// Runs it.
+pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
+    call.with(|HubArguments { config, log_format }| {
+        let (environment, folder) = (process_env(), working_folder());
+        let telemetry = Telemetry::start(&environment, log_format, LevelFilter::INFO)?;
+        let file = config.map(|file| not_blank("--config", file)).transpose()?;
+        let sources = Sources { environment: &environment, file: file.as_deref().map(Path::new), folder: &folder };
+        let config = accept(load_hub(sources))?;
+        telemetry.set_level(level(config.platform.log_level));
+        let settings = settings(&config)?;
+        agent::live(&config.platform, "attune-hub", GRACE, async |platform, stop, tasks| {
+            let Platform { store, bus } = platform.clone();
+            let hub = Hub::build(settings, store, bus, Arc::new(SystemClock)).await.map_err(hub_failed)?;
+            tracing::info!(address = %hub.local_addr(), "hub listens");
+            hub.spawn(stop, tasks);
+            Ok(())
+        })
+    })
+}
+
+fn settings(config: &HubAgentConfig) -> Result<HubConfig, Failure> {
+    let security = &config.platform.security;
+    let invalid = |error| Failure::new(Exit::Configuration, error);
+    let token_key = TokenKey::new(required("security.jwt_secret", security.jwt_secret.as_ref())?).map_err(invalid)?;
+    let sealing_key = required("security.encryption_key", security.encryption_key.as_ref())?;
+    let sealing_key = SealingKey::new(sealing_key).map_err(|error| Failure::new(Exit::Configuration, error))?;
+    Ok(HubConfig {
+        scheduled_limit: config.executor.scheduled_timeout.unwrap_or(NEVER),
+        monitor_period: config.executor.timeout_check_interval,
+        ..HubConfig::new(config.listen, token_key, sealing_key)
+    })
+}
+
+/// The hub makes tokens and encrypts secrets, so it has to have both keys.
+fn required<'a>(key: &str, value: Option<&'a Secret>) -> Result<&'a Secret, Failure> {
+    value.ok_or_else(|| Failure::message(Exit::Configuration, format!("{key}: the hub does not work without it")))
+}
