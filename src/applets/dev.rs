@@ -22,9 +22,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argh::FromArgs;
-use attune_config::{Source, child_env, process_env};
+use attune_config::{Problem, Source, child_env, health_listen, process_env};
+use attune_health::Parts;
 use attune_hub::Hub;
 use attune_lifecycle::{Lifecycle, Stop, Tasks};
+use attune_model::activity::Both;
+use attune_model::listen::Listen;
 use attune_model::runtime_name::NATIVE;
 use attune_model::{JsonMap, Secret};
 use attune_runtime::Advertised;
@@ -35,6 +38,7 @@ use tracing::level_filters::LevelFilter;
 use crate::applets::agent::Role;
 use crate::applets::detect::Detection;
 use crate::applets::machine;
+use crate::applets::vitals;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::rt;
@@ -75,6 +79,9 @@ struct DevArguments {
     /// address of the HTTP API (default: 127.0.0.1 and a free port)
     #[argh(option, default = "SocketAddr::from(([127, 0, 0, 1], 0))")]
     listen: SocketAddr,
+    /// tell health and metrics at an address, `unix:/path` or `unix:@name` (default: `$ATTUNE__HEALTH__LISTEN`, then off)
+    #[argh(option)]
+    health: Option<Listen>,
     /// stop by itself after this time, for example 30s or 5m
     #[argh(option, long = "for", from_str_fn(attune_config::parse_duration))]
     limit: Option<Duration>,
@@ -96,6 +103,10 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         log_limits(&limits);
         if arguments.packs.is_empty() {
             arguments.packs.push(PathBuf::from("packs"));
+        }
+        if arguments.health.is_none() {
+            let problem = |problem: Problem| Failure::message(Exit::Configuration, problem.to_string());
+            arguments.health = health_listen(&environment).map_err(problem)?;
         }
         let data = Data::open(&arguments.data).map_err(unusable)?;
         let machine = Machine::here(&environment, &Detection::of(&environment))?;
@@ -162,7 +173,7 @@ async fn live(
     let lines = Tasks::default();
     let ground = Ground::open(&data).await?;
     let start = Start { arguments, machine, data, ground: &ground, console: console.clone(), lines: lines.clone() };
-    let begun = lifecycle.starting(start.run(&stop, &tasks)).await.unwrap_or(Ok(()));
+    let begun = lifecycle.starting(Box::pin(start.run(&stop, &tasks))).await.unwrap_or(Ok(()));
     if begun.is_ok() {
         tasks.spawn(announce_stop(console, stop.clone()));
     } else {
@@ -201,6 +212,9 @@ struct Start<'a> {
 impl Start<'_> {
     /// Starts everything and says that it is ready.
     async fn run(self, stop: &Stop, tasks: &Tasks) -> Result<(), Failure> {
+        let listen = self.arguments.health.clone().unwrap_or(Listen::Off);
+        let this = ("dev", self.machine.host.as_str(), Parts::BOTH);
+        let (health, health_address) = vitals::begin(this, &listen, (stop, tasks)).await?;
         let hub = system::build_hub(self.arguments.listen, self.ground, &self.data).await?;
         let api = system::api_url(hub.local_addr());
         self.write_token(&hub)?;
@@ -222,14 +236,16 @@ impl Start<'_> {
         self.load(&mut loader).await?;
 
         let places = (self.ground, &*self.data);
-        let observer = Arc::new(self.console.clone());
+        let observer = Arc::new(Both(Arc::new(self.console.clone()), health.metrics()));
         let mut agents = Agents::start(&self.machine, &api, places, observer, (stop, tasks)).await?;
+        vitals::watch_worker(&health, agents.worker_overview());
+        health.started();
         match watch {
             Ok(watch) => drop(tasks.spawn(loader.follow(watch, stop.clone()))),
             Err(error) => self.say_blind(&error).await,
         }
         if agents.ready().await {
-            self.console.say(self.ready_line(&api)).await;
+            self.console.say(self.ready_line(&api, &health_address)).await;
         }
         if let Some(limit) = self.arguments.limit {
             tasks.spawn(end_after(limit, stop.clone()));
@@ -257,7 +273,7 @@ impl Start<'_> {
         self.console.say(Line::new(Kind::Error, "packs", "unwatched").text(&text).field("message", text)).await;
     }
 
-    fn ready_line(&self, api: &str) -> Line {
+    fn ready_line(&self, api: &str, health: &Listen) -> Line {
         let described = |advertised: &Advertised| {
             let versions = |name: &String| advertised.runtime_versions.get(name).and_then(|known| known.first());
             let words = advertised.runtimes.iter().map(|name| match versions(name) {
@@ -270,6 +286,7 @@ impl Start<'_> {
         Line::new(Kind::Ready, "dev", "ready")
             .text(format!("{api}  runtimes: {}  data: {data}", described(&self.machine.worker)))
             .field("address", api)
+            .field("health", health.to_string())
             .field("runtimes", json!(self.machine.worker.runtimes))
             .field("interpreters", json!(self.machine.worker.detected_interpreters))
             .field("data", data.to_string())

@@ -18,4 +18,5 @@ mod platform;
 pub(crate) mod run;
 pub(crate) mod sensor;
 pub(crate) mod timer_sensor;
+mod vitals;
 pub(crate) mod worker;

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "the subject is a process")]
 
 mod docs;
+mod health;
 mod support;
 
 use std::collections::BTreeSet;

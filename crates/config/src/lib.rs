@@ -39,7 +39,7 @@ pub use sections::child::{ChildConfig, RunAs};
 pub use sections::database::DatabaseConfig;
 pub use sections::executor::ExecutorConfig;
 pub use sections::folders::Folders;
-pub use sections::health::{HEALTH_LISTEN_VARIABLE, HealthConfig};
+pub use sections::health::{HealthConfig, health_listen};
 pub use sections::log::LogLevel;
 pub use sections::message_queue::MessageQueueConfig;
 pub use sections::security::SecurityConfig;

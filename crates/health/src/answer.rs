@@ -62,7 +62,7 @@ fn ready(conditions: &[Condition], verbose: bool) -> Response<String> {
 fn metrics(health: &Health, headers: &HeaderMap) -> Response<String> {
     let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("application/openmetrics-text"));
     let format = if headers.get_all(ACCEPT).iter().any(accepts) { OPEN_METRICS } else { PROMETHEUS };
-    match health.metrics().text(health) {
+    match health.exposition() {
         Ok(text) => respond(StatusCode::OK, format, text),
         Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "metrics cannot be written\n".to_owned()),
     }

@@ -144,6 +144,11 @@ impl Health {
         Value::Object(document)
     }
 
+    /// All counters, in the text format that Prometheus reads.
+    pub fn exposition(&self) -> Result<String, fmt::Error> {
+        self.inner.metrics.text(self)
+    }
+
     /// Becomes true when the start is over.
     pub(crate) fn follow_start(&self) -> watch::Receiver<bool> {
         self.inner.started.subscribe()

@@ -6,7 +6,9 @@ use std::time::Duration;
 use attune_bus::{Bus, BusError, Outgoing};
 use attune_lifecycle::Backoff;
 use attune_model::ActionId;
+use attune_model::activity::Observer;
 use attune_model::clock::Clock;
+use attune_model::measure::Measure;
 use attune_model::message::{ExecutionCompleted, ExecutionStatusChanged};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
@@ -23,6 +25,7 @@ const SERVICE: &str = "worker";
 pub(crate) struct Announcer {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
 }
 
 /// A terminal status that was written.
@@ -42,8 +45,8 @@ pub(crate) struct End<'a> {
 
 impl Announcer {
     /// Publishes on `bus`.
-    pub(crate) fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Self {
-        Self { bus, clock }
+    pub(crate) fn new(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, observer: Arc<dyn Observer>) -> Self {
+        Self { bus, clock, observer }
     }
 
     /// Says that an execution runs. Only watchers miss it, so a failure is not retried.
@@ -72,6 +75,7 @@ impl Announcer {
         while let Err(error) = self.bus.publish(&messages).await {
             let delay = backoff.next_delay();
             tracing::warn!(error = chain(&error), "the end could not be announced, trying again");
+            self.observer.measure(Measure::PublishRetried);
             if !patience.wait(delay).await {
                 tracing::error!("the end is stored but was not announced; the scheduler finds it by itself");
                 return;

@@ -10,12 +10,13 @@ use std::time::Duration;
 use attune_bus::{Delivery, Requeue};
 use attune_lifecycle::Backoff;
 use attune_model::ExecutionId;
+use attune_model::measure::{ClaimAnswer, Measure};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
 use attune_store::{Claim, ClaimedExecution, Decision, LogStream, StoreError};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::announce::End;
 use crate::cancellations::InHand;
@@ -23,6 +24,7 @@ use crate::endings::{Ended, end_unfinished, write_end};
 use crate::executor::{Control, Sinks};
 use crate::logs::{LogOwner, chain};
 use crate::result::{Conclusion, early_failure, storable};
+use crate::running::Entered;
 use crate::shared::Shared;
 
 /// One execution in hand, with the slot that it takes.
@@ -45,6 +47,18 @@ enum Claiming {
     Refused(StoreError),
 }
 
+impl Claiming {
+    fn measured(&self) -> ClaimAnswer {
+        match self {
+            Self::Answered(Claim::Claimed(_)) => ClaimAnswer::Claimed,
+            Self::Answered(Claim::Cancelled(_)) => ClaimAnswer::Cancelled,
+            Self::Answered(Claim::NotOurs { .. }) => ClaimAnswer::NotOurs,
+            Self::Stopping => ClaimAnswer::GivenBack,
+            Self::AnswerLost | Self::Refused(_) => ClaimAnswer::Failed,
+        }
+    }
+}
+
 impl Course {
     /// Takes an execution in hand; none when it is already.
     pub(crate) fn new(shared: Arc<Shared>, execution: ExecutionId, slot: OwnedSemaphorePermit) -> Option<Self> {
@@ -54,7 +68,9 @@ impl Course {
 
     /// Goes the whole way. `delivery` is the message that asked for it, if one did.
     pub(crate) async fn run(self, delivery: Option<Delivery>) {
+        let begun = Instant::now();
         let claiming = self.claim().await;
+        self.shared.observer.measure(Measure::Claim { answer: claiming.measured(), took: begun.elapsed() });
         let answer = match &claiming {
             Claiming::Stopping => Some(Requeue::Yes),
             Claiming::Refused(_) => Some(Requeue::No),
@@ -127,11 +143,12 @@ impl Course {
                 Err(error) => tracing::warn!(error = chain(&error), "runtimes cannot be read"),
             }
         }
+        let running = self.shared.running.enter(&claimed.execution);
         let claimed = Arc::new(claimed);
         tracing::info!(action = claimed.execution.action_ref, "execution started");
-        let running = self.shared.announcer.running(&claimed.execution);
-        let ((), conclusion) = tokio::join!(running, self.run_action(claimed.clone()));
-        self.conclude(&claimed, conclusion).await;
+        let announcing = self.shared.announcer.running(&claimed.execution);
+        let ((), conclusion) = tokio::join!(announcing, self.run_action(claimed.clone()));
+        self.conclude(&claimed, conclusion, running).await;
     }
 
     /// In a task of its own, so that a bug that panics there costs one execution its success and nothing else.
@@ -148,7 +165,7 @@ impl Course {
         })
     }
 
-    async fn conclude(self, claimed: &ClaimedExecution, conclusion: Conclusion) {
+    async fn conclude(self, claimed: &ClaimedExecution, conclusion: Conclusion, running: Entered) {
         let shared = &self.shared;
         let owner = LogOwner::new(&claimed.execution, claimed.action.as_ref(), shared.executor.config().log_retention);
         let stderr_log = shared.logs.file(&*shared.store, &owner).await;
@@ -160,6 +177,8 @@ impl Course {
         let Some((status, result)) = write_end(shared, end).await else {
             return;
         };
+        shared.observer.measure(Measure::ExecutionEnded { status, took: Some(running.age()) });
+        drop(running);
         tracing::info!(%status, action = claimed.execution.action_ref, "execution ended");
         let end = End {
             execution: &claimed.execution,
@@ -172,6 +191,7 @@ impl Course {
     }
 
     async fn announce_cancelled(&self, execution: &Execution) {
+        self.shared.observer.measure(Measure::ExecutionEnded { status: ExecutionStatus::Cancelled, took: None });
         tracing::info!(action = execution.action_ref, "execution was cancelled before it started");
         let end = End {
             execution,

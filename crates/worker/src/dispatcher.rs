@@ -15,6 +15,7 @@ use attune_bus::{Bus, BusError, Subscription};
 use attune_lifecycle::{CancellationToken, Stop, Tasks};
 use attune_model::activity::Observer;
 use attune_model::clock::Clock;
+use attune_model::measure::Measure;
 use attune_model::rows::Worker as WorkerRow;
 use attune_model::status::WorkerRole;
 use attune_model::{JsonMap, WorkerId};
@@ -30,6 +31,7 @@ use crate::executor::{Executor, ExecutorError};
 use crate::logs::Logs;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
+use crate::running::{Overview, Running};
 use crate::runtimes::Runtimes;
 use crate::shared::Shared;
 use crate::subscription;
@@ -75,6 +77,8 @@ pub struct Worker {
 #[derive(Debug)]
 struct Parts {
     store: Arc<dyn WorkerStore>,
+    observer: Arc<dyn Observer>,
+    running: Running,
     announcer: Announcer,
     executor: Executor,
     given_capabilities: JsonMap,
@@ -103,7 +107,7 @@ impl Worker {
             executor,
         } = config;
         let slot_count = max_concurrent_tasks.max(1);
-        let executor = Executor::new(executor, clock.clone(), observer)?;
+        let executor = Executor::new(executor, clock.clone(), observer.clone())?;
         let given_capabilities = capabilities;
         let capabilities = capabilities::complete(&given_capabilities, &executor.advertised(), slot_count);
         let registration =
@@ -121,10 +125,12 @@ impl Worker {
             row,
             parts: Parts {
                 store,
-                announcer: Announcer::new(bus, clock),
+                announcer: Announcer::new(bus, clock, observer.clone()),
                 executor,
                 given_capabilities,
-                readiness: Readiness::new(),
+                readiness: Readiness::new(heartbeat_interval, observer.clone()),
+                running: Running::new(observer.clone()),
+                observer,
                 slot_count,
                 heartbeat_interval,
             },
@@ -136,6 +142,12 @@ impl Worker {
         self.row.id
     }
 
+    /// A look at it from outside, also while it works.
+    pub fn overview(&self) -> Overview {
+        let Parts { readiness, running, slot_count, .. } = &self.parts;
+        Overview { id: self.row.id, slot_count: *slot_count, readiness: readiness.clone(), running: running.clone() }
+    }
+
     /// True while every consumer is confirmed and the row is fresh.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.parts.readiness.subscribe()
@@ -144,10 +156,14 @@ impl Worker {
     /// Starts to work, until `stop`.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) {
         let Self { row, parts, executions, cancels, packs } = self;
-        let Parts { store, announcer, executor, given_capabilities, readiness, slot_count, heartbeat_interval } = parts;
+        let (slot_count, heartbeat_interval) = (parts.slot_count, parts.heartbeat_interval);
+        let Parts { store, observer, running, announcer, executor, given_capabilities, readiness, .. } = parts;
+        observer.measure(Measure::Slots(slot_count));
         let shared = Arc::new(Shared {
             id: row.id,
             store,
+            observer,
+            running,
             announcer,
             logs: Logs::new(&executor.config().artifacts_dir),
             runtimes: Runtimes::default(),

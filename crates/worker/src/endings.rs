@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use attune_lifecycle::Backoff;
 use attune_model::ExecutionId;
+use attune_model::measure::{FinishAnswer, Measure};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
 use attune_store::{Decision, Fence, SecretValue};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::announce::End;
 use crate::logs::{LogOwner, chain};
@@ -30,26 +31,47 @@ pub(crate) struct Ended {
 }
 
 /// Writes the end of a run, however long storage is away. Returns what is in the row; none when it is not ours.
-pub(crate) async fn write_end(shared: &Shared, mut end: Ended) -> Option<(ExecutionStatus, Value)> {
+pub(crate) async fn write_end(shared: &Shared, end: Ended) -> Option<(ExecutionStatus, Value)> {
+    let begun = Instant::now();
+    let (answer, written) = match write(shared, end).await {
+        Written::Ours(status, result) => (FinishAnswer::Written, Some((status, result))),
+        Written::NotOurs => (FinishAnswer::NotOurs, None),
+        Written::GivenUp => (FinishAnswer::GivenUp, None),
+    };
+    shared.observer.measure(Measure::Finish { answer, took: begun.elapsed() });
+    written
+}
+
+/// What became of an end.
+enum Written {
+    /// It is in the row, as this.
+    Ours(ExecutionStatus, Value),
+    /// Somebody else has ended the execution.
+    NotOurs,
+    /// It is not in the row.
+    GivenUp,
+}
+
+async fn write(shared: &Shared, mut end: Ended) -> Written {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut reduced = false;
     loop {
         let written = shared.store.finish_execution(&end.fence, end.status, &end.result, &end.secrets).await;
         let error = match written {
-            Ok(true) => return Some((end.status, end.result)),
+            Ok(true) => return Written::Ours(end.status, end.result),
             Ok(false) if backoff.attempts() > 0 && is_written(shared, &end).await => {
-                return Some((end.status, end.result));
+                return Written::Ours(end.status, end.result);
             }
             Ok(false) => {
                 tracing::warn!(status = %end.status, "result dropped: the execution was ended by somebody else");
-                return None;
+                return Written::NotOurs;
             }
             Err(error) => error,
         };
         if error.decision() == Decision::Fail {
             if reduced {
                 tracing::error!(error = chain(&error), "the end of the execution cannot be stored");
-                return None;
+                return Written::GivenUp;
             }
             tracing::error!(error = chain(&error), "result cannot be stored; the execution ends as failed");
             reduced = true;
@@ -61,7 +83,7 @@ pub(crate) async fn write_end(shared: &Shared, mut end: Ended) -> Option<(Execut
         tracing::warn!(error = chain(&error), "the end of the execution cannot be stored, trying again");
         if !shared.patience.wait(backoff.next_delay()).await {
             tracing::error!("the end of the execution is not stored; the next start of this worker ends it");
-            return None;
+            return Written::GivenUp;
         }
     }
 }
@@ -110,6 +132,7 @@ async fn end_one(shared: &Shared, fence: Fence, execution: &Execution, reason: &
     let Some((status, result)) = write_end(shared, end).await else {
         return;
     };
+    shared.observer.measure(Measure::ExecutionEnded { status, took: None });
     let end = End { execution, previous: execution.status, action: None, status, result: &result };
     shared.announcer.ended(&end, &shared.patience).await;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use attune_lifecycle::CancellationToken;
 use attune_model::activity::Observer;
 use attune_model::clock::Clock;
+use attune_model::measure::Measure;
 use attune_model::rows::Action;
 use attune_model::schema::secret_pointers;
 use attune_process::{Outcome, Redactor, Report, Sink, StartError, start};
@@ -16,7 +17,7 @@ use attune_runtime::{Advertised, Host};
 use attune_security::{SealError, TokenError, TokenKey};
 use attune_store::ClaimedExecution;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::claims::Claims;
 use crate::config::ExecutorConfig;
@@ -52,6 +53,7 @@ pub struct Executor {
     pub(crate) secrets: Secrets,
     pub(crate) tokens: Option<TokenKey>,
     pub(crate) environments: Environments,
+    observer: Arc<dyn Observer>,
     advertised: Mutex<Arc<Advertised>>,
 }
 
@@ -114,7 +116,8 @@ impl Executor {
         Ok(Self {
             secrets: Secrets::new(config.encryption_key.as_ref()).map_err(ExecutorError::EncryptionKey)?,
             tokens: config.jwt_secret.as_ref().map(TokenKey::new).transpose().map_err(ExecutorError::JwtSecret)?,
-            environments: Environments::new(host.clone(), observer),
+            environments: Environments::new(host.clone(), observer.clone()),
+            observer,
             host,
             advertised: Mutex::new(Arc::new(config.advertised.clone())),
             clock,
@@ -168,7 +171,7 @@ impl Executor {
         let ran = match prepared {
             Ok(prepared) => {
                 let redactor = prepared.redactor.clone();
-                let ran = run_child(prepared, control).await;
+                let ran = run_child(prepared, control, &*self.observer).await;
                 ran.map(|mut ran| {
                     self.clean(&mut ran, claimed.action.as_ref(), redactor.as_deref());
                     ran
@@ -208,9 +211,14 @@ pub(crate) fn has_secret_output(action: Option<&Action>) -> bool {
     schema.is_some_and(|schema| !secret_pointers(schema).is_empty())
 }
 
-async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure> {
+async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observer) -> Result<Ran, Failure> {
     let Prepared { command, time_limit, kind, output_format, files, .. } = prepared;
-    let child = start(command).map_err(|error| start_failure(&error))?;
+    let begun = Instant::now();
+    let child = start(command).map_err(|error| {
+        observer.measure(Measure::ChildNotStarted);
+        start_failure(&error)
+    })?;
+    observer.measure(Measure::ChildStarted { took: begun.elapsed() });
     let at_once = async {
         control.hard.cancelled().await;
         // A child that was asked already has had its time.
@@ -222,6 +230,10 @@ async fn run_child(prepared: Prepared, control: &Control) -> Result<Ran, Failure
     // They lived as long as the child.
     drop(files);
     remark(&report);
+    let dropped = report.stdout.dropped_bytes + report.stderr.dropped_bytes;
+    if dropped > 0 {
+        observer.measure(Measure::OutputDropped { bytes: dropped });
+    }
     let Report { outcome, stdout, stderr, stdin_error, duration, .. } = report;
     let stdout = CapturedText::new(&stdout.bytes, stdout.dropped_bytes);
     let completeness = if stdout.dropped_bytes == 0 { Completeness::Whole } else { Completeness::Cut };

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
+use attune_model::measure::{Measure, Success};
 use attune_model::status::WorkerStatus;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::logs::chain;
 use crate::readiness::Part;
@@ -23,7 +24,11 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
             () = drained.cancelled() => return,
             _now = ticks.tick() => {}
         }
-        match timeout(period, shared.store.heartbeat(shared.id, WorkerStatus::Active)).await {
+        let begun = Instant::now();
+        let written = timeout(period, shared.store.heartbeat(shared.id, WorkerStatus::Active)).await;
+        let success = if matches!(written, Ok(Ok(true))) { Success::Ok } else { Success::Failed };
+        shared.observer.measure(Measure::Heartbeat { success, took: begun.elapsed() });
+        match written {
             Ok(Ok(true)) => shared.readiness.up(Part::Heartbeat),
             Ok(Ok(false)) => {
                 tracing::error!("the row of this worker is gone; starting again makes a new one");

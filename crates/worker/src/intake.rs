@@ -8,6 +8,7 @@ use std::time::Duration;
 use attune_bus::{Delivery, Event, Subscription, ack, decode, reject};
 use attune_lifecycle::{Backoff, CancellationToken};
 use attune_model::ExecutionId;
+use attune_model::measure::{CancelTarget, Measure};
 use attune_model::message::{Envelope, ExecutionCancelRequested, ExecutionDispatch};
 use attune_runtime::advertise::Tier;
 use tokio::sync::OwnedSemaphorePermit;
@@ -151,10 +152,11 @@ pub(crate) async fn take_cancels(shared: Arc<Shared>, mut cancels: Subscription,
         let decoded: Result<(Envelope, ExecutionCancelRequested), _> = decode(&delivery.body);
         match decoded {
             Ok((_, payload)) => {
-                let what = match shared.cancellations.cancel(payload.execution_id) {
-                    Cancelled::InHand => "execution is being cancelled",
-                    Cancelled::Remembered => "cancel remembered: the execution is not here",
+                let (target, what) = match shared.cancellations.cancel(payload.execution_id) {
+                    Cancelled::InHand => (CancelTarget::InHand, "execution is being cancelled"),
+                    Cancelled::Remembered => (CancelTarget::Unknown, "cancel remembered: the execution is not here"),
                 };
+                shared.observer.measure(Measure::Cancel(target));
                 tracing::info!(execution.id = %payload.execution_id, "{what}");
                 ack(delivery).await;
             }

@@ -31,6 +31,7 @@ mod readiness;
 mod result;
 #[cfg(test)]
 mod result_tests;
+mod running;
 mod runtimes;
 mod scratch;
 mod secrets;
@@ -43,4 +44,5 @@ pub use config::{CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, Executor
 pub use dispatcher::{BuildError, Worker};
 pub use executor::{Control, Executor, ExecutorError, Sinks};
 pub use result::{CapturedText, Conclusion, Ending, Kind, Ran};
+pub use running::{Overview, RunningExecution};
 pub use runtimes::runtime_of_file;

@@ -1,8 +1,16 @@
 //! Whether the worker can take work: every consumer is confirmed and the row is fresh.
+//!
+//! Freshness is judged when somebody asks, by the age of the last heartbeat that was written: a heartbeat that hangs tells
+//! nothing by itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use attune_model::activity::Observer;
+use attune_model::condition::Condition;
+use attune_model::measure::{ConsumerChange, Measure};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What has to be well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,61 +27,165 @@ pub(crate) enum Part {
 
 const PARTS: [Part; 4] = [Part::Executions, Part::Cancels, Part::Packs, Part::Heartbeat];
 
-/// The state of all parts.
+impl Part {
+    /// Name of the condition.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Executions => "executions",
+            Self::Cancels => "cancels",
+            Self::Packs => "packs",
+            Self::Heartbeat => "row",
+        }
+    }
+
+    /// What is wrong when it is down.
+    fn problem(self) -> &'static str {
+        match self {
+            Self::Executions => "the broker has not confirmed the consumer of dispatches",
+            Self::Cancels => "the broker has not confirmed the consumer of cancels",
+            Self::Packs => "the broker has not confirmed the consumer of pack events",
+            Self::Heartbeat => "the worker's row could not be written: storage does not answer, or refuses",
+        }
+    }
+}
+
+/// One part, as it was last reported.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    up: bool,
+    /// Since when.
+    since: Instant,
+    /// When it was last reported as well.
+    seen: Instant,
+}
+
+#[derive(Debug)]
+struct Inner {
+    states: Mutex<[State; PARTS.len()]>,
+    ready: watch::Sender<bool>,
+    /// A row that was written before that time is not fresh.
+    fresh_for: Duration,
+    observer: Arc<dyn Observer>,
+}
+
+/// The state of all parts. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness {
-    up: Arc<Mutex<Vec<Part>>>,
-    ready: watch::Sender<bool>,
+    inner: Arc<Inner>,
 }
 
 impl Readiness {
-    /// Nothing is well yet.
-    pub(crate) fn new() -> Self {
-        Self { up: Arc::default(), ready: watch::Sender::new(false) }
+    /// Nothing is well yet. The row is fresh for two intervals of the heartbeat.
+    pub(crate) fn new(heartbeat_interval: Duration, observer: Arc<dyn Observer>) -> Self {
+        let now = Instant::now();
+        let nothing = State { up: false, since: now, seen: now };
+        let inner = Inner {
+            states: Mutex::new([nothing; PARTS.len()]),
+            ready: watch::Sender::new(false),
+            fresh_for: heartbeat_interval * 2,
+            observer,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Follows the whole.
+    fn states(&self) -> MutexGuard<'_, [State; PARTS.len()]> {
+        self.inner.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the whole, as it is reported.
     pub(crate) fn subscribe(&self) -> watch::Receiver<bool> {
-        self.ready.subscribe()
+        self.inner.ready.subscribe()
+    }
+
+    /// Tells the state of every part, as it is now.
+    pub(crate) fn conditions(&self, all: &mut Vec<Condition>) {
+        let states = *self.states();
+        let fresh_for = self.inner.fresh_for;
+        all.extend(PARTS.into_iter().zip(states).map(|(part, state)| {
+            let State { up, since, seen } = state;
+            if !up {
+                return Condition::problem(part.name(), part.problem(), since.into_std());
+            }
+            if part == Part::Heartbeat && seen.elapsed() >= fresh_for {
+                let problem = "the worker's row is not fresh: two heartbeats were not written in time";
+                return Condition::problem(part.name(), problem, (seen + fresh_for).into_std());
+            }
+            Condition::well(part.name(), since.into_std())
+        }));
     }
 
     /// `part` is well.
     pub(crate) fn up(&self, part: Part) {
-        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
-        if !up.contains(&part) {
-            up.push(part);
-        }
-        self.tell(PARTS.iter().all(|part| up.contains(part)));
+        self.report(part, true);
     }
 
     /// `part` is not.
     pub(crate) fn down(&self, part: Part) {
-        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
-        up.retain(|known| *known != part);
-        self.tell(false);
+        self.report(part, false);
     }
 
-    fn tell(&self, now: bool) {
-        self.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
+    fn report(&self, part: Part, up: bool) {
+        let now = Instant::now();
+        let mut states = self.states();
+        let state = &mut states[part as usize];
+        let changed = state.up != up;
+        if changed {
+            (state.up, state.since) = (up, now);
+        }
+        if up {
+            state.seen = now;
+        }
+        let ready = states.iter().all(|state| state.up);
+        self.inner.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+        drop(states);
+        if changed && part != Part::Heartbeat {
+            let change = if up { ConsumerChange::Confirmed } else { ConsumerChange::Lost };
+            self.inner.observer.measure(Measure::Consumer(change));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use attune_model::activity::NoObserver;
+
     use super::*;
 
-    #[test]
-    fn ready_means_every_part() {
-        let readiness = Readiness::new();
+    const INTERVAL: Duration = Duration::from_secs(30);
+
+    fn well(readiness: &Readiness) -> bool {
+        let mut all = Vec::new();
+        readiness.conditions(&mut all);
+        assert_eq!(all.len(), PARTS.len());
+        all.iter().all(Condition::is_well)
+    }
+
+    #[tokio::test]
+    async fn ready_means_every_part() {
+        let readiness = Readiness::new(INTERVAL, Arc::new(NoObserver));
         let ready = readiness.subscribe();
         for part in PARTS {
-            assert!(!*ready.borrow());
+            assert!(!*ready.borrow() && !well(&readiness));
             readiness.up(part);
         }
-        assert!(*ready.borrow());
+        assert!(*ready.borrow() && well(&readiness));
         readiness.down(Part::Cancels);
-        assert!(!*ready.borrow());
+        assert!(!*ready.borrow() && !well(&readiness));
         readiness.up(Part::Cancels);
-        assert!(*ready.borrow());
+        assert!(*ready.borrow() && well(&readiness));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_nobody_writes_goes_stale_after_two_heartbeats() {
+        let readiness = Readiness::new(INTERVAL, Arc::new(NoObserver));
+        for part in PARTS {
+            readiness.up(part);
+        }
+        tokio::time::advance(Duration::from_millis(59_999)).await;
+        assert!(well(&readiness));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!well(&readiness), "whatever the heartbeat is waiting for");
+        readiness.up(Part::Heartbeat);
+        assert!(well(&readiness));
     }
 }

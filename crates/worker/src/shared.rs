@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use attune_lifecycle::{Stop, Tasks};
+use attune_model::activity::Observer;
 use attune_model::{JsonMap, WorkerId};
 use attune_store::WorkerStore;
 use tokio::sync::Semaphore;
@@ -14,6 +15,7 @@ use crate::executor::Executor;
 use crate::logs::Logs;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
+use crate::running::Running;
 use crate::runtimes::Runtimes;
 
 /// Built once, when the worker is spawned.
@@ -25,6 +27,10 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn WorkerStore>,
     /// Messages.
     pub(crate) announcer: Announcer,
+    /// Who counts.
+    pub(crate) observer: Arc<dyn Observer>,
+    /// What runs.
+    pub(crate) running: Running,
     /// Runs one action.
     pub(crate) executor: Executor,
     /// For actions that name no runtime.

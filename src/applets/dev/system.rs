@@ -22,7 +22,7 @@ use attune_security::{SealingKey, TokenKey};
 use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
 use attune_store::HubStore;
 use attune_store_sqlite::SqliteStore;
-use attune_worker::{CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, ExecutorConfig, PackFolders, Worker, WorkerConfig};
+use attune_worker::{CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, ExecutorConfig, Overview, PackFolders, Worker, WorkerConfig};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -116,6 +116,7 @@ pub(crate) fn hub_failed(error: HubError) -> Failure {
 #[derive(Debug)]
 pub(super) struct Agents {
     worker: watch::Receiver<bool>,
+    overview: Overview,
     sensor: Started,
 }
 
@@ -145,9 +146,14 @@ impl Agents {
         let (worker, sensor) = tokio::join!(worker, sensor);
         let worker = worker.map_err(|error| Failure::new(Exit::Internal, error))?;
         let sensor = sensor.map_err(|error| Failure::new(Exit::Internal, error))?;
-        let ready = worker.ready();
+        let (ready, overview) = (worker.ready(), worker.overview());
         worker.spawn(stop, tasks);
-        Ok(Self { worker: ready, sensor: sensor.spawn(stop, tasks) })
+        Ok(Self { worker: ready, overview, sensor: sensor.spawn(stop, tasks) })
+    }
+
+    /// A look at the worker.
+    pub(super) fn worker_overview(&self) -> Overview {
+        self.overview.clone()
     }
 
     /// Waits until the worker takes work and every wanted sensor had its first start.

@@ -2,12 +2,14 @@
 
 use attune_model::listen::Listen;
 
+use crate::Source;
 use crate::key::{Described, Given, Key, Kind};
 use crate::kinds::scalar;
+use crate::problem::Problem;
 use crate::reader::Reader;
 
-/// The variable of [`LISTEN`], for programs that read no configuration files.
-pub const HEALTH_LISTEN_VARIABLE: &str = "ATTUNE__HEALTH__LISTEN";
+/// The variable of [`LISTEN`].
+const VARIABLE: &str = "ATTUNE__HEALTH__LISTEN";
 
 /// A valid `health` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,15 @@ impl HealthConfig {
     pub fn listen_of(&self, role: &str, name: &str) -> Listen {
         self.listen.clone().unwrap_or_else(|| Listen::of_agent(role, name))
     }
+}
+
+/// Where a program that reads no configuration files tells its health, if its environment says so.
+pub fn health_listen(source: &dyn Source) -> Result<Option<Listen>, Problem> {
+    let Some(text) = source.text(VARIABLE) else {
+        return Ok(None);
+    };
+    let problem = |message: &str| Problem { place: VARIABLE.to_owned(), message: message.to_owned() };
+    text.parse().map(Some).map_err(problem)
 }
 
 /// An address.
@@ -61,6 +72,6 @@ mod tests {
 
     #[test]
     fn the_variable_is_that_of_the_key() {
-        assert_eq!(variable_of(LISTEN.path), HEALTH_LISTEN_VARIABLE);
+        assert_eq!(variable_of(LISTEN.path), VARIABLE);
     }
 }

@@ -1,0 +1,128 @@
+//! `attune-agents health` against a running system, as a container's health check would start it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::{Dev, write};
+
+fn health(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attune-agents"));
+    // Nothing of a user's environment is there, and the folder holds no configuration.
+    command.arg("health").args(arguments).env_clear().current_dir("/").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// An action that runs until it is ended, started once a second.
+fn busy_pack(folder: &Path) {
+    write(&folder.join("pack.yaml"), "ref: busy\nlabel: Busy\nname: Busy\nversion: 1.0.0\n");
+    write(
+        &folder.join("rules/often.yaml"),
+        "ref: busy.often\nlabel: Often\ntrigger_ref: core.intervaltimer\naction_ref: busy.wait\nenabled: true\n\
+         trigger_params: { unit: seconds, interval: 1 }\naction_params: { password: 'hunter2' }\n",
+    );
+    write(
+        &folder.join("actions/wait.yaml"),
+        "ref: busy.wait\nlabel: Wait\nrunner_type: shell\nentry_point: wait.sh\n\
+         parameters:\n  password: { type: string }\n",
+    );
+    write(&folder.join("actions/wait.sh"), "echo started\nexec sleep 1000\n");
+}
+
+#[test]
+fn a_health_check_sees_what_is_true() {
+    let scratch = tempfile::tempdir().unwrap();
+    busy_pack(&scratch.path().join("busy"));
+    let socket = scratch.path().join("health.sock");
+    let socket = socket.to_str().unwrap();
+    let mut dev = Dev::start_with(scratch.path(), &[&super::core(), "busy"], |command| {
+        command.env("ATTUNE__HEALTH__LISTEN", format!("unix:{socket}"));
+    });
+    let ready = dev.wait("ready", |line| line["kind"] == "ready" && line["status"] == "ready");
+    assert_eq!(ready["health"], format!("unix:{socket}"), "{ready}");
+    let answer = health(&["--socket", socket]);
+    assert_eq!((answer.status.code(), text(&answer.stderr)), (Some(0), ""));
+    for part in ["ready\n[+] agent: ok", "[+] executions: ok", "[+] cancels: ok", "[+] packs: ok", "[+] row: ok"] {
+        assert!(text(&answer.stdout).contains(part), "{part}: {answer:?}");
+    }
+    dev.wait("running", |line| line["kind"] == "execution" && line["status"] == "running");
+    let status = health(&["--socket", socket, "--ask", "status"]);
+    assert!(!text(&status.stdout).contains("hunter2"), "parameters are nobody's business");
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["agent"]["role"], &status["agent"]["pid"]), (&"dev".into(), &dev.pid().into()));
+    assert_eq!(status["worker"]["running"][0]["action_ref"], "busy.wait", "{status:#}");
+    let metrics = health(&["--socket", socket, "--ask", "metrics"]);
+    assert!(text(&metrics.stdout).contains("\nattune_ready 1\n"), "{metrics:?}");
+    assert!(!text(&metrics.stdout).contains("busy"), "refs are no labels");
+
+    signal(&dev, "-STOP");
+    let silent = health(&["--socket", socket, "--timeout", "200ms"]);
+    assert_eq!(silent.status.code(), Some(69));
+    assert!(text(&silent.stderr).starts_with("error: nobody answers at unix:/"), "{silent:?}");
+    signal(&dev, "-CONT");
+    let alive = health(&["--socket", socket, "--ask", "live", "--timeout", "20s"]);
+    assert_eq!((alive.status.code(), text(&alive.stdout)), (Some(0), "alive\n"));
+
+    // It drains: an execution is still running.
+    dev.interrupt();
+    dev.wait("stopping", |line| line["status"] == "stopping");
+    let stopping = health(&["--socket", socket]);
+    assert_eq!(stopping.status.code(), Some(1));
+    assert!(text(&stopping.stdout).contains("not ready\n[-] agent: the agent is stopping"), "{stopping:?}");
+    assert_eq!(health(&["--socket", socket, "--ask", "live"]).status.code(), Some(0));
+    dev.interrupt();
+    dev.expect_exit(0);
+    assert_eq!(health(&["--socket", socket]).status.code(), Some(69));
+    assert!(fs::symlink_metadata(socket).is_err(), "the socket is gone with its owner");
+}
+
+fn signal(dev: &Dev, signal: &str) {
+    assert!(Command::new("kill").args([signal, &dev.pid().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn the_place_is_found_the_way_the_agent_finds_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let run = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attune-agents"));
+        command.arg("health").args(arguments).env_clear().envs(variables.iter().copied()).current_dir(folder);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), text(&output.stderr).to_owned())
+    };
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let (code, said) = run(&[], &[]);
+    assert_eq!(code, 69);
+    assert!(said.contains(&format!("unix:@attune-agents/worker/worker-{}", host.trim())), "{said}");
+    for (variables, arguments, place) in [
+        (vec![], vec!["sensor", "--name", "s1"], "unix:@attune-agents/sensor/s1"),
+        (vec![("ATTUNE_WORKER_NAME", "w1")], vec!["worker"], "unix:@attune-agents/worker/w1"),
+        (vec![("ATTUNE__WORKER__NAME", "w2"), ("ATTUNE_WORKER_NAME", "w1")], vec![], "unix:@attune-agents/worker/w2"),
+        (vec![("ATTUNE__HEALTH__LISTEN", "0.0.0.0:1")], vec![], "http://127.0.0.1:1"),
+        (vec![], vec!["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
+        (vec![], vec!["--socket", "@other"], "unix:@other"),
+        (vec![("ATTUNE__HEALTH__LISTEN", "off")], vec![], "health.listen is off"),
+    ] {
+        let (code, said) = run(&variables, &arguments);
+        assert_eq!(code, 69, "{said}");
+        assert!(said.contains(place), "{place}: {said}");
+    }
+    // An agent could not start with the rest of this; a health check has no opinion about it.
+    write(
+        &folder.join("config.yaml"),
+        "health: { listen: 'unix:/nowhere/health.sock' }\nmessage_queue: { url: 'x' }\n",
+    );
+    let (code, said) = run(&[], &[]);
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("unix:/nowhere/health.sock"), "{said}");
+    assert_eq!(run(&[], &["--socket", "/a", "--url", "http://b"]).0, 64);
+    assert_eq!(run(&[], &["--ask", "nonsense"]).0, 64);
+    let (code, said) = run(&[("ATTUNE__HEALTH__LISTEN", "everywhere")], &[]);
+    assert_eq!(code, 78);
+    assert!(said.contains("ATTUNE__HEALTH__LISTEN"), "{said}");
+}
