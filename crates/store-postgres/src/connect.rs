@@ -1,5 +1,6 @@
 //! The way to the server: address, schema, TLS, limits, and what can be wrong with it.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -186,6 +187,13 @@ impl Place {
         let place = self.name();
         match &source {
             sqlx::Error::Tls(_) => ConnectError::Tls { place, source },
+            // How the driver reports a certificate that is not trusted, and a file of roots that is not there.
+            sqlx::Error::Io(error)
+                if error.kind() == ErrorKind::InvalidData
+                    || error.kind() == ErrorKind::NotFound && self.options.get_socket().is_none() =>
+            {
+                ConnectError::Tls { place, source }
+            }
             sqlx::Error::Configuration(_) => ConnectError::Url { detail: detail(&source) },
             sqlx::Error::Database(error) if error.code().is_some_and(|code| code.starts_with("28")) => {
                 ConnectError::Denied { place, user: self.options.get_username().to_owned(), source }
@@ -256,6 +264,18 @@ mod tests {
         }
         assert_eq!(search_path("attune"), "attune,public");
         assert_eq!(search_path("test_7"), "test_7");
+    }
+
+    #[test]
+    fn what_only_the_configuration_can_mend_is_told_from_what_passes() {
+        let explain = |url: &str, kind: ErrorKind| {
+            let place = Place::of(&config(url, "attune")).unwrap();
+            place.explain(sqlx::Error::Io(kind.into())).may_pass()
+        };
+        assert!(!explain("postgres://h/d", ErrorKind::InvalidData), "a certificate that is not trusted");
+        assert!(!explain("postgres://h/d", ErrorKind::NotFound), "no file of roots");
+        assert!(explain("postgres:///d?host=/run/postgresql", ErrorKind::NotFound), "a socket that is to come");
+        assert!(explain("postgres://h/d", ErrorKind::ConnectionRefused));
     }
 
     #[test]
