@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use attune_config::Source;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
@@ -39,6 +39,9 @@ impl FromStr for LogFormat {
         }
     }
 }
+
+/// It calls every lost connection an error, many times; the bus itself says it once. `RUST_LOG` shows it all.
+const AMQP_LIBRARY: &str = "lapin";
 
 /// Whether log lines are JSON. Then the last words of the process are, too.
 static JSON: AtomicBool = AtomicBool::new(false);
@@ -80,7 +83,8 @@ impl Telemetry {
             Self { level: None }
         } else {
             let (filter, handle) = reload::Layer::new(level);
-            install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
+            let ours = filter_fn(|line| !line.target().starts_with(AMQP_LIBRARY));
+            install(tracing_subscriber::registry().with(lines.with_filter(filter.and(ours))))?;
             Self { level: Some(handle) }
         };
         JSON.store(format == LogFormat::Json, Ordering::Relaxed);

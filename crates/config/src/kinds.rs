@@ -165,6 +165,22 @@ impl Kind for Folder {
     }
 }
 
+/// A file. A relative one is meant from the working folder of the start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FilePath;
+
+impl Kind for FilePath {
+    type Value = PathBuf;
+
+    fn describe(&self) -> String {
+        "file".to_owned()
+    }
+
+    fn read(&self, given: Given<'_>) -> Result<PathBuf, String> {
+        Text.read(given).map(PathBuf::from)
+    }
+}
+
 /// Text that is never shown. It may also stand in a file, named by the same key with `_file` at the end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SecretText {
