@@ -2,6 +2,7 @@
 //!
 //! A floor is measured in the same process and the same rounds as our figure, so a slow machine slows down both.
 
+mod bus;
 mod detect;
 mod dev;
 mod figure;
@@ -18,7 +19,7 @@ use figure::{Figure, OutputMode};
 /// Measures a hot path and the floor beside it.
 #[derive(Debug, FromArgs)]
 struct Arguments {
-    /// what to measure: detect, dev, run
+    /// what to measure: bus, detect, dev, run
     #[argh(positional)]
     name: String,
     /// print JSON
@@ -30,7 +31,7 @@ struct Arguments {
 type Bench = fn() -> Result<Figure, String>;
 
 /// Every benchmark, by name.
-const BENCHES: &[(&str, Bench)] = &[("detect", detect::run), ("dev", dev::run), ("run", run::run)];
+const BENCHES: &[(&str, Bench)] = &[("bus", bus::run), ("detect", detect::run), ("dev", dev::run), ("run", run::run)];
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
