@@ -7,6 +7,7 @@
 #![expect(clippy::missing_panics_doc, reason = "a test that has no broker ends here")]
 
 mod http;
+mod private;
 
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 pub use http::Management;
+pub use private::PrivateBroker;
 
 const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672";
 const MANAGEMENT_PORT: u16 = 15672;
@@ -72,6 +74,11 @@ impl TestBroker {
     /// The same, through a [`Proxy`](crate::Proxy) or another way at `authority`.
     pub fn url_via(&self, authority: &str) -> String {
         format!("amqp://{}@{authority}/{}", self.userinfo, self.vhost)
+    }
+
+    /// The same with TLS, at `authority`.
+    pub fn tls_url_via(&self, authority: &str) -> String {
+        format!("amqps://{}@{authority}/{}", self.userinfo, self.vhost)
     }
 
     /// `host:port` of the broker.

@@ -7,7 +7,7 @@ pub mod database;
 mod proxy;
 pub mod store_contract;
 
-pub use broker::{Management, TestBroker};
+pub use broker::{Management, PrivateBroker, TestBroker};
 pub use proxy::{Direction, Proxy};
 
 use std::time::{Duration, Instant};

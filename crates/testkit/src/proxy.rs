@@ -6,6 +6,7 @@
 //! | [`Proxy::hang_up`] | its connections end as if the server had closed them; new ones work |
 //! | [`Proxy::black_hole`] | nothing arrives in that direction, on connections old and new, and nobody says so |
 //! | [`Proxy::delay`] | everything arrives later |
+//! | [`Proxy::inject`] | bytes that nobody sent, between those of others |
 //! | [`Proxy::refuse`] | new connections are refused by the kernel; old ones live on |
 //! | [`Proxy::resume`] | all of that is over; what a black hole held back arrives |
 //!
@@ -36,7 +37,7 @@ pub enum Direction {
 }
 
 /// How the data of all connections is treated.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Weather {
     to_server: Flow,
     to_client: Flow,
@@ -46,17 +47,20 @@ struct Weather {
     reset: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Flow {
     held: bool,
     delay: Duration,
+    /// Counts injections; the bytes are those of the last.
+    injections: u64,
+    injected: Vec<u8>,
 }
 
 impl Weather {
-    fn of(&self, direction: Direction) -> Flow {
+    fn of(&self, direction: Direction) -> &Flow {
         match direction {
-            Direction::ToServer => self.to_server,
-            Direction::ToClient => self.to_client,
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
         }
     }
 
@@ -145,6 +149,16 @@ impl Proxy {
         self.weather.send_modify(|weather| weather.of_mut(direction).delay = by);
     }
 
+    /// Sends `bytes` on every connection as if the other side had. To be done while it is quiet: they may land in the
+    /// middle of a message otherwise.
+    pub fn inject(&self, direction: Direction, bytes: &[u8]) {
+        self.weather.send_modify(|weather| {
+            let flow = weather.of_mut(direction);
+            flow.injections += 1;
+            flow.injected = bytes.to_vec();
+        });
+    }
+
     /// Refuses new connections. The port stays ours.
     pub fn refuse(&self) {
         self.accept(false);
@@ -153,8 +167,9 @@ impl Proxy {
     /// Lets everything through again.
     pub fn resume(&self) {
         self.weather.send_modify(|weather| {
-            weather.to_server = Flow::default();
-            weather.to_client = Flow::default();
+            for flow in [&mut weather.to_server, &mut weather.to_client] {
+                (flow.held, flow.delay) = (false, Duration::ZERO);
+            }
         });
         self.accept(true);
     }
@@ -288,11 +303,23 @@ async fn copy(
     mut weather: watch::Receiver<Weather>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut injections = weather.borrow().of(direction).injections;
     loop {
-        if weather.wait_for(|weather| !weather.of(direction).held).await.is_err() {
+        // Looked at here only, where every change of the weather leads.
+        let Ok(flow) =
+            weather.wait_for(|weather| !weather.of(direction).held).await.map(|now| now.of(direction).clone())
+        else {
+            return;
+        };
+        if flow.injections > injections && to.write_all(&flow.injected).await.is_err() {
             return;
         }
-        let count = match from.read(&mut buffer).await {
+        injections = flow.injections;
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            changed = weather.changed() => if changed.is_ok() { continue } else { return },
+        };
+        let count = match read {
             Ok(0) | Err(_) => break,
             Ok(count) => count,
         };
