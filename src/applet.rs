@@ -146,6 +146,14 @@ static APPLETS: &[Applet] = &[
         run: applets::http_request::run,
     },
     Applet {
+        name: "notify",
+        aliases: &[],
+        program: None,
+        about: Some("say how a sensor is to the host that started it, for sensors that are scripts"),
+        hosts: Hosts::Nothing,
+        run: applets::notify::run,
+    },
+    Applet {
         name: attune_process::EXEC_APPLET,
         aliases: &[],
         program: None,

@@ -1,12 +1,12 @@
-//! `attune-sensor-agent`, `attune-agents sensor`: the sensor host.
+//! `attune-sensor-agent`, `attune-agents sensor`: the sensor host. `sensor ctl …` asks one that runs.
 
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use attune_config::{SENSOR_RUNTIMES, SensorAgentConfig, child_env, load_sensor};
+use attune_config::{SENSOR_RUNTIMES, SensorAgentConfig, SensorConfig as SensorSection, child_env, load_sensor};
 use attune_model::activity::NoObserver;
 use attune_model::clock::SystemClock;
-use attune_process::Policy;
+use attune_process::{Guard, Policy};
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::applets::agent::{self, AgentArguments, Role};
 use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
+use crate::applets::sensor_ctl;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 
@@ -24,7 +25,12 @@ use crate::exit::{Exit, Failure};
 const PROGRAM: &str = "attune-sensor-agent";
 
 /// Runs it.
-pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
+pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
+    if call.arguments.first().is_some_and(|word| word == "ctl") {
+        call.arguments.remove(0);
+        call.command.push_str(" ctl");
+        return sensor_ctl::run(call);
+    }
     call.with(|arguments: AgentArguments| {
         let Some(start) = agent::begin(Role::Sensor, arguments)? else { return Ok(Exit::Success) };
         let config = accept(load_sensor(start.sources(), start.name()))?;
@@ -75,6 +81,7 @@ fn settings(
             packs: folders.packs.clone(),
             artifacts: folders.artifacts.clone(),
             agent_binary: program,
+            run: Some(sensor.run_dir.clone()),
         },
         api_url: platform.api_url.clone(),
         ca_file: None,
@@ -84,10 +91,34 @@ fn settings(
         planner,
         environments,
         policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
-        timing: SensorTiming { heartbeat_interval: sensor.heartbeat_interval, ..SensorTiming::default() },
+        guard: guard(),
+        timing: timing(sensor),
         logs: LogLimits {
             max_bytes: platform.artifacts.sensor_log_max_bytes,
             max_files: platform.artifacts.sensor_log_max_files,
         },
     })
+}
+
+fn timing(sensor: &SensorSection) -> SensorTiming {
+    SensorTiming {
+        heartbeat_interval: sensor.heartbeat_interval,
+        lease_time: Some(sensor.lease_time),
+        backoff_min: sensor.backoff.0,
+        backoff_max: sensor.backoff.1,
+        reconcile_interval: sensor.reconcile_interval,
+        watchdog: sensor.watchdog,
+        ..SensorTiming::default()
+    }
+}
+
+/// A host without one runs sensors as well, and ends them in time as long as it works itself.
+fn guard() -> Option<Arc<Guard>> {
+    match Guard::start(None) {
+        Ok(guard) => Some(guard),
+        Err(error) => {
+            tracing::error!(%error, "no guardian: the sensors of a frozen host run on beside those of its successor");
+            None
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! platform's readers know it; only why it ended goes to standard error, where the host looks for that.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::FromArgs;
@@ -14,6 +15,7 @@ use attune_timer_sensor::{TimerError, TimerSensorConfig};
 use tokio::sync::oneshot;
 use tracing::level_filters::LevelFilter;
 
+use crate::applets::notify;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::rt;
@@ -33,6 +35,10 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let environment = process_env();
         log_to_standard_output(&environment)?;
         let config = configuration(&environment)?;
+        let keeps = if config.api_token_file.is_some() { "\nX_ATTUNE_KEEPS=token" } else { "" };
+        if let Err(error) = notify::say(&environment, &format!("READY=1{keeps}")) {
+            tracing::warn!(%error, "the sensor host does not listen");
+        }
         rt::command()?.block_on(serve(config))
     })
 }
@@ -53,6 +59,7 @@ fn configuration(environment: &dyn Source) -> Result<TimerSensorConfig, Failure>
     Ok(TimerSensorConfig {
         api_url,
         api_token: Secret::new(required("ATTUNE_API_TOKEN")?),
+        api_token_file: environment.get("ATTUNE_API_TOKEN_FILE").map(PathBuf::from),
         triggers: environment.text("ATTUNE_SENSOR_TRIGGERS"),
         trigger_refs: environment.text("ATTUNE_SENSOR_TRIGGER_REFS"),
         poll_interval: POLL_INTERVAL,

@@ -43,7 +43,7 @@ pub use sections::health::{HealthConfig, health_listen};
 pub use sections::log::LogLevel;
 pub use sections::message_queue::MessageQueueConfig;
 pub use sections::security::SecurityConfig;
-pub use sections::sensor::SensorConfig;
+pub use sections::sensor::{SensorConfig, default_run_folder};
 pub use sections::worker::WorkerConfig;
 pub use source::{MapSource, ProcessEnvironment, Source, process_env};
 pub use table::{SENSOR_RUNTIMES, WORKER_RUNTIMES};

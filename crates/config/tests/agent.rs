@@ -348,3 +348,32 @@ fn a_hub_listens_where_agents_look_for_the_api() {
     let rejected = load(&least().with("ATTUNE__SERVER__HOST", "hub.example")).unwrap_err();
     assert_eq!(problems(&rejected), ["ATTUNE__SERVER__HOST: must be an IP address of this machine, or `localhost`"]);
 }
+
+#[test]
+fn sensor_deployments_may_set_either_the_variable_or_the_key() {
+    let folder = folder(&[]);
+    let least = || MapSource::default().with("ATTUNE__SECURITY__JWT_SECRET", "hunter2");
+    for name in ["ATTUNE_MQ_URL", "ATTUNE__MESSAGE_QUEUE__URL"] {
+        let config = sensor(&least().with(name, "amqp://u:p@broker"), folder.path()).unwrap().config;
+        assert_eq!(config.platform.message_queue.url.expose(), "amqp://u:p@broker", "{name}");
+        assert_eq!(config.sensors_message_queue_url.expose(), "amqp://u:p@broker", "{name}");
+    }
+    let rejected = sensor(&least().with("ATTUNE_MQ_URL", "http://:secret@broker"), folder.path()).unwrap_err();
+    let problems = problems(&rejected);
+    assert!(problems.iter().any(|problem| problem.contains("ATTUNE_MQ_URL")), "{problems:?}");
+    assert!(!format!("{problems:?}").contains(":secret"));
+    let with = |name: &str, value: &str| {
+        let environment = least().with("ATTUNE_MQ_URL", "amqp://broker").with(name, value);
+        sensor(&environment, folder.path()).unwrap().config
+    };
+    for name in ["ATTUNE_PACKS_BASE_DIR", "ATTUNE__PACKS_BASE_DIR"] {
+        assert_eq!(with(name, "/p").platform.folders.packs, Path::new("/p"), "{name}");
+    }
+    for name in ["ATTUNE_RUNTIME_ENVS_DIR", "ATTUNE__RUNTIME_ENVS_DIR"] {
+        assert_eq!(with(name, "/e").platform.folders.runtime_envs, Path::new("/e"), "{name}");
+    }
+    assert_eq!(with("ATTUNE_API_URL", "http://api:8080/").platform.api_url, "http://api:8080");
+    assert_eq!(with("ATTUNE__SERVER__HOST", "api").platform.api_url, "http://api:8080");
+    let settings = with("ATTUNE__SENSOR__LEASE_TIME", "12").sensor;
+    assert_eq!((settings.lease_time.as_secs(), settings.backoff.1.as_secs()), (12, 60));
+}

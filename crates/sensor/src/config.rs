@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::{JsonMap, Secret};
-use attune_process::Policy;
+use attune_process::{Guard, Policy};
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_security::TokenKey;
@@ -42,6 +42,8 @@ pub struct SensorConfig {
     /// What each process sets up in itself before it becomes the sensor, above all to die with this host; none starts
     /// the sensor directly.
     pub policy: Option<Policy>,
+    /// Ends the sensors when this process is stopped or dies and cannot do it; none in a process that must start no other.
+    pub guard: Option<Arc<Guard>>,
     /// Delays and limits.
     pub timing: SensorTiming,
     /// Log files.
@@ -57,6 +59,9 @@ pub struct SensorPaths {
     pub artifacts: PathBuf,
     /// Our own binary; `ATTUNE_AGENT_BIN` of the children.
     pub agent_binary: PathBuf,
+    /// Private folder for tokens, for the sockets on which sensors say how they are, and for the control socket. None:
+    /// there are none of these.
+    pub run: Option<PathBuf>,
 }
 
 /// Delays and limits of a sensor host.
@@ -66,6 +71,11 @@ pub struct SensorTiming {
     pub heartbeat_interval: Duration,
     /// How often the wanted and the running sensors are compared without being asked to.
     pub reconcile_interval: Duration,
+    /// How long a change may be followed by further ones before it is acted upon: a storm of changes is one restart.
+    pub change_window: Duration,
+    /// How long this host may run sensors after the store has last heard of it. Another host takes over within twice this
+    /// time. None where no other host can use the store: nothing is leased, and nothing ends when the store is away.
+    pub lease_time: Option<Duration>,
     /// Life of a sensor's token; the API takes one hour to three days.
     pub token_lifetime: Duration,
     /// First delay after a failure; it doubles with each further one.
@@ -74,20 +84,25 @@ pub struct SensorTiming {
     pub backoff_max: Duration,
     /// A sensor that ran so long is healthy: its next failure counts as the first.
     pub healthy_after: Duration,
+    /// A sensor that gives signs of life (`WATCHDOG=1`) and gives none for so long hangs.
+    pub watchdog: Duration,
     /// How long a sensor may take to end after TERM.
     pub stop_grace: Duration,
 }
 
 impl Default for SensorTiming {
-    /// The numbers of the platform where it has any.
+    /// Ours: the platform's own delays, 5 s to 5 min, keep a mended sensor down for too long.
     fn default() -> Self {
         Self {
             heartbeat_interval: Duration::from_secs(30),
             reconcile_interval: Duration::from_secs(30),
+            change_window: Duration::from_millis(200),
+            lease_time: Some(Duration::from_secs(30)),
             token_lifetime: Duration::from_hours(24),
-            backoff_min: Duration::from_secs(5),
-            backoff_max: Duration::from_mins(5),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_mins(1),
             healthy_after: Duration::from_mins(10),
+            watchdog: Duration::from_mins(1),
             stop_grace: Duration::from_secs(5),
         }
     }

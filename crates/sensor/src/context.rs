@@ -9,9 +9,12 @@ use attune_lifecycle::Stop;
 use attune_model::WorkerId;
 use attune_model::activity::Observer;
 use attune_model::clock::Clock;
+use attune_process::Guard;
 use attune_store::SensorStore;
 
 use crate::config::SensorConfig;
+use crate::lease::Leases;
+use crate::rundir::RunDir;
 
 /// No call to the store waits longer.
 pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(10);
@@ -28,6 +31,9 @@ pub(crate) struct Context {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) http: Client,
     pub(crate) worker: WorkerId,
+    pub(crate) leases: Leases,
+    pub(crate) guard: Option<Arc<Guard>>,
+    pub(crate) run_dir: Option<RunDir>,
     pub(crate) stop: Stop,
 }
 

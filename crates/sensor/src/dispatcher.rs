@@ -4,7 +4,9 @@
 //! Messages carry no state here: whatever arrives, however often, comes to one comparison with the store. An error of the
 //! store means "unknown": everything stays as it is. This task alone makes supervisors, so each sensor has one.
 
-use std::collections::{HashMap, HashSet};
+mod obey;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +16,13 @@ use attune_model::activity::Activity;
 use attune_model::capabilities::CapabilityView;
 use attune_model::status::SensorProcessStatus;
 use attune_store::DesiredSensor;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use crate::context::{Context, STORE_LIMIT};
+use crate::control::Command;
 use crate::delay::shortened;
 use crate::registry::Registry;
 use crate::supervisor::{Phase, Status, Supervisor, Wish};
@@ -27,6 +30,8 @@ use crate::target::{Refusal, Target};
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Changes that never pause are acted upon after so many windows.
+const MOST_WINDOWS: u32 = 5;
 
 /// Decides what runs.
 pub(crate) struct Dispatcher {
@@ -37,6 +42,13 @@ pub(crate) struct Dispatcher {
     owners: HashMap<SensorId, Owner>,
     /// What was last said about each sensor that does not run here, so that it is said once.
     refused: HashMap<SensorId, String>,
+    /// The enabled sensors by ref.
+    known: BTreeMap<String, SensorId>,
+    /// Those that an operator does not want to run here.
+    paused: HashSet<SensorId>,
+    /// How often an operator wanted each one started again.
+    restarts: HashMap<SensorId, u64>,
+    commands: mpsc::Receiver<Command>,
     /// Becomes true when each sensor that was wanted at first has been tried.
     started: Option<watch::Sender<bool>>,
 }
@@ -53,7 +65,7 @@ impl Dispatcher {
         tasks: Tasks,
         look_again: Arc<Notify>,
         registry: Registry,
-        started: watch::Sender<bool>,
+        (started, commands): (watch::Sender<bool>, mpsc::Receiver<Command>),
     ) -> Self {
         Self {
             context,
@@ -62,6 +74,10 @@ impl Dispatcher {
             registry,
             owners: HashMap::new(),
             refused: HashMap::new(),
+            known: BTreeMap::new(),
+            paused: HashSet::new(),
+            restarts: HashMap::new(),
+            commands,
             started: Some(started),
         }
     }
@@ -83,17 +99,40 @@ impl Dispatcher {
                     wait
                 }
             };
-            tokio::select! {
-                () = soft.cancelled() => {}
-                () = self.look_again.notified() => {}
-                () = sleep(wait) => {}
-            }
+            self.wait(Instant::now() + wait).await;
         }
         // The supervisors follow the same token, all at once; here they are only waited for.
         for (sensor, owner) in self.owners.drain() {
             if let Err(error) = owner.task.await {
                 tracing::error!(sensor.id = %sensor, %error, "the supervisor of a sensor panicked");
             }
+        }
+    }
+
+    /// Until it is time to compare again. Questions are answered meanwhile.
+    async fn wait(&mut self, until: Instant) {
+        let soft = self.context.stop.soft().clone();
+        loop {
+            let is_asked = tokio::select! {
+                () = soft.cancelled() => return,
+                () = self.look_again.notified() => return self.settle().await,
+                Some(command) = self.commands.recv() => self.obey(command),
+                () = sleep_until(until) => return,
+            };
+            if is_asked {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nothing more changes, but not for ever.
+    async fn settle(&self) {
+        let window = self.context.config.timing.change_window;
+        let quiet = async { while timeout(window, self.look_again.notified()).await.is_ok() {} };
+        tokio::select! {
+            () = self.context.stop.soft().cancelled() => {}
+            () = quiet => {}
+            () = sleep(window * MOST_WINDOWS) => {}
         }
     }
 
@@ -109,10 +148,15 @@ impl Dispatcher {
         let judged = spawn_blocking(move || judge_all(&context, desired)).await.map_err(|error| error.to_string())?;
         let mut wanted = HashSet::new();
         let mut enabled = HashSet::new();
+        self.known = judged.iter().map(|judged| (judged.sensor_ref.clone(), judged.sensor)).collect();
         for Judged { sensor, sensor_ref, verdict } in judged {
             enabled.insert(sensor);
+            if self.paused.contains(&sensor) {
+                continue;
+            }
             match verdict {
-                Ok(target) => {
+                Ok(mut target) => {
+                    target.input.restarts = self.restarts.get(&sensor).copied().unwrap_or_default();
                     self.refused.remove(&sensor);
                     wanted.insert(sensor);
                     self.wish_for(sensor, Arc::new(target));

@@ -21,6 +21,13 @@ pub(crate) fn excerpt(tail: &[u8], dropped_bytes: u64) -> Option<String> {
     Some(if cut { format!("…\n{lines}") } else { lines })
 }
 
+/// The excerpt with what the host makes of it as its last line.
+pub(crate) fn with_hint(excerpt: Option<String>, hint: Option<&str>) -> Option<String> {
+    let Some(hint) = hint else { return excerpt };
+    let hint = format!("[attune: {hint}]");
+    Some(excerpt.map_or_else(|| hint.clone(), |excerpt| format!("{excerpt}\n{hint}")))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Keeps the host's row fresh.
+//! Keeps the host's row fresh. With leases, their renewals are the signs of life, and this writes the numbers only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,20 +21,24 @@ pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: Cancel
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match timeout(STORE_LIMIT, context.store.heartbeat(context.worker, WorkerStatus::Active)).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => {
-                tracing::error!(worker.id = %context.worker, "the row of this host was deleted; restart it to register again");
-            }
-            Ok(Err(error)) => tracing::warn!(error = %crate::chain(&error), "heartbeat failed"),
-            Err(_elapsed) => {
-                tracing::warn!("heartbeat failed: the store did not answer within {STORE_LIMIT:?}");
-            }
+        if context.config.timing.lease_time.is_none() {
+            sign_of_life(&context).await;
         }
         let counts = registry.counts();
         if counts != written && write(&context, counts).await {
             written = counts;
         }
+    }
+}
+
+async fn sign_of_life(context: &Context) {
+    match timeout(STORE_LIMIT, context.store.heartbeat(context.worker, WorkerStatus::Active)).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => {
+            tracing::error!(worker.id = %context.worker, "the row of this host was deleted; restart it to register again");
+        }
+        Ok(Err(error)) => tracing::warn!(error = %crate::chain(&error), "heartbeat failed"),
+        Err(_elapsed) => tracing::warn!("heartbeat failed: the store did not answer within {STORE_LIMIT:?}"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, BusError};
+use attune_bus::{Bus, BusError, QueueSpec};
 use attune_http::{BuildError as HttpBuildError, Client, ClientConfig};
 use attune_lifecycle::{CancellationToken, Stop, Tasks};
 use attune_model::WorkerId;
@@ -12,16 +12,23 @@ use attune_model::clock::Clock;
 use attune_model::status::{WorkerRole, WorkerStatus, WorkerType};
 use attune_store::{SensorStore, StoreError, WorkerRegistration};
 use thiserror::Error;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::config::SensorConfig;
 use crate::context::Context;
+use crate::control::{CONTROL_SOCKET, serve};
 use crate::dispatcher::Dispatcher;
 use crate::heartbeat::beat;
+use crate::lease::{Keeper, Leases, Terms};
 use crate::listener::{listen, queue};
 use crate::registry::{Counts, Registry, capabilities};
+use crate::rundir::RunDir;
 
+/// Commands of operators that wait for the dispatcher.
+const COMMANDS: usize = 16;
 /// The last word about the host may take so long.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
@@ -65,6 +72,7 @@ pub struct SensorHost {
     observer: Arc<dyn Observer>,
     http: Client,
     worker: WorkerId,
+    queue: QueueSpec,
 }
 
 /// Tells when the host has tried every sensor that was wanted at its start.
@@ -105,9 +113,9 @@ impl SensorHost {
         if stale > 0 {
             tracing::info!(rows = stale, "sensors of an earlier life of this host are recorded as stopped");
         }
-        let queue = queue(worker);
+        let queue = queue(worker, Uuid::new_v4());
         bus.declare(&queue).await.map_err(|source| BuildError::Queue { queue: queue.name.clone(), source })?;
-        Ok(Self { config, store, bus, clock, observer, http, worker })
+        Ok(Self { config, store, bus, clock, observer, http, worker, queue })
     }
 
     /// The host's row.
@@ -118,25 +126,73 @@ impl SensorHost {
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, http, worker } = self;
-        let context = Context { config, store, bus, clock, observer, http, worker, stop: stop.clone() };
-        tasks.spawn_vital("sensor host", stop, run(Arc::new(context), tasks.clone(), started));
+        let Self { config, store, bus, clock, observer, http, worker, queue } = self;
+        let hard = stop.hard().clone();
+        let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
+        let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
+        let guard = config.guard.clone();
+        let run_dir = run_dir(&config);
+        let context = Arc::new(Context {
+            config,
+            store,
+            bus,
+            clock,
+            observer,
+            http,
+            worker,
+            leases,
+            guard,
+            run_dir,
+            stop: stop.clone(),
+        });
+        let silence = CancellationToken::new();
+        let keeper = terms.zip(words).map(|(terms, words)| {
+            let keeper = Keeper::new(context.clone(), tasks.clone(), terms, words, silence.clone());
+            tasks.spawn(keeper.run())
+        });
+        tasks.spawn_vital("sensor host", stop, run(context, tasks.clone(), (started, queue), (silence, keeper)));
         Started { receiver }
     }
 }
 
-async fn run(context: Arc<Context>, tasks: Tasks, started: watch::Sender<bool>) {
+/// Without it sensors run as well; only their tokens cannot be renewed without a restart.
+fn run_dir(config: &SensorConfig) -> Option<RunDir> {
+    let root = config.paths.run.as_ref()?;
+    match RunDir::make(root) {
+        Ok(made) => Some(made),
+        Err(error) => {
+            tracing::warn!(folder = %root.display(), %error,
+                "no private folder: tokens are renewed by restarts, and sensors are neither watched nor controlled");
+            None
+        }
+    }
+}
+
+async fn run(
+    context: Arc<Context>,
+    tasks: Tasks,
+    (started, queue): (watch::Sender<bool>, QueueSpec),
+    (silence, keeper): (CancellationToken, Option<JoinHandle<()>>),
+) {
     let look_again = Arc::new(Notify::new());
     let registry = Registry::default();
-    let listening = listen(context.bus.clone(), queue(context.worker), look_again.clone(), context.stop.soft().clone());
+    let listening = listen(context.bus.clone(), queue, look_again.clone(), context.stop.soft().clone());
     tasks.spawn(listening);
-    let silence = CancellationToken::new();
     let heartbeat = tasks.spawn(beat(context.clone(), registry.clone(), silence.clone()));
-    Dispatcher::new(context.clone(), tasks, look_again, registry, started).run().await;
+    let (commands, obeyed) = mpsc::channel(COMMANDS);
+    if let Some(root) = context.config.paths.run.as_ref().filter(|_| context.run_dir.is_some()) {
+        tasks.spawn(serve(root.join(CONTROL_SOCKET), commands, context.stop.soft().clone()));
+    }
+    Dispatcher::new(context.clone(), tasks, look_again, registry, (started, obeyed)).run().await;
     // The row says `active` until no sensor is left, and nothing writes it after `inactive`.
     silence.cancel();
     if heartbeat.await.is_err() {
         tracing::error!("the heartbeat of the sensor host panicked");
+    }
+    if let Some(keeper) = keeper
+        && keeper.await.is_err()
+    {
+        tracing::error!("the keeper of the leases panicked");
     }
     let farewell = context.store.set_worker_status(context.worker, WorkerStatus::Inactive);
     match timeout(FAREWELL_LIMIT, farewell).await {

@@ -11,26 +11,33 @@
 
 mod alert;
 mod alerting;
+mod cause;
 mod config;
 mod context;
+mod control;
 mod delay;
 mod dispatcher;
 mod excerpt;
 mod files;
 mod heartbeat;
 mod host;
+mod lease;
 mod listener;
 mod log;
+mod notify;
 mod process;
 mod record;
 mod registry;
+mod rundir;
 mod start;
 mod supervisor;
 mod target;
 mod token;
+mod tokens;
 mod variables;
 
 pub use config::{LogLimits, SensorConfig, SensorPaths, SensorTiming};
+pub use control::{CONTROL_SOCKET, ControlError, ControlReply, ControlRequest, SensorView, ask as ask_host};
 pub use host::{BuildError, SensorHost, Started};
 
 /// An error and its causes in one line.

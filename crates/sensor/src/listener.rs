@@ -13,6 +13,7 @@ use attune_model::WorkerId;
 use attune_model::message::Exchange;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 /// Routing keys of the changes that concern sensors (facts of the platform).
 const KEYS: [&str; 5] = ["rule.created", "rule.enabled", "rule.disabled", "pack.registered", "pack.deleted"];
@@ -24,10 +25,10 @@ const QUEUE_LIFE: Duration = Duration::from_mins(10);
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// The queue of one host.
-pub(crate) fn queue(worker: WorkerId) -> QueueSpec {
+/// The queue of one life of a host: two lives of one name, as in a rolling restart, must not share their hints.
+pub(crate) fn queue(worker: WorkerId, life: Uuid) -> QueueSpec {
     QueueSpec {
-        name: format!("sensor.host.{worker}.lifecycle"),
+        name: format!("sensor.host.{worker}.{life}.lifecycle", life = life.simple()),
         bindings: KEYS.into_iter().map(|key| (Exchange::Events, key.to_owned())).collect(),
         message_ttl_ms: Some(MESSAGE_LIFE_MS),
         dead_letters: false,

@@ -1,6 +1,6 @@
 //! One running sensor process with its logs.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::iter;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -8,11 +8,14 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
-use attune_process::{Child, Outcome, Report};
+use attune_process::{Child, Outcome, Report, Watched};
 use tokio::time::{Instant, timeout};
 
-use crate::excerpt::excerpt;
+use crate::cause::{self, End};
+use crate::excerpt::{excerpt, with_hint};
 use crate::log::{CurrentFile, LogWriter};
+use crate::notify::{NotifySocket, Said};
+use crate::tokens::LaterTokens;
 
 /// How long the last lines may take to reach their files.
 const LOG_LIMIT: Duration = Duration::from_secs(5);
@@ -26,8 +29,37 @@ pub(crate) struct Process {
     /// Ready when it has ended and its logs are written; not polled after that.
     end: Pin<Box<dyn Future<Output = Report> + Send>>,
     has_ended: bool,
+    /// How it says how it is.
+    notify: Option<NotifySocket>,
+    /// What it has said.
+    pub(crate) said: Said,
+    /// What it was given besides its first token.
+    pub(crate) tokens: LaterTokens,
     stop: CancellationToken,
+    output: CurrentFile,
     log: CurrentFile,
+}
+
+/// What happens to a running process.
+pub(crate) enum Event {
+    /// It has ended.
+    Ended(Failure),
+    /// It said something.
+    Heard,
+    /// It said nothing for too long.
+    Hangs,
+}
+
+/// What belongs to a process besides its pipes.
+pub(crate) struct Attached {
+    pub(crate) notify: Option<NotifySocket>,
+    pub(crate) tokens: LaterTokens,
+    /// When its token is to be renewed.
+    pub(crate) renew_at: Instant,
+    /// Kills it without grace.
+    pub(crate) at_once: CancellationToken,
+    /// Kills it when nobody else can.
+    pub(crate) guarded: Option<Watched>,
 }
 
 /// Why a sensor does not run although it should.
@@ -41,21 +73,19 @@ pub(crate) struct Failure {
     pub(crate) excerpt: Option<String>,
     /// How long it ran; zero when it could not be started.
     pub(crate) ran_for: Duration,
+    /// It may be otherwise on another host.
+    pub(crate) is_local: bool,
     /// Where its standard error is.
     pub(crate) log: Option<PathBuf>,
 }
 
 impl Process {
-    /// Supervises `child`; `at_once` kills it without grace.
-    pub(crate) fn watch(
-        child: Child,
-        renew_at: Instant,
-        logs: (LogWriter, LogWriter),
-        at_once: CancellationToken,
-    ) -> Self {
+    /// Supervises `child`.
+    pub(crate) fn watch(child: Child, logs: (LogWriter, LogWriter), attached: Attached) -> Self {
+        let Attached { notify, tokens, renew_at, at_once, guarded } = attached;
         let stop = CancellationToken::new();
         let (stdout, stderr) = logs;
-        let log = stderr.current_file();
+        let (output, log) = (stdout.current_file(), stderr.current_file());
         let pid = child.pid();
         let asked = stop.clone();
         let end = async move {
@@ -69,17 +99,36 @@ impl Process {
                     _ = &mut logs, if !logs_are_done => logs_are_done = true,
                 }
             };
+            // It was reaped: from now on its number may be somebody else's.
+            drop(guarded);
             if !logs_are_done && timeout(LOG_LIMIT, logs).await.is_err() {
                 tracing::warn!(child.pid = report.pid, "the last lines of a sensor did not reach its log in time");
             }
             report
         };
-        Self { pid, began: Instant::now(), renew_at, end: Box::pin(end), has_ended: false, stop, log }
+        Self {
+            pid,
+            began: Instant::now(),
+            renew_at,
+            end: Box::pin(end),
+            has_ended: false,
+            notify,
+            said: Said::default(),
+            tokens,
+            stop,
+            output,
+            log,
+        }
     }
 
     /// Where its standard error goes, as soon as there is any.
     pub(crate) fn log(&self) -> Option<PathBuf> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where its standard output and error go.
+    pub(crate) fn logs(&self) -> (CurrentFile, CurrentFile) {
+        (self.output.clone(), self.log.clone())
     }
 
     /// Waits until it ends by itself, and says what that means. Cancel-safe; at most once to its end.
@@ -89,13 +138,30 @@ impl Process {
         self.failure(&report)
     }
 
+    /// Waits for the next thing that happens; silence counts when it lasts for `patience`. Cancel-safe.
+    pub(crate) async fn next(&mut self, patience: Duration) -> Event {
+        let Self { end, notify, said, .. } = self;
+        let silence = said.hangs(patience);
+        let report = tokio::select! {
+            biased;
+            report = end => report,
+            () = heard(notify, said) => return Event::Heard,
+            () = silence => return Event::Hangs,
+        };
+        self.has_ended = true;
+        Event::Ended(self.failure(&report))
+    }
+
     /// Asks it to end and waits for that; bounded by the grace and the limits of the kill.
-    pub(crate) async fn end(mut self) {
-        if !self.has_ended {
-            self.stop.cancel();
-            let report = (&mut self.end).await;
-            tracing::debug!(child.pid = self.pid, outcome = ?report.outcome, "sensor process ended as asked");
+    /// Says what it left, if it had not ended before.
+    pub(crate) async fn end(mut self) -> Failure {
+        if self.has_ended {
+            return Failure::default();
         }
+        self.stop.cancel();
+        let report = (&mut self.end).await;
+        tracing::debug!(child.pid = self.pid, outcome = ?report.outcome, "sensor process ended as asked");
+        self.failure(&report)
     }
 
     fn failure(&self, report: &Report) -> Failure {
@@ -110,14 +176,34 @@ impl Process {
             }
             Outcome::Lost(problem) => (problem.clone(), None, None),
         };
-        let reason = iter::once(reason).chain(report.notes.iter().cloned()).collect::<Vec<_>>().join("; ");
+        let mut stderr = report.stderr.bytes.clone();
+        self.tokens.redact(&mut stderr);
+        let last_words = excerpt(&stderr, report.stderr.dropped_bytes);
+        let stderr = last_words.as_deref().unwrap_or_default();
+        let hint = cause::hint(End { exit_code, signal, stderr });
+        let reason = iter::once(reason).chain(hint.clone()).chain(report.notes.iter().cloned());
+        let reason = reason.collect::<Vec<_>>().join("; ");
         Failure {
             reason,
             exit_code,
             signal,
-            excerpt: excerpt(&report.stderr.bytes, report.stderr.dropped_bytes),
+            excerpt: with_hint(last_words, hint.as_deref()),
             ran_for: self.began.elapsed(),
+            is_local: false,
             log: self.log(),
         }
+    }
+}
+
+/// Waits for a message; never ready for a process that cannot send any.
+async fn heard(notify: &mut Option<NotifySocket>, said: &mut Said) {
+    match notify {
+        Some(socket) => {
+            if let Err(error) = socket.hear(said).await {
+                tracing::warn!(%error, "a sensor is not heard any more");
+                *notify = None;
+            }
+        }
+        None => pending().await,
     }
 }

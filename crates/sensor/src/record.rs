@@ -35,6 +35,11 @@ impl Record {
         self.write_set().await;
     }
 
+    /// Whether the row says what was said last.
+    pub(crate) fn is_written(&self) -> bool {
+        self.unwritten.is_none()
+    }
+
     /// Puts a change in the place of whatever is not written yet.
     pub(crate) fn set(&mut self, target: &Arc<Target>, change: ProcessChange) {
         self.unwritten = Some((target.clone(), change));

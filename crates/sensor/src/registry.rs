@@ -45,12 +45,12 @@ impl Registry {
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for status in self.statuses().values() {
-            let Status { phase, active_rules, .. } = *status.borrow();
-            if phase != Phase::Idle {
+            let status = status.borrow();
+            if !matches!(status.phase, Phase::Idle | Phase::Waiting) {
                 counts.monitored += 1;
-                counts.running += usize::from(phase == Phase::Running);
+                counts.running += usize::from(status.phase == Phase::Running);
                 // A trigger belongs to one sensor, so no rule is counted twice.
-                counts.active_rules += i64::from(active_rules);
+                counts.active_rules += i64::from(status.active_rules);
             }
         }
         counts

@@ -16,10 +16,13 @@ use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::excerpt::LIMIT_BYTES;
+use crate::lease::Grant;
 use crate::log::{LogTarget, LogWriter, queue};
-use crate::process::Process;
+use crate::notify::NotifySocket;
+use crate::process::{Attached, Process};
 use crate::target::Target;
 use crate::token::{self, Token};
+use crate::tokens::LaterTokens;
 use crate::variables::{self, VariableError};
 
 /// Why a sensor could not be started.
@@ -46,6 +49,13 @@ pub(crate) enum StartFailure {
     /// A bug of ours.
     #[error("its plan was not finished: {0}")]
     Interrupted(String),
+}
+
+impl StartFailure {
+    /// Whether another host may have more luck.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Plan(_) | Self::Environment(_) | Self::Start(_))
+    }
 }
 
 /// Everything that a start needs.
@@ -86,17 +96,22 @@ async fn environment(context: &Context, target: &Target, chosen: &Chosen) -> Res
 
 impl Prepared {
     /// Starts the process with its logs.
-    pub(crate) fn start(self, context: &Context, target: &Target) -> Result<Process, StartFailure> {
+    pub(crate) fn start(self, context: &Context, target: &Target, grant: &Grant) -> Result<Process, StartFailure> {
         let config = &context.config;
-        let reserved = variables::reserved(config, target, &self.token.value).map_err(StartFailure::Variables)?;
+        let (sensor, tokens) = (&target.sensor, LaterTokens::default());
+        let notify = self.private_files(context, target);
+        let mut reserved = variables::reserved(config, target, &self.token.value).map_err(StartFailure::Variables)?;
+        if let Some((run_dir, notify)) = context.run_dir.as_ref().zip(notify.as_ref()) {
+            reserved.extend(variables::private(&run_dir.token(sensor.id), notify.path(), config.timing.watchdog));
+        }
         let env =
             variables::layered(&config.base_environment, &self.plan.env, reserved).map_err(StartFailure::Variables)?;
         // A sensor that prints its variables must not put its token into a log.
         let redactor = Arc::new(Redactor::new([self.token.value.expose()]));
         let log = |stream: LogStream, keep: Keep| {
             let (sink, source) = queue();
-            let log_target = LogTarget::new(&target.sensor, stream, config.paths.artifacts.clone(), config.logs);
-            let writer = LogWriter::new(context.store.clone(), log_target, source);
+            let log_target = LogTarget::new(sensor, stream, config.paths.artifacts.clone(), config.logs);
+            let writer = LogWriter::new(context.store.clone(), log_target, source, tokens.clone());
             (Stream::keep(keep).to(sink).without(&redactor), writer)
         };
         let (stdout, stdout_log) = log(LogStream::Stdout, Keep::Nothing);
@@ -110,6 +125,20 @@ impl Prepared {
         command.policy.clone_from(&config.policy);
         command.ending = Ending { signal: SIGTERM, grace: config.timing.stop_grace, ..Ending::default() };
         let child = start(command).map_err(StartFailure::Start)?;
-        Ok(Process::watch(child, self.renew_at, (stdout_log, stderr_log), context.stop.hard().clone()))
+        let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
+        let (renew_at, at_once) = (self.renew_at, grant.killed().clone());
+        let attached = Attached { notify, tokens, renew_at, at_once, guarded };
+        Ok(Process::watch(child, (stdout_log, stderr_log), attached))
+    }
+
+    /// The file with the token and the socket; none of both when one cannot be made. The sensor runs without them, too.
+    fn private_files(&self, context: &Context, target: &Target) -> Option<NotifySocket> {
+        let (run_dir, sensor) = (context.run_dir.as_ref()?, target.sensor.id);
+        let made =
+            run_dir.write_token(sensor, &self.token.value).and_then(|()| NotifySocket::bind(run_dir.notify(sensor)));
+        made.inspect_err(|error| {
+            tracing::warn!(sensor.ref = %target.sensor.r#ref, %error, "no token file and no notify socket");
+        })
+        .ok()
     }
 }

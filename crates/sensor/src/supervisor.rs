@@ -14,6 +14,9 @@
 //! Invariant: one supervisor per sensor, one process per supervisor; a process is started only after the end of the one
 //! before was seen. Every branch of a `select!` here is cancel-safe, except the end of the process, which is kept.
 
+mod claim;
+mod talk;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +29,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::alerting::raise_alert;
 use crate::context::{Context, STORE_LIMIT};
 use crate::delay::delay;
-use crate::process::{Failure, Process};
+use crate::lease::Grant;
+use crate::log::CurrentFile;
+use crate::notify::Said;
+use crate::process::{Event, Failure, Process};
 use crate::record::Record;
 use crate::start::{Prepared, prepare};
 use crate::target::Target;
@@ -39,19 +45,31 @@ pub(crate) type Wish = Option<Arc<Target>>;
 pub(crate) enum Phase {
     #[default]
     Idle,
+    /// Another host runs it.
+    Waiting,
     Starting,
     Running,
     Backoff,
 }
 
 /// What a supervisor says about its sensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     pub(crate) phase: Phase,
     /// Enabled rules that it serves.
     pub(crate) active_rules: i32,
     /// Whether the first wish was attended to, with whatever success.
     pub(crate) settled: bool,
+    /// While it runs.
+    pub(crate) pid: Option<u32>,
+    /// What the running process said about itself.
+    pub(crate) said: Said,
+    /// Why it does not run.
+    pub(crate) reason: Option<String>,
+    /// Failures in a row.
+    pub(crate) failures: i32,
+    /// Where its standard output and error go.
+    pub(crate) logs: (CurrentFile, CurrentFile),
 }
 
 /// What follows the end of a process or of a start.
@@ -62,6 +80,8 @@ enum Next {
     Again(Arc<Target>, Option<Prepared>),
     /// It is wanted and does not run.
     Failed(Failure),
+    /// It is wanted, but not this host's any more.
+    Lost,
 }
 
 /// The owner of one sensor.
@@ -70,6 +90,8 @@ pub(crate) struct Supervisor {
     wish: watch::Receiver<Wish>,
     status: watch::Sender<Status>,
     record: Record,
+    /// Kept from before the first start until after the end of the last process and the word about it.
+    grant: Option<Grant>,
     /// In a row, as the row says it.
     failures: i32,
     /// At which of them the last alert was raised.
@@ -81,7 +103,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     pub(crate) fn new(context: Arc<Context>, wish: watch::Receiver<Wish>, status: watch::Sender<Status>) -> Self {
         let record = Record::new(context.clone());
-        Self { context, wish, status, record, failures: 0, alerted: 0, reset: false }
+        Self { context, wish, status, record, grant: None, failures: 0, alerted: 0, reset: false }
     }
 
     /// Until the host stops or forgets the sensor. No process is left.
@@ -92,13 +114,23 @@ impl Supervisor {
                 history_is_known = self.read_history(&target).await;
             }
             let last = self.keep_running(target).await;
-            self.record.write(&last, ProcessChange::Stopped).await;
+            self.record_stopped(&last).await;
+            self.grant = None;
             self.observe(&last, SensorProcessStatus::Stopped, None, None);
             self.set_phase(Phase::Idle, &last);
             // The next wish is another beginning.
             self.forget_failures();
         }
         self.record.flush().await;
+    }
+
+    /// While the host stops, giving the grants back writes all rows at once.
+    async fn record_stopped(&mut self, target: &Arc<Target>) {
+        let says_running = self.status.borrow().phase == Phase::Running && self.record.is_written();
+        let is_leased = self.grant.is_some() && self.context.config.timing.lease_time.is_some();
+        if !(self.context.stop.soft().is_cancelled() && is_leased && says_running) {
+            self.record.write(target, ProcessChange::Stopped).await;
+        }
     }
 
     /// Waits for a wish; none when there will be no more.
@@ -122,15 +154,20 @@ impl Supervisor {
     async fn keep_running(&mut self, mut target: Arc<Target>) -> Arc<Target> {
         let mut prepared = None;
         loop {
-            let next = match self.start(&target, prepared.take()).await {
-                Ok(process) => self.watch(process, &mut target).await,
+            let next = match self.obtain(&mut target).await {
+                Ok(()) => match self.start(&target, prepared.take()).await {
+                    Ok(process) => self.watch(process, &mut target).await,
+                    Err(next) => next,
+                },
                 Err(next) => next,
             };
             match next {
                 Next::Stop => return target,
                 Next::Again(new, ready) => (target, prepared) = (new, ready),
+                Next::Lost => self.lose(&target).await,
                 Next::Failed(failure) => match self.back_off(&mut target, failure).await {
                     Next::Again(new, _) => target = new,
+                    Next::Lost => self.lose(&target).await,
                     Next::Stop | Next::Failed(_) => return target,
                 },
             }
@@ -154,7 +191,10 @@ impl Supervisor {
         if let Some(next) = self.superseded(target) {
             return Err(next);
         }
-        prepared.start(&self.context, target).map_err(|error| start_failure(&error))
+        match self.grant.as_ref().filter(|grant| grant.is_valid()) {
+            Some(grant) => prepared.start(&self.context, target, grant).map_err(|error| start_failure(&error)),
+            None => Err(Next::Lost),
+        }
     }
 
     /// What to do instead when the wish changed in the meantime.
@@ -174,13 +214,20 @@ impl Supervisor {
     async fn announce(&mut self, process: &mut Process, target: &Arc<Target>) -> Result<(), Next> {
         let (pid, reset_failures) = (process.pid.cast_signed(), std::mem::take(&mut self.reset));
         self.record.set(target, ProcessChange::Running { pid, reset_failures });
+        let revoked = self.revoked();
         tokio::select! {
             biased;
-            failure = process.ended() => return Err(Next::Failed(failure)),
+            failure = process.ended() => return Err(self.failed(failure)),
             () = self.context.stop.soft().cancelled() => {}
+            () = revoked.cancelled() => {}
             () = self.record.write_set() => {}
         }
         self.observe(target, SensorProcessStatus::Running, Some(process), None);
+        self.status.send_modify(|status| {
+            status.pid = Some(process.pid);
+            status.reason = None;
+            status.logs = process.logs();
+        });
         self.set_phase(Phase::Running, target);
         Ok(())
     }
@@ -189,16 +236,36 @@ impl Supervisor {
         if let Err(next) = self.announce(&mut process, target).await {
             return next;
         }
+        let revoked = self.revoked();
+        let patience = self.context.config.timing.watchdog;
         loop {
             let renew_at = process.renew_at;
             let new = tokio::select! {
                 biased;
-                failure = process.ended() => return Next::Failed(failure),
+                event = process.next(patience) => match event {
+                    Event::Ended(failure) => return self.failed(failure),
+                    Event::Hangs => return self.hung(process).await,
+                    Event::Heard => {
+                        self.hear(&process);
+                        continue;
+                    }
+                },
                 () = self.context.stop.soft().cancelled() => None,
+                () = revoked.cancelled() => {
+                    process.end().await;
+                    return Next::Lost;
+                }
                 changed = self.wish.changed() => match changed {
                     Ok(()) => self.wish.borrow_and_update().clone(),
                     Err(_closed) => None,
                 },
+                () = sleep_until(renew_at), if process.said.keeps_token => {
+                    if let Some(next) = self.renew_token(&mut process, target).await {
+                        process.end().await;
+                        return next;
+                    }
+                    continue;
+                }
                 () = sleep_until(renew_at) => Some(target.clone()),
                 () = self.record.retry() => continue,
             };
@@ -207,7 +274,8 @@ impl Supervisor {
                 return Next::Stop;
             };
             let is_renewal = Arc::ptr_eq(&new, target);
-            if !is_renewal && new.has_input_of(target) {
+            let knows_itself = process.said.keeps_rules && target.differs_in_rules_only(&new);
+            if !is_renewal && (new.has_input_of(target) || knows_itself) {
                 *target = new;
                 self.set_phase(Phase::Running, target);
                 continue;
@@ -225,12 +293,14 @@ impl Supervisor {
     /// tried again, its token is still good).
     async fn replace(&mut self, process: &mut Process, new: &Arc<Target>, is_renewal: bool) -> Option<Next> {
         let mut ended = None;
+        let revoked = self.revoked();
         let prepared = {
             let mut preparing = std::pin::pin!(prepare(&self.context, new));
             loop {
                 tokio::select! {
                     biased;
                     failure = process.ended(), if ended.is_none() => ended = Some(failure),
+                    () = revoked.cancelled() => return Some(Next::Lost),
                     prepared = &mut preparing => break prepared,
                 }
             }
@@ -277,8 +347,13 @@ impl Supervisor {
         self.failures = self.failures.saturating_add(1);
         let wait = delay(timing.backoff_min, timing.backoff_max, self.failures.unsigned_abs());
         let until = Instant::now() + wait;
+        if failure.is_local {
+            // Another host may have what is missing here.
+            self.grant = None;
+        }
         self.record_failure(target, &failure, wait).await;
         self.set_phase(Phase::Backoff, target);
+        let revoked = self.revoked();
         loop {
             tokio::select! {
                 biased;
@@ -291,6 +366,7 @@ impl Supervisor {
                         Some(new) => return self.again(&new, None),
                     }
                 }
+                () = revoked.cancelled() => return Next::Lost,
                 () = sleep_until(until) => return Next::Again(target.clone(), None),
                 () = self.record.retry() => {}
             }
@@ -308,6 +384,7 @@ impl Supervisor {
         };
         let reason = format!("{}; next start in {:.1} s", failure.reason, wait.as_secs_f64());
         tracing::warn!(sensor.ref = %target.sensor.r#ref, failures = self.failures, "sensor does not run: {reason}");
+        self.status.send_modify(|status| status.reason = Some(reason.clone()));
         self.context.observer.observe(Activity::Sensor {
             sensor_ref: target.sensor.r#ref.clone(),
             status: SensorProcessStatus::Backoff,
@@ -340,7 +417,14 @@ impl Supervisor {
     fn set_phase(&self, phase: Phase, target: &Target) {
         let settled = phase != Phase::Starting;
         self.status.send_modify(|status| {
-            *status = Status { phase, active_rules: target.active_rules, settled: status.settled || settled };
+            if phase != Phase::Running {
+                // What a process said is about that process.
+                (status.pid, status.said) = (None, Said::default());
+            }
+            status.phase = phase;
+            status.active_rules = target.active_rules;
+            status.settled |= settled;
+            status.failures = self.failures;
         });
     }
 
@@ -360,5 +444,5 @@ impl Supervisor {
 fn start_failure(error: &crate::start::StartFailure) -> Next {
     let reason = format!("start failed: {}", crate::chain(error));
     let excerpt = Some(reason.replace('\0', ""));
-    Next::Failed(Failure { reason, excerpt, ..Failure::default() })
+    Next::Failed(Failure { reason, excerpt, is_local: error.is_local(), ..Failure::default() })
 }

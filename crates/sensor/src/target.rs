@@ -26,7 +26,7 @@ pub(crate) struct Target {
 }
 
 /// What a process reads once, at its start. Another input needs another process.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Input {
     sensor: SensorId,
     sensor_ref: String,
@@ -41,6 +41,8 @@ pub(crate) struct Input {
     /// None when it cannot be planned; the start will say why.
     chosen: Option<Chosen>,
     files: Fingerprint,
+    /// Rises when an operator wants another process.
+    pub(crate) restarts: u64,
 }
 
 impl Input {
@@ -56,6 +58,7 @@ impl Input {
             rule_triggers_json: json!(rule_triggers).to_string(),
             files: files::fingerprint(packs, sensor, chosen.as_ref().map(|chosen| &chosen.config)),
             chosen,
+            restarts: 0,
         }
     }
 }
@@ -115,6 +118,17 @@ impl Target {
             runtime,
             versions,
         })
+    }
+
+    /// Whether a process that was started for `self`, and learns of rules by itself, is also right for `other`.
+    pub(crate) fn differs_in_rules_only(&self, other: &Self) -> bool {
+        let (own, other) = (&self.input, &other.input);
+        let with_rules_of_other = Input {
+            rules_json: other.rules_json.clone(),
+            rule_triggers_json: other.rule_triggers_json.clone(),
+            ..own.clone()
+        };
+        with_rules_of_other == *other
     }
 
     /// Whether a process that was started for `self` is also right for `other`.

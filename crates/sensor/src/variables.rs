@@ -5,6 +5,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
 
 use attune_model::Secret;
 use thiserror::Error;
@@ -53,6 +55,15 @@ pub(crate) fn reserved(
     let variables: Vec<_> = variables.into_iter().map(|(name, value)| (OsString::from(name), value)).collect();
     check(&variables)?;
     Ok(variables)
+}
+
+/// What a sensor needs to take a new token while it runs, and to say how it is.
+pub(crate) fn private(token: &Path, notify: &Path, watchdog: Duration) -> [(OsString, OsString); 3] {
+    [
+        ("ATTUNE_API_TOKEN_FILE".into(), token.into()),
+        ("NOTIFY_SOCKET".into(), notify.into()),
+        ("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into()),
+    ]
 }
 
 /// `base`, over it `runtime`, over that `reserved`.

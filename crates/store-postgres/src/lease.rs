@@ -153,7 +153,11 @@ impl LeaseStore for PostgresStore {
     async fn give_back_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<(), StoreError> {
         let query = sqlx::query(
             r#"
-            UPDATE sensor_process SET meta = meta || '{"attune_lease": {"session": null}}'
+            UPDATE sensor_process SET
+                meta = meta || '{"attune_lease": {"session": null}}',
+                last_stopped_at = CASE WHEN status IN ('starting', 'running') THEN now() ELSE last_stopped_at END,
+                status = CASE WHEN status IN ('starting', 'running') THEN 'stopped' ELSE status END,
+                pid = NULL
             WHERE worker = $1 AND meta #>> '{attune_lease,session}' = $2 AND sensor = ANY ($3)
             "#,
         )

@@ -105,7 +105,11 @@ impl LeaseStore for SqliteStore {
     async fn give_back_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<(), StoreError> {
         let query = sqlx::query(
             "
-            UPDATE sensor_process SET meta = json_set(meta, '$.attune_lease', json_object('session', NULL)), updated = ?4
+            UPDATE sensor_process SET
+                meta = json_set(meta, '$.attune_lease', json_object('session', NULL)),
+                last_stopped_at = CASE WHEN status IN ('starting', 'running') THEN ?4 ELSE last_stopped_at END,
+                status = CASE WHEN status IN ('starting', 'running') THEN 'stopped' ELSE status END,
+                pid = NULL, updated = ?4
             WHERE worker = ?1 AND json_extract(meta, '$.attune_lease.session') = ?2
               AND sensor IN (SELECT value FROM json_each(?3))
             RETURNING id

@@ -78,7 +78,8 @@ pub trait LeaseStore: Send + Sync + std::fmt::Debug {
     /// Rows of hosts whose lease of a taken sensor ran out are set to `stopped`: they died without saying so.
     async fn take_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<Vec<SensorId>, StoreError>;
 
-    /// Gives back what the session holds of `sensors`. Works after the end of the session too.
+    /// Gives back what the session holds of `sensors`; rows that still tell of a process are set to `stopped`. Works after
+    /// the end of the session too.
     async fn give_back_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<(), StoreError>;
 
     /// Everybody else who runs a sensor, or may: leases of other sessions, and living hosts that know no leases.

@@ -1,5 +1,6 @@
 //! The platform's API as the timer sensor uses it: rules of a trigger, new events.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use attune_http::{Client, Decision, HttpError, Request, Response};
@@ -23,12 +24,32 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// A refused token stays refused; the tries bridge an API that has just restarted with the same key.
 const MOST_TRIES_UNAUTHORIZED: u32 = 3;
 
+/// As whom: the token of the start, or the one that the host has put in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    first: Secret,
+    file: Option<PathBuf>,
+}
+
+impl Token {
+    pub(crate) fn new(first: Secret, file: Option<PathBuf>) -> Self {
+        Self { first, file }
+    }
+
+    /// A few hundred bytes on a local file system: not worth a thread.
+    fn current(&self) -> Secret {
+        let read = self.file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        let token = read.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        token.map_or_else(|| self.first.clone(), Secret::new)
+    }
+}
+
 /// Where and as whom.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     client: Client,
     base_url: String,
-    token: Secret,
+    token: Token,
 }
 
 /// Disabled rules and fields that we do not use are dropped on the way.
@@ -64,7 +85,7 @@ struct Pagination {
 }
 
 impl Api {
-    pub(crate) fn new(client: Client, base_url: &str, token: Secret) -> Self {
+    pub(crate) fn new(client: Client, base_url: &str, token: Token) -> Self {
         Self { client, base_url: base_url.trim_end_matches('/').to_owned(), token }
     }
 
@@ -88,7 +109,7 @@ impl Api {
             let request = Request::get(url.clone())
                 .query("page", page.to_string())
                 .query("page_size", PAGE_SIZE.to_string())
-                .bearer(&self.token)
+                .bearer(&self.token.current())
                 .timeout(CALL_LIMIT);
             let (Page::Wrapped { data: body } | Page::Bare(body)) = self.call(&request).await?.json()?;
             let items = body.items.into_iter().filter(|item| item.enabled && item.trigger_ref == kind.trigger_ref());
@@ -113,7 +134,7 @@ impl Api {
             "trigger_instance_id": format!("rule_{}", firing.rule_id),
         });
         let request = Request::post_json(format!("{}/api/v1/events", self.base_url), &body)?
-            .bearer(&self.token)
+            .bearer(&self.token.current())
             .timeout(CALL_LIMIT);
         self.call(&request).await.map(drop)
     }

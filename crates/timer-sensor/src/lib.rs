@@ -10,6 +10,7 @@ mod recurrence;
 mod schedule;
 mod timers;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use attune_http::{BuildError, Client, ClientConfig, HttpError};
@@ -20,7 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use api::Api;
+use api::{Api, Token};
 use engine::Engine;
 pub use schedule::ParamError;
 use schedule::{Schedule, TimerKind};
@@ -33,6 +34,8 @@ pub struct TimerSensorConfig {
     pub api_url: String,
     /// `ATTUNE_API_TOKEN`.
     pub api_token: Secret,
+    /// `ATTUNE_API_TOKEN_FILE`: holds the token of the moment, which the host renews.
+    pub api_token_file: Option<PathBuf>,
     /// `ATTUNE_SENSOR_TRIGGERS`: the rules at the start, as JSON.
     pub triggers: Option<String>,
     /// `ATTUNE_SENSOR_TRIGGER_REFS`: the trigger of each of those rules, as JSON.
@@ -68,13 +71,13 @@ pub fn check(trigger_ref: &str, params: &Value) -> Result<(), ParamError> {
 
 /// Runs the timers until `stop`.
 pub async fn run(config: TimerSensorConfig, stop: &CancellationToken) -> Result<(), TimerError> {
-    let TimerSensorConfig { api_url, api_token, triggers, trigger_refs, poll_interval } = config;
+    let TimerSensorConfig { api_url, api_token, api_token_file, triggers, trigger_refs, poll_interval } = config;
     let client = Client::build(&ClientConfig::default()).map_err(|source| TimerError::Client { source })?;
     let rules = match (triggers, trigger_refs) {
         (Some(triggers), Some(trigger_refs)) => initial_rules(&triggers, &trigger_refs),
         _ => None,
     };
-    Engine::new(Api::new(client, &api_url, api_token), poll_interval, rules).run(stop).await
+    Engine::new(Api::new(client, &api_url, Token::new(api_token, api_token_file)), poll_interval, rules).run(stop).await
 }
 
 #[derive(Debug, Deserialize)]

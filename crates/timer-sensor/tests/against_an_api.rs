@@ -89,6 +89,7 @@ fn every_second(id: i64) -> Value {
 fn config(address: SocketAddr) -> TimerSensorConfig {
     TimerSensorConfig {
         api_url: format!("http://{address}/"),
+        api_token_file: None,
         api_token: Secret::new("t0ken".to_owned()),
         triggers: None,
         trigger_refs: None,

@@ -1,6 +1,8 @@
 // What every sensor in Node.js needs: its rules, a way to emit events, and the end. Needs Node.js 18, nothing else.
 'use strict';
 
+const { execFile } = require('node:child_process');
+const fs = require('node:fs');
 const path = require('node:path');
 
 const TRIES = 3;
@@ -11,10 +13,22 @@ class Sensor {
     // One element for each enabled rule: {config: <trigger_params>, id: <rule id>, ref: <rule ref>}.
     this.rules = JSON.parse(process.env.ATTUNE_SENSOR_TRIGGERS || '[]');
     this.events = `${process.env.ATTUNE_API_URL.replace(/\/+$/, '')}/api/v1/events`;
-    this.headers = {
-      authorization: `Bearer ${process.env.ATTUNE_API_TOKEN}`,
-      'content-type': 'application/json',
-    };
+    // With this file the host renews the token while the sensor runs; it only has to know that somebody reads it.
+    this.tokenFile = process.env.ATTUNE_API_TOKEN_FILE;
+    this.notify('READY=1', ...(this.tokenFile ? ['X_ATTUNE_KEEPS=token'] : []));
+  }
+
+  // Says how the sensor is: READY=1, STATUS=..., WATCHDOG=1. Node.js has no datagram sockets for that, the agent has.
+  notify(...words) {
+    if (!process.env.NOTIFY_SOCKET || !process.env.ATTUNE_AGENT_BIN) return;
+    execFile(process.env.ATTUNE_AGENT_BIN, ['notify', ...words], (error) => {
+      if (error) console.error(`${this.ref}: the host was not told: ${error.message}`);
+    });
+  }
+
+  // The token of the moment.
+  token() {
+    return this.tokenFile ? fs.readFileSync(this.tokenFile, 'ascii').trim() : process.env.ATTUNE_API_TOKEN;
   }
 
   // A path below the folder that sensors and actions share.
@@ -41,7 +55,7 @@ class Sensor {
       try {
         const answer = await fetch(this.events, {
           method: 'POST',
-          headers: this.headers,
+          headers: { authorization: `Bearer ${this.token()}`, 'content-type': 'application/json' },
           body,
           signal: AbortSignal.timeout(10_000),
         });

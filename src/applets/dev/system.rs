@@ -206,7 +206,12 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         host: Some(machine.host.clone()),
         capabilities: capabilities(&machine.sensor),
         max_concurrent_sensors: 50,
-        paths: SensorPaths { packs: data.packs(), artifacts: data.artifacts(), agent_binary: machine.program.clone() },
+        paths: SensorPaths {
+            packs: data.packs(),
+            artifacts: data.artifacts(),
+            agent_binary: machine.program.clone(),
+            run: Some(machine.temp.join(format!("attune-dev-{}", std::process::id()))),
+        },
         api_url: api.to_owned(),
         ca_file: None,
         // On this machine the hub asks for none.
@@ -216,7 +221,14 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         planner,
         environments,
         policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
-        timing: SensorTiming { heartbeat_interval: HEARTBEAT, backoff_min: FIRST_BACKOFF, ..SensorTiming::default() },
+        guard: None,
+        timing: SensorTiming {
+            heartbeat_interval: HEARTBEAT,
+            backoff_min: FIRST_BACKOFF,
+            // The data folder is locked, so nobody else can run these sensors.
+            lease_time: None,
+            ..SensorTiming::default()
+        },
         logs: LogLimits::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use attune_model::Secret;
 
-use crate::key::{Described, Key, variable_of};
+use crate::key::{Described, Given, Key, Kind as _, variable_of};
 use crate::kinds::{FilePath, SecretText};
 use crate::reader::Reader;
 
@@ -44,13 +44,25 @@ pub(crate) const KEYS: &[&dyn Described] = &[&URL, &CA_FILE];
 
 /// Reads the section.
 pub(crate) fn read(reader: &mut Reader<'_>) -> MessageQueueConfig {
-    let url = reader.optional(&URL);
+    let url = reader.optional(&URL).or_else(|| from_variable(reader));
     if url.is_none() && !reader.has_section("message_queue") {
         reader.problem(URL.path, format!("is required: set {}, or {} in a file", variable_of(URL.path), URL.path));
     }
     MessageQueueConfig {
         url: url.unwrap_or_else(|| Secret::new(PLATFORM_DEFAULT.to_owned())),
         ca_file: reader.optional(&CA_FILE),
+    }
+}
+
+/// Deployments of sensor agents may set the variable of sensors alone.
+fn from_variable(reader: &mut Reader<'_>) -> Option<Secret> {
+    let url = reader.variable(SENSORS_VARIABLE)?;
+    match URL.kind.read(Given::Text(&url)) {
+        Ok(url) => Some(url),
+        Err(problem) => {
+            reader.problem(SENSORS_VARIABLE, problem);
+            Some(Secret::new(PLATFORM_DEFAULT.to_owned()))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `sensor.*`: the sensor host.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use attune_model::JsonMap;
@@ -8,9 +9,17 @@ use attune_model::placement::Taint;
 
 use crate::collections::{Labels, Object, PassedNames, Taints};
 use crate::key::{Described, Key};
-use crate::kinds::{Seconds, Text, Whole};
+use crate::kinds::{Folder, Seconds, Text, Whole};
 use crate::reader::Reader;
 use crate::sections::child::{self, ChildConfig, SENSOR as CHILD};
+
+/// Where a sensor host keeps what only it and its sensors may see.
+const DEFAULT_RUN_DIR: &str = "/tmp/attune-sensor-agent";
+
+/// Where a sensor host is asked for that was not told another folder.
+pub fn default_run_folder() -> &'static Path {
+    Path::new(DEFAULT_RUN_DIR)
+}
 
 /// A valid `sensor` section.
 #[derive(Debug, Clone)]
@@ -29,6 +38,16 @@ pub struct SensorConfig {
     pub max_concurrent_sensors: u32,
     /// Between two signs of life.
     pub heartbeat_interval: Duration,
+    /// How long this agent may run sensors after the database has last heard of it.
+    pub lease_time: Duration,
+    /// First and longest wait before a sensor that failed is started again.
+    pub backoff: (Duration, Duration),
+    /// How often wanted and running sensors are compared without a message.
+    pub reconcile_interval: Duration,
+    /// How long a sensor that gives signs of life may give none.
+    pub watchdog: Duration,
+    /// Private folder for tokens and sockets.
+    pub run_dir: PathBuf,
     /// How long all sensors together have to end after the stop was asked for.
     pub shutdown_timeout: Duration,
     /// Names of further variables that sensors see.
@@ -93,6 +112,54 @@ const HEARTBEAT_INTERVAL: Key<Seconds> = Key {
     reason: "the platform takes an agent for dead after 90 s; two may be lost",
 };
 
+const LEASE_TIME: Key<Seconds> = Key {
+    path: "sensor.lease_time",
+    kind: Seconds(3..=3600),
+    default: "30",
+    doc: "How long this agent may run sensors after the database has last heard of it. Another agent takes over soon after.",
+    reason: "long enough for a database that restarts, short enough for people who wait for events",
+};
+
+const BACKOFF_MIN: Key<Seconds> = Key {
+    path: "sensor.backoff_min",
+    kind: Seconds(1..=3600),
+    default: "1",
+    doc: "Wait before a sensor that failed is started again. It doubles with each further failure.",
+    reason: "most failures are over at once; the platform's own agent waits 5 s",
+};
+
+const BACKOFF_MAX: Key<Seconds> = Key {
+    path: "sensor.backoff_max",
+    kind: Seconds(1..=86_400),
+    default: "60",
+    doc: "Longest wait before a sensor that failed is started again.",
+    reason: "who mends something should not wait longer; the platform's own agent waits up to 300 s",
+};
+
+const RECONCILE_INTERVAL: Key<Seconds> = Key {
+    path: "sensor.reconcile_interval",
+    kind: Seconds(1..=3600),
+    default: "30",
+    doc: "How often wanted and running sensors are compared without a message.",
+    reason: "the platform sends no message about deleted rules and changed sensors",
+};
+
+const WATCHDOG: Key<Seconds> = Key {
+    path: "sensor.watchdog",
+    kind: Seconds(1..=86_400),
+    default: "60",
+    doc: "A sensor that gives signs of life (`WATCHDOG=1`) and gives none for so long is started again.",
+    reason: "sensors tell at half of this time; shorter times catch busy ones",
+};
+
+const RUN_DIR: Key<Folder> = Key {
+    path: "sensor.run_dir",
+    kind: Folder,
+    default: DEFAULT_RUN_DIR,
+    doc: "Private folder for the tokens of sensors, for their sockets, and for the socket of `attune-agents sensor ctl`.",
+    reason: "exists in every image, also in one that is read-only otherwise; paths of sockets must be short",
+};
+
 const SHUTDOWN_TIMEOUT: Key<Seconds> = Key {
     path: "sensor.shutdown_timeout",
     kind: Seconds(0..=86_400),
@@ -113,6 +180,12 @@ const PASS_ENV: Key<PassedNames> = Key {
 pub(crate) const KEYS: &[&dyn Described] = &[
     &WORKER_NAME,
     &HEARTBEAT_INTERVAL,
+    &LEASE_TIME,
+    &BACKOFF_MIN,
+    &BACKOFF_MAX,
+    &RECONCILE_INTERVAL,
+    &WATCHDOG,
+    &RUN_DIR,
     &SHUTDOWN_TIMEOUT,
     &MAX_CONCURRENT_SENSORS,
     &PASS_ENV,
@@ -149,6 +222,11 @@ pub(crate) fn read(reader: &mut Reader<'_>, name: Option<String>) -> SensorConfi
         taints: reader.value(&TAINTS),
         max_concurrent_sensors: reader.value(&MAX_CONCURRENT_SENSORS),
         heartbeat_interval: reader.value(&HEARTBEAT_INTERVAL),
+        lease_time: reader.value(&LEASE_TIME),
+        backoff: (reader.value(&BACKOFF_MIN), reader.value(&BACKOFF_MAX)),
+        reconcile_interval: reader.value(&RECONCILE_INTERVAL),
+        watchdog: reader.value(&WATCHDOG),
+        run_dir: reader.folder(&RUN_DIR),
         shutdown_timeout: reader.value(&SHUTDOWN_TIMEOUT),
         pass_env: reader.value(&PASS_ENV),
         child: child::read(reader, &CHILD),

@@ -20,6 +20,7 @@ use super::lines::LineSplitter;
 use super::queue::{Batch, LogSource};
 use super::segment::{Segment, inside, rotate};
 use crate::config::LogLimits;
+use crate::tokens::LaterTokens;
 
 /// Of an artifact whose sensor names none (a fact of the platform).
 const DEFAULT_RETENTION: (RetentionPolicy, i32) = (RetentionPolicy::Versions, 4);
@@ -86,6 +87,7 @@ pub(crate) struct LogWriter {
     plain: bool,
     lost_bytes: u64,
     current_file: CurrentFile,
+    hidden: LaterTokens,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,8 @@ struct Open {
 }
 
 impl LogWriter {
-    pub(crate) fn new(store: Arc<dyn LogStore>, target: LogTarget, source: LogSource) -> Self {
+    /// What is `hidden` does not reach the log.
+    pub(crate) fn new(store: Arc<dyn LogStore>, target: LogTarget, source: LogSource, hidden: LaterTokens) -> Self {
         Self {
             store,
             target,
@@ -106,6 +109,7 @@ impl LogWriter {
             plain: false,
             lost_bytes: 0,
             current_file: CurrentFile::default(),
+            hidden,
         }
     }
 
@@ -122,6 +126,7 @@ impl LogWriter {
             if finished || lost_bytes > 0 {
                 lines.extend(self.lines.finish());
             }
+            self.hidden.redact(&mut lines);
             self.trace(&lines);
             self.write(&lines).await;
             self.lost_bytes += lost_bytes;

@@ -1,4 +1,5 @@
 //! A small world for a sensor host: a pack on disk, rows in SQLite, the in-process bus, and an API that gives tokens.
+#![allow(dead_code, clippy::allow_attributes, reason = "every test binary uses another part of it")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,12 +18,15 @@ use attune_model::message::RuleEnabled;
 use attune_model::rows::SensorProcess;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, SensorProcessStatus};
 use attune_model::{JsonMap, RuleId, WorkerId};
+use attune_process::Guard;
 use attune_runtime::advertise::{Advertised, Tier};
 use attune_runtime::environment::Environments;
 use attune_runtime::host::Host;
 use attune_runtime::plan::Planner;
 use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
-use attune_store::{HubStore, NewAction, NewPack, NewRule, NewRuntime, NewSensor, NewTrigger, SensorStore};
+use attune_store::{
+    HubStore, NewAction, NewPack, NewRule, NewRuntime, NewSensor, NewTrigger, PageRequest, SensorStore,
+};
 use attune_store_sqlite::SqliteStore;
 use attune_testkit::eventually;
 use axum::extract::State;
@@ -84,6 +88,8 @@ pub(crate) struct World {
     pub(crate) pack: NewPack,
     pub(crate) timing: SensorTiming,
     pub(crate) logs: LogLimits,
+    /// The private folder of the host; none by default.
+    pub(crate) run: Option<PathBuf>,
     pub(crate) capabilities: JsonMap,
     servers: Tasks,
 }
@@ -117,7 +123,6 @@ impl World {
         for folder in ["packs/demo/sensors", "facts", "artifacts"] {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        let capabilities = json!({"runtimes": ["shell", "python", "native"]});
         Self {
             dir,
             store,
@@ -126,16 +131,10 @@ impl World {
             address,
             seen: Arc::default(),
             pack: empty_pack(),
-            timing: SensorTiming {
-                heartbeat_interval: Duration::from_millis(50),
-                // Long: what the tests see comes from messages.
-                reconcile_interval: Duration::from_hours(1),
-                backoff_min: Duration::from_millis(40),
-                backoff_max: Duration::from_millis(400),
-                ..SensorTiming::default()
-            },
+            timing: timing(),
             logs: LogLimits::default(),
-            capabilities: capabilities.as_object().unwrap().clone(),
+            run: None,
+            capabilities: capabilities(),
             servers,
         }
     }
@@ -196,41 +195,17 @@ impl World {
     }
 
     pub(crate) fn config(&self) -> SensorConfig {
-        let env = vec![
-            ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
-            ("FACTS".into(), self.path("facts").into_os_string()),
-        ];
-        let host = Arc::new(Host::new(env.clone()));
-        let advertised = Advertised {
-            tier: Tier::Detected,
-            runtimes: Vec::new(),
-            runtime_versions: BTreeMap::new(),
-            detected_interpreters: Vec::new(),
-            handed_on: None,
-            warnings: Vec::new(),
-        };
-        SensorConfig {
-            name: "sensor-test".to_owned(),
-            host: Some("here".to_owned()),
-            capabilities: self.capabilities.clone(),
-            max_concurrent_sensors: 10,
-            paths: SensorPaths {
-                packs: self.path("packs"),
-                artifacts: self.path("artifacts"),
-                agent_binary: PathBuf::from("/opt/attune/agent/attune-agents"),
-            },
-            api_url: format!("http://{}", self.address),
-            ca_file: None,
-            token_key: None,
-            mq_url: None,
-            base_environment: env,
-            planner: Planner::new(host.clone(), self.path("packs"), self.path("envs"), &advertised),
-            environments: Arc::new(Environments::new(host, self.seen.clone())),
-            // The test's own binary has no applet that could apply one.
-            policy: None,
-            timing: self.timing.clone(),
-            logs: self.logs,
-        }
+        let mut config = host_config(self.dir.path(), self.address, self.seen.clone());
+        config.capabilities.clone_from(&self.capabilities);
+        config.timing = self.timing.clone();
+        config.logs = self.logs;
+        config.paths.run.clone_from(&self.run);
+        config
+    }
+
+    /// What [`run_host_from`] needs.
+    pub(crate) fn settings(&self) -> String {
+        self.address.to_string()
     }
 
     /// Loads the pack and starts a host.
@@ -271,6 +246,34 @@ impl World {
 
     pub(crate) async fn row(&self, worker: WorkerId, sensor_ref: &str) -> Option<SensorProcess> {
         self.store.processes(worker).await.unwrap().into_iter().find(|row| row.sensor_ref == sensor_ref)
+    }
+
+    pub(crate) async fn worker_id(&self, name: &str) -> Option<WorkerId> {
+        let workers = self.store.workers(PageRequest { page: 1, page_size: 50 }).await.unwrap();
+        workers.items.into_iter().find(|worker| worker.name == name).map(|worker| worker.id)
+    }
+
+    /// The row of a sensor on the host of that name.
+    pub(crate) async fn row_of(&self, name: &str, sensor_ref: &str) -> Option<SensorProcess> {
+        self.row(self.worker_id(name).await?, sensor_ref).await
+    }
+
+    /// The pids of the rows, of all hosts, that say that the sensor runs.
+    pub(crate) async fn running_rows(&self, sensor_ref: &str) -> Vec<i32> {
+        let workers = self.store.workers(PageRequest { page: 1, page_size: 50 }).await.unwrap();
+        let mut pids = Vec::new();
+        for worker in workers.items {
+            let row = self.row(worker.id, sensor_ref).await;
+            pids.extend(row.filter(|row| row.status == SensorProcessStatus::Running).and_then(|row| row.pid));
+        }
+        pids
+    }
+
+    /// Keeps everybody from writing until it is dropped.
+    pub(crate) async fn lock_store(&self) -> sqlx::Transaction<'static, sqlx::Sqlite> {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path("attune.db"));
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        pool.begin_with("BEGIN IMMEDIATE").await.unwrap()
     }
 
     /// Waits until the row is as `fits` wants it.
@@ -346,4 +349,80 @@ fn empty_pack() -> NewPack {
         }],
         ..NewPack::default()
     }
+}
+
+fn capabilities() -> JsonMap {
+    json!({"runtimes": ["shell", "python", "native"]}).as_object().unwrap().clone()
+}
+
+fn timing() -> SensorTiming {
+    SensorTiming {
+        heartbeat_interval: Duration::from_millis(50),
+        // Long: what the tests see comes from messages.
+        reconcile_interval: Duration::from_hours(1),
+        change_window: Duration::from_millis(20),
+        backoff_min: Duration::from_millis(40),
+        backoff_max: Duration::from_millis(400),
+        ..SensorTiming::default()
+    }
+}
+
+fn host_config(dir: &Path, address: SocketAddr, seen: Arc<Seen>) -> SensorConfig {
+    let env = vec![
+        ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
+        ("FACTS".into(), dir.join("facts").into_os_string()),
+    ];
+    let host = Arc::new(Host::new(env.clone()));
+    let advertised = Advertised {
+        tier: Tier::Detected,
+        runtimes: Vec::new(),
+        runtime_versions: BTreeMap::new(),
+        detected_interpreters: Vec::new(),
+        handed_on: None,
+        warnings: Vec::new(),
+    };
+    SensorConfig {
+        name: "sensor-test".to_owned(),
+        host: Some("here".to_owned()),
+        capabilities: capabilities(),
+        max_concurrent_sensors: 10,
+        paths: SensorPaths {
+            packs: dir.join("packs"),
+            artifacts: dir.join("artifacts"),
+            agent_binary: PathBuf::from("/opt/attune/agent/attune-agents"),
+            run: None,
+        },
+        api_url: format!("http://{address}"),
+        ca_file: None,
+        token_key: None,
+        mq_url: None,
+        base_environment: env,
+        planner: Planner::new(host.clone(), dir.join("packs"), dir.join("envs"), &advertised),
+        environments: Arc::new(Environments::new(host, seen)),
+        // The test's own binary has no applet that could apply one.
+        policy: None,
+        guard: None,
+        timing: timing(),
+        logs: LogLimits::default(),
+    }
+}
+
+/// Runs a host in the working folder, which is that of another process's world, until SIGTERM.
+pub(crate) async fn run_host_from(settings: &str, name: &str, lease: Duration, guard: Arc<Guard>) {
+    // Here, and not first in main, because libtest has that.
+    let notes = attune_process::prepare();
+    assert_eq!(notes, Vec::<String>::new());
+    let dir = std::env::current_dir().unwrap();
+    let mut config = host_config(&dir, settings.parse().unwrap(), Arc::default());
+    name.clone_into(&mut config.name);
+    config.guard = Some(guard);
+    config.timing.lease_time = Some(lease);
+    config.timing.reconcile_interval = Duration::from_millis(200);
+    config.timing.stop_grace = Duration::from_millis(500);
+    let lifecycle = attune_lifecycle::Lifecycle::new().unwrap();
+    let store = Arc::new(SqliteStore::open(&dir.join("attune.db")).await.unwrap());
+    let host =
+        SensorHost::build(config, store, Arc::new(MemoryBus::new()), Arc::new(SystemClock), Arc::new(Seen::default()));
+    host.await.unwrap().spawn(lifecycle.stop(), lifecycle.tasks());
+    lifecycle.run(Duration::from_secs(10)).await.unwrap();
 }

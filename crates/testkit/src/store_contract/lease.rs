@@ -66,6 +66,25 @@ pub async fn a_sensor_is_held_by_one_host(lab: &dyn Lab) {
     assert!(!take(&world, &one).await);
 }
 
+/// A host that stops says so for all its sensors at once.
+pub async fn what_is_given_back_does_not_run(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let one = host(&world, "one", LONG).await;
+    let record = async |change: ProcessChange| {
+        assert!(take(&world, &one).await);
+        world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &change).await.unwrap();
+        world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
+        world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap()
+    };
+    let row = record(ProcessChange::Running { pid: 4242, reset_failures: false }).await;
+    assert_eq!((row.status, row.pid, row.active_rule_count), (Status::Stopped, None, 2));
+    assert!(row.last_stopped_at.unwrap() >= row.last_started_at.unwrap());
+    assert_eq!(record(ProcessChange::Starting).await.status, Status::Stopped);
+    let end = attune_store::ProcessEnd { consecutive_failures: 4, ..attune_store::ProcessEnd::default() };
+    let row = record(ProcessChange::Backoff(end)).await;
+    assert_eq!((row.status, row.consecutive_failures), (Status::Backoff, 4), "it waits for its next start here");
+}
+
 /// However many ask at once.
 pub async fn of_twenty_hosts_at_once_one_gets_the_sensor(lab: &dyn Lab) {
     let world = World::new(lab).await;

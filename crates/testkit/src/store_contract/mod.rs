@@ -97,6 +97,7 @@ macro_rules! store_contract_tests {
                 a_sensor_that_is_gone_is_no_error,
                 nothing_of_an_earlier_life_is_alive;
             lease: a_sensor_is_held_by_one_host,
+                what_is_given_back_does_not_run,
                 of_twenty_hosts_at_once_one_gets_the_sensor,
                 a_session_that_is_not_renewed_ends_and_its_sensors_are_free,
                 a_renewal_is_a_heartbeat_and_says_when_the_host_is_cordoned,

@@ -77,7 +77,7 @@ fn target(root: &Path, limits: LogLimits) -> LogTarget {
 
 fn writer(store: &Arc<Moody>, root: &Path, limits: LogLimits) -> (LogSink, LogWriter) {
     let (sink, source) = queue();
-    (sink, LogWriter::new(store.clone(), target(root, limits), source))
+    (sink, LogWriter::new(store.clone(), target(root, limits), source, LaterTokens::default()))
 }
 
 #[tokio::test(start_paused = true)]

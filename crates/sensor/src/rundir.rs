@@ -1,0 +1,114 @@
+//! The private folder of a host that runs: tokens and sockets of its sensors.
+//!
+//! ```text
+//!   <run>/                0700
+//!     control.sock        for `attune-agents sensor ctl`
+//!     <instance>/         one life of one host
+//!       7.token           of sensor 7, replaced as a whole
+//!       7.notify          NOTIFY_SOCKET of sensor 7
+//! ```
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use attune_model::{Secret, SensorId};
+use attune_process::effective_user;
+use uuid::Uuid;
+
+/// The folder of this life. Dropped, it is removed with all that is in it.
+#[derive(Debug)]
+pub(crate) struct RunDir {
+    instance: PathBuf,
+}
+
+impl RunDir {
+    /// Makes it. An existing folder that others could write to is refused.
+    pub(crate) fn make(root: &Path) -> io::Result<Self> {
+        private_folder(root)?;
+        let name = Uuid::new_v4().simple().to_string();
+        let instance = root.join(&name[..8]);
+        private_folder(&instance)?;
+        Ok(Self { instance })
+    }
+
+    pub(crate) fn token(&self, sensor: SensorId) -> PathBuf {
+        self.instance.join(format!("{sensor}.token"))
+    }
+
+    pub(crate) fn notify(&self, sensor: SensorId) -> PathBuf {
+        self.instance.join(format!("{sensor}.notify"))
+    }
+
+    /// Puts a token in the place of the one before: whoever reads sees one or the other, whole. Blocks.
+    pub(crate) fn write_token(&self, sensor: SensorId, token: &Secret) -> io::Result<()> {
+        let (path, new) = (self.token(sensor), self.instance.join(format!("{sensor}.new")));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(token.expose().as_bytes())?;
+        fs::rename(new, path)
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.instance) {
+            tracing::debug!(%error, path = %self.instance.display(), "the private folder was not removed");
+        }
+    }
+}
+
+fn private_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return DirBuilder::new().recursive(true).mode(0o700).create(path);
+        }
+        Err(error) => return Err(error),
+    }
+    // Not through a link: in /tmp anybody could have made one.
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != effective_user() || found.mode() & 0o077 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} is not a private folder of this user (mode 0700)", path.display()),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_private_and_replaced_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a/run");
+        let dir = RunDir::make(&root).unwrap();
+        for token in ["a long first token", "second"] {
+            dir.write_token(SensorId(7), &Secret::new(token.to_owned())).unwrap();
+            let path = dir.token(SensorId(7));
+            assert_eq!(fs::read_to_string(&path).unwrap(), token);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let instance = dir.instance.clone();
+        drop(dir);
+        assert!(!instance.exists() && root.exists());
+    }
+
+    #[test]
+    fn a_folder_of_others_and_a_link_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(RunDir::make(&open).unwrap_err().to_string().contains("not a private folder"));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
+        RunDir::make(&link).unwrap_err();
+    }
+}

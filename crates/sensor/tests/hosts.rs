@@ -1,0 +1,252 @@
+//! Several hosts on one store: at no moment two processes of one sensor, whatever happens to the hosts.
+//!
+//! The hosts are processes of their own: this test program, started again with the name of one ignored test. The sensors
+//! themselves write when they start and every few milliseconds that they live into one file; a start of one while another
+//! still writes is what must not happen.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests; the time of a takeover is for people")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use attune_model::status::SensorProcessStatus;
+use attune_process::{Child, Command, Ending, Guard, Keep, Launcher, SIGKILL, SIGTERM, Stream, guard_main, start};
+use attune_testkit::eventually;
+
+use support::{World, is_alive};
+
+const LEASE: Duration = Duration::from_millis(2400);
+
+/// Says `pid, monotonic time of the machine` every few milliseconds, TERM or not: only KILL ends it at once.
+const WITNESS: &str = r#"
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: None if os.environ.get("STUBBORN") else os._exit(0))
+out = os.open(os.environ["FACTS"] + "/" + os.environ["ATTUNE_SENSOR_REF"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+while True:
+    os.write(out, b"%d %d\n" % (os.getpid(), time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000))
+    time.sleep(0.004)
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a host of another test"]
+async fn host_process() {
+    let Ok(settings) = fs::read_to_string("host.json") else { return };
+    let name = std::env::args().find_map(|word| word.strip_prefix("host-name=").map(str::to_owned));
+    let name = name.unwrap_or_else(|| "one".to_owned());
+    support::run_host_from(&settings, &name, LEASE, guard()).await;
+}
+
+#[test]
+#[ignore = "the guardian of a host"]
+fn guardian_process() {
+    guard_main();
+}
+
+fn guard() -> std::sync::Arc<Guard> {
+    let args = ["--exact", "guardian_process", "--ignored", "--nocapture"].map(Into::into).into();
+    Guard::start(Some(Launcher { program: std::env::current_exe().unwrap(), args })).unwrap()
+}
+
+/// A host that runs as a process.
+struct Host {
+    name: &'static str,
+    child: Child,
+}
+
+impl Host {
+    fn start(world: &World, name: &'static str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let words = ["--exact", "host_process", "--ignored", "--nocapture", "--skip"];
+        command.args = words.map(Into::into).into();
+        // Taken by libtest for one more name to skip, and by the child for what it is.
+        command.args.push(format!("host-name={name}").into());
+        command.cwd = Some(world.dir.path().to_owned());
+        command.env = vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())];
+        command.stdout = Stream::keep(Keep::Tail { limit_bytes: 16 * 1024 });
+        command.stderr = Stream::keep(Keep::Tail { limit_bytes: 16 * 1024 });
+        command.ending = Ending { signal: SIGTERM, grace: Duration::from_secs(15), ..Ending::default() };
+        Self { name, child: start(command).unwrap() }
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = attune_sys::Pid::new(self.child.pid()).unwrap();
+        attune_sys::kill(pid, signal).unwrap();
+    }
+
+    async fn stop(self) {
+        let report = self.child.supervise(None, std::future::ready(())).await;
+        let text = String::from_utf8_lossy(&report.stderr.bytes).into_owned();
+        let out = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+        assert!(
+            matches!(report.outcome, attune_process::Outcome::Cancelled { exit_code: Some(0) }),
+            "host {}: {:?}\n{out}\n{text}",
+            self.name,
+            report.outcome
+        );
+    }
+}
+
+/// What the processes of one sensor wrote: pid and time, in the order of the file.
+fn testimony(world: &World, sensor: &str) -> Vec<(u32, u64)> {
+    let read = |line: String| {
+        let (pid, time) = line.split_once(' ')?;
+        Some((pid.parse().ok()?, time.parse().ok()?))
+    };
+    world.facts(sensor).into_iter().filter_map(read).collect()
+}
+
+fn runners(world: &World, sensor: &str) -> Vec<u32> {
+    let mut pids: Vec<u32> = Vec::new();
+    for (pid, _) in testimony(world, sensor) {
+        if pids.last() != Some(&pid) {
+            pids.push(pid);
+        }
+    }
+    pids
+}
+
+/// Every process wrote everything before the next one wrote anything.
+fn assert_no_overlap(world: &World, sensor: &str) {
+    let mut spans: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for (pid, time) in testimony(world, sensor) {
+        let span = spans.entry(pid).or_insert((time, time));
+        *span = (span.0.min(time), span.1.max(time));
+    }
+    let mut spans: Vec<_> = spans.into_iter().map(|(pid, (first, last))| (first, last, pid)).collect();
+    spans.sort_unstable();
+    for pair in spans.windows(2) {
+        assert!(pair[0].1 < pair[1].0, "{sensor}: two at once: {spans:?}");
+    }
+}
+
+async fn another_runner(world: &World, sensor: &str, before: usize) -> Vec<u32> {
+    let what = format!("runner {} of {sensor}", before + 1);
+    eventually(&what, async || Some(runners(world, sensor)).filter(|pids| pids.len() > before)).await
+}
+
+async fn world(sensors: &[&str]) -> World {
+    let mut world = World::new().await;
+    for sensor in sensors {
+        world.add_sensor(sensor, "python", WITNESS);
+    }
+    world.load().await;
+    fs::write(world.path("host.json"), world.settings()).unwrap();
+    world
+}
+
+/// How long nobody ran the sensor, for people.
+fn report(what: &str, begun: Instant) {
+    println!("{what}: another host runs the sensor after {:?} (lease {LEASE:?})", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_host_is_replaced_and_two_never_run_at_once() {
+    let world = world(&["a", "b"]).await;
+    let one = Host::start(&world, "one");
+    another_runner(&world, "demo.a", 0).await;
+    another_runner(&world, "demo.b", 0).await;
+    let other = Host::start(&world, "other");
+    let third = Host::start(&world, "third");
+    let begun = Instant::now();
+    one.signal(SIGKILL);
+    let pids = another_runner(&world, "demo.a", 1).await;
+    report("kill -9", begun);
+    another_runner(&world, "demo.b", 1).await;
+    assert!(!is_alive(&pids[0].to_string()), "the guardian left nothing");
+    // The host comes back under its name and takes nothing away.
+    let again = Host::start(&world, "one");
+    eventually("the first host again", async || {
+        let row = world.row_of("one", "demo.a").await?;
+        (row.status == SensorProcessStatus::Stopped && row.pid.is_none()).then_some(())
+    })
+    .await;
+    for host in [other, third, again] {
+        host.stop().await;
+    }
+    for sensor in ["demo.a", "demo.b"] {
+        assert_no_overlap(&world, sensor);
+        for pid in runners(&world, sensor) {
+            assert!(!is_alive(&pid.to_string()));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_host_loses_its_sensors_before_another_starts_them() {
+    let world = world(&["a"]).await;
+    let one = Host::start(&world, "one");
+    another_runner(&world, "demo.a", 0).await;
+    let other = Host::start(&world, "other");
+    // Not in the middle of a write: the file would stay locked for everybody, as with any store in one file.
+    let lock = world.lock_store().await;
+    let begun = Instant::now();
+    one.signal(attune_sys::SIGSTOP);
+    drop(lock);
+    let pids = another_runner(&world, "demo.a", 1).await;
+    report("SIGSTOP", begun);
+    // It wakes up and finds that the world went on without it.
+    one.signal(attune_sys::SIGCONT);
+    eventually("what the woken host says", async || {
+        let row = world.row_of("one", "demo.a").await?;
+        (row.status == SensorProcessStatus::Stopped && row.pid.is_none()).then_some(())
+    })
+    .await;
+    assert_eq!(runners(&world, "demo.a"), pids, "nothing more has started");
+    // And may take over again.
+    other.stop().await;
+    another_runner(&world, "demo.a", 2).await;
+    one.stop().await;
+    assert_no_overlap(&world, "demo.a");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_hands_over_without_waiting_for_the_lease() {
+    let world = world(&["a", "b", "c"]).await;
+    let mut hosts = vec![Host::start(&world, "one"), Host::start(&world, "other")];
+    for sensor in ["demo.a", "demo.b", "demo.c"] {
+        another_runner(&world, sensor, 0).await;
+    }
+    for name in ["third", "fourth"] {
+        hosts.push(Host::start(&world, name));
+        eventually("the new host", async || world.worker_id(name).await.map(drop)).await;
+        let begun = Instant::now();
+        hosts.remove(0).stop().await;
+        let row_is_true = async || {
+            let running = world.running_rows("demo.a").await;
+            (running.len() == 1 && is_alive(&running[0].to_string())).then_some(())
+        };
+        eventually("one runner", row_is_true).await;
+        report("rolling restart", begun);
+    }
+    for host in hosts {
+        host.stop().await;
+    }
+    for sensor in ["demo.a", "demo.b", "demo.c"] {
+        assert_no_overlap(&world, sensor);
+        assert_eq!(world.running_rows(sensor).await, Vec::<i32>::new());
+    }
+    assert!(Path::new(&world.path("attune.db")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_cut_off_from_the_store_ends_its_sensors_and_takes_them_again() {
+    let world = world(&["a"]).await;
+    let one = Host::start(&world, "one");
+    another_runner(&world, "demo.a", 0).await;
+    // Nobody can write: the renewals fail, and so does everybody else.
+    let lock = world.lock_store().await;
+    let pid = runners(&world, "demo.a")[0].to_string();
+    eventually("the end of the sensor", async || (!is_alive(&pid)).then_some(())).await;
+    drop(lock);
+    another_runner(&world, "demo.a", 1).await;
+    eventually("the row", async || {
+        let running = world.running_rows("demo.a").await;
+        (running.len() == 1 && is_alive(&running[0].to_string())).then_some(())
+    })
+    .await;
+    one.stop().await;
+    assert_no_overlap(&world, "demo.a");
+}

@@ -1,0 +1,185 @@
+//! Sensors that say how they are and take new tokens, and operators that control a running host.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use attune_model::status::SensorProcessStatus;
+use attune_sensor::{CONTROL_SOCKET, ControlReply, ControlRequest, SensorView, ask_host};
+use attune_testkit::eventually;
+use serde_json::json;
+
+use support::{World, is_alive};
+
+/// Says what `SAYS` says, then writes its pid and the token of the moment whenever that changes, and its rules at the start.
+const TALKER: &str = r#"
+import os, socket, sys, time
+host = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def say(text):
+    host.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
+say("READY=1\nSTATUS=watching\nX_ATTUNE_KEEPS=@KEEPS@")
+def fact(kind, text):
+    with open(os.environ["FACTS"] + "/" + kind, "a") as file:
+        file.write(text + "\n")
+fact("rules", f"{os.getpid()} {os.environ['ATTUNE_SENSOR_TRIGGERS']}")
+last = None
+while True:
+    token = open(os.environ["ATTUNE_API_TOKEN_FILE"]).read()
+    if token != last:
+        last = token
+        print("my token is " + token, flush=True)
+        fact("tokens", f"{os.getpid()} {token}")
+    time.sleep(0.01)
+"#;
+
+async fn world(keeps: &str) -> World {
+    let mut world = World::new().await;
+    world.run = Some(world.path("run"));
+    world.add_sensor("one", "python", &TALKER.replace("@KEEPS@", keeps));
+    world
+}
+
+async fn view(world: &World) -> SensorView {
+    match ask_host(&socket(world), &ControlRequest::List).await.unwrap() {
+        ControlReply::Sensors(views) => views.into_iter().find(|view| view.sensor == "demo.one").unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn socket(world: &World) -> PathBuf {
+    world.path("run").join(CONTROL_SOCKET)
+}
+
+async fn eventually_view(world: &World, what: &str, fits: impl Fn(&SensorView) -> bool) -> SensorView {
+    eventually(what, async || {
+        if !socket(world).exists() {
+            return None;
+        }
+        Some(view(world).await).filter(|view| fits(view))
+    })
+    .await
+}
+
+fn pid(fact: &str) -> &str {
+    fact.split(' ').next().unwrap()
+}
+
+#[tokio::test]
+async fn a_token_reaches_a_running_sensor_that_takes_it_and_no_log() {
+    let world = world("token").await;
+    world.api.life_ms.store(1500, Ordering::SeqCst);
+    let host = world.start().await;
+    let facts = world.eventually_facts("tokens", 3).await;
+    assert_eq!(pid(&facts[0]), pid(&facts[2]), "no restart: {facts:?}");
+    assert!(facts[0].ends_with("secret-token-1") && facts[2].ends_with("secret-token-3"), "{facts:?}");
+    let file = fs::read_dir(world.path("run")).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.is_dir().then(|| fs::read_dir(path).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>())
+    });
+    let token = file.unwrap().into_iter().find(|path| path.extension().is_some_and(|end| end == "token")).unwrap();
+    assert_eq!(fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+    let row = world.eventually_running(host.worker, "demo.one").await;
+    assert_eq!(row.pid.unwrap().to_string(), pid(&facts[0]));
+    host.stop().await;
+    assert!(!token.exists(), "nothing private is left");
+    let log = fs::read_to_string(world.path("artifacts/sensor/demo/one/stdout/v1.txt")).unwrap();
+    assert!(log.lines().count() >= 3 && log.lines().all(|line| line == "my token is [redacted]"), "{log}");
+}
+
+#[tokio::test]
+async fn a_sensor_that_does_not_take_tokens_is_started_again_for_one() {
+    let world = world("nothing").await;
+    world.api.life_ms.store(1500, Ordering::SeqCst);
+    let host = world.start().await;
+    let facts = world.eventually_facts("tokens", 2).await;
+    assert_ne!(pid(&facts[0]), pid(&facts[1]), "{facts:?}");
+    let row = world.eventually_running(host.worker, "demo.one").await;
+    assert_eq!(row.consecutive_failures, 0);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_sensor_that_listens_for_rules_itself_is_not_started_again_for_them() {
+    let mut world = world("rules").await;
+    let host = world.start().await;
+    let first = world.eventually_facts("rules", 1).await;
+    eventually_view(&world, "what it says", |view| view.ready && view.state == "running").await;
+    world.add_rule("more", "one", &json!({"n": 2}));
+    world.load().await;
+    world.hint().await;
+    // The host has seen the change: it counts one rule more.
+    world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Running).await;
+    eventually_view(&world, "two rules", |view| view.rules == 2).await;
+    assert_eq!(world.facts("rules"), first);
+    assert!(is_alive(pid(&first[0])));
+    // Its code is another matter.
+    world.write_script("one", &format!("{}\n# changed\n", TALKER.replace("@KEEPS@", "rules")));
+    world.hint().await;
+    world.eventually_facts("rules", 2).await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_sensor_that_hangs_is_started_again_and_the_row_says_so() {
+    let mut world = World::new().await;
+    world.run = Some(world.path("run"));
+    world.timing.watchdog = Duration::from_millis(200);
+    let script = r#"
+import os, socket, time
+assert os.environ["WATCHDOG_USEC"] == "200000"
+host = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+for _ in range(5):
+    host.sendto(b"WATCHDOG=1", os.environ["NOTIFY_SOCKET"])
+    time.sleep(0.02)
+with open(os.environ["FACTS"] + "/one", "a") as file:
+    file.write("hangs\n")
+time.sleep(1000)
+"#;
+    world.add_sensor("one", "python", script);
+    let host = world.start().await;
+    world.eventually_facts("one", 2).await;
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Backoff).await;
+    let excerpt = row.stderr_excerpt.unwrap();
+    assert!(excerpt.contains("it hung: no WATCHDOG=1 within 0.2 s"), "{excerpt}");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host() {
+    let world = world("token").await;
+    let host = world.start().await;
+    let running = eventually_view(&world, "running", |view| view.state == "running" && view.ready).await;
+    assert_eq!(fs::metadata(socket(&world)).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!((running.rules, running.failures, running.status.as_deref()), (1, 0, Some("watching")));
+    let first = running.pid.unwrap().to_string();
+    let ask = async |request: ControlRequest| ask_host(&socket(&world), &request).await.unwrap();
+    let one = || "demo.one".to_owned();
+
+    assert_eq!(ask(ControlRequest::Restart(one())).await, ControlReply::Accepted);
+    let again = eventually_view(&world, "another process", |view| view.pid.is_some_and(|pid| pid.to_string() != first));
+    let second = again.await.pid.unwrap().to_string();
+    assert!(!is_alive(&first));
+
+    assert_eq!(ask(ControlRequest::Stop(one())).await, ControlReply::Accepted);
+    let stopped = eventually_view(&world, "stopped", |view| view.state == "stopped").await;
+    assert!(stopped.pid.is_none() && !is_alive(&second));
+    world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    // Messages do not bring it back.
+    world.hint().await;
+    assert_eq!(view(&world).await.state, "stopped");
+
+    assert_eq!(ask(ControlRequest::Start(one())).await, ControlReply::Accepted);
+    let started = eventually_view(&world, "running again", |view| view.state == "running").await;
+    let log = eventually_view(&world, "a log", |view| view.stdout.is_some()).await.stdout.unwrap();
+    assert!(fs::read_to_string(log).unwrap().contains("my token is [redacted]"));
+    assert!(started.pid.is_some());
+    let refused = ask(ControlRequest::Stop("demo.nobody".to_owned())).await;
+    assert!(matches!(refused, ControlReply::Refused(reason) if reason.contains("demo.nobody")));
+    host.stop().await;
+    assert!(!socket(&world).exists());
+}
