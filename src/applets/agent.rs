@@ -10,6 +10,7 @@ use attune_config::{
     LogLevel, PlatformConfig, ProcessEnvironment, SENSOR_RUNTIMES, Sources, WORKER_RUNTIMES, process_env,
     working_folder,
 };
+use attune_health::Health;
 use attune_lifecycle::{Lifecycle, Stop, Tasks};
 use attune_model::JsonMap;
 use attune_model::placement::Taint;
@@ -20,7 +21,9 @@ use tracing::level_filters::LevelFilter;
 use crate::applet::VERSION;
 use crate::applets::detect::{self, Detection, Style};
 use crate::applets::dev::{STRAYS_LIMIT, log_limits};
+use crate::applets::machine;
 use crate::applets::platform::Platform;
+use crate::applets::vitals::{self, Service};
 use crate::exit::{Exit, Failure};
 use crate::rt;
 use crate::telemetry::{LogFormat, Telemetry};
@@ -146,22 +149,27 @@ impl Start {
     }
 }
 
-/// Connects to the platform, starts the service, and runs it until it is asked to stop.
+/// Connects to the platform, starts the service, and runs it until it is asked to stop. Its health is told from before the
+/// first connection.
 pub(crate) fn live(
+    service: Service<'_>,
     config: &PlatformConfig,
-    name: &str,
     grace: Duration,
-    start: impl AsyncFnOnce(&Platform, &Stop, &Tasks) -> Result<(), Failure>,
+    start: impl AsyncFnOnce(&Platform, &Health, (&Stop, &Tasks)) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let ended = rt::service()?.block_on(async {
         let mut lifecycle = Lifecycle::new().map_err(|error| Failure::new(Exit::OperatingSystem, error))?;
         let (stop, tasks) = (lifecycle.stop().clone(), lifecycle.tasks().clone());
-        let Some(platform) = lifecycle.starting(Platform::connect(config, name)).await.transpose()? else {
+        let listen = config.health.listen_of(service.role, service.name, &machine::process_space());
+        let (health, _address) = vitals::begin(service, &listen, (&stop, &tasks)).await?;
+        let Some(platform) = lifecycle.starting(Platform::connect(config, service.name)).await.transpose()? else {
             return Ok(Exit::Success);
         };
-        let begun = lifecycle.starting(start(&platform, &stop, &tasks)).await.unwrap_or(Ok(()));
-        if begun.is_err() {
-            stop.ask();
+        vitals::watch_bus(&health, platform.bus.state(), &tasks);
+        let begun = lifecycle.starting(start(&platform, &health, (&stop, &tasks))).await.unwrap_or(Ok(()));
+        match &begun {
+            Ok(()) => health.started(),
+            Err(_) => stop.ask(),
         }
         let stopped = lifecycle.run(grace).await;
         platform.close().await;

@@ -38,7 +38,7 @@ use tracing::level_filters::LevelFilter;
 use crate::applets::agent::Role;
 use crate::applets::detect::Detection;
 use crate::applets::machine;
-use crate::applets::vitals;
+use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::rt;
@@ -213,7 +213,7 @@ impl Start<'_> {
     /// Starts everything and says that it is ready.
     async fn run(self, stop: &Stop, tasks: &Tasks) -> Result<(), Failure> {
         let listen = self.arguments.health.clone().unwrap_or(Listen::Off);
-        let this = ("dev", self.machine.host.as_str(), Parts::BOTH);
+        let this = Service { role: "dev", name: &self.machine.host, parts: Parts::BOTH };
         let (health, health_address) = vitals::begin(this, &listen, (stop, tasks)).await?;
         let hub = system::build_hub(self.arguments.listen, self.ground, &self.data).await?;
         let api = system::api_url(hub.local_addr());

@@ -4,6 +4,7 @@
 //! No runtime, no logging, one thread: it is started every few seconds for as long as the agent lives.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use argh::FromArgs;
@@ -12,7 +13,8 @@ use attune_health::{Answer, Question, Target, ask};
 use attune_model::listen::Listen;
 
 use crate::applets::agent::{Role, not_blank};
-use crate::applets::machine::host_name;
+use crate::applets::hub;
+use crate::applets::machine::{host_name, process_space};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -24,9 +26,9 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(3);
 /// Configuration and environment are read as the agent reads them, to find out where it listens.
 #[derive(Debug, FromArgs)]
 struct HealthArguments {
-    /// worker (default) or sensor
-    #[argh(positional, default = "Role::Worker")]
-    agent: Role,
+    /// worker (default), sensor or hub
+    #[argh(positional, default = "Asked::Agent(Role::Worker)")]
+    service: Asked,
     #[argh(option, short = 'c', description = "configuration file (default: $ATTUNE_CONFIG, then ./config.yaml)")]
     config: Option<String>,
     /// name of the agent, if its command line gives one
@@ -46,6 +48,24 @@ struct HealthArguments {
     timeout: Duration,
 }
 
+/// Whose health.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Agent(Role),
+    Hub,
+}
+
+impl FromStr for Asked {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "hub" => Ok(Self::Hub),
+            _ => text.parse().map(Self::Agent).map_err(|_unknown| "expected `worker`, `sensor` or `hub`"),
+        }
+    }
+}
+
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|arguments: HealthArguments| {
@@ -59,7 +79,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
 }
 
 fn target(arguments: HealthArguments) -> Result<Target, Failure> {
-    let HealthArguments { agent, config, name, socket, url, .. } = arguments;
+    let HealthArguments { service, config, name, socket, url, .. } = arguments;
     let listen = match (socket, url) {
         (Some(_), Some(_)) => return Err(Failure::usage("--socket and --url exclude each other")),
         (None, Some(url)) => {
@@ -69,24 +89,30 @@ fn target(arguments: HealthArguments) -> Result<Target, Failure> {
             let place = if socket.starts_with("unix:") { socket } else { format!("unix:{socket}") };
             place.parse().map_err(|problem| Failure::usage(format!("--socket: {problem}")))?
         }
-        (None, None) => configured(agent, config, name)?,
+        (None, None) => configured(service, config, name)?,
     };
     Target::of(&listen).ok_or_else(|| Failure::message(Exit::Unavailable, "health.listen is off: nobody answers"))
 }
 
 /// Where an agent with this configuration listens.
-fn configured(agent: Role, config: Option<String>, name: Option<String>) -> Result<Listen, Failure> {
+fn configured(service: Asked, config: Option<String>, name: Option<String>) -> Result<Listen, Failure> {
     let name = name.map(|name| not_blank("--name", name)).transpose()?;
     let config = config.map(|file| not_blank("--config", file)).transpose()?;
     let (environment, folder) = (process_env(), working_folder());
     let sources = Sources { environment: &environment, file: config.as_deref().map(Path::new), folder: &folder };
-    let loaded = match agent {
-        Role::Worker => load_worker_health(sources, name),
-        Role::Sensor => load_sensor_health(sources, name),
+    let loaded = match service {
+        Asked::Agent(Role::Worker) | Asked::Hub => load_worker_health(sources, name),
+        Asked::Agent(Role::Sensor) => load_sensor_health(sources, name),
     };
     let Loaded { config: place, notes } = loaded.map_err(|rejected| Failure::new(Exit::Configuration, rejected))?;
     // The agent has said them in its log; here they would be said every few seconds.
     drop::<Vec<Note>>(notes);
-    let name = place.name.unwrap_or_else(|| agent.default_name(&host_name()));
-    Ok(place.health.listen_of(agent.as_str(), &name))
+    let space = process_space();
+    Ok(match service {
+        Asked::Hub => place.health.listen_of("hub", hub::NAME, &space),
+        Asked::Agent(role) => {
+            let name = place.name.unwrap_or_else(|| role.default_name(&host_name()));
+            place.health.listen_of(role.as_str(), &name, &space)
+        }
+    })
 }

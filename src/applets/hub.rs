@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use attune_config::{HubAgentConfig, Sources, load_hub, process_env, working_folder};
+use attune_health::Parts;
 use attune_hub::{Hub, HubConfig};
 use attune_model::Secret;
 use attune_model::clock::SystemClock;
@@ -18,12 +19,16 @@ use tracing::level_filters::LevelFilter;
 use crate::applets::agent::{self, level, not_blank};
 use crate::applets::dev::hub_failed;
 use crate::applets::platform::{Platform, accept};
+use crate::applets::vitals::Service;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::telemetry::{LogFormat, Telemetry};
 
 /// How long requests in hand may take to finish after the stop was asked for.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The hub has no row that would give it a name.
+pub(crate) const NAME: &str = "attune-hub";
 
 /// For an installation that never ends executions which their worker does not start.
 const NEVER: Duration = Duration::from_hours(24 * 365 * 100);
@@ -47,7 +52,8 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let config = accept(load_hub(sources))?;
         telemetry.set_level(level(config.platform.log_level));
         let settings = settings(&config)?;
-        agent::live(&config.platform, "attune-hub", GRACE, async |platform, stop, tasks| {
+        let service = Service { role: "hub", name: NAME, parts: Parts::NONE };
+        agent::live(service, &config.platform, GRACE, async |platform, _health, (stop, tasks)| {
             let Platform { store, bus } = platform.clone();
             let hub = Hub::build(settings, store, bus, Arc::new(SystemClock)).await.map_err(hub_failed)?;
             tracing::info!(address = %hub.local_addr(), "hub listens");

@@ -12,6 +12,13 @@ pub(crate) fn host_name() -> String {
     if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
+/// The number of the container that this process is in, as far as processes are concerned: of its PID namespace. What is
+/// started inside the container, such as a health check, has the same.
+pub(crate) fn process_space() -> String {
+    let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    link.to_string_lossy().chars().filter(char::is_ascii_digit).collect()
+}
+
 /// The file that this process was started from.
 pub(crate) fn program() -> Result<PathBuf, Failure> {
     std::env::current_exe()

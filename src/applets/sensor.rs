@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use attune_config::{SENSOR_RUNTIMES, SensorAgentConfig, SensorConfig as SensorSection, child_env, load_sensor};
+use attune_health::Parts;
 use attune_model::activity::NoObserver;
 use attune_model::clock::SystemClock;
 use attune_process::{Guard, Policy};
@@ -18,6 +19,7 @@ use crate::applets::agent::{self, AgentArguments, Role};
 use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
 use crate::applets::sensor_ctl;
+use crate::applets::vitals::Service;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 
@@ -39,9 +41,10 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
         let settings = settings(&config, &advertised, visible)?;
         let name = settings.name.clone();
         let grace = config.sensor.shutdown_timeout;
-        agent::live(&config.platform, &name, grace, async |platform, stop, tasks| {
+        let service = Service { role: Role::Sensor.as_str(), name: &name, parts: Parts::SENSOR };
+        agent::live(service, &config.platform, grace, async |platform, health, (stop, tasks)| {
             let Platform { store, bus } = platform.clone();
-            let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), Arc::new(NoObserver)).await;
+            let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
             host.map_err(|error| Failure::new(Exit::Unavailable, error))?.spawn(stop, tasks);
             Ok(())
         })

@@ -1,23 +1,42 @@
 //! What the health of a service of this binary is made of: the one place that joins services and [`Health`].
 
+use std::time::Instant;
+
+use attune_bus_amqp::{AmqpState, Consumers, Link};
 use attune_config::{process_env, service_manager};
 use attune_health::{About, Health, NotifyConfig, Parts, serve};
 use attune_lifecycle::{Stop, Tasks};
+use attune_model::activity::Observer;
+use attune_model::condition::Condition;
 use attune_model::listen::Listen;
+use attune_model::measure::{ConnectionState, Measure, Server};
 use attune_worker::{Overview, RunningExecution};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::applet::VERSION;
 use crate::exit::{Exit, Failure};
+
+/// Which service this process is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Service<'a> {
+    /// `worker`, `sensor`, `hub`, `dev`.
+    pub(crate) role: &'static str,
+    /// Its name, also for the broker.
+    pub(crate) name: &'a str,
+    /// What of it is counted.
+    pub(crate) parts: Parts,
+}
 
 /// Tells the health of a service that is starting at `listen`, and to a service manager, until everything has ended.
 ///
 /// To be called first, so that a start that takes long can be watched; [`Health::started`] ends it.
 pub(crate) async fn begin(
-    (role, name, parts): (&'static str, &str, Parts),
+    service: Service<'_>,
     listen: &Listen,
     (stop, tasks): (&Stop, &Tasks),
 ) -> Result<(Health, Listen), Failure> {
+    let Service { role, name, parts } = service;
     let about = About { role, name: name.to_owned(), version: VERSION, parts };
     let health = Health::new(about, stop.clone());
     let manager = service_manager(&process_env(), std::process::id());
@@ -25,6 +44,64 @@ pub(crate) async fn begin(
     let address =
         serve(listen, notify, &health, (stop, tasks)).await.map_err(|error| Failure::new(Exit::Unavailable, error))?;
     Ok((health, address))
+}
+
+/// Makes the connection to the broker part of the health, with every consumer on it.
+pub(crate) fn watch_bus(health: &Health, state: watch::Receiver<AmqpState>, tasks: &Tasks) {
+    let asked = state.clone();
+    health.watch(move |all| all.push(bus_condition(&asked.borrow())));
+    let metrics = health.metrics();
+    tasks.spawn_attendant(|rest| async move {
+        tokio::select! {
+            () = rest.cancelled() => {}
+            () = follow_bus(state, &*metrics) => {}
+        }
+    });
+}
+
+/// The reasons name no addresses and repeat nothing that the broker said: the log does.
+fn bus_condition(state: &AmqpState) -> Condition {
+    const NAME: &str = "bus";
+    let since = match &state.link {
+        Link::Up { since } | Link::Lost { since, .. } => since.into_std(),
+        Link::Closed => return Condition::problem(NAME, "the connection to the broker was closed", Instant::now()),
+    };
+    let Consumers { wanted, confirmed } = state.consumers;
+    match &state.link {
+        Link::Lost { attempts, .. } => {
+            let text = format!("the connection to the broker is lost, {attempts} attempts to get it back");
+            Condition::problem(NAME, text, since)
+        }
+        _ if state.blocked.is_some() => Condition::problem(NAME, "the broker takes no messages for now", since),
+        _ if !state.is_fresh() => {
+            let text = format!("nothing was heard from the broker for {} s", state.silence.as_secs());
+            Condition::problem(NAME, text, since)
+        }
+        _ if confirmed != wanted => {
+            Condition::problem(NAME, format!("{confirmed} of {wanted} consumers are confirmed"), since)
+        }
+        _ => Condition::well(NAME, since),
+    }
+}
+
+async fn follow_bus(mut state: watch::Receiver<AmqpState>, observer: &dyn Observer) {
+    let mut told = None;
+    loop {
+        let now = {
+            let state = state.borrow_and_update();
+            match &state.link {
+                Link::Up { .. } if state.blocked.is_some() => ConnectionState::Blocked,
+                Link::Up { .. } => ConnectionState::Connected,
+                Link::Lost { .. } | Link::Closed => ConnectionState::Lost,
+            }
+        };
+        if told.replace(now) != Some(now) {
+            observer.measure(Measure::Connection { server: Server::Bus, state: now });
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Makes a worker part of the health: its consumers and its row, and what it runs.

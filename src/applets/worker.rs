@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use attune_config::{WorkerAgentConfig, child_env, load_worker};
-use attune_model::activity::NoObserver;
+use attune_health::Parts;
 use attune_model::clock::SystemClock;
 use attune_process::Policy;
 use attune_runtime::Advertised;
@@ -13,6 +13,7 @@ use attune_worker::{CHILD_GRACE, ExecutorConfig, PackFolders, Worker, WorkerConf
 use crate::applets::agent::{self, AgentArguments, Role};
 use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
+use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 
@@ -29,10 +30,12 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let settings = settings(&config, advertised, visible)?;
         let name = settings.name.clone();
         let grace = config.worker.shutdown_timeout;
-        agent::live(&config.platform, &name, grace, async |platform, stop, tasks| {
+        let service = Service { role: Role::Worker.as_str(), name: &name, parts: Parts::WORKER };
+        agent::live(service, &config.platform, grace, async |platform, health, (stop, tasks)| {
             let Platform { store, bus } = platform.clone();
-            let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), Arc::new(NoObserver)).await;
+            let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
             let worker = worker.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+            vitals::watch_worker(health, worker.overview());
             worker.spawn(stop, tasks);
             Ok(())
         })

@@ -104,6 +104,7 @@ fn the_place_is_found_the_way_the_agent_finds_it() {
         (vec![("ATTUNE_WORKER_NAME", "w1")], vec!["worker"], "unix:@attune-agents/worker/w1"),
         (vec![("ATTUNE__WORKER__NAME", "w2"), ("ATTUNE_WORKER_NAME", "w1")], vec![], "unix:@attune-agents/worker/w2"),
         (vec![("ATTUNE__HEALTH__LISTEN", "0.0.0.0:1")], vec![], "http://127.0.0.1:1"),
+        (vec![], vec!["hub"], "unix:@attune-agents/hub/attune-hub"),
         (vec![], vec!["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
         (vec![], vec!["--socket", "@other"], "unix:@other"),
         (vec![("ATTUNE__HEALTH__LISTEN", "off")], vec![], "health.listen is off"),

@@ -77,10 +77,9 @@ pub async fn serve(
         Err(error) if matches!(listen, Listen::Abstract(_)) && error.kind() == io::ErrorKind::AddrInUse => {
             tracing::warn!(%listen, "another process tells the health of an agent of this name; waiting for its end");
             let (health, listen) = (health.clone(), listen.clone());
-            let waiting = tasks.clone();
-            let address = listen.clone();
+            let (waiting, address) = (tasks.clone(), listen.clone());
             tasks.spawn_attendant(|rest| bind_later(listen, health, waiting, rest));
-            address
+            return Ok(address);
         }
         Err(source) => return Err(ServeError::Bind { listen: listen.clone(), source }),
     };

@@ -106,7 +106,7 @@ async fn what_is_counted_is_seen() {
         ("attune_heartbeats_total{result=\"failed\"}", 1.0),
         ("attune_heartbeat_duration_seconds_count", 2.0),
         ("attune_connected{server=\"bus\"}", 0.0),
-        ("attune_connection_changes_total{server=\"store\",state=\"connected\"}", 1.0),
+        ("attune_connection_changes_total{server=\"store\",state=\"connected\"}", 2.0),
         ("attune_consumer_changes_total{change=\"lost\"}", 1.0),
         ("attune_children_total{result=\"ok\"}", 1.0),
         ("attune_child_output_dropped_bytes_total", 12.0),

@@ -180,7 +180,7 @@ async fn a_socket_in_the_file_system_is_for_owner_and_group_and_goes_away() {
 
 #[tokio::test]
 async fn an_abstract_socket_is_taken_over_from_a_process_that_ends() {
-    let listen = Listen::of_agent("worker", &format!("test-{}", std::process::id()));
+    let listen = Listen::of_agent("worker", &format!("test-{}", std::process::id()), "");
     let target = Target::of(&listen).unwrap();
     let silent = asked(target.clone(), Question::Ready).await;
     assert!(matches!(silent, Err(AskError::Silent { .. })), "{silent:?}");

@@ -27,8 +27,10 @@ pub enum Listen {
 impl Listen {
     /// Where an agent listens when nobody says otherwise: an abstract socket, because it needs no writable folder, no port
     /// and no configuration. Both sides derive the name from what they know anyway.
-    pub fn of_agent(role: &str, name: &str) -> Self {
-        let whole = format!("attune-agents/{role}/{name}");
+    ///
+    /// `space` tells containers apart that share a network: two of them may hold agents of one name.
+    pub fn of_agent(role: &str, name: &str, space: &str) -> Self {
+        let whole = format!("attune-agents/{role}/{name}/{space}");
         if whole.len() <= MOST_NAME_BYTES && !whole.contains('\0') {
             return Self::Abstract(whole);
         }
@@ -102,11 +104,12 @@ mod tests {
 
     #[test]
     fn agents_of_another_role_or_name_listen_elsewhere() {
-        assert_eq!(Listen::of_agent("worker", "w1"), Listen::Abstract("attune-agents/worker/w1".to_owned()));
-        assert_ne!(Listen::of_agent("worker", "w1"), Listen::of_agent("sensor", "w1"));
+        assert_eq!(Listen::of_agent("worker", "w1", "7"), Listen::Abstract("attune-agents/worker/w1/7".to_owned()));
+        assert_ne!(Listen::of_agent("worker", "w1", "7"), Listen::of_agent("sensor", "w1", "7"));
+        assert_ne!(Listen::of_agent("worker", "w1", "7"), Listen::of_agent("worker", "w1", "8"));
         let (one, two) = ("ü".repeat(100), format!("{}x", "ü".repeat(100)));
         let (Listen::Abstract(one), Listen::Abstract(two)) =
-            (Listen::of_agent("worker", &one), Listen::of_agent("worker", &two))
+            (Listen::of_agent("worker", &one, ""), Listen::of_agent("worker", &two, ""))
         else {
             panic!("not abstract");
         };

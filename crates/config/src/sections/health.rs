@@ -19,9 +19,9 @@ pub struct HealthConfig {
 }
 
 impl HealthConfig {
-    /// Where the agent `name` in `role` listens.
-    pub fn listen_of(&self, role: &str, name: &str) -> Listen {
-        self.listen.clone().unwrap_or_else(|| Listen::of_agent(role, name))
+    /// Where the agent `name` in `role` listens; see [`Listen::of_agent`].
+    pub fn listen_of(&self, role: &str, name: &str, space: &str) -> Listen {
+        self.listen.clone().unwrap_or_else(|| Listen::of_agent(role, name, space))
     }
 }
 
@@ -54,7 +54,7 @@ const LISTEN: Key<Address> = Key {
     kind: Address,
     default: "",
     doc: "Where `/livez`, `/readyz`, `/status.json` and `/metrics` are served.",
-    reason: "without it: an abstract Unix socket named after role and name, which `attune-agents health` finds by itself",
+    reason: "without it: an abstract Unix socket named after role, name and container, which `attune-agents health` finds by itself",
 };
 
 /// Every key of the section.

@@ -1,5 +1,6 @@
 //! What every agent counts: its row, its servers, its children, its environments.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use attune_model::measure::{ConnectionState, ConsumerChange, Kind, Measure, Server, Success};
@@ -18,6 +19,8 @@ pub(super) struct AgentMetrics {
     heartbeats: Counters<Success>,
     heartbeat_duration: Histogram,
     connected: Gauges<Server>,
+    /// 1 or 0 after the first heartbeat.
+    store_up: AtomicU8,
     /// By server, then by state.
     connection_changes: Box<[Box<[Counter]>]>,
     consumer_changes: Counters<ConsumerChange>,
@@ -46,6 +49,7 @@ impl AgentMetrics {
             child_start_duration: duration("child_start_duration", "What starting a child took", short_times()),
             build_duration: duration("environment_build_duration", "What an environment build took", long_times()),
             heartbeats: Counters::register(registry, "heartbeats", "Signs of life of the agent's row", "result"),
+            store_up: AtomicU8::new(u8::MAX),
             connected: Gauges::register(registry, "connected", "Whether a server is connected: 1 or 0", "server"),
             connection_changes: connection_changes(registry),
             consumer_changes: Counters::register(
@@ -72,6 +76,7 @@ impl AgentMetrics {
         match measure {
             Measure::Heartbeat { success, took } => {
                 self.heartbeats.count(success);
+                self.store(success);
                 self.heartbeat_duration.observe(took.as_secs_f64());
             }
             Measure::ChildStarted { took } => {
@@ -85,6 +90,18 @@ impl AgentMetrics {
             Measure::Connection { server, state } => self.connection(server, state),
             Measure::Consumer(change) => self.consumer_changes.count(change),
             _ => {}
+        }
+    }
+
+    /// The heartbeat is the one call that an agent makes to its store in any case.
+    fn store(&self, success: Success) {
+        let state = match success {
+            Success::Ok => ConnectionState::Connected,
+            Success::Failed => ConnectionState::Lost,
+        };
+        let up = state == ConnectionState::Connected;
+        if self.store_up.swap(u8::from(up), Ordering::Relaxed) != u8::from(up) {
+            self.connection(Server::Store, state);
         }
     }
 
