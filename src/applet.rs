@@ -106,6 +106,14 @@ static APPLETS: &[Applet] = &[
         run: applets::timer_sensor::run,
     },
     Applet {
+        name: "migrate",
+        aliases: &[],
+        program: None,
+        about: Some("make the database schema of a self-contained installation"),
+        hosts: Hosts::Nothing,
+        run: applets::migrate::run,
+    },
+    Applet {
         name: "packs",
         aliases: &[],
         program: None,

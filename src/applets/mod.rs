@@ -14,6 +14,7 @@ pub(crate) mod http_request;
 pub(crate) mod hub;
 mod machine;
 pub(crate) mod notify;
+pub(crate) mod migrate;
 pub(crate) mod packs;
 mod platform;
 pub(crate) mod run;

@@ -131,6 +131,11 @@ pub fn load_platform(sources: Sources<'_>) -> Result<Loaded<PlatformConfig>, Rej
     load(sources, |reader, environment| platform(reader, environment, folders::for_worker))
 }
 
+/// Reads the database's section alone: whoever makes the schema needs no other secrets.
+pub fn load_database(sources: Sources<'_>) -> Result<Loaded<DatabaseConfig>, Rejected> {
+    load(sources, |reader, _environment| database::read(reader))
+}
+
 /// Where an agent tells its health, and under which name.
 #[derive(Debug, Clone)]
 pub struct HealthPlace {

@@ -26,8 +26,8 @@ mod table;
 mod unknown;
 
 pub use agent::{
-    HealthPlace, HubAgentConfig, Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_hub,
-    load_platform, load_sensor, load_sensor_health, load_worker, load_worker_health, working_folder,
+    HealthPlace, HubAgentConfig, Loaded, PlatformConfig, SensorAgentConfig, Sources, WorkerAgentConfig, load_database,
+    load_hub, load_platform, load_sensor, load_sensor_health, load_worker, load_worker_health, working_folder,
 };
 pub use child::{OWN_PREFIX, PASSED_NAMES, PASSED_PREFIXES, child_env};
 pub use kinds::parse_duration;

@@ -13,7 +13,9 @@ const PASSING_CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
 
 /// The rest that passes, each of its own class: a standby or a database set to read-only, a lock that could not be had,
 /// a session that sat in a transaction for too long.
-const PASSING_CODES: [&str; 4] = ["25006", "55P03", "25P03", "25P02"];
+const PASSING_CODES: [&str; 4] = [READ_ONLY, "55P03", "25P03", "25P02"];
+
+const READ_ONLY: &str = "25006";
 
 /// Adds what was being done to an error of the driver.
 pub(crate) trait During<T> {
@@ -54,9 +56,10 @@ pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
 /// Whether the connection can go on after this error: only when the server said what was wrong and stays.
 pub(crate) fn leaves_connection_usable(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(error) => error
-            .try_downcast_ref::<PgDatabaseError>()
-            .is_some_and(|error| !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+        // A read-only server is a standby: the next connection may lead to the one that took over.
+        sqlx::Error::Database(error) => error.try_downcast_ref::<PgDatabaseError>().is_some_and(|error| {
+            !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) && error.code() != READ_ONLY
+        }),
         // These are about rows that were read completely.
         sqlx::Error::RowNotFound
         | sqlx::Error::ColumnDecode { .. }

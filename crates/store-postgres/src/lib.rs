@@ -8,6 +8,7 @@
 //! closes its connection; whether it was carried out is then not known, and every writer's guard makes that harmless.
 
 mod agent;
+mod check;
 mod columns;
 mod connect;
 mod environment;
@@ -16,6 +17,7 @@ mod hub;
 mod lease;
 mod log;
 pub mod migration;
+mod needs;
 mod pool;
 mod rows;
 mod sensor;
@@ -27,6 +29,7 @@ use attune_store::StoreError;
 use sqlx::Connection as _;
 use sqlx::postgres::PgRow;
 
+pub use check::{CheckError, Role};
 use columns::whole;
 use connect::Place;
 pub use connect::{ConnectError, RETRY_PAUSE};

@@ -5,7 +5,8 @@ use thiserror::Error;
 /// A failed storage operation.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The store cannot be reached or is too busy; nothing was written.
+    /// The store cannot be reached or is too busy. Nothing was written, or the answer was lost: then the guards of the next
+    /// attempt find out.
     #[error("storage is unavailable while trying to {operation}")]
     Unavailable {
         /// What was attempted, as "claim execution 7".

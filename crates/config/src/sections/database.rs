@@ -53,7 +53,7 @@ const MIN_CONNECTIONS: Key<Whole<u32>> = Key {
     path: "database.min_connections",
     kind: Whole(0..=1000),
     default: "5",
-    doc: "Connections that are kept open.",
+    doc: "Connections that stay open once they were needed.",
     reason: "the platform's default",
 };
 
@@ -61,8 +61,8 @@ const CONNECT_TIMEOUT: Key<Seconds> = Key {
     path: "database.connect_timeout",
     kind: Seconds(1..=3600),
     default: "30",
-    doc: "How long getting a connection may take.",
-    reason: "a database that is just starting is waited for",
+    doc: "How long a free connection is waited for; making a new one takes 5 seconds at most.",
+    reason: "the platform's default",
 };
 
 const IDLE_TIMEOUT: Key<Seconds> = Key {
