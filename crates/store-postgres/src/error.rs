@@ -15,7 +15,8 @@ const PASSING_CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
 /// a session that sat in a transaction for too long.
 const PASSING_CODES: [&str; 4] = [READ_ONLY, "55P03", "25P03", "25P02"];
 
-const READ_ONLY: &str = "25006";
+/// A write where only reading is possible.
+pub(crate) const READ_ONLY: &str = "25006";
 
 /// Adds what was being done to an error of the driver.
 pub(crate) trait During<T> {

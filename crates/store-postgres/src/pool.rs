@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::error::{During as _, leaves_connection_usable, silent};
+use crate::error::{During as _, READ_ONLY, has_code, leaves_connection_usable, silent};
 
 /// A statement with its parameters.
 pub(crate) type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
@@ -168,6 +168,15 @@ impl Shared {
         Some((idle.connection, !lost_since && idle.since.elapsed() < TRUSTED_FOR))
     }
 
+    /// Those that are unused are not trusted any more; where the server turned read-only they lead to the same one.
+    fn note_loss(&self, error: &sqlx::Error) {
+        let mut state = self.state();
+        state.lost = Some(Instant::now());
+        if has_code(error, READ_ONLY) {
+            state.idle.clear();
+        }
+    }
+
     fn give_back(&self, connection: PgConnection) {
         let mut state = self.state();
         if state.closed {
@@ -205,7 +214,7 @@ impl Lease {
         match outcome {
             Ok(_) => self.usable = true,
             Err(error) if leaves_connection_usable(error) => self.usable = true,
-            Err(_) => self.shared.state().lost = Some(Instant::now()),
+            Err(error) => self.shared.note_loss(error),
         }
     }
 }
@@ -259,7 +268,7 @@ impl Unit {
         if let Err(error) = outcome
             && !leaves_connection_usable(error)
         {
-            self.lease.shared.state().lost = Some(Instant::now());
+            self.lease.shared.note_loss(error);
         }
     }
 }
