@@ -14,6 +14,7 @@ use attune_hub::{Hub, HubConfig};
 use attune_model::Secret;
 use attune_model::clock::SystemClock;
 use attune_security::{SealingKey, TokenKey};
+use attune_store_postgres::Role as StoreRole;
 use tracing::level_filters::LevelFilter;
 
 use crate::applets::agent::{self, level, not_blank};
@@ -54,6 +55,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let settings = settings(&config)?;
         let service = Service { role: "hub", name: NAME, parts: Parts::NONE };
         agent::live(service, &config.platform, GRACE, async |platform, _health, (stop, tasks)| {
+            platform.check(StoreRole::Hub).await?;
             let Platform { store, bus } = platform.clone();
             let hub = Hub::build(settings, store, bus, Arc::new(SystemClock)).await.map_err(hub_failed)?;
             tracing::info!(address = %hub.local_addr(), "hub listens");

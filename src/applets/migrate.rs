@@ -8,7 +8,8 @@ use attune_store_postgres::migration::{self, MigrateError, Migration};
 use attune_store_postgres::{CheckError, ConnectError, PostgresStore, Role};
 use tracing::level_filters::LevelFilter;
 
-use crate::applets::agent::{accept, not_blank};
+use crate::applets::agent::not_blank;
+use crate::applets::platform::accept;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output;

@@ -7,7 +7,7 @@ use attune_bus::Bus as _;
 use attune_bus_amqp::{AmqpBus, AmqpConfig};
 use attune_config::{Loaded, Note, PlatformConfig, Rejected};
 use attune_lifecycle::Backoff;
-use attune_store_postgres::{PostgresStore, RETRY_PAUSE};
+use attune_store_postgres::{CheckError, PostgresStore, RETRY_PAUSE, Role};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::exit::{Exit, Failure, causes};
@@ -27,6 +27,17 @@ impl Platform {
     pub(crate) async fn connect(config: &PlatformConfig, name: &str) -> Result<Self, Failure> {
         let (store, bus) = tokio::try_join!(store(config), bus(config, name))?;
         Ok(Self { store: Arc::new(store), bus: Arc::new(bus) })
+    }
+
+    /// Looks whether the schema is the one that `role` knows; agents never change it.
+    pub(crate) async fn check(&self, role: Role) -> Result<(), Failure> {
+        self.store.check(role).await.map_err(|error| {
+            let exit = match &error {
+                CheckError::Store(_) => Exit::Unavailable,
+                CheckError::Differs(_) => Exit::Configuration,
+            };
+            Failure::new(exit, error)
+        })
     }
 
     /// Says goodbye to both.

@@ -13,6 +13,7 @@ use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::TokenKey;
 use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming};
+use attune_store_postgres::Role as StoreRole;
 use serde_json::json;
 
 use crate::applets::agent::{self, AgentArguments, Role};
@@ -43,6 +44,7 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
         let grace = config.sensor.shutdown_timeout;
         let service = Service { role: Role::Sensor.as_str(), name: &name, parts: Parts::SENSOR };
         agent::live(service, &config.platform, grace, async |platform, health, (stop, tasks)| {
+            platform.check(StoreRole::Sensor).await?;
             let Platform { store, bus } = platform.clone();
             let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
             host.map_err(|error| Failure::new(Exit::Unavailable, error))?.spawn(stop, tasks);

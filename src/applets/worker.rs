@@ -8,6 +8,7 @@ use attune_health::Parts;
 use attune_model::clock::SystemClock;
 use attune_process::Policy;
 use attune_runtime::Advertised;
+use attune_store_postgres::Role as StoreRole;
 use attune_worker::{CHILD_GRACE, ExecutorConfig, PackFolders, Worker, WorkerConfig};
 
 use crate::applets::agent::{self, AgentArguments, Role};
@@ -32,6 +33,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let grace = config.worker.shutdown_timeout;
         let service = Service { role: Role::Worker.as_str(), name: &name, parts: Parts::WORKER };
         agent::live(service, &config.platform, grace, async |platform, health, (stop, tasks)| {
+            platform.check(StoreRole::Worker).await?;
             let Platform { store, bus } = platform.clone();
             let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
             let worker = worker.map_err(|error| Failure::new(Exit::Unavailable, error))?;

@@ -91,3 +91,14 @@ async fn a_pack_with_errors_does_not_keep_the_others_out() {
     let actions = "SELECT count(*) FROM action WHERE pack_ref = 'core'";
     assert!(installation.database.number(actions).await > 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_does_not_fit_is_78_and_names_the_difference() {
+    let installation = Installation::bare().await;
+    installation.database.execute("ALTER TABLE execution DROP COLUMN started_at").await;
+    for role in ["worker", "hub"] {
+        let (code, text) = installation.output(&[role]);
+        assert_eq!(code, Some(78), "{text}");
+        assert!(text.contains("started_at"), "{text}");
+    }
+}

@@ -9,6 +9,7 @@ use attune_hub::PackRegistry;
 use attune_model::clock::SystemClock;
 use attune_packs::{Loaded, PackContent};
 use attune_store::HubStore as _;
+use attune_store_postgres::Role as StoreRole;
 use tracing::level_filters::LevelFilter;
 
 use crate::applets::agent::not_blank;
@@ -51,6 +52,7 @@ pub(super) fn run(arguments: LoadArguments, loaded: &Loaded) -> Result<Exit, Fai
     print_problems(&mut output, loaded)?;
     rt::command()?.block_on(async {
         let platform = Platform::connect(&config, "attune-agents packs load").await?;
+        platform.check(StoreRole::Hub).await?;
         let loading = store(&platform, loaded, into.as_deref(), &mut output).await;
         platform.close().await;
         let all_good = loading?;
