@@ -8,6 +8,7 @@
 mod access;
 mod check;
 mod clock;
+mod environment;
 mod exec;
 mod limits;
 mod own;
@@ -17,12 +18,14 @@ mod session;
 mod signal;
 mod socket;
 mod standard_output;
+mod trace;
 mod user;
 mod wait;
 mod watch;
 
 pub use access::may_execute;
 pub use clock::boottime;
+pub use environment::empty_variables;
 pub use exec::exec;
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{
@@ -36,6 +39,7 @@ pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, k
 pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 pub use socket::{has_no_delay, set_keepalive};
 pub use standard_output::stdout_was_closed;
+pub use trace::seize;
 pub use user::{effective_user, peer_user, ticks_per_second};
 pub use wait::{Reaped, has_exited, reap, reap_any};
 pub use watch::watch_readable;
