@@ -10,6 +10,7 @@ pub(crate) mod dev;
 pub(crate) mod exec;
 pub(crate) mod guard;
 pub(crate) mod health;
+pub(crate) mod host;
 pub(crate) mod http_request;
 pub(crate) mod hub;
 mod machine;
