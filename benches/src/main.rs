@@ -3,11 +3,13 @@
 //! A floor is measured in the same process and the same rounds as our figure, so a slow machine slows down both.
 
 mod bus;
+mod capture;
 mod detect;
 mod dev;
 mod figure;
 mod program;
 mod run;
+mod spawn;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ use figure::{Figure, OutputMode};
 /// Measures a hot path and the floor beside it.
 #[derive(Debug, FromArgs)]
 struct Arguments {
-    /// what to measure: bus, detect, dev, run
+    /// what to measure: bus, capture, detect, dev, run, spawn
     #[argh(positional)]
     name: String,
     /// print JSON
@@ -28,10 +30,21 @@ struct Arguments {
 }
 
 /// Measures, or says why that is not possible here.
-type Bench = fn() -> Result<Figure, String>;
+type Bench = fn() -> Result<Vec<Figure>, String>;
 
 /// Every benchmark, by name.
-const BENCHES: &[(&str, Bench)] = &[("bus", bus::run), ("detect", detect::run), ("dev", dev::run), ("run", run::run)];
+const BENCHES: &[(&str, Bench)] = &[
+    ("bus", || one(bus::run())),
+    ("capture", capture::run),
+    ("detect", || one(detect::run())),
+    ("dev", || one(dev::run())),
+    ("run", || one(run::run())),
+    ("spawn", spawn::run),
+];
+
+fn one(measured: Result<Figure, String>) -> Result<Vec<Figure>, String> {
+    measured.map(|figure| vec![figure])
+}
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
@@ -40,8 +53,9 @@ fn main() -> ExitCode {
         Some((_, run)) => run(),
         None => Err(format!("no benchmark {:?}; there are: {}", arguments.name, names())),
     };
-    let printed = outcome.and_then(|figure| {
-        let written = io::stdout().lock().write_all(figure.print(mode).as_bytes());
+    let printed = outcome.and_then(|figures| {
+        let text: String = figures.iter().map(|figure| figure.print(mode)).collect();
+        let written = io::stdout().lock().write_all(text.as_bytes());
         written.map_err(|error| format!("cannot write the figures: {error}"))
     });
     match printed {
