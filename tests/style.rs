@@ -103,3 +103,20 @@ fn each_fenced_library_has_one_way_in() {
     }
     assert!(seen >= 12, "the walk found only {seen} uses of fenced libraries");
 }
+
+#[test]
+fn every_promise_of_the_reliability_page_has_its_test() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md")).unwrap();
+    let code: String = sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |")).collect();
+    assert!(rows.len() > 20, "the page has only {} rows", rows.len());
+    for row in rows {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        let tests: Vec<&str> = cell.split(", ").map(|test| test.trim_matches('`')).collect();
+        for test in tests {
+            let is_name =
+                !test.is_empty() && test.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            assert!(is_name && code.contains(&format!("fn {test}()")), "no test {test:?} for: {row}");
+        }
+    }
+}

@@ -3,16 +3,16 @@
 //! A floor is measured in the same process and the same rounds as our figure, so a slow machine slows down both.
 
 mod bus;
-mod capture;
 mod detect;
 mod dev;
 mod figure;
 mod program;
 mod run;
-mod spawn;
+mod soak;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use argh::FromArgs;
 
@@ -21,40 +21,49 @@ use figure::{Figure, OutputMode};
 /// Measures a hot path and the floor beside it.
 #[derive(Debug, FromArgs)]
 struct Arguments {
-    /// what to measure: bus, capture, detect, dev, run, spawn
+    /// what to measure: bus, detect, dev, run; soak runs until it is told otherwise
     #[argh(positional)]
     name: String,
     /// print JSON
     #[argh(switch)]
     json: bool,
+    /// soak: how long, as in 90s, 30m, 2h (default: 30m)
+    #[argh(option, long = "for", default = "Duration::from_mins(30)", from_str_fn(length))]
+    length: Duration,
+    /// soak: let things fail
+    #[argh(switch)]
+    faults: bool,
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(format!("{text:?} is not a number with s, m or h")),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a number with s, m or h"))?;
+    Ok(Duration::from_secs(number * seconds))
 }
 
 /// Measures, or says why that is not possible here.
-type Bench = fn() -> Result<Vec<Figure>, String>;
+type Bench = fn() -> Result<Figure, String>;
 
 /// Every benchmark, by name.
-const BENCHES: &[(&str, Bench)] = &[
-    ("bus", || one(bus::run())),
-    ("capture", capture::run),
-    ("detect", || one(detect::run())),
-    ("dev", || one(dev::run())),
-    ("run", || one(run::run())),
-    ("spawn", spawn::run),
-];
-
-fn one(measured: Result<Figure, String>) -> Result<Vec<Figure>, String> {
-    measured.map(|figure| vec![figure])
-}
+const BENCHES: &[(&str, Bench)] = &[("bus", bus::run), ("detect", detect::run), ("dev", dev::run), ("run", run::run)];
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
     let mode = if arguments.json { OutputMode::Json } else { OutputMode::Text };
     let outcome = match BENCHES.iter().find(|(name, _)| *name == arguments.name) {
-        Some((_, run)) => run(),
-        None => Err(format!("no benchmark {:?}; there are: {}", arguments.name, names())),
+        Some((_, run)) => run().map(|figure| figure.print(mode)),
+        None if arguments.name == "soak" => {
+            soak::run(soak::Wish { length: arguments.length, faults: arguments.faults })
+        }
+        None => Err(format!("no benchmark {:?}; there are: {}, soak", arguments.name, names())),
     };
-    let printed = outcome.and_then(|figures| {
-        let text: String = figures.iter().map(|figure| figure.print(mode)).collect();
+    let printed = outcome.and_then(|text| {
         let written = io::stdout().lock().write_all(text.as_bytes());
         written.map_err(|error| format!("cannot write the figures: {error}"))
     });

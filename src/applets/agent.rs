@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use argh::FromArgs;
 use attune_config::{
-    LogLevel, PlatformConfig, ProcessEnvironment, SENSOR_RUNTIMES, Sources, WORKER_RUNTIMES, working_folder,
+    LogLevel, PlatformConfig, ProcessEnvironment, SENSOR_RUNTIMES, Sources, WORKER_RUNTIMES, process_env,
+    working_folder,
 };
 use attune_health::Health;
 use attune_lifecycle::{Lifecycle, Stop, Tasks};
@@ -15,12 +17,12 @@ use attune_model::JsonMap;
 use attune_model::placement::Taint;
 use attune_runtime::Advertised;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 
 use crate::applet::VERSION;
 use crate::applets::detect::{self, Detection, Style};
-use crate::applets::dev::STRAYS_LIMIT;
-use crate::applets::host;
+use crate::applets::dev::{STRAYS_LIMIT, log_limits};
 use crate::applets::machine;
 use crate::applets::platform::Platform;
 use crate::applets::vitals::{self, Service};
@@ -49,6 +51,9 @@ pub(crate) struct AgentArguments {
     #[argh(option, description = "log lines on standard error: json or text (default: $ATTUNE_LOG_FORMAT, then text)")]
     log_format: Option<LogFormat>,
 }
+
+/// How long a start may go on that nobody wants any more.
+const BEGIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Which of the two agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,10 +115,10 @@ pub(crate) struct Start {
 /// Begins; none when the command line asked for a report, which is printed then.
 pub(crate) fn begin(role: Role, arguments: AgentArguments) -> Result<Option<Start>, Failure> {
     let AgentArguments { config, name, detect_only, json, log_format, .. } = arguments;
-    let prepared = host::prepare();
-    let environment = prepared.environment;
+    let environment = process_env();
+    let limits = attune_process::prepare();
     let telemetry = Telemetry::start(&environment, log_format, LevelFilter::INFO)?;
-    prepared.log();
+    log_limits(&limits);
     match (detect_only, json) {
         (true, true) => return detect::report(role, Style::Json).map(|_| None),
         (true, false) => return detect::report(role, Style::Text).map(|_| None),
@@ -122,7 +127,6 @@ pub(crate) fn begin(role: Role, arguments: AgentArguments) -> Result<Option<Star
     }
     let name = name.map(|name| not_blank("--name", name)).transpose()?;
     let file = config.map(|file| not_blank("--config", file)).transpose()?;
-    host::end_remains();
     let detection = Detection::of(&environment);
     Ok(Some(Start { role, environment, name, file, folder: working_folder(), telemetry, detection }))
 }
@@ -167,7 +171,7 @@ pub(crate) fn live(
             return Ok(Exit::Success);
         };
         vitals::watch_bus(&health, platform.bus.state(), &tasks);
-        let begun = lifecycle.starting(start(&platform, &health, (&stop, &tasks))).await.unwrap_or(Ok(()));
+        let begun = started(&mut lifecycle, start(&platform, &health, (&stop, &tasks))).await;
         match &begun {
             Ok(()) => health.started(),
             Err(_) => stop.ask(),
@@ -179,6 +183,16 @@ pub(crate) fn live(
     });
     attune_process::end_all_strays(STRAYS_LIMIT);
     ended
+}
+
+/// Starts the service. One that is asked to stop meanwhile gets to its end, if that comes soon: it may have said that it is
+/// there, and only a service that was started takes that back.
+async fn started(lifecycle: &mut Lifecycle, start: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let mut start = pin!(start);
+    match lifecycle.starting(&mut start).await {
+        Some(begun) => begun,
+        None => timeout(BEGIN_LIMIT, start).await.unwrap_or(Ok(())),
+    }
 }
 
 /// What an agent says about itself besides its runtimes: how it is deployed, what it is placed by, and whatever else was

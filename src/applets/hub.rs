@@ -74,6 +74,7 @@ fn settings(config: &HubAgentConfig) -> Result<HubConfig, Failure> {
     Ok(HubConfig {
         scheduled_limit: config.executor.scheduled_timeout.unwrap_or(NEVER),
         monitor_period: config.executor.timeout_check_interval,
+        heartbeat_limit: config.executor.heartbeat_limit,
         ..HubConfig::new(config.listen, token_key, sealing_key)
     })
 }

@@ -12,20 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argh::FromArgs;
-use attune_config::{Source, child_env};
+use attune_config::{Source, child_env, process_env};
 use attune_lifecycle::Lifecycle;
 use attune_model::Secret;
-use attune_model::clock::SystemClock;
 use attune_model::status::{ExecutionStatus, RetentionPolicy};
-use attune_process::{Policy, SIGTERM};
+use attune_process::Policy;
 use attune_store::ClaimedExecution;
 use attune_worker::{
     CHILD_GRACE, Conclusion, Control, DEFAULT_OUTPUT_LIMIT, Ending, Executor, ExecutorConfig, PackFolders,
 };
 use tracing::level_filters::LevelFilter;
 
-use crate::applets::dev::STRAYS_LIMIT;
-use crate::applets::host;
+use crate::applets::dev::{STRAYS_LIMIT, log_limits};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -86,10 +84,10 @@ enum Style {
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|arguments: RunArguments| {
         let RunArguments { action, packs, param, params, secret, env, timeout, data, json, log_format } = arguments;
-        let prepared = host::prepare();
-        let environment = prepared.environment;
+        let environment = process_env();
+        let limits = attune_process::prepare();
         Telemetry::start(&environment, log_format, LevelFilter::WARN)?;
-        prepared.log();
+        log_limits(&limits);
         let packs = if packs.is_empty() { vec![PathBuf::from("packs")] } else { packs };
         let request = Request { param, params, secret, env, timeout };
         let loaded = rows::load(&packs, &action)?;
@@ -97,8 +95,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let config = executor_config(&loaded, &environment, &data, key)?;
         let style = if json { Style::Result } else { Style::Output };
         let progress = Arc::new(Progress);
-        let executor = Executor::new(config, Arc::new(SystemClock), progress)
-            .map_err(|error| Failure::new(Exit::Internal, error))?;
+        let executor = Executor::new(config, progress).map_err(|error| Failure::new(Exit::Internal, error))?;
         let ended = rt::command()?.block_on(execute(executor, claimed, style));
         attune_process::end_all_strays(STRAYS_LIMIT);
         ended
@@ -131,7 +128,6 @@ fn executor_config(
         log_retention: (RetentionPolicy::Days, 7),
         // Costs a second start of this program, and a killed `run` leaves nothing behind for it.
         policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
-        child_signal: SIGTERM,
         child_grace: CHILD_GRACE,
         encryption_key: Some(key),
         jwt_secret: None,

@@ -1,8 +1,10 @@
 //! A whole installation for one test: a database, a virtual host, folders, and the programs that are started on them.
 
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its part of this")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -13,6 +15,9 @@ use tempfile::TempDir;
 
 /// The program under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_attune-agents");
+
+/// Signs the tokens of an installation.
+pub(crate) const JWT_SECRET: &str = "a secret of the tests, for tokens";
 
 /// The packs of this repository.
 const PACKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packs");
@@ -29,20 +34,35 @@ impl Installation {
     /// An installation with the schema and the packs of this repository; nothing runs yet.
     pub(crate) async fn new() -> Self {
         let new = Self::bare().await;
-        let loaded = new.output(&["packs", "load", "--into", new.path("packs").to_str().unwrap(), PACKS]);
-        assert_eq!(loaded.0, Some(0), "{}", loaded.1);
+        new.load(PACKS);
         new
     }
 
     /// … without packs.
     pub(crate) async fn bare() -> Self {
+        Self::on(TestDatabase::new().await, TestBroker::new())
+    }
+
+    /// … on these servers.
+    pub(crate) fn on(database: TestDatabase, broker: TestBroker) -> Self {
         let folder = TempDir::new().unwrap();
         for name in ["packs", "envs", "artifacts", "tmp"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         // Free now; nobody else on this machine is given it again soon.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { database: TestDatabase::new().await, broker: TestBroker::new(), folder, port }
+        Self { database, broker, folder, port }
+    }
+
+    /// Loads a folder of packs.
+    pub(crate) fn load(&self, packs: &str) {
+        let (code, text) = self.output(&["packs", "load", "--into", self.path("packs").to_str().unwrap(), packs]);
+        assert_eq!(code, Some(0), "{text}");
+    }
+
+    /// Where its hub listens.
+    pub(crate) fn hub_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// A folder or file of the installation.
@@ -59,7 +79,7 @@ impl Installation {
             ("TMPDIR", path("tmp")),
             ("ATTUNE__DATABASE__URL", self.database.url()),
             ("ATTUNE__MESSAGE_QUEUE__URL", self.broker.url()),
-            ("ATTUNE__SECURITY__JWT_SECRET", "a secret of the tests, for tokens".to_owned()),
+            ("ATTUNE__SECURITY__JWT_SECRET", JWT_SECRET.to_owned()),
             ("ATTUNE__SECURITY__ENCRYPTION_KEY", "a secret of the tests, for other secrets".to_owned()),
             ("ATTUNE__SERVER__HOST", "127.0.0.1".to_owned()),
             ("ATTUNE__SERVER__PORT", self.port.to_string()),
@@ -128,6 +148,12 @@ impl Program {
     pub(crate) fn signal(&self, name: &str) {
         let signal = format!("-{name}");
         assert!(Command::new("kill").args([&signal, &self.pid().to_string()]).status().unwrap().success());
+    }
+
+    /// Ends it as a lost machine would.
+    pub(crate) fn kill(mut self) {
+        self.signal("KILL");
+        self.wait();
     }
 
     /// Waits for its end.

@@ -20,28 +20,18 @@ const EXCHANGES: [(&str, ExchangeKind); 4] = [
     ("attune.dlx", ExchangeKind::Direct),
 ];
 
-/// Makes what every service makes. An account that may not is no obstacle: somebody else has made it then. Answers what
-/// was refused, and the reason for the first of it.
-pub(crate) async fn declare_common(session: &Session) -> Result<Option<Refusal>, BusError> {
-    let mut refusal = None;
+/// Makes what every service makes. An account that may not is no obstacle: somebody else has made it then.
+pub(crate) async fn declare_common(session: &Session) -> Result<(), BusError> {
     for (name, kind) in EXCHANGES {
-        tolerate(&mut refusal, name, declare_exchange(session, name, kind).await)?;
+        tolerate(name, declare_exchange(session, name, kind).await)?;
     }
-    tolerate(&mut refusal, DEAD_LETTER_QUEUE, declare_dead_letter_queue(session).await)?;
-    Ok(refusal)
+    tolerate(DEAD_LETTER_QUEUE, declare_dead_letter_queue(session).await)
 }
 
-/// What the broker did not let us declare.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) what: Vec<&'static str>,
-    pub(crate) reason: String,
-}
-
-fn tolerate(refusal: &mut Option<Refusal>, what: &'static str, declared: Result<(), BusError>) -> Result<(), BusError> {
+fn tolerate(what: &str, declared: Result<(), BusError>) -> Result<(), BusError> {
     match declared {
         Err(BusError::Refused { reason, .. }) => {
-            refusal.get_or_insert(Refusal { what: Vec::new(), reason }).what.push(what);
+            tracing::warn!(what, reason, "the broker did not let us declare it; it should exist already");
             Ok(())
         }
         other => other,

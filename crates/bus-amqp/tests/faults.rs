@@ -216,3 +216,68 @@ async fn answers_that_were_given_before_the_close_count() {
     closes_in_time(&rig.bus).await;
     eventually("thirty left", async || (rig.messages("q").await == Some(30)).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_broker_refuses_is_said_without_the_password() {
+    let broker = TestBroker::new();
+    let wrong = [
+        (format!("amqp://guest:hunter2@{}/{}", broker.authority(), broker.vhost()), "ACCESS_REFUSED"),
+        (format!("amqp://guest:guest@{}/no-such-virtual-host", broker.authority()), "no-such-virtual-host"),
+    ];
+    for (url, expected) in wrong {
+        let config = attune_bus_amqp::AmqpConfig { start_limit: Duration::ZERO, ..support::config(&url) };
+        let refused = AmqpBus::connect(&config).await.unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains(expected) && !format!("{refused:?}{config:?}").contains("hunter2"), "{text}");
+    }
+    eventually("no thread of lapin left", async || (support::io_threads() == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_has_queues_exactly_as_the_platform_declares_them() {
+    let rig = Rig::new().await;
+    let spec = attune_bus::QueueSpec {
+        name: "worker.42.executions".into(),
+        bindings: vec![(attune_model::message::Exchange::Executions, "execution.dispatch.worker.42".into())],
+        message_ttl_ms: Some(300_000),
+        dead_letters: true,
+        lifetime: attune_bus::QueueLifetime::Permanent,
+    };
+    rig.bus.declare(&spec).await.unwrap();
+    let made = rig.broker.queue("worker.42.executions").unwrap();
+    let arguments = serde_json::json!({ "x-dead-letter-exchange": "attune.dlx", "x-message-ttl": 300_000 });
+    assert_eq!(made["arguments"], arguments);
+    assert_eq!(
+        (&made["durable"], &made["auto_delete"], &made["exclusive"]),
+        (&true.into(), &false.into(), &false.into())
+    );
+    let bindings = [("attune.executions".to_owned(), "execution.dispatch.worker.42".to_owned())];
+    assert_eq!(rig.broker.bindings("worker.42.executions"), bindings);
+    let vhost = rig.broker.vhost();
+    for (name, kind) in [
+        ("attune.events", "topic"),
+        ("attune.executions", "topic"),
+        ("attune.notifications", "fanout"),
+        ("attune.dlx", "direct"),
+    ] {
+        let exchange = rig.broker.management().get(&format!("/api/exchanges/{vhost}/{name}"));
+        assert_eq!((&exchange["type"], &exchange["durable"]), (&kind.into(), &true.into()), "{name}");
+    }
+    assert_eq!(rig.broker.queue("attune.dlx.queue").unwrap()["arguments"], serde_json::json!({}));
+    assert_eq!(rig.broker.bindings("attune.dlx.queue"), [("attune.dlx".to_owned(), "#".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_have_the_properties_that_tools_look_at() {
+    let rig = Rig::new().await;
+    rig.bus.declare(&queue("q", &["#"])).await.unwrap();
+    let sent = message(1);
+    rig.bus.publish(std::slice::from_ref(&sent)).await.unwrap();
+    let got = support::get(&rig.broker, "q").await;
+    let properties = &got.properties;
+    assert_eq!(*properties.delivery_mode(), Some(2));
+    assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+    assert_eq!(properties.message_id().as_ref().unwrap().as_str(), sent.envelope.message_id.to_string());
+    assert_eq!(properties.correlation_id().as_ref().unwrap().as_str(), sent.envelope.correlation_id.to_string());
+    assert_eq!(*properties.timestamp(), Some(u64::try_from(sent.envelope.timestamp.timestamp()).unwrap()));
+}

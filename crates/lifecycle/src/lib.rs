@@ -200,6 +200,7 @@ impl Lifecycle {
             () = self.stop.soft.cancelled() => self.stop.asked.is_cancelled(),
         };
         if asked {
+            tracing::info!(?grace, "asked to stop: nothing new is taken, what runs may finish");
             self.stop.ask();
         }
         self.drain(grace).await?;
@@ -208,14 +209,15 @@ impl Lifecycle {
 
     async fn drain(&mut self, grace: Duration) -> Result<(), StopError> {
         self.stop.soft.cancel();
-        let drained = tokio::select! {
-            () = self.tasks.drained() => true,
-            _ = self.sigterm.recv() => false,
-            _ = self.sigint.recv() => false,
-            () = self.stop.hard.cancelled() => false,
-            () = sleep(grace) => false,
+        let cause = tokio::select! {
+            () = self.tasks.drained() => None,
+            _ = self.sigterm.recv() => Some("asked a second time"),
+            _ = self.sigint.recv() => Some("asked a second time"),
+            () = self.stop.hard.cancelled() => Some("asked to stop at once"),
+            () = sleep(grace) => Some("the grace is over"),
         };
-        if !drained {
+        if let Some(cause) = cause {
+            tracing::warn!(cause, tasks = self.tasks.len(), "what still runs is ended now");
             self.stop.hard.cancel();
             timeout(HARD_STOP_LIMIT, self.tasks.drained())
                 .await

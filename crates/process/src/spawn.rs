@@ -16,11 +16,9 @@ use std::time::Duration;
 
 use attune_sys::{Disposition, Pid, SIGCHLD};
 
-use crate::cgroup::Cgroup;
 use crate::diagnose::{diagnose, preflight};
-use crate::family::register;
+use crate::family::{Mark, register};
 use crate::leader::Leader;
-use crate::mark::Mark;
 use crate::policy::Setup;
 use crate::spawner::on_lasting_thread;
 use crate::start_error::StartError;
@@ -77,14 +75,7 @@ pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
 }
 
 /// Starts a child as the leader of a new process group. The pipes are close-on-exec and blocking.
-///
-/// What is in `cgroup` at its end is killed; the child itself enters it, by its `setup`.
-pub(crate) fn spawn(
-    request: &Request<'_>,
-    stdin: Stdio,
-    setup: Option<&Setup>,
-    cgroup: Option<Cgroup>,
-) -> Result<Spawned, StartError> {
+pub(crate) fn spawn(request: &Request<'_>, stdin: Stdio, setup: Option<&Setup>) -> Result<Spawned, StartError> {
     keep_exit_statuses();
     let started = match setup {
         None => {
@@ -101,7 +92,7 @@ pub(crate) fn spawn(
         });
     };
     Ok(Spawned {
-        leader: Leader::new(pid, request.mark.clone(), cgroup),
+        leader: Leader::new(pid, request.mark.clone()),
         stdout: child.stdout.take().map(OwnedFd::from),
         stderr: child.stderr.take().map(OwnedFd::from),
     })
@@ -114,8 +105,7 @@ fn launch(request: &Request<'_>, stdin: Stdio, setup: &Setup) -> Result<std::pro
     let launcher = &setup.policy.launcher.program;
     let args = setup.arguments(request.program, request.args);
     let command = command(launcher, &args, request, stdin);
-    // The signal of the agent's death is that of the thread that started the child; the first thread lasts as long.
-    let started = if setup.parent.is_some() && !Pid::current_is_thread() {
+    let started = if setup.parent.is_some() {
         on_lasting_thread(command, request.mark.clone(), start_patiently)
     } else {
         start_patiently(command, request.mark.as_ref())

@@ -8,7 +8,6 @@
 mod access;
 mod check;
 mod clock;
-mod environment;
 mod exec;
 mod limits;
 mod own;
@@ -18,14 +17,12 @@ mod session;
 mod signal;
 mod socket;
 mod standard_output;
-mod trace;
 mod user;
 mod wait;
 mod watch;
 
 pub use access::may_execute;
 pub use clock::boottime;
-pub use environment::empty_variables;
 pub use exec::exec;
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{
@@ -36,10 +33,9 @@ pub use pid::{Pid, pidfd_open, pidfd_send_signal};
 pub use poll::{Polled, poll, set_nonblocking};
 pub use session::{group_of, join_group, replace_stdout, setsid};
 pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
-pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
+pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM};
 pub use socket::{has_no_delay, set_keepalive};
 pub use standard_output::stdout_was_closed;
-pub use trace::seize;
 pub use user::{effective_user, peer_user, ticks_per_second};
 pub use wait::{Reaped, has_exited, reap, reap_any};
 pub use watch::watch_readable;

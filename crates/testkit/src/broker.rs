@@ -81,15 +81,6 @@ impl TestBroker {
         format!("amqps://{}@{authority}/{}", self.userinfo, self.vhost)
     }
 
-    /// A user that may declare only what `configure` matches, and read and write everything. Answers its URL.
-    pub fn restricted_url(&self, configure: &str) -> String {
-        let user = &self.vhost;
-        self.management.put(&format!("/api/users/{user}"), &json!({ "password": "restricted", "tags": "" }));
-        let permissions = json!({ "configure": configure, "write": ".*", "read": ".*" });
-        self.management.put(&format!("/api/permissions/{}/{user}", self.vhost), &permissions);
-        format!("amqp://{user}:restricted@{}/{}", self.authority, self.vhost)
-    }
-
     /// `host:port` of the broker.
     pub fn authority(&self) -> &str {
         &self.authority
@@ -142,6 +133,15 @@ impl TestBroker {
             .collect()
     }
 
+    /// Publishes a body of any kind, which need not make sense to anybody.
+    pub fn publish_raw(&self, exchange: &str, routing_key: &str, body: &str) {
+        let message = json!({
+            "properties": {"delivery_mode": 2}, "routing_key": routing_key, "payload": body, "payload_encoding": "string",
+        });
+        let answer = self.management.post(&format!("/api/exchanges/{}/{exchange}/publish", self.vhost), &message);
+        assert_eq!(answer["routed"], true, "a queue is bound for {routing_key}");
+    }
+
     /// Deletes a queue with all that is in it.
     pub fn delete_queue(&self, name: &str) {
         self.management.delete(&format!("/api/queues/{}/{}", self.vhost, encode(name)));
@@ -157,7 +157,6 @@ impl Default for TestBroker {
 impl Drop for TestBroker {
     fn drop(&mut self) {
         self.management.delete(&format!("/api/vhosts/{}", self.vhost));
-        self.management.delete(&format!("/api/users/{}", self.vhost));
     }
 }
 
@@ -172,7 +171,6 @@ fn sweep(management: &Management) {
         let made = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|made| made.parse().ok());
         if made.is_some_and(|made: u64| now().saturating_sub(made) > STALE_SECONDS) {
             management.delete(&format!("/api/vhosts/{name}"));
-            management.delete(&format!("/api/users/{name}"));
         }
     }
 }

@@ -65,6 +65,18 @@ impl TestDatabase {
         at(&self.server, &self.name)
     }
 
+    /// `host:port` of its server.
+    pub fn authority(&self) -> &str {
+        let host = self.server.split_once("://").map_or(self.server.as_str(), |(_, rest)| rest);
+        let host = host.split(['/', '?']).next().unwrap_or(host);
+        host.rsplit_once('@').map_or(host, |(_, authority)| authority)
+    }
+
+    /// Its URL through a [`Proxy`](crate::Proxy) or another way at `authority`.
+    pub fn url_via(&self, authority: &str) -> String {
+        self.url().replacen(self.authority(), authority, 1)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -96,6 +108,17 @@ impl TestDatabase {
         let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         row.get(0)
+    }
+
+    /// The texts in the first column of a query's rows; none while the server does not answer.
+    pub async fn texts(&self, sql: &str) -> Option<Vec<String>> {
+        let options: PgConnectOptions = self.url().parse().unwrap();
+        let options = options.options([("search_path", format!("{SCHEMA},public"))]).disable_statement_logging();
+        let mut connection = options.connect().await.ok()?;
+        let sql = format!("SELECT first::text FROM ({sql}) AS of (first)");
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut connection).await.ok()?;
+        connection.close().await.ok()?;
+        Some(rows.iter().map(|row| row.get::<Option<String>, _>(0).unwrap_or_default()).collect())
     }
 }
 

@@ -4,10 +4,12 @@ mod broker;
 pub mod bus_contract;
 pub mod containers;
 pub mod database;
+mod private_postgres;
 mod proxy;
 pub mod store_contract;
 
 pub use broker::{Management, PrivateBroker, TestBroker};
+pub use private_postgres::PrivatePostgres;
 pub use proxy::{Direction, Proxy};
 
 use std::time::{Duration, Instant};

@@ -107,7 +107,7 @@ impl Worker {
             executor,
         } = config;
         let slot_count = max_concurrent_tasks.max(1);
-        let executor = Executor::new(executor, clock.clone(), observer.clone())?;
+        let executor = Executor::new(executor, observer.clone())?;
         let given_capabilities = capabilities;
         let capabilities = capabilities::complete(&given_capabilities, &executor.advertised(), slot_count);
         let registration =

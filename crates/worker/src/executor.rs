@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
 use attune_model::activity::Observer;
-use attune_model::clock::Clock;
 use attune_model::measure::Measure;
 use attune_model::rows::Action;
 use attune_model::schema::secret_pointers;
@@ -49,7 +48,6 @@ pub enum ExecutorError {
 pub struct Executor {
     pub(crate) config: ExecutorConfig,
     pub(crate) host: Arc<Host>,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) secrets: Secrets,
     pub(crate) tokens: Option<TokenKey>,
     pub(crate) environments: Environments,
@@ -107,11 +105,7 @@ impl std::fmt::Debug for Sinks {
 
 impl Executor {
     /// An executor for this host.
-    pub fn new(
-        config: ExecutorConfig,
-        clock: Arc<dyn Clock>,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self, ExecutorError> {
+    pub fn new(config: ExecutorConfig, observer: Arc<dyn Observer>) -> Result<Self, ExecutorError> {
         let host = Arc::new(Host::new(config.passed_environment.clone()));
         Ok(Self {
             secrets: Secrets::new(config.encryption_key.as_ref()).map_err(ExecutorError::EncryptionKey)?,
@@ -120,7 +114,6 @@ impl Executor {
             observer,
             host,
             advertised: Mutex::new(Arc::new(config.advertised.clone())),
-            clock,
             config,
         })
     }
@@ -234,12 +227,12 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
     if dropped > 0 {
         observer.measure(Measure::OutputDropped { bytes: dropped });
     }
-    let Report { outcome, stdout, stderr, stdin_error, duration, usage, .. } = report;
+    let Report { outcome, stdout, stderr, stdin_error, duration, .. } = report;
     let stdout = CapturedText::new(&stdout.bytes, stdout.dropped_bytes);
     let completeness = if stdout.dropped_bytes == 0 { Completeness::Whole } else { Completeness::Cut };
     let parse = matches!(outcome, Outcome::Exited(0));
     Ok(Ran {
-        ending: ending(outcome, usage.peak_memory_bytes, control),
+        ending: ending(outcome, control),
         duration,
         data: parse.then(|| output::parse(&stdout.text, output_format, completeness)).flatten(),
         stdout,
@@ -252,16 +245,6 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
 
 /// What somebody who looks after the worker may want to know.
 fn remark(report: &Report) {
-    let usage = &report.usage;
-    tracing::debug!(
-        child.pid = report.pid,
-        outcome = ?report.outcome,
-        peak_memory_bytes = usage.peak_memory_bytes,
-        user_time = ?usage.user_time,
-        system_time = ?usage.system_time,
-        oom_kills = report.oom_kills,
-        "the child has ended"
-    );
     if report.pipes_held_open {
         tracing::warn!(child.pid = report.pid, "a process that the action left behind kept its output open");
     }
@@ -270,11 +253,10 @@ fn remark(report: &Report) {
     }
 }
 
-fn ending(outcome: Outcome, peak_memory_bytes: u64, control: &Control) -> Ending {
+fn ending(outcome: Outcome, control: &Control) -> Ending {
     match outcome {
         Outcome::Exited(code) => Ending::Exited(code),
         Outcome::Signalled { .. } => Ending::Signalled,
-        Outcome::OutOfMemory => Ending::OutOfMemory { peak_memory_bytes },
         Outcome::TimedOut { limit, .. } => Ending::TimedOut(limit),
         Outcome::Cancelled { exit_code } if control.cancel.is_cancelled() => Ending::Cancelled { exit_code },
         Outcome::Cancelled { .. } => Ending::WorkerStopped,

@@ -10,7 +10,7 @@ use attune_model::execution_config::{InlineExecution, InlineStrategy};
 use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
-use attune_process::{Command, Ending, Input, Keep, Redactor, Sink, Stream};
+use attune_process::{Command, Ending, Input, Keep, Redactor, SIGTERM, Sink, Stream};
 use attune_runtime::environment::Environment;
 use attune_runtime::plan::{Chosen, Code, LaunchPlan, PlanError, PlanRequest};
 use attune_security::{ExecutionToken, sign_execution_token};
@@ -119,12 +119,8 @@ impl Executor {
         command.stdout = stream(self.config.max_stdout_bytes, sinks.stdout, masks_stdout);
         command.stderr = stream(self.config.max_stderr_bytes, sinks.stderr, redactor.clone());
         command.policy.clone_from(&self.config.policy);
-        command.ending = Ending {
-            signal: self.config.child_signal,
-            grace: self.config.child_grace,
-            drain: PIPE_DRAIN,
-            ..Ending::default()
-        };
+        command.ending =
+            Ending { signal: SIGTERM, grace: self.config.child_grace, drain: PIPE_DRAIN, ..Ending::default() };
         Ok(Prepared {
             command,
             time_limit,
@@ -227,7 +223,8 @@ impl Executor {
             permission_set_refs: &execution.permission_set_refs,
             lifetime: time_limit.saturating_add(TOKEN_RESERVE),
         };
-        match sign_execution_token(key, &token, self.clock.now()) {
+        // The database's time, as the claim has it: this host's clock may be wrong.
+        match sign_execution_token(key, &token, claimed.fence.started_at) {
             Ok(token) => Some(token.expose().clone()),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the action gets no token");

@@ -13,6 +13,8 @@ pub struct ExecutorConfig {
     pub scheduled_timeout: Option<Duration>,
     /// How often overdue executions and lost workers are looked for.
     pub timeout_check_interval: Duration,
+    /// How long an agent may give no sign of life before its executions are ended.
+    pub heartbeat_limit: Duration,
 }
 
 const SCHEDULED_TIMEOUT: Key<Seconds> = Key {
@@ -39,8 +41,17 @@ const ENABLE_TIMEOUT_MONITOR: Key<Flag> = Key {
     reason: "the platform's default",
 };
 
+const HEARTBEAT_LIMIT: Key<Seconds> = Key {
+    path: "executor.heartbeat_limit",
+    kind: Seconds(2..=3600),
+    default: "90",
+    doc: "How long an agent may give no sign of life before it counts as lost and its executions as abandoned.",
+    reason: "the platform's limit; three heartbeats of an agent",
+};
+
 /// Every key of the section.
-pub(crate) const KEYS: &[&dyn Described] = &[&SCHEDULED_TIMEOUT, &TIMEOUT_CHECK_INTERVAL, &ENABLE_TIMEOUT_MONITOR];
+pub(crate) const KEYS: &[&dyn Described] =
+    &[&SCHEDULED_TIMEOUT, &TIMEOUT_CHECK_INTERVAL, &ENABLE_TIMEOUT_MONITOR, &HEARTBEAT_LIMIT];
 
 /// Reads the section.
 pub(crate) fn read(reader: &mut Reader<'_>) -> ExecutorConfig {
@@ -49,5 +60,6 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> ExecutorConfig {
     ExecutorConfig {
         scheduled_timeout: enabled.then_some(limit),
         timeout_check_interval: reader.value(&TIMEOUT_CHECK_INTERVAL),
+        heartbeat_limit: reader.value(&HEARTBEAT_LIMIT),
     }
 }

@@ -44,6 +44,13 @@ impl Management {
         assert!(matches!(status, 201 | 204), "PUT {path} of RabbitMQ's management: {status} {answer}");
     }
 
+    /// Posts `body` and returns the answer.
+    pub fn post(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.request("POST", path, Some(&body.to_string()));
+        assert_eq!(status, 200, "POST {path} of RabbitMQ's management: {answer}");
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))
+    }
+
     /// Deletes; what is gone already is fine.
     pub fn delete(&self, path: &str) {
         let (status, answer) = self.request("DELETE", path, None);

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
 use attune_model::activity::NoObserver;
-use attune_model::clock::SystemClock;
 use attune_model::rows::{Action, Execution, RawPlacement, Retention, Runtime};
 use attune_model::status::{ExecutionStatus, OutputFormat, ParameterDelivery, ParameterFormat, RetentionPolicy};
 use attune_model::{ActionId, ExecutionId, PackId, RuntimeId, Secret, WorkerId};
@@ -79,7 +78,6 @@ impl Place {
             max_stderr_bytes: 10 * 1024 * 1024,
             log_retention: (RetentionPolicy::Days, 7),
             policy: None,
-            child_signal: attune_process::SIGTERM,
             child_grace: Duration::from_secs(5),
             encryption_key: Some(Secret::new(KEY.to_owned())),
             jwt_secret: None,
@@ -99,7 +97,7 @@ impl Place {
 
 /// An executor with these settings.
 pub fn executor(config: ExecutorConfig) -> Executor {
-    Executor::new(config, Arc::new(SystemClock), Arc::new(NoObserver)).unwrap()
+    Executor::new(config, Arc::new(NoObserver)).unwrap()
 }
 
 /// A host that knows nothing about its runtimes.
