@@ -3,7 +3,7 @@
 //! The exact file name of `argv[0]` decides; any other name leaves it to the first argument. Adding an applet means one
 //! file in `applets/` and one entry in [`APPLETS`]; dispatch, `--list` and `--help` read the same table.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::applets;
@@ -17,6 +17,10 @@ pub(crate) const PROGRAM: &str = "attune-agents";
 
 /// The version of everything in the binary.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version as it is found in the file without starting it: a hub reads it from binaries for other architectures.
+/// See `attune_artefact::MARKER_PREFIX`.
+pub(crate) static MARKER: &str = concat!("attune-agents-version=", env!("CARGO_PKG_VERSION"), ";");
 
 /// One entry of the table.
 #[derive(Debug)]
@@ -138,6 +142,22 @@ static APPLETS: &[Applet] = &[
         run: applets::detect::run,
     },
     Applet {
+        name: "install",
+        aliases: &[],
+        program: None,
+        about: Some("copy this program and its links into a volume, for other containers"),
+        hosts: Hosts::Nothing,
+        run: applets::install::run,
+    },
+    Applet {
+        name: "fetch",
+        aliases: &[],
+        program: None,
+        about: Some("download the agents from a hub or the platform's API, and install them"),
+        hosts: Hosts::Nothing,
+        run: applets::fetch::run,
+    },
+    Applet {
         name: "config",
         aliases: &[],
         program: None,
@@ -160,6 +180,22 @@ static APPLETS: &[Applet] = &[
         about: Some("say how a sensor is to the host that started it, for sensors that are scripts"),
         hosts: Hosts::Nothing,
         run: applets::notify::run,
+    },
+    Applet {
+        name: "attune",
+        aliases: &[],
+        program: Some("attune"),
+        about: None,
+        hosts: Hosts::Nothing,
+        run: applets::elsewhere::run,
+    },
+    Applet {
+        name: "attune-mcp",
+        aliases: &[],
+        program: Some("attune-mcp"),
+        about: None,
+        hosts: Hosts::Nothing,
+        run: applets::elsewhere::run,
     },
     Applet {
         name: attune_process::EXEC_APPLET,
@@ -210,7 +246,7 @@ impl Request {
 
 /// Chooses by `argv` alone.
 pub(crate) fn resolve(argv: &[OsString]) -> Result<Request, Failure> {
-    let called = argv.first().and_then(|path| Path::new(path).file_name());
+    let called = argv.first().and_then(|path| Path::new(path).file_name()).map(without_architecture);
     let by_name = APPLETS.iter().find(|applet| applet.program.is_some_and(|program| called == Some(program.as_ref())));
     if let (Some(applet), Some(program)) = (by_name, by_name.and_then(|applet| applet.program)) {
         let arguments = argv.iter().skip(1).cloned().collect();
@@ -233,6 +269,12 @@ pub(crate) fn resolve(argv: &[OsString]) -> Result<Request, Failure> {
     };
     let arguments = argv.iter().skip(2).cloned().collect();
     Ok(Request::Run(Call { applet, command: format!("{PROGRAM} {name}"), arguments }))
+}
+
+/// `attune-agent-aarch64` is how a hub calls the file that is handed out as `attune-agent`.
+fn without_architecture(name: &OsStr) -> &OsStr {
+    let architecture = name.to_str().and_then(|name| name.strip_suffix(std::env::consts::ARCH)?.strip_suffix('-'));
+    architecture.map_or(name, OsStr::new)
 }
 
 fn unknown(name: &str, hint: &str) -> Failure {

@@ -19,12 +19,18 @@ pub(crate) enum Exit {
     Failed,
     /// The command line cannot be used.
     Usage,
+    /// A file is not what it should be: no program, for another architecture, another checksum.
+    Data,
+    /// A file that the command line names cannot be read.
+    NoInput,
     /// Something that is needed could not be reached or is not part of this build.
     Unavailable,
     /// A task ended on its own, or ignored the hard stop.
     Internal,
     /// The operating system refused something while starting.
     OperatingSystem,
+    /// A folder does not take what should be written there: read-only, full, not ours, noexec.
+    CannotCreate,
     /// Standard output could not be written.
     Output,
     /// The configuration is not valid.
@@ -53,9 +59,12 @@ impl Exit {
             Self::Success => 0,
             Self::Failed => 1,
             Self::Usage => 64,
+            Self::Data => 65,
+            Self::NoInput => 66,
             Self::Unavailable => 69,
             Self::Internal => 70,
             Self::OperatingSystem => 71,
+            Self::CannotCreate => 73,
             Self::Output => 74,
             Self::Configuration => 78,
             Self::TimedOut => 124,
@@ -159,9 +168,12 @@ mod tests {
         (Exit::Success, 0),
         (Exit::Failed, 1),
         (Exit::Usage, 64),
+        (Exit::Data, 65),
+        (Exit::NoInput, 66),
         (Exit::Unavailable, 69),
         (Exit::Internal, 70),
         (Exit::OperatingSystem, 71),
+        (Exit::CannotCreate, 73),
         (Exit::Output, 74),
         (Exit::Configuration, 78),
         (Exit::TimedOut, 124),

@@ -14,7 +14,13 @@ mod telemetry;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
+    // Looked at, so that no linker drops it.
+    std::hint::black_box(applet::MARKER);
     let argv: Vec<OsString> = std::env::args_os().collect();
     exit::conclude(applet::resolve(&argv).and_then(applet::Request::answer))
 }

@@ -74,7 +74,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("lapin", &["bus-amqp"]),
     ("libc", &["sys"]),
     ("reqwest", &["http"]),
-    ("ring", &["runtime", "security"]),
+    ("ring", &["artefact", "runtime", "security"]),
     ("rrule", &["timer-sensor"]),
     ("rustls", &["http", "bus-amqp"]),
     ("saphyr-parser", &["yaml"]),

@@ -10,6 +10,7 @@ use crate::files::{self, DEFAULT_ENVIRONMENT, ENVIRONMENT_VARIABLE, Places};
 use crate::layers::{Layers, NOT_TEXT};
 use crate::problem::{Note, Problem, Rejected};
 use crate::reader::Reader;
+use crate::sections::agent::{self, AgentConfig};
 use crate::sections::artifacts::{self, ArtifactsConfig};
 use crate::sections::database::{self, DatabaseConfig};
 use crate::sections::executor::{self, ExecutorConfig};
@@ -98,6 +99,8 @@ pub struct HubAgentConfig {
     pub listen: SocketAddr,
     /// What it does as executor.
     pub executor: ExecutorConfig,
+    /// Where the agents' binary is, when it is handed out.
+    pub downloads: Option<AgentConfig>,
 }
 
 /// Reads what a worker needs; `name` is what the command line calls it. Keys of the other agent are not looked at.
@@ -123,6 +126,7 @@ pub fn load_hub(sources: Sources<'_>) -> Result<Loaded<HubAgentConfig>, Rejected
         platform: platform(reader, environment, folders::for_worker),
         listen: server::listen(reader),
         executor: executor::read(reader),
+        downloads: agent::read(reader),
     })
 }
 

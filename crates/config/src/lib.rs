@@ -34,6 +34,7 @@ pub use kinds::parse_duration;
 pub use notify::{ServiceManager, service_manager};
 pub use problem::{Note, Problem, Rejected};
 pub use reference::markdown;
+pub use sections::agent::AgentConfig;
 pub use sections::artifacts::{ArtifactsConfig, Transport};
 pub use sections::child::{ChildConfig, RunAs};
 pub use sections::database::DatabaseConfig;

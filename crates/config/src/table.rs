@@ -4,7 +4,7 @@ use crate::files::{ENVIRONMENT_VARIABLE, FILE_VARIABLE};
 use crate::key::Described;
 use crate::notify::{NOTIFY_SOCKET, WATCHDOG_TIME};
 use crate::sections::{
-    artifacts, database, executor, folders, health, log, message_queue, security, sensor, server, start, worker,
+    agent, artifacts, database, executor, folders, health, log, message_queue, security, sensor, server, start, worker,
 };
 
 /// Keys that belong together.
@@ -30,6 +30,7 @@ pub(crate) const SECTIONS: &[Section] = &[
         doc: "These keys stand at the top of a file. Relative folders are meant from the working folder of the start.",
         keys: folders::KEYS,
     },
+    Section { title: "agent", doc: "What a hub hands out to images without the volume.", keys: agent::KEYS },
     Section { title: "artifacts", doc: "How files and logs reach the platform.", keys: artifacts::KEYS },
     Section {
         title: "server",
@@ -115,6 +116,17 @@ pub(crate) const DIRECT: &[DirectVariable] = &[
         doc: "The broker's address that sensors are told. The agent itself uses `message_queue.url`.",
     },
     DirectVariable {
+        name: "ATTUNE_AGENT_TOKEN",
+        default: "not set",
+        doc: "What `attune-agents fetch` and `attune-agent-wrapper.sh` send as `X-Agent-Token`.",
+    },
+    DirectVariable { name: "ATTUNE_AGENT_TOKEN_FILE", default: "not set", doc: "A file with that token instead." },
+    DirectVariable {
+        name: "SSL_CERT_FILE",
+        default: "not set",
+        doc: "PEM certificates that are trusted besides the built-in ones, for downloads and `http-request`.",
+    },
+    DirectVariable {
         name: "ATTUNE_LOG_FORMAT",
         default: "`text`",
         doc: "How log lines look on standard error: `json` or `text`. `--log-format` is stronger.",
@@ -168,7 +180,7 @@ pub(crate) const UNUSED: &[(&str, &str)] = &[
     ("notifier.*", "of the notifier"),
     ("mcp.*", "of the MCP server"),
     ("web.*", "of the web interface"),
-    ("agent.*", "of the API, which hands out the agent's binary"),
+    ("agent.*", "of the API"),
     ("maintenance.*", "of the supervisor"),
     ("retention.*", "of the supervisor"),
 ];

@@ -377,3 +377,22 @@ fn sensor_deployments_may_set_either_the_variable_or_the_key() {
     let settings = with("ATTUNE__SENSOR__LEASE_TIME", "12").sensor;
     assert_eq!((settings.lease_time.as_secs(), settings.backoff.1.as_secs()), (12, 60));
 }
+
+#[test]
+fn a_section_about_downloads_without_a_token_is_refused() {
+    let empty = folder(&[]);
+    let load = |environment: &MapSource, folder: &Path| load_hub(Sources { environment, file: None, folder });
+    assert!(load(&least(), empty.path()).unwrap().config.downloads.is_none());
+    let section = folder(&[("config.yaml", "agent: {binary_dir: binaries}")]);
+    let rejected = load(&least(), section.path()).unwrap_err();
+    let expected = "agent.bootstrap_token: is required when there is a section `agent`: set \
+         ATTUNE__AGENT__BOOTSTRAP_TOKEN, or ATTUNE__AGENT__BOOTSTRAP_TOKEN_FILE with the path of a file";
+    assert_eq!(problems(&rejected), [expected]);
+    let given = least().with("ATTUNE__AGENT__BOOTSTRAP_TOKEN", "one");
+    let downloads = load(&given, section.path()).unwrap().config.downloads.unwrap();
+    assert_eq!(downloads.bootstrap_token.expose(), "one");
+    assert_eq!(downloads.binary_dir, section.path().join("binaries"));
+    let downloads = load(&given, empty.path()).unwrap().config.downloads.unwrap();
+    assert_eq!(downloads.binary_dir, Path::new("/opt/attune/agent"));
+    assert!(worker(&least(), section.path()).is_ok(), "agents do not look at it");
+}

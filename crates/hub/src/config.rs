@@ -1,8 +1,10 @@
 //! What the hub is told.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use attune_model::Secret;
 use attune_security::{SealingKey, TokenKey};
 
 /// Settings of a hub. The times are the platform's unless changed.
@@ -17,6 +19,8 @@ pub struct HubConfig {
     pub sealing_key: SealingKey,
     /// What `/health/detailed` says.
     pub version: String,
+    /// The agents' binary, for images without the volume; none offers no download.
+    pub agent: Option<AgentDownloads>,
     /// How long a worker may be silent before it counts as lost.
     pub heartbeat_limit: Duration,
     /// How long an execution may wait for its worker to start it.
@@ -39,6 +43,7 @@ impl HubConfig {
             token_key,
             sealing_key,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: None,
             heartbeat_limit: Duration::from_secs(90),
             scheduled_limit: Duration::from_mins(5),
             waiting_limit: Duration::from_hours(2),
@@ -47,4 +52,13 @@ impl HubConfig {
             sweep_period: Duration::from_secs(30),
         }
     }
+}
+
+/// Where the binaries of the agents are, and who may have them.
+#[derive(Debug, Clone)]
+pub struct AgentDownloads {
+    /// The folder with `attune-agent-<arch>`, as an install leaves it.
+    pub binary_dir: PathBuf,
+    /// What the header `X-Agent-Token` has to hold; without it nothing is handed out.
+    pub bootstrap_token: Option<Secret>,
 }

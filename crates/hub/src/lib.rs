@@ -19,7 +19,7 @@ mod packs;
 mod rules;
 mod scheduling;
 
-pub use config::HubConfig;
+pub use config::{AgentDownloads, HubConfig};
 pub use error::HubError;
 pub use expression::{Expression, ExpressionError};
 pub use hub::{Hub, HubHandle};

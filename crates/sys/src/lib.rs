@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "the one crate where unsafe code is allowed")]
 
 mod access;
+mod beneath;
 mod check;
 mod clock;
 mod exec;
@@ -22,6 +23,7 @@ mod wait;
 mod watch;
 
 pub use access::may_execute;
+pub use beneath::open_beneath;
 pub use clock::boottime;
 pub use exec::exec;
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};

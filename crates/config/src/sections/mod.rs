@@ -1,5 +1,6 @@
 //! One file per section: its keys, the struct they become, and the checks that need more than one of them.
 
+pub(crate) mod agent;
 pub(crate) mod artifacts;
 pub(crate) mod child;
 pub(crate) mod database;

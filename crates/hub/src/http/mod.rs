@@ -1,5 +1,6 @@
 //! The HTTP API: paths, bodies, status codes and error shapes are facts of the platform.
 
+mod agent;
 mod auth;
 mod error;
 mod events;
@@ -72,11 +73,12 @@ impl Routes {
 pub(crate) struct Api {
     core: Arc<Core>,
     work: Work,
+    agent_files: agent::Known,
 }
 
 impl Api {
     pub(crate) fn new(core: Arc<Core>, stop: Stop, tasks: Tasks) -> Self {
-        Self { core, work: Work::new(stop, tasks) }
+        Self { core, work: Work::new(stop, tasks), agent_files: agent::Known::default() }
     }
 }
 
@@ -101,6 +103,8 @@ fn router(api: Api, reach: Reach) -> Router {
         .route("/api/v1/executions/{id}", get(executions::get))
         .route("/api/v1/executions/{id}/cancel", post(executions::cancel))
         .route("/api/v1/workers", get(workers::list))
+        .route("/api/v1/agent/binary", get(agent::binary))
+        .route("/api/v1/agent/info", get(agent::info))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(extract::LARGEST_BODY))

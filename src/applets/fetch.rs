@@ -1,0 +1,173 @@
+//! `attune-agents fetch`: gets the agents from a hub or from the platform's API, for images that hold one already.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use argh::FromArgs;
+use attune_artefact::{InstallError, Installed, Machine, Order};
+use attune_config::{Source, process_env};
+use attune_http::{BuildError, Client, ClientConfig, Decision, HttpError, Problem, Redirects, Request, Response};
+use attune_lifecycle::Backoff;
+use attune_model::Secret;
+use thiserror::Error;
+
+use crate::applets::install::{DEFAULT_FOLDER, failure, machine, said};
+use crate::call::Call;
+use crate::exit::{Exit, Failure};
+use crate::{output, rt};
+
+/// The token of the download, and the file it may stand in instead.
+const TOKEN: (&str, &str) = ("ATTUNE_AGENT_TOKEN", "ATTUNE_AGENT_TOKEN_FILE");
+
+/// Far more than what is shipped; a build for development with all its symbols fits.
+const MOST_BYTES: usize = 256 * 1024 * 1024;
+
+/// For one attempt, from the connection to the last byte.
+const ATTEMPT_LIMIT: Duration = Duration::from_mins(5);
+
+/// Between attempts, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Downloads the agents from URL (…/api/v1/agent/binary), verifies and installs them. The token is read from
+/// `ATTUNE_AGENT_TOKEN`, or from the file that `ATTUNE_AGENT_TOKEN_FILE` names; it never is an argument.
+#[derive(Debug, FromArgs)]
+struct FetchArguments {
+    /// print one JSON object
+    #[argh(switch)]
+    json: bool,
+    #[argh(option, arg_name = "ARCH", description = "architecture: x86_64 or aarch64 (default: this machine's)")]
+    arch: Option<String>,
+    #[argh(option, arg_name = "N", default = "10", description = "how often it is tried (default: 10)")]
+    attempts: u32,
+    #[argh(positional, arg_name = "URL", description = "where the binary is")]
+    url: String,
+    #[argh(positional, arg_name = "DIR", description = "the folder (default: /opt/attune/agent)")]
+    folder: Option<PathBuf>,
+}
+
+/// Why nothing was fetched.
+#[derive(Debug, Error)]
+enum FetchError {
+    #[error("failed to set the HTTP client up")]
+    Client(#[from] BuildError),
+    #[error("failed to download the agents")]
+    Http(#[from] HttpError),
+    #[error("the token file {path} cannot be read")]
+    Token {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the server gave {found} bytes and announced {announced}")]
+    Size { found: usize, announced: String },
+    #[error("the server gave a program of another project: it holds no version of attune-agents")]
+    Stranger,
+}
+
+/// Runs it.
+pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
+    call.with(|FetchArguments { json, arch, attempts, url, folder }| {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(Failure::usage("URL must begin with http:// or https://"));
+        }
+        let machine = machine(arch.as_deref())?;
+        let folder = folder.unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER));
+        let environment = process_env();
+        let token = token(&environment).map_err(refused)?;
+        let ca_file = environment.get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let request = request(&url, machine, token.as_ref());
+        let answer = rt::command()?.block_on(download(&request, ca_file, attempts)).map_err(refused)?;
+        let installed = place(&answer, &folder, machine)?;
+        output::print(&said(&installed, json))
+    })
+}
+
+fn token(environment: &dyn Source) -> Result<Option<Secret>, FetchError> {
+    if let Some(token) = environment.text(TOKEN.0) {
+        return Ok(Some(Secret::new(token)));
+    }
+    let Some(path) = environment.text(TOKEN.1).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
+        Err(source) => Err(FetchError::Token { path, source }),
+    }
+}
+
+fn request(url: &str, machine: Machine, token: Option<&Secret>) -> Request {
+    let mut request = Request::get(url).query("arch", machine.as_str()).timeout(ATTEMPT_LIMIT);
+    if let Some(token) = token {
+        request = request.header("x-agent-token", token.expose());
+    }
+    request
+}
+
+/// Tries until it works, or until it is clear that it never will.
+async fn download(request: &Request, ca_file: Option<PathBuf>, attempts: u32) -> Result<Response, FetchError> {
+    let config = ClientConfig {
+        ca_file,
+        // A token is not carried to another host: the platform answers itself.
+        redirects: Redirects::Return,
+        response_limit_bytes: MOST_BYTES,
+        ..ClientConfig::default()
+    };
+    let client = Client::build(&config)?;
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    loop {
+        let error = match client.send(request).await.and_then(Response::success) {
+            Ok(answer) => return whole(answer),
+            Err(error) => error,
+        };
+        // Not found: the volume of the server may be filled a moment later.
+        let hopeless = error.decision() == Decision::Fail && error.status() != Some(404);
+        let pause = backoff.next_delay();
+        if hopeless || backoff.attempts() >= attempts {
+            return Err(error.into());
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// A proxy may have cut it or put something in its place.
+fn whole(answer: Response) -> Result<Response, FetchError> {
+    for name in ["x-agent-size", "content-length"] {
+        if let Some(announced) = header(&answer, name).filter(|size| *size != answer.body.len().to_string()) {
+            return Err(FetchError::Size { found: answer.body.len(), announced: announced.to_owned() });
+        }
+    }
+    Ok(answer)
+}
+
+fn header<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
+    answer.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+}
+
+fn place(answer: &Response, folder: &Path, machine: Machine) -> Result<Installed, Failure> {
+    let facts = attune_artefact::facts(&mut answer.body.as_slice())
+        .map_err(|error| Failure::message(Exit::Data, format!("failed to read the download: {error}")))?;
+    // A web page has no version either, and its own message is the better one.
+    if facts.machine.is_ok() && facts.version.is_none() {
+        return Err(refused(FetchError::Stranger));
+    }
+    let order = Order { folder, source: Path::new(&answer.url), machine, sha256: header(answer, "x-agent-sha256") };
+    attune_artefact::install_from(&order, &mut Cursor::new(&answer.body)).map_err(|error| match error {
+        InstallError::NotAProgram { why, .. } => {
+            Failure::message(Exit::Data, format!("what {} gave is not the agents' binary: {why}", answer.url))
+        }
+        other => failure(other),
+    })
+}
+
+fn refused(error: FetchError) -> Failure {
+    let exit = match &error {
+        FetchError::Http(error) if error.decision() == Decision::Retry || error.status() == Some(404) => {
+            Exit::Unavailable
+        }
+        FetchError::Http(HttpError { problem: Problem::TooLong { .. }, .. }) => Exit::Data,
+        FetchError::Http(_) | FetchError::Client(_) | FetchError::Token { .. } => Exit::Configuration,
+        FetchError::Size { .. } | FetchError::Stranger => Exit::Data,
+    };
+    Failure::new(exit, error)
+}
