@@ -1,0 +1,276 @@
+#!/bin/sh
+# Runs an agent in an image that has no volume with it: downloads it once, verifies it, becomes it.
+#
+#   attune-agent-wrapper.sh [ARGUMENT...]            the worker
+#   attune-sensor-agent-wrapper.sh [ARGUMENT...]     the same file by this name (a link or a copy): the sensor host
+#
+# Needs a POSIX shell and one of curl, wget (GNU or busybox), python3, node. Settings:
+#
+#   ATTUNE_AGENT_DIR         where the agent is or will be (default: /opt/attune/agent)
+#   ATTUNE_AGENT_URL         where it comes from (default: http://attune-api:8080/api/v1/agent/binary)
+#   ATTUNE_AGENT_TOKEN       the server's bootstrap token; or ATTUNE_AGENT_TOKEN_FILE, a file with it
+#   ATTUNE_AGENT_ARCH        x86_64 or aarch64 (default: from uname -m)
+#   ATTUNE_AGENT_ATTEMPTS    how often it is tried (default: 10), with pauses of 1, 2, 4 ... 30 s
+#   ATTUNE_AGENT_DOWNLOADER  one of curl, wget, busybox, python3, node (default: the first that is there)
+#
+# The token never is an argument of any program, where others on the machine could read it. Nothing is run before its size,
+# its SHA-256 (where the server tells it) and its ELF header are right, and the final name is only ever a whole file.
+#
+# Ends with 64 (settings), 65 (what came is not the agent), 69 (not available), 73 (the folder does not take it), 78 (the
+# server refuses), or becomes the agent.
+set -eu
+LC_ALL=C
+export LC_ALL
+umask 022
+
+say() { printf 'attune-agent-wrapper: %s\n' "$*" >&2; }
+die() { code=$1; shift; say "$@"; exit "$code"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+case "${0##*/}" in
+attune-sensor-agent*) applet=attune-sensor-agent ;;
+*) applet=attune-agent ;;
+esac
+folder=${ATTUNE_AGENT_DIR:-/opt/attune/agent}
+url=${ATTUNE_AGENT_URL:-http://attune-api:8080/api/v1/agent/binary}
+attempts=${ATTUNE_AGENT_ATTEMPTS:-10}
+
+if [ -x "$folder/$applet" ]; then
+    exec "$folder/$applet" "$@"
+fi
+
+case "$attempts" in '' | *[!0-9]* | 0) die 64 "ATTUNE_AGENT_ATTEMPTS must be a number from 1 on, not $attempts" ;; esac
+case "$url" in http://?* | https://?*) ;; *) die 64 "ATTUNE_AGENT_URL must begin with http:// or https://" ;; esac
+arch=${ATTUNE_AGENT_ARCH:-$(uname -m)}
+case "$arch" in
+x86_64 | amd64) arch=x86_64 ;;
+aarch64 | arm64) arch=aarch64 ;;
+*)
+    say "no agent is known for $arch: trying the one for x86_64"
+    arch=x86_64
+    ;;
+esac
+token=${ATTUNE_AGENT_TOKEN:-}
+if [ -z "$token" ] && [ -n "${ATTUNE_AGENT_TOKEN_FILE:-}" ]; then
+    IFS= read -r token <"$ATTUNE_AGENT_TOKEN_FILE" || [ -n "$token" ] ||
+        die 64 "ATTUNE_AGENT_TOKEN_FILE: $ATTUNE_AGENT_TOKEN_FILE cannot be read"
+fi
+case "$token" in *[!\ -~]* | *\"* | *\\*) die 64 'the token holds characters that no header can carry' ;; esac
+
+downloader=${ATTUNE_AGENT_DOWNLOADER:-}
+if [ -z "$downloader" ]; then
+    if has curl; then downloader=curl
+    elif has wget && wget --version 2>/dev/null | grep -q 'GNU Wget'; then downloader=wget
+    elif has python3; then downloader=python3
+    elif has node; then downloader=node
+    elif has wget || has busybox; then downloader=busybox
+    else die 69 'there is no curl, wget, python3 or node here: mount the volume with the agents instead'
+    fi
+fi
+
+case "$downloader" in
+curl | wget | python3 | node) ;;
+busybox)
+    case "$token/$url" in
+    /* | */http://*) ;;
+    *) die 69 'busybox cannot send a token over https without showing it to others: install curl' ;;
+    esac
+    ;;
+*) die 64 "ATTUNE_AGENT_DOWNLOADER: $downloader is none of curl, wget, busybox, python3, node" ;;
+esac
+
+mkdir -p "$folder" 2>/dev/null || die 73 "$folder cannot be made"
+work=$(mktemp -d "$folder/.attune-fetch.XXXXXX" 2>/dev/null) || die 73 "$folder cannot be written: mount it writable"
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The part of the code that python3 and node have in common: URL, target and token from the environment, the status on
+# standard output.
+python_code='
+import os, sys, urllib.error, urllib.request
+class Same(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments): return None
+headers = {"X-Agent-Token": os.environ["FETCH_TOKEN"]} if os.environ["FETCH_TOKEN"] else {}
+request = urllib.request.Request(os.environ["FETCH_URL"], headers=headers)
+try:
+    with urllib.request.build_opener(Same).open(request, timeout=60) as answer, open(os.environ["FETCH_TO"], "wb") as file:
+        while True:
+            piece = answer.read(65536)
+            if not piece: break
+            file.write(piece)
+        print(answer.status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except Exception as error:
+    sys.stderr.write("%s\n" % error)
+    print(0)
+'
+node_code='
+const {FETCH_URL: url, FETCH_TOKEN: token, FETCH_TO: to} = process.env;
+const http = require(url.startsWith("https:") ? "https" : "http");
+const failed = (error) => { process.stderr.write(error.message + "\n"); process.stdout.write("0\n", () => process.exit(0)); };
+const request = http.get(url, {headers: token ? {"X-Agent-Token": token} : {}}, (answer) => {
+  const file = require("fs").createWriteStream(to);
+  answer.on("aborted", () => failed(new Error("the answer was cut off")));
+  answer.pipe(file).on("error", failed).on("finish", () => process.stdout.write(answer.statusCode + "\n"));
+});
+request.on("error", failed);
+request.setTimeout(60000, () => request.destroy(new Error("no answer within 60 s")));
+'
+
+# The last status in what wget says; GNU and busybox alike.
+status_in() { sed -n 's/.*HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' "$1" | tail -n 1; }
+
+# Busybox: its wget takes headers as arguments only, where everybody can read them, so that with a token its nc is used.
+by_busybox() {
+    box=
+    has busybox && box=busybox
+    if [ -z "$token" ]; then
+        # shellcheck disable=SC2086 # empty, or one word
+        if $box wget -T 60 -O "$2" "$1" >/dev/null 2>"$work/log"; then echo 200; else
+            cat "$work/log" >&2
+            status_in "$work/log"
+        fi
+        return
+    fi
+    rest=${1#http://}
+    authority=${rest%%/*}
+    case "$authority" in
+    *\]) host=$authority port=80 ;;
+    *:*) host=${authority%:*} port=${authority##*:} ;;
+    *) host=$authority port=80 ;;
+    esac
+    bare=${host#\[}
+    bare=${bare%\]}
+    # shellcheck disable=SC2086
+    printf 'GET /%s HTTP/1.0\r\nHost: %s\r\nX-Agent-Token: %s\r\nConnection: close\r\n\r\n' \
+        "${rest#*/}" "$authority" "$token" | $box nc -w 60 "$bare" "$port" >"$work/answer" || true
+    head=0 status=
+    while IFS= read -r line; do
+        head=$((head + ${#line} + 1))
+        [ -n "$status" ] || { status=${line#* } && status=${status%% *}; }
+        case "$line" in "$(printf '\r')" | '') break ;; esac
+    done <"$work/answer"
+    tail -c +$((head + 1)) "$work/answer" >"$2"
+    rm -f "$work/answer"
+    echo "${status:-0}"
+}
+
+# get URL FILE: prints the status, 0 when there was no answer
+get() {
+    case "$downloader" in
+    curl)
+        { [ -z "$token" ] || printf 'header = "X-Agent-Token: %s"\n' "$token"; } |
+            curl --silent --show-error --config - --connect-timeout 10 --max-time 300 --output "$2" \
+                --write-out '%{http_code}\n' "$1" || true
+        ;;
+    wget)
+        # A file of its own, so that no file of the user changes anything.
+        (umask 077 && { [ -z "$token" ] || printf 'header = X-Agent-Token: %s\n' "$token"; } >"$work/wgetrc")
+        wget --config="$work/wgetrc" --tries=1 --timeout=60 --max-redirect=0 --server-response --output-document="$2" \
+            "$1" >/dev/null 2>"$work/log" || true
+        rm -f "$work/wgetrc"
+        status_in "$work/log" | grep . || { tail -n 2 "$work/log" >&2; echo 0; }
+        ;;
+    python3) FETCH_URL=$1 FETCH_TO=$2 FETCH_TOKEN=$token python3 -c "$python_code" ;;
+    node) FETCH_URL=$1 FETCH_TO=$2 FETCH_TOKEN=$token node -e "$node_code" ;;
+    busybox) by_busybox "$1" "$2" ;;
+    esac
+}
+
+sha256_of() {
+    if has sha256sum; then sha256sum "$1" | cut -d' ' -f1
+    elif has busybox; then busybox sha256sum "$1" | cut -d' ' -f1
+    elif has openssl; then openssl dgst -sha256 -r "$1" | cut -d' ' -f1
+    elif has python3; then
+        FETCH_TO=$1 python3 -c 'import hashlib, os; print(hashlib.sha256(open(os.environ["FETCH_TO"], "rb").read()).hexdigest())'
+    elif has node; then
+        FETCH_TO=$1 node -e 'console.log(require("crypto").createHash("sha256").update(require("fs").readFileSync(process.env.FETCH_TO)).digest("hex"))'
+    else die 69 'there is nothing here that computes SHA-256'
+    fi
+}
+
+# told FIELD: what the server's list says about this architecture
+told() {
+    tr -d ' \n\r\t' <"$work/info" | tr '{}' '\n' | grep "\"arch\":\"$arch\"" | tr ',' '\n' |
+        sed -n "s/^\"$1\":\"\{0,1\}\([0-9a-f]*\)\"\{0,1\}\$/\1/p" | head -n 1
+}
+
+# What is wrong with the file that was downloaded; nothing if nothing is.
+problem_of() {
+    file=$1
+    size=$(wc -c <"$file" | tr -d ' ')
+    [ "$size" -gt 0 ] || { echo 'the answer is empty'; return; }
+    if [ "$(head -c 4 "$file" | tr -d '\0')" != "$(printf '\177ELF')" ]; then
+        case "$(head -c 512 "$file" | tr -d '\0 \n\r\t' | head -c 1)" in
+        '<') echo "you got an HTML page: check the URL $url, and what stands between here and the server" ;;
+        '{') echo "you got a JSON document and not a program: check the URL $url" ;;
+        *) echo "what came is not a program for Linux: check the URL $url" ;;
+        esac
+        return
+    fi
+    wanted=$(told size_bytes)
+    if [ -n "$wanted" ] && [ "$wanted" != 0 ] && [ "$wanted" != "$size" ]; then
+        echo "$size bytes came and the server has $wanted: the download was cut off"
+        return
+    fi
+    wanted=$(told sha256)
+    if [ -z "$wanted" ]; then
+        say 'the server tells no checksum: only the size and the ELF header were checked'
+        return
+    fi
+    found=$(sha256_of "$file")
+    [ "$wanted" = "$found" ] || echo "the checksum is $found and should be $wanted"
+}
+
+case "$url" in *\?*) query="$url&" ;; *) query="$url?" ;; esac
+info=$(printf '%s' "${url%%\?*}" | sed 's|/binary$|/info|')
+attempt=0 pause=1
+while :; do
+    attempt=$((attempt + 1))
+    : >"$work/info"
+    if [ "$info" != "${url%%\?*}" ] && [ "$(get "$info" "$work/info" 2>/dev/null)" != 200 ]; then
+        : >"$work/info"
+    fi
+    status=$(get "${query}arch=$arch&name=$applet" "$work/new") || status=0
+    case "${status:-0}" in
+    200)
+        problem=$(problem_of "$work/new")
+        code=65
+        [ -n "$problem" ] || break
+        ;;
+    400 | 401 | 403)
+        problem="the server refuses with status $status: $(head -c 300 "$work/new" 2>/dev/null | tr -d '\0\n')"
+        [ -n "$token" ] || problem="$problem (ATTUNE_AGENT_TOKEN is not set)"
+        die 78 "$problem"
+        ;;
+    0 | 000) problem="no answer from $url" code=69 ;;
+    *) problem="the server answers with status $status" code=69 ;;
+    esac
+    [ "$attempt" -lt "$attempts" ] || die "$code" "$problem (after $attempt attempts)"
+    say "$problem; trying again in $pause s ($attempt of $attempts)"
+    sleep "$pause"
+    pause=$((pause * 2))
+    [ "$pause" -le 30 ] || pause=30
+done
+
+chmod 0555 "$work/new" || die 73 "$folder does not take it"
+# Also catches a wrong architecture, a noexec mount, and servers that know one agent only.
+version=$("$work/new" "--version" 2>/dev/null) ||
+    die 73 "the agent cannot be started from $folder: it is mounted noexec, or this machine is not $arch"
+case "$version" in
+"$applet "*) mv -f "$work/new" "$folder/$applet" || die 73 "$folder does not take it" ;;
+"attune-agents "*)
+    # One file, chosen by its name: both names lead to it.
+    mv -f "$work/new" "$folder/attune-agents" || die 73 "$folder does not take it"
+    for name in attune-agent attune-sensor-agent; do
+        ln -sf attune-agents "$work/$name" && mv -f "$work/$name" "$folder/$name"
+    done
+    ;;
+*) die 65 "the server gave \"$version\" and not $applet" ;;
+esac
+rm -rf "$work"
+trap - EXIT INT TERM
+say "$("$folder/$applet" --version) is in $folder"
+exec "$folder/$applet" "$@"
