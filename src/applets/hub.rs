@@ -10,7 +10,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use attune_config::{HubAgentConfig, Sources, load_hub, process_env, working_folder};
 use attune_health::Parts;
-use attune_hub::{Hub, HubConfig};
+use attune_hub::{AgentDownloads, Hub, HubConfig};
 use attune_model::Secret;
 use attune_model::clock::SystemClock;
 use attune_security::{SealingKey, TokenKey};
@@ -71,7 +71,12 @@ fn settings(config: &HubAgentConfig) -> Result<HubConfig, Failure> {
     let token_key = TokenKey::new(required("security.jwt_secret", security.jwt_secret.as_ref())?).map_err(invalid)?;
     let sealing_key = required("security.encryption_key", security.encryption_key.as_ref())?;
     let sealing_key = SealingKey::new(sealing_key).map_err(|error| Failure::new(Exit::Configuration, error))?;
+    let agent = config.downloads.as_ref().map(|downloads| AgentDownloads {
+        binary_dir: downloads.binary_dir.clone(),
+        bootstrap_token: Some(downloads.bootstrap_token.clone()),
+    });
     Ok(HubConfig {
+        agent,
         scheduled_limit: config.executor.scheduled_timeout.unwrap_or(NEVER),
         monitor_period: config.executor.timeout_check_interval,
         heartbeat_limit: config.executor.heartbeat_limit,
