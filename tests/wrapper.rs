@@ -184,7 +184,10 @@ fn serve(answers: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<Vec<String>>
 
 fn command_lines() -> String {
     let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok()).map(|line| text(&line) + "\n").collect()
+    processes
+        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
+        .map(|line| text(&line) + "\n")
+        .collect()
 }
 
 fn response(status: &str, body: &[u8]) -> Vec<u8> {
