@@ -57,10 +57,12 @@ if [ -z "$token" ] && [ -n "${ATTUNE_AGENT_TOKEN_FILE:-}" ]; then
 fi
 case "$token" in *[!\ -~]* | *\"* | *\\*) die 64 'the token holds characters that no header can carry' ;; esac
 
+# Some builds of busybox run their own wget by this name, whatever else is installed.
+gnu_wget() { has wget && wget --version 2>/dev/null | grep -q 'GNU Wget'; }
 downloader=${ATTUNE_AGENT_DOWNLOADER:-}
 if [ -z "$downloader" ]; then
     if has curl; then downloader=curl
-    elif has wget && wget --version 2>/dev/null | grep -q 'GNU Wget'; then downloader=wget
+    elif gnu_wget; then downloader=wget
     elif has python3; then downloader=python3
     elif has node; then downloader=node
     elif has wget || has busybox; then downloader=busybox
@@ -68,6 +70,7 @@ if [ -z "$downloader" ]; then
     fi
 fi
 
+[ "$downloader" != wget ] || gnu_wget || downloader=busybox
 case "$downloader" in
 curl | wget | python3 | node) ;;
 busybox)
@@ -143,9 +146,15 @@ by_busybox() {
     esac
     bare=${host#\[}
     bare=${bare%\]}
-    # shellcheck disable=SC2086
+    # Standard input stays open: some servers take its end for a client that went away.
+    rm -f "$work/ask"
+    mkfifo -m 0600 "$work/ask"
+    exec 9<>"$work/ask"
     printf 'GET /%s HTTP/1.0\r\nHost: %s\r\nX-Agent-Token: %s\r\nConnection: close\r\n\r\n' \
-        "${rest#*/}" "$authority" "$token" | $box nc -w 60 "$bare" "$port" >"$work/answer" || true
+        "${rest#*/}" "$authority" "$token" >&9
+    # shellcheck disable=SC2086
+    $box nc -w 60 "$bare" "$port" <&9 >"$work/answer" || true
+    exec 9>&-
     head=0 status=
     while IFS= read -r line; do
         head=$((head + ${#line} + 1))
