@@ -23,7 +23,7 @@ async fn an_execution_is_asked_for_with_its_secrets_encrypted() {
     assert_eq!((&data["status"], &data["parent"], &data["executor"]), (&json!("requested"), &json!(null), &json!(1)));
     let id = data["id"].as_i64().unwrap();
     let row = world.eventually_status(id, "scheduled").await;
-    let Claim::Claimed(claimed) = world.store.claim_execution(row.id, worker.id).await.unwrap() else { panic!() };
+    let Claim::Claimed(claimed) = world.store.claim_execution(row.id, worker.id, None).await.unwrap() else { panic!() };
     let [secret] = &claimed.secret_values[..] else { panic!("one secret: {:?}", claimed.secret_values) };
     let key = support::sealing_key();
     assert_eq!(key.open(&secret.encrypted_value, secret.encryption_key_hash.as_deref()).unwrap(), "t0p");
@@ -170,7 +170,7 @@ async fn the_worker_of_what_runs_is_told_once() {
     let worker = world.worker("w", &["shell"]).await;
     let id = ask(&world, "web.greet").await;
     world.eventually_status(id, "scheduled").await;
-    let claim = world.store.claim_execution(ExecutionId(id), worker.id).await.unwrap();
+    let claim = world.store.claim_execution(ExecutionId(id), worker.id, None).await.unwrap();
     assert!(matches!(claim, Claim::Claimed(_)), "{claim:?}");
     assert_eq!(cancel(&world, id).await.data()["status"], "canceling");
     assert_eq!(cancel(&world, id).await.data()["status"], "canceling");

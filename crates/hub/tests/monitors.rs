@@ -27,7 +27,7 @@ async fn impatient() -> World {
 async fn running(world: &World, worker: &Worker) -> i64 {
     let id = ask(world, "web.greet").await;
     world.eventually_status(id, "scheduled").await;
-    let claim = world.store.claim_execution(ExecutionId(id), worker.id).await.unwrap();
+    let claim = world.store.claim_execution(ExecutionId(id), worker.id, None).await.unwrap();
     assert!(matches!(claim, Claim::Claimed(_)), "{claim:?}");
     id
 }

@@ -103,6 +103,7 @@ impl SensorHost {
             name: config.name.clone(),
             role: WorkerRole::Sensor,
             worker_type: WorkerType::Local,
+            runtime: None,
             host: config.host.clone(),
             port: None,
             capabilities: capabilities(&config, Counts::default()),

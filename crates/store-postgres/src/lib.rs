@@ -16,6 +16,7 @@ mod error;
 mod hub;
 mod lease;
 mod log;
+mod log_batch;
 pub mod migration;
 mod needs;
 mod pool;

@@ -7,14 +7,15 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use attune_store::{LogArtifact, LogStore, LogVersion, StoreError};
+use attune_model::ExecutionId;
+use attune_store::{EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, StoreError};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use crate::PostgresStore;
 use crate::columns::json;
 use crate::error::During as _;
 use crate::pool::{Query, Unit};
+use crate::{PostgresStore, log_batch};
 
 /// Adds a version to the artifact whose id `locked` yields together with `held`: whether its lock could be had. The
 /// oldest versions beyond the limit go here and not only by the table's own trigger, because their files have to be known.
@@ -83,6 +84,10 @@ impl LogStore for PostgresStore {
         version(&row).during(|| operation)
     }
 
+    async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError> {
+        log_batch::file(self, logs, executions).await
+    }
+
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
         if sizes.is_empty() {
             return Ok(());
@@ -140,7 +145,7 @@ fn version_of<'a>(sql: &'static str, artifact: &'a LogArtifact) -> Query<'a> {
         .bind(artifact.created_by)
 }
 
-fn version(row: &PgRow) -> Result<LogVersion, sqlx::Error> {
+pub(crate) fn version(row: &PgRow) -> Result<LogVersion, sqlx::Error> {
     Ok(LogVersion {
         id: row.try_get("id")?,
         version: row.try_get("version")?,
@@ -151,7 +156,7 @@ fn version(row: &PgRow) -> Result<LogVersion, sqlx::Error> {
 
 /// The long way: waits for whoever counts versions of this artifact, and makes it first when there is none. Refs are not
 /// unique, so that is done under a lock of its own.
-async fn add_locked(unit: &mut Unit, artifact: &LogArtifact) -> Result<PgRow, sqlx::Error> {
+pub(crate) async fn add_locked(unit: &mut Unit, artifact: &LogArtifact) -> Result<PgRow, sqlx::Error> {
     let lock = sqlx::query(
         "SELECT pg_advisory_xact_lock(id) FROM (SELECT id FROM artifact WHERE ref = $1 ORDER BY id LIMIT 1) AS found",
     );

@@ -3,10 +3,11 @@
 //! Claim and finish are one statement each, so each is one round trip and none leaves anything half done.
 
 use async_trait::async_trait;
-use attune_model::rows::Execution;
+use attune_model::rows::{Action, Execution, Pack};
 use attune_model::status::ExecutionStatus;
 use attune_model::{ExecutionId, JsonMap, WorkerId};
 use attune_store::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -23,7 +24,7 @@ const CANCELLED_RESULT: &str = r#"{"succeeded":false,"cancelled":true,"error":"E
 /// The action is found by id, else by ref: one that was removed and came back has another id.
 const CLAIM: &str = r"
     WITH seen AS (
-        SELECT id, status, started_at, worker FROM execution WHERE id = $1 FOR NO KEY UPDATE
+        SELECT id, status, started_at, worker, updated FROM execution WHERE id = $1 FOR NO KEY UPDATE
     ), taken AS (
         UPDATE execution SET
             status = CASE seen.status WHEN 'scheduled' THEN 'running' ELSE 'cancelled' END::execution_status_enum,
@@ -32,7 +33,8 @@ const CLAIM: &str = r"
             result = CASE seen.status WHEN 'scheduled' THEN execution.result ELSE $3::jsonb END
         FROM seen
         WHERE execution.id = seen.id AND seen.worker = $2
-          AND (seen.status = 'scheduled' OR seen.status = 'canceling' AND seen.started_at IS NULL)
+          AND (seen.status = 'scheduled' AND ($4::timestamptz IS NULL OR seen.updated = $4)
+               OR seen.status = 'canceling' AND seen.started_at IS NULL)
         RETURNING execution.*
     )
     SELECT seen.status::text AS before,
@@ -90,9 +92,14 @@ const FINISH: &str = r"
 
 #[async_trait]
 impl WorkerStore for PostgresStore {
-    async fn claim_execution(&self, execution: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError> {
+    async fn claim_execution(
+        &self,
+        execution: ExecutionId,
+        worker: WorkerId,
+        scheduled_at: Option<DateTime<Utc>>,
+    ) -> Result<Claim, StoreError> {
         let operation = || format!("claim execution {execution} for worker {worker}");
-        let query = sqlx::query(CLAIM).bind(execution.0).bind(worker.0).bind(CANCELLED_RESULT);
+        let query = sqlx::query(CLAIM).bind(execution.0).bind(worker.0).bind(CANCELLED_RESULT).bind(scheduled_at);
         let Some(row) = self.pool.optional(query).await.during(operation)? else {
             return Ok(Claim::NotOurs { status: None });
         };
@@ -169,6 +176,47 @@ impl WorkerStore for PostgresStore {
         let operation = || format!("read the scheduled executions of worker {worker}");
         let found = self.pool.all(query).await.during(operation)?;
         found.iter().map(|row| row.try_get(0).map(ExecutionId).during(operation)).collect()
+    }
+
+    async fn ended_executions(
+        &self,
+        worker: WorkerId,
+        executions: &[ExecutionId],
+    ) -> Result<Vec<Execution>, StoreError> {
+        let ids: Vec<i64> = executions.iter().map(|execution| execution.0).collect();
+        let query = sqlx::query(
+            r"
+            SELECT to_json(execution.*) FROM execution
+            WHERE worker = $1 AND id = ANY ($2)
+              AND status IN ('completed', 'failed', 'cancelled', 'timeout', 'abandoned')
+            ORDER BY id
+            ",
+        )
+        .bind(worker.0)
+        .bind(ids);
+        self.rows(query, rows::execution, || format!("read the ended executions of worker {worker}")).await
+    }
+
+    async fn packs_with_actions(&self, pack_ref: Option<&str>) -> Result<Vec<(Pack, Vec<Action>)>, StoreError> {
+        let operation = || "read packs and their actions".to_owned();
+        let query = sqlx::query(
+            r#"
+            SELECT to_json(pack.*) AS pack,
+                   (SELECT json_agg(action.* ORDER BY action.ref COLLATE "C") FROM action
+                    WHERE action.pack = pack.id) AS actions
+            FROM pack WHERE $1::text IS NULL OR pack.ref = $1 ORDER BY pack.ref COLLATE "C"
+            "#,
+        )
+        .bind(pack_ref);
+        let found = self.pool.all(query).await.during(operation)?;
+        let mut packs = Vec::with_capacity(found.len());
+        for row in &found {
+            let pack = document::<JsonMap>(row, "pack").during(operation)?.ok_or(sqlx::Error::RowNotFound);
+            let actions = document::<Vec<JsonMap>>(row, "actions").during(operation)?.unwrap_or_default();
+            let actions = actions.into_iter().map(rows::action).collect::<Result<_, _>>()?;
+            packs.push((rows::pack(pack.during(operation)?)?, actions));
+        }
+        Ok(packs)
     }
 }
 

@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use attune_model::rows::{Runtime, RuntimeVersion, Worker};
 use attune_model::status::WorkerStatus;
-use attune_model::{JsonMap, WorkerId};
-use attune_store::{AgentStore, StoreError, WorkerRegistration};
+use attune_model::{JsonMap, RuntimeVersionId, WorkerId};
+use attune_store::{AgentStore, DetectedRuntime, StoreError, WorkerRegistration};
 use chrono::{DateTime, Utc};
 
-use crate::columns::{micros, object};
+use crate::columns::{json, list, micros, object};
 use crate::error::During;
 use crate::{SqliteStore, now, rows, written};
 
@@ -22,8 +22,8 @@ impl AgentStore for SqliteStore {
         let query = sqlx::query(
             r"
             INSERT INTO worker (name, worker_role, worker_type, host, port, status, capabilities, last_heartbeat, created,
-                                updated)
-            VALUES (?1, ?2, ?3, ?4, ?5, 'active', ?6, ?7, ?7, ?7)
+                                updated, runtime)
+            VALUES (?1, ?2, ?3, ?4, ?5, 'active', ?6, ?7, ?7, ?7, (SELECT id FROM runtime WHERE id = ?8))
             ON CONFLICT (name) DO UPDATE SET
                 status = 'active',
                 last_heartbeat = excluded.last_heartbeat,
@@ -41,7 +41,8 @@ impl AgentStore for SqliteStore {
         .bind(&registration.host)
         .bind(registration.port)
         .bind(object(&registration.capabilities))
-        .bind(micros(now()));
+        .bind(micros(now()))
+        .bind(registration.runtime.map(|runtime| runtime.0));
         let row = written(query, &self.writer).await.during(|| format!("register worker {}", registration.name))?;
         row.map_or_else(
             || {
@@ -101,5 +102,47 @@ impl AgentStore for SqliteStore {
             .await
             .during(|| "read the runtime versions".to_owned())?;
         found.iter().map(rows::runtime_version).collect()
+    }
+
+    async fn add_detected_runtime(&self, runtime: &DetectedRuntime) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            r"
+            INSERT INTO runtime (ref, pack, pack_ref, description, name, aliases, distributions, installation, installers,
+                                 execution_config, auto_detected, detection_config, created, updated)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT installation FROM runtime WHERE id = ?8), '{}', ?9, 1, ?10, ?11,
+                    ?11)
+            ON CONFLICT (ref) DO NOTHING
+            ",
+        )
+        .bind(&runtime.r#ref)
+        .bind(runtime.pack.map(|pack| pack.0))
+        .bind(&runtime.pack_ref)
+        .bind(&runtime.description)
+        .bind(&runtime.name)
+        .bind(list(&runtime.aliases))
+        .bind(json(&runtime.distributions))
+        .bind(runtime.template.map(|template| template.0))
+        .bind(json(&runtime.execution_config))
+        .bind(json(&runtime.detection_config))
+        .bind(micros(now()))
+        .execute(&self.writer)
+        .await
+        .during(|| format!("register runtime {}", runtime.r#ref))?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    async fn set_verified_versions(&self, versions: &[(RuntimeVersionId, bool)]) -> Result<(), StoreError> {
+        let operation = || "write which runtime versions are available".to_owned();
+        let mut unit = self.write(&operation()).await?;
+        for (version, available) in versions {
+            sqlx::query("UPDATE runtime_version SET available = ?2, verified_at = ?3, updated = ?3 WHERE id = ?1")
+                .bind(version.0)
+                .bind(available)
+                .bind(micros(now()))
+                .execute(&mut *unit)
+                .await
+                .during(operation)?;
+        }
+        unit.commit().await.during(operation)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use attune_model::JsonMap;
+use attune_model::{ExecutionId, JsonMap};
 use attune_store::StoreError;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -81,6 +81,11 @@ pub(crate) fn json(value: &Value) -> String {
 /// A list of texts as text.
 pub(crate) fn list(items: &[String]) -> String {
     Value::from(items).to_string()
+}
+
+/// Keys as text, for `json_each`.
+pub(crate) fn id_list(executions: &[ExecutionId]) -> String {
+    executions.iter().map(|execution| execution.0).collect::<Value>().to_string()
 }
 
 /// An object as text.

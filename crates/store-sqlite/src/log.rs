@@ -1,11 +1,12 @@
 //! Log artifacts and their versions.
 
 use async_trait::async_trait;
+use attune_model::ExecutionId;
 use attune_model::status::RetentionPolicy;
-use attune_store::{LogArtifact, LogStore, LogVersion, StoreError};
+use attune_store::{EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, RegisteredFile, StoreError};
 use sqlx::sqlite::SqliteConnection;
 
-use crate::columns::{json, micros};
+use crate::columns::{id_list, json, micros};
 use crate::error::During;
 use crate::{SqliteStore, now};
 
@@ -14,13 +15,28 @@ impl LogStore for SqliteStore {
     async fn add_log_version(&self, artifact: &LogArtifact) -> Result<LogVersion, StoreError> {
         let operation = || format!("add a version of artifact {}", artifact.r#ref);
         let mut unit = self.write(&operation()).await?;
-        let id = find_or_make(&mut unit, artifact).await.during(operation)?;
-        let version = next_version(&mut unit, id).await.during(operation)?;
-        let file_path = format!("{}/v{version}.txt", artifact.r#ref.replace('.', "/"));
-        let version_id = insert_version(&mut unit, id, artifact, (version, &file_path)).await.during(operation)?;
-        let expired_files = expire(&mut unit, id, artifact).await.during(operation)?;
+        let version = add(&mut unit, artifact).await.during(operation)?;
         unit.commit().await.during(operation)?;
-        Ok(LogVersion { id: version_id, version, file_path, expired_files })
+        Ok(version)
+    }
+
+    async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError> {
+        let operation = || "file the logs of executions".to_owned();
+        if logs.is_empty() {
+            let mut unit = self.read(&operation()).await?;
+            let registered = registered_files(&mut unit, executions).await.during(operation)?;
+            return Ok(FiledLogs { versions: Vec::new(), registered });
+        }
+        let mut unit = self.write(&operation()).await?;
+        let mut versions = Vec::with_capacity(logs.len());
+        for log in logs {
+            let version = add(&mut unit, &log.artifact).await.during(operation)?;
+            set_size(&mut unit, version.id, log.size_bytes).await.during(operation)?;
+            versions.push(version);
+        }
+        let registered = registered_files(&mut unit, executions).await.during(operation)?;
+        unit.commit().await.during(operation)?;
+        Ok(FiledLogs { versions, registered })
     }
 
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
@@ -35,6 +51,33 @@ impl LogStore for SqliteStore {
         }
         unit.commit().await.during(|| "write sizes of logs".to_owned())
     }
+}
+
+async fn add(unit: &mut SqliteConnection, artifact: &LogArtifact) -> Result<LogVersion, sqlx::Error> {
+    let id = find_or_make(unit, artifact).await?;
+    let version = next_version(unit, id).await?;
+    let file_path = format!("{}/v{version}.txt", artifact.r#ref.replace('.', "/"));
+    let version_id = insert_version(unit, id, artifact, (version, &file_path)).await?;
+    let expired_files = expire(unit, id, artifact).await?;
+    Ok(LogVersion { id: version_id, version, file_path, expired_files })
+}
+
+async fn registered_files(
+    unit: &mut SqliteConnection,
+    executions: &[ExecutionId],
+) -> Result<Vec<RegisteredFile>, sqlx::Error> {
+    let found: Vec<(i64, i64, String)> = sqlx::query_as(
+        r"
+        SELECT id, execution, file_path FROM artifact_version
+        WHERE execution IN (SELECT value FROM json_each(?1)) AND file_path IS NOT NULL AND size_bytes IS NULL
+        ORDER BY id
+        ",
+    )
+    .bind(id_list(executions))
+    .fetch_all(unit)
+    .await?;
+    let file = |(id, execution, file_path)| RegisteredFile { id, execution: ExecutionId(execution), file_path };
+    Ok(found.into_iter().map(file).collect())
 }
 
 async fn find_or_make(unit: &mut SqliteConnection, artifact: &LogArtifact) -> Result<i64, sqlx::Error> {

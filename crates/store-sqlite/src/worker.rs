@@ -1,14 +1,15 @@
 //! Claiming, finishing and recovering executions.
 
 use async_trait::async_trait;
-use attune_model::rows::Execution;
+use attune_model::rows::{Action, Execution, Pack};
 use attune_model::status::ExecutionStatus;
 use attune_model::{ExecutionId, WorkerId};
 use attune_store::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::columns::{Columns, json, micros};
+use crate::columns::{Columns, id_list, json, micros};
 use crate::error::{During, refused};
 use crate::{SqliteStore, now, rows};
 
@@ -17,10 +18,16 @@ const CANCELLED_RESULT: &str = r#"{"succeeded":false,"cancelled":true,"error":"E
 
 #[async_trait]
 impl WorkerStore for SqliteStore {
-    async fn claim_execution(&self, execution: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError> {
+    async fn claim_execution(
+        &self,
+        execution: ExecutionId,
+        worker: WorkerId,
+        scheduled_at: Option<DateTime<Utc>>,
+    ) -> Result<Claim, StoreError> {
         let operation = format!("claim execution {execution} for worker {worker}");
         let mut unit = self.write(&operation).await?;
-        let claim = if let Some(row) = take(&mut unit, execution, worker).await.during(|| operation.clone())? {
+        let taken = take(&mut unit, execution, worker, scheduled_at);
+        let claim = if let Some(row) = taken.await.during(|| operation.clone())? {
             let execution = rows::execution(&row)?;
             Claim::Claimed(Box::new(read_for_run(&mut unit, execution, worker, &operation).await?))
         } else if let Some(row) = cancel_unstarted(&mut unit, execution, worker).await.during(|| operation.clone())? {
@@ -122,6 +129,48 @@ impl WorkerStore for SqliteStore {
         .during(|| format!("read the scheduled executions of worker {worker}"))?;
         Ok(found.into_iter().map(ExecutionId).collect())
     }
+
+    async fn ended_executions(
+        &self,
+        worker: WorkerId,
+        executions: &[ExecutionId],
+    ) -> Result<Vec<Execution>, StoreError> {
+        let found = sqlx::query(
+            r"
+            SELECT * FROM execution
+            WHERE worker = ?1 AND id IN (SELECT value FROM json_each(?2))
+              AND status IN ('completed', 'failed', 'cancelled', 'timeout', 'abandoned')
+            ORDER BY id
+            ",
+        )
+        .bind(worker.0)
+        .bind(id_list(executions))
+        .fetch_all(&self.readers)
+        .await
+        .during(|| format!("read the ended executions of worker {worker}"))?;
+        found.iter().map(rows::execution).collect()
+    }
+
+    async fn packs_with_actions(&self, pack_ref: Option<&str>) -> Result<Vec<(Pack, Vec<Action>)>, StoreError> {
+        let operation = || "read packs and their actions".to_owned();
+        let mut unit = self.read(&operation()).await?;
+        let packs = sqlx::query("SELECT * FROM pack WHERE ?1 IS NULL OR ref = ?1 ORDER BY ref")
+            .bind(pack_ref)
+            .fetch_all(&mut *unit)
+            .await
+            .during(operation)?;
+        let mut found = Vec::with_capacity(packs.len());
+        for row in &packs {
+            let pack = rows::pack(row)?;
+            let actions = sqlx::query("SELECT * FROM action WHERE pack = ?1 ORDER BY ref")
+                .bind(pack.id.0)
+                .fetch_all(&mut *unit)
+                .await
+                .during(operation)?;
+            found.push((pack, actions.iter().map(rows::action).collect::<Result<_, _>>()?));
+        }
+        Ok(found)
+    }
 }
 
 /// `started_at` is the fence, so it differs from that of any former claim even when the clock was set back.
@@ -129,6 +178,7 @@ async fn take(
     unit: &mut SqliteConnection,
     execution: ExecutionId,
     worker: WorkerId,
+    scheduled_at: Option<DateTime<Utc>>,
 ) -> Result<Option<SqliteRow>, sqlx::Error> {
     sqlx::query(
         r"
@@ -136,13 +186,14 @@ async fn take(
             status = 'running',
             started_at = max(?3, coalesce(started_at, 0) + 1),
             updated = max(?3, updated + 1)
-        WHERE id = ?1 AND worker = ?2 AND status = 'scheduled'
+        WHERE id = ?1 AND worker = ?2 AND status = 'scheduled' AND (?4 IS NULL OR updated = ?4)
         RETURNING *
         ",
     )
     .bind(execution.0)
     .bind(worker.0)
     .bind(micros(now()))
+    .bind(scheduled_at.map(micros))
     .fetch_optional(unit)
     .await
 }

@@ -27,6 +27,7 @@ fn registration(name: &str) -> WorkerRegistration {
         name: name.to_owned(),
         role: WorkerRole::Action,
         worker_type: WorkerType::Local,
+        runtime: None,
         host: None,
         port: None,
         capabilities: serde_json::Map::new(),

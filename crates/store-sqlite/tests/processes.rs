@@ -92,7 +92,7 @@ async fn child_claims_everything() {
     println!("\nready");
     eventually("the start", async || Path::new("go").exists().then_some(())).await;
     for id in store.scheduled_executions(worker).await.unwrap() {
-        if let Claim::Claimed(claimed) = store.claim_execution(id, worker).await.unwrap() {
+        if let Claim::Claimed(claimed) = store.claim_execution(id, worker, None).await.unwrap() {
             println!("\n{SAYS}{}", claimed.execution.id);
         }
     }

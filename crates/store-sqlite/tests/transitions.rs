@@ -60,7 +60,7 @@ async fn a_claim_has_a_later_start_than_any_before_even_when_the_clock_was_set_b
     .execute(&pool)
     .await
     .unwrap();
-    let claim = store.claim_execution(ExecutionId(1), WorkerId(1)).await.unwrap();
+    let claim = store.claim_execution(ExecutionId(1), WorkerId(1), None).await.unwrap();
     let Claim::Claimed(claimed) = claim else { panic!("{claim:?}") };
     assert_eq!(claimed.fence.started_at.timestamp_micros(), future + 1);
     assert_eq!(claimed.execution.updated.timestamp_micros(), future + 1);

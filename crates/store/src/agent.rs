@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use attune_model::rows::{Runtime, RuntimeVersion, Worker};
 use attune_model::status::{WorkerRole, WorkerStatus, WorkerType};
-use attune_model::{JsonMap, WorkerId};
+use attune_model::{JsonMap, PackId, RuntimeId, RuntimeVersionId, WorkerId};
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 use crate::StoreError;
 
@@ -17,12 +18,39 @@ pub struct WorkerRegistration {
     pub role: WorkerRole,
     /// Written on insert only.
     pub worker_type: WorkerType,
+    /// Written on insert only; one that does not exist is left out.
+    pub runtime: Option<RuntimeId>,
     /// Host name.
     pub host: Option<String>,
     /// Port, when configured.
     pub port: Option<i32>,
     /// See `attune_model::capabilities`.
     pub capabilities: JsonMap,
+}
+
+/// A runtime that an agent found on its machine and the installation does not know: a row of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetectedRuntime {
+    /// `auto.` and the name.
+    pub r#ref: String,
+    /// The row that this one was made from: `installation` is copied.
+    pub template: Option<RuntimeId>,
+    /// The template's.
+    pub pack: Option<PackId>,
+    /// The template's.
+    pub pack_ref: Option<String>,
+    /// For people.
+    pub description: String,
+    /// Display name.
+    pub name: String,
+    /// The names it can be asked for by.
+    pub aliases: Vec<String>,
+    /// Verification data.
+    pub distributions: Value,
+    /// How it starts code.
+    pub execution_config: Value,
+    /// What was found, and where.
+    pub detection_config: Value,
 }
 
 /// The agent's own row, and what the installation can run.
@@ -52,4 +80,10 @@ pub trait AgentStore: Send + Sync + std::fmt::Debug {
 
     /// All versions of all runtimes, by runtime and row id.
     async fn runtime_versions(&self) -> Result<Vec<RuntimeVersion>, StoreError>;
+
+    /// Adds the row, marked as `auto_detected`. False when there is one of that ref, also when another agent was quicker.
+    async fn add_detected_runtime(&self, runtime: &DetectedRuntime) -> Result<bool, StoreError>;
+
+    /// Writes `available` and the time of each version that was verified; one that is gone is no error.
+    async fn set_verified_versions(&self, versions: &[(RuntimeVersionId, bool)]) -> Result<(), StoreError>;
 }

@@ -13,7 +13,7 @@ mod log;
 mod sensor;
 mod worker;
 
-pub use agent::{AgentStore, WorkerRegistration};
+pub use agent::{AgentStore, DetectedRuntime, WorkerRegistration};
 pub use environment::{EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget};
 pub use error::{Decision, StoreError};
 pub use hub::{
@@ -23,6 +23,6 @@ pub use hub::{
     PlacementOverride, RuleChange, RuleTarget, Schedulable, Skipped,
 };
 pub use lease::{HostSession, LeaseStore, Renewal, Runner, UNLEASED_LIFE};
-pub use log::{LogArtifact, LogStore, LogStream, LogVersion};
+pub use log::{EndedLog, FiledLogs, LogArtifact, LogStore, LogStream, LogVersion, RegisteredFile};
 pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore};
 pub use worker::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, WorkerStore};

@@ -64,11 +64,44 @@ pub struct LogVersion {
     pub expired_files: Vec<String>,
 }
 
+/// A log that is complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedLog {
+    /// The artifact and the version to add.
+    pub artifact: LogArtifact,
+    /// How long it is; above 0.
+    pub size_bytes: u64,
+}
+
+/// A file of an execution that has a version but no size yet: the action registered it and wrote it itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredFile {
+    /// `artifact_version.id`.
+    pub id: i64,
+    /// Whose.
+    pub execution: ExecutionId,
+    /// Below `artifacts_dir`.
+    pub file_path: String,
+}
+
+/// What [`LogStore::file_logs`] did and found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FiledLogs {
+    /// The version of each log, in the order of the logs.
+    pub versions: Vec<LogVersion>,
+    /// Files that the executions registered, by version id.
+    pub registered: Vec<RegisteredFile>,
+}
+
 /// Versions of log artifacts.
 #[async_trait]
 pub trait LogStore: Send + Sync + std::fmt::Debug {
     /// Finds or makes the artifact and adds a version. Concurrent calls get different versions of one artifact.
     async fn add_log_version(&self, artifact: &LogArtifact) -> Result<LogVersion, StoreError>;
+
+    /// Adds the versions of complete logs with their sizes, and looks which files `executions` registered. All in one unit:
+    /// the logs of many executions that ended at about the same time cost as much as those of one.
+    async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError>;
 
     /// Writes final sizes in bytes, by version id; a size of 0 deletes the version. Its file is the caller's to delete, and
     /// before: the number may be given out again at once.

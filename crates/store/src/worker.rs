@@ -95,7 +95,15 @@ pub trait WorkerStore: AgentStore + EnvironmentStore + LogStore {
     /// Takes a `scheduled` row of this worker to `running`, sets `started_at` and reads all that the run needs.
     /// A `canceling` row of this worker that never started becomes `cancelled` at once, with the result
     /// `{"succeeded":false,"cancelled":true,"error":"Execution cancelled by user"}`.
-    async fn claim_execution(&self, execution: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError>;
+    ///
+    /// `scheduled_at` is the `updated` that a message says the row had when it was scheduled: a row that was scheduled anew
+    /// since then is not ours by that message. Without it any `scheduled` row of this worker will do.
+    async fn claim_execution(
+        &self,
+        execution: ExecutionId,
+        worker: WorkerId,
+        scheduled_at: Option<DateTime<Utc>>,
+    ) -> Result<Claim, StoreError>;
 
     /// Writes the end of a run, with secrets of the result, in one unit. Guarded by the fence and by status `running`
     /// or `canceling`. False when somebody else decided in the meantime: the result is to be dropped.
@@ -116,4 +124,14 @@ pub trait WorkerStore: AgentStore + EnvironmentStore + LogStore {
     /// Rows that are `scheduled` for this worker, or `canceling` without ever having started, oldest first: what a bus
     /// that forgot its messages has to be told again.
     async fn scheduled_executions(&self, worker: WorkerId) -> Result<Vec<ExecutionId>, StoreError>;
+
+    /// Those of `executions` that this worker ran and that have ended, by id: whose logs an earlier life may have left.
+    async fn ended_executions(
+        &self,
+        worker: WorkerId,
+        executions: &[ExecutionId],
+    ) -> Result<Vec<Execution>, StoreError>;
+
+    /// The packs of the installation by ref, or the one of that ref, each with its actions by ref.
+    async fn packs_with_actions(&self, pack_ref: Option<&str>) -> Result<Vec<(Pack, Vec<Action>)>, StoreError>;
 }

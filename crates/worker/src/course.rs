@@ -109,7 +109,7 @@ impl Course {
     async fn claim(&self) -> Claiming {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            let claim = self.shared.store.claim_execution(self.in_hand.execution(), self.shared.id).await;
+            let claim = self.shared.store.claim_execution(self.in_hand.execution(), self.shared.id, None).await;
             let error = match claim {
                 Ok(Claim::NotOurs { status: Some(ExecutionStatus::Running | ExecutionStatus::Canceling) })
                     if backoff.attempts() > 0 =>

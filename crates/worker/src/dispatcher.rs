@@ -110,8 +110,15 @@ impl Worker {
         let executor = Executor::new(executor, observer.clone())?;
         let given_capabilities = capabilities;
         let capabilities = capabilities::complete(&given_capabilities, &executor.advertised(), slot_count);
-        let registration =
-            WorkerRegistration { name: name.clone(), role: WorkerRole::Action, worker_type, host, port, capabilities };
+        let registration = WorkerRegistration {
+            name: name.clone(),
+            role: WorkerRole::Action,
+            worker_type,
+            runtime: None,
+            host,
+            port,
+            capabilities,
+        };
         let row = store
             .register_worker(&registration)
             .await

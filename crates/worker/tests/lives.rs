@@ -90,9 +90,9 @@ async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_i
     first.finish().await;
     // Claimed by a process that then died, one of them with a cancel on its way.
     let lost = rig.scheduled(id, "count").await;
-    rig.store.claim_execution(lost.id, id).await.unwrap();
+    rig.store.claim_execution(lost.id, id, None).await.unwrap();
     let cancelled = rig.scheduled(id, "count").await;
-    rig.store.claim_execution(cancelled.id, id).await.unwrap();
+    rig.store.claim_execution(cancelled.id, id, None).await.unwrap();
     rig.store.cancel_execution(cancelled.id, &json!({})).await.unwrap();
     // Scheduled, but the message got lost.
     let forgotten = rig.scheduled(id, "count").await;

@@ -138,6 +138,7 @@ pub(crate) async fn register(store: &SqliteStore, name: &str, capabilities: Json
         name: name.into(),
         role: WorkerRole::Action,
         worker_type: WorkerType::Local,
+        runtime: None,
         host: None,
         port: None,
         capabilities,

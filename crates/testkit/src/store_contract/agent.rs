@@ -1,7 +1,8 @@
 //! The agent's own row.
 
 use attune_model::status::{WorkerRole, WorkerStatus, WorkerType};
-use attune_store::StoreError;
+use attune_model::{RuntimeId, RuntimeVersionId};
+use attune_store::{DetectedRuntime, StoreError};
 use serde_json::json;
 
 use super::Lab;
@@ -100,4 +101,54 @@ pub async fn runtimes_come_by_ref_and_versions_by_runtime(lab: &dyn Lab) {
     assert_eq!(texts, [("demo.python", "3.11"), ("demo.python", "3.12.1"), ("alpha.node", "22"), ("alpha.node", "20")]);
     assert!(versions.iter().all(|version| version.available));
     assert_eq!(versions.iter().filter(|version| version.is_default).count(), 2);
+}
+
+/// Two agents on one image find the same; the first one wins and the other one is told.
+pub async fn a_detected_runtime_is_added_once(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let template = world.store.runtimes().await.unwrap().remove(0);
+    lab.execute("UPDATE runtime SET installation = '{\"apt\":\"ruby\"}'").await;
+    let detected = DetectedRuntime {
+        r#ref: "auto.ruby".to_owned(),
+        template: Some(template.id),
+        pack: template.pack,
+        pack_ref: template.pack_ref,
+        description: "Auto-detected ruby runtime at /usr/bin/ruby".to_owned(),
+        name: "Ruby".to_owned(),
+        aliases: vec!["ruby".to_owned(), "rb".to_owned()],
+        distributions: json!({"verification": {"commands": []}}),
+        execution_config: json!({"interpreter": {"binary": "/usr/bin/ruby"}}),
+        detection_config: json!({"detected_path": "/usr/bin/ruby", "detected_name": "ruby"}),
+    };
+    assert!(world.store.add_detected_runtime(&detected).await.unwrap());
+    let other = DetectedRuntime { name: "Other".to_owned(), ..detected.clone() };
+    assert!(!world.store.add_detected_runtime(&other).await.unwrap());
+    let gone = RuntimeId(4711);
+    let minimal =
+        DetectedRuntime { r#ref: "auto.perl".to_owned(), template: Some(gone), pack: None, pack_ref: None, ..detected };
+    assert!(world.store.add_detected_runtime(&minimal).await.unwrap());
+
+    let found = world.store.runtimes().await.unwrap();
+    let ruby = found.iter().find(|runtime| runtime.r#ref == "auto.ruby").unwrap();
+    assert_eq!((ruby.name.as_str(), &ruby.aliases[..]), ("Ruby", &["ruby".to_owned(), "rb".to_owned()][..]));
+    assert_eq!((ruby.pack, ruby.pack_ref.as_deref()), (template.pack, Some("demo")));
+    assert_eq!(ruby.execution_config["interpreter"]["binary"], "/usr/bin/ruby");
+    assert_eq!(lab.number("SELECT count(*) FROM runtime WHERE auto_detected AND pack IS NULL").await, 1);
+    assert_eq!(lab.number("SELECT count(*) FROM runtime WHERE auto_detected AND installation IS NOT NULL").await, 1);
+}
+
+/// The flag is everybody's; it says what the agent found that looked last.
+pub async fn verified_versions_are_marked_and_dated(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let versions = world.store.runtime_versions().await.unwrap();
+    let (first, second) = (versions[0].id, versions[1].id);
+    world.store.set_verified_versions(&[]).await.unwrap();
+    world.store.set_verified_versions(&[(first, false), (RuntimeVersionId(4711), true)]).await.unwrap();
+    let available: Vec<bool> =
+        world.store.runtime_versions().await.unwrap().iter().map(|version| version.available).collect();
+    assert_eq!(available, [false, true]);
+    assert_eq!(lab.number("SELECT count(*) FROM runtime_version WHERE verified_at IS NOT NULL").await, 1);
+    world.store.set_verified_versions(&[(first, true), (second, true)]).await.unwrap();
+    assert!(world.store.runtime_versions().await.unwrap().iter().all(|version| version.available));
+    assert_eq!(lab.number("SELECT count(*) FROM runtime_version WHERE verified_at IS NOT NULL").await, 2);
 }

@@ -5,6 +5,7 @@ use attune_model::{ExecutionId, WorkerId};
 use attune_store::{
     Claim, EventSource, ExecutionGuard, Intake, KeyOwner, NewEnforcement, NewEvent, NewExecution, NewKey, RuleTarget,
 };
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -15,7 +16,7 @@ use super::seed::{World, demo, secret, worker};
 pub async fn of_twenty_claims_at_once_one_is_granted(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let execution = world.scheduled().await;
-    let claims = join_all((0..20).map(|_| world.store.claim_execution(execution.id, world.worker.id))).await;
+    let claims = join_all((0..20).map(|_| world.store.claim_execution(execution.id, world.worker.id, None))).await;
     let mut granted = 0;
     for claim in claims {
         match claim.unwrap() {
@@ -138,7 +139,7 @@ pub async fn a_claim_of_a_canceling_execution_cancels_it(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let execution = world.scheduled().await;
     lab.execute("UPDATE execution SET status = 'canceling'").await;
-    let Claim::Cancelled(row) = world.store.claim_execution(execution.id, world.worker.id).await.unwrap() else {
+    let Claim::Cancelled(row) = world.store.claim_execution(execution.id, world.worker.id, None).await.unwrap() else {
         panic!("not cancelled");
     };
     assert_eq!(row.status, ExecutionStatus::Cancelled);
@@ -147,7 +148,7 @@ pub async fn a_claim_of_a_canceling_execution_cancels_it(lab: &dyn Lab) {
         Some(json!({"succeeded": false, "cancelled": true, "error": "Execution cancelled by user"}))
     );
     assert_eq!(*row, world.row(execution.id).await);
-    let again = world.store.claim_execution(execution.id, world.worker.id).await.unwrap();
+    let again = world.store.claim_execution(execution.id, world.worker.id, None).await.unwrap();
     assert_eq!(again, Claim::NotOurs { status: Some(ExecutionStatus::Cancelled) });
 }
 
@@ -184,7 +185,7 @@ pub async fn a_claim_of_anything_else_is_not_ours(lab: &dyn Lab) {
 
 /// What a claim that must not be granted says.
 async fn refused(world: &World, execution: ExecutionId, worker: WorkerId) -> Option<ExecutionStatus> {
-    match world.store.claim_execution(execution, worker).await.unwrap() {
+    match world.store.claim_execution(execution, worker, None).await.unwrap() {
         Claim::NotOurs { status } => status,
         other => panic!("{other:?}"),
     }
@@ -225,4 +226,25 @@ pub async fn the_start_is_read_back_exactly_as_the_fence_has_it(lab: &dyn Lab) {
         assert!(world.store.finish_execution(fence, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
     }
     assert_eq!(fences.len(), 20);
+}
+
+/// The row was scheduled anew since the message was sent; another message is on its way.
+pub async fn a_message_of_an_earlier_attempt_claims_nothing(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (id, me) = (world.requested().await.id, world.worker.id);
+    let row = world.schedule(id, me).await;
+    let earlier = row.updated - TimeDelta::microseconds(1);
+    for stale in [row.created - TimeDelta::seconds(1), earlier] {
+        let claim = world.store.claim_execution(id, me, Some(stale)).await.unwrap();
+        assert_eq!(claim, Claim::NotOurs { status: Some(ExecutionStatus::Scheduled) });
+    }
+    assert_eq!(world.row(id).await, row, "nothing was written");
+    let claim = world.store.claim_execution(id, me, Some(row.updated)).await.unwrap();
+    assert!(matches!(claim, Claim::Claimed(_)), "{claim:?}");
+
+    // Whoever is to be cancelled is, by whatever message.
+    let canceling = world.scheduled().await;
+    lab.execute(&format!("UPDATE execution SET status = 'canceling' WHERE id = {}", canceling.id)).await;
+    let claim = world.store.claim_execution(canceling.id, me, Some(earlier)).await.unwrap();
+    assert!(matches!(claim, Claim::Cancelled(_)), "{claim:?}");
 }

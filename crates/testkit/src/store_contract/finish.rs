@@ -1,7 +1,7 @@
 //! Ending executions, and what an earlier life left behind.
 
-use attune_model::WorkerId;
 use attune_model::status::ExecutionStatus;
+use attune_model::{ExecutionId, WorkerId};
 use attune_store::{ExecutionGuard, Fence};
 use chrono::TimeDelta;
 use serde_json::json;
@@ -132,4 +132,17 @@ pub async fn what_was_scheduled_is_told_again_oldest_first(lab: &dyn Lab) {
     let scheduled = world.store.scheduled_executions(world.worker.id).await.unwrap();
     assert_eq!(scheduled, [first.id, second.id, third.id]);
     assert_eq!(world.store.scheduled_executions(WorkerId(4711)).await.unwrap(), []);
+}
+
+/// A worker that died between an end and its logs finds them by their folders; those of others are not its own.
+pub async fn ended_executions_of_a_worker_are_told_from_others(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let me = world.worker.id;
+    let (ended, running) = (world.running().await, world.running().await.execution.id);
+    let fence = ended.fence;
+    assert!(world.store.finish_execution(&fence, ExecutionStatus::Failed, &json!({"a": 1}), &[]).await.unwrap());
+    let asked = [running, ExecutionId(4711), fence.execution, world.requested().await.id];
+    assert_eq!(world.store.ended_executions(me, &asked).await.unwrap(), [world.row(fence.execution).await]);
+    assert_eq!(world.store.ended_executions(WorkerId(me.0 + 1), &asked).await.unwrap(), []);
+    assert_eq!(world.store.ended_executions(me, &[]).await.unwrap(), []);
 }

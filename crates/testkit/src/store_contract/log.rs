@@ -2,7 +2,7 @@
 
 use attune_model::ExecutionId;
 use attune_model::status::{OwnerType, RetentionPolicy};
-use attune_store::LogArtifact;
+use attune_store::{EndedLog, LogArtifact, RegisteredFile};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -97,4 +97,70 @@ pub async fn a_size_of_zero_removes_the_version(lab: &dyn Lab) {
     // Retention may have removed it while its log was written.
     store.set_log_sizes(&[(second.id, 5), (4711, 0), (first.id, 11)]).await.unwrap();
     assert_eq!(lab.number("SELECT size_bytes FROM artifact").await, 11);
+}
+
+fn ended(policy: RetentionPolicy, limit: i32, size_bytes: u64) -> EndedLog {
+    EndedLog { artifact: artifact(policy, limit), size_bytes }
+}
+
+/// One unit for the logs of many; what a later one pushes out is told with it.
+pub async fn logs_that_ended_together_are_filed_together(lab: &dyn Lab) {
+    let store = lab.store();
+    assert_eq!(store.file_logs(&[], &[]).await.unwrap().versions, []);
+    let mut other = ended(RetentionPolicy::Days, 7, 30);
+    other.artifact.r#ref = String::from("demo.echo.stderr.log");
+    let logs = [ended(RetentionPolicy::Versions, 2, 10), other, ended(RetentionPolicy::Versions, 2, 20)];
+    let filed = store.file_logs(&logs, &[ExecutionId(7)]).await.unwrap();
+    let told: Vec<(i32, &str)> =
+        filed.versions.iter().map(|version| (version.version, version.file_path.as_str())).collect();
+    assert_eq!(
+        told,
+        [(1, "demo/echo/stdout/log/v1.txt"), (1, "demo/echo/stderr/log/v1.txt"), (2, "demo/echo/stdout/log/v2.txt")]
+    );
+    assert_eq!(filed.registered, [], "they have sizes");
+    let filed = store.file_logs(&[ended(RetentionPolicy::Versions, 2, 40)], &[]).await.unwrap();
+    assert_eq!(filed.versions[0].expired_files, ["demo/echo/stdout/log/v1.txt"]);
+    assert_eq!(lab.number("SELECT sum(size_bytes) FROM artifact_version").await, 90);
+    assert_eq!(lab.number("SELECT sum(size_bytes) FROM artifact").await, 70, "that of the newest version");
+    let complete = "SELECT count(*) FROM artifact_version WHERE execution = 7 AND created_by = 'worker' \
+                    AND content_type = 'text/plain' AND file_path IS NOT NULL";
+    assert_eq!(lab.number(complete).await, 3);
+
+    // Callers at once get different versions, also of an artifact that neither of them has seen.
+    let mut fresh = ended(RetentionPolicy::Days, 7, 1);
+    fresh.artifact.r#ref = String::from("demo.plain.stdout.log");
+    let pair = [fresh.clone(), fresh];
+    let filed = join_all((0..10).map(|_| store.file_logs(&pair, &[]))).await;
+    let mut numbers: Vec<i32> =
+        filed.into_iter().flat_map(|filed| filed.unwrap().versions).map(|version| version.version).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
+    assert_eq!(lab.number("SELECT count(*) FROM artifact WHERE ref = 'demo.plain.stdout.log'").await, 1);
+}
+
+/// The action asked for a version and wrote the file itself; its size is the worker's to write.
+pub async fn files_that_actions_registered_are_found_until_they_have_a_size(lab: &dyn Lab) {
+    let store = lab.store();
+    let mut report = artifact(RetentionPolicy::Versions, 10);
+    report.r#ref = String::from("demo.report");
+    let mine = store.add_log_version(&report).await.unwrap();
+    report.execution = Some(ExecutionId(8));
+    let others = store.add_log_version(&report).await.unwrap();
+    let registered = |id, execution, file_path: &str| RegisteredFile {
+        id,
+        execution: ExecutionId(execution),
+        file_path: file_path.to_owned(),
+    };
+    let find = async |logs: &[EndedLog], executions: &[ExecutionId]| {
+        store.file_logs(logs, executions).await.unwrap().registered
+    };
+    assert_eq!(find(&[], &[ExecutionId(7)]).await, [registered(mine.id, 7, "demo/report/v1.txt")]);
+    let log = ended(RetentionPolicy::Days, 7, 5);
+    assert_eq!(
+        find(&[log], &[ExecutionId(8), ExecutionId(7)]).await,
+        [registered(mine.id, 7, "demo/report/v1.txt"), registered(others.id, 8, "demo/report/v2.txt")]
+    );
+    store.set_log_sizes(&[(mine.id, 12), (others.id, 0)]).await.unwrap();
+    assert_eq!(find(&[], &[ExecutionId(8), ExecutionId(7)]).await, []);
+    assert_eq!(lab.number("SELECT size_bytes FROM artifact WHERE ref = 'demo.report'").await, 12);
 }

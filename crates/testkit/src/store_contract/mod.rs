@@ -57,7 +57,9 @@ macro_rules! store_contract_tests {
                 a_heartbeat_carries_the_status_and_the_time_of_the_store,
                 a_heartbeat_of_a_removed_worker_says_so,
                 status_and_capabilities_are_written_alone,
-                runtimes_come_by_ref_and_versions_by_runtime;
+                runtimes_come_by_ref_and_versions_by_runtime,
+                a_detected_runtime_is_added_once,
+                verified_versions_are_marked_and_dated;
             claim: of_twenty_claims_at_once_one_is_granted,
                 a_claim_brings_all_that_the_run_needs,
                 keys_come_in_the_order_in_which_they_override,
@@ -65,6 +67,7 @@ macro_rules! store_contract_tests {
                 a_claim_of_anything_else_is_not_ours,
                 an_action_that_came_back_is_found_by_its_ref,
                 a_claim_is_granted_even_when_the_action_is_gone,
+                a_message_of_an_earlier_attempt_claims_nothing,
                 the_start_is_read_back_exactly_as_the_fence_has_it;
             finish: an_end_is_written_once,
                 only_the_claim_that_runs_may_end_the_run,
@@ -73,7 +76,8 @@ macro_rules! store_contract_tests {
                 secrets_are_written_with_the_end_or_not_at_all,
                 a_status_that_is_no_end_is_refused,
                 an_earlier_life_left_what_was_running_or_canceling,
-                what_was_scheduled_is_told_again_oldest_first;
+                what_was_scheduled_is_told_again_oldest_first,
+                ended_executions_of_a_worker_are_told_from_others;
             environment: a_new_environment_is_pending_and_has_one_row,
                 base_and_versions_have_rows_of_their_own,
                 a_changed_manifest_or_path_makes_it_outdated,
@@ -87,7 +91,9 @@ macro_rules! store_contract_tests {
                 versions_asked_for_at_once_differ,
                 the_oldest_versions_beyond_the_limit_go_with_their_files,
                 retention_by_time_removes_nothing_here,
-                a_size_of_zero_removes_the_version;
+                a_size_of_zero_removes_the_version,
+                logs_that_ended_together_are_filed_together,
+                files_that_actions_registered_are_found_until_they_have_a_size;
             sensor: desired_sensors_come_by_ref_with_all_that_decides,
                 only_enabled_sensors_and_rules_are_desired,
                 an_alert_needs_its_trigger;
@@ -118,7 +124,8 @@ macro_rules! store_contract_tests {
                 rules_find_their_trigger_and_action_again,
                 what_people_made_by_hand_stays,
                 a_runtime_that_others_use_cannot_be_removed,
-                a_removed_pack_leaves_its_executions;
+                a_removed_pack_leaves_its_executions,
+                packs_come_with_their_actions;
             event: an_event_leads_to_executions_in_one_unit,
                 who_decides_sees_the_event_and_its_rules,
                 an_unknown_trigger_or_event_stores_nothing,

@@ -305,3 +305,19 @@ pub async fn a_removed_pack_leaves_its_executions(lab: &dyn Lab) {
     assert_eq!(world.store.delete_pack("demo").await.unwrap(), None);
     assert_eq!(world.store.packs().await.unwrap(), []);
 }
+
+/// What an agent that keeps packs and environments looks at.
+pub async fn packs_come_with_their_actions(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    world.store.upsert_pack(&empty("alpha")).await.unwrap();
+    let found = world.store.packs_with_actions(None).await.unwrap();
+    let told: Vec<(&str, Vec<&str>)> = found
+        .iter()
+        .map(|(pack, actions)| (pack.r#ref.as_str(), actions.iter().map(|action| action.r#ref.as_str()).collect()))
+        .collect();
+    assert_eq!(told, [("alpha", vec![]), ("demo", vec!["demo.echo", "demo.plain"])]);
+    assert_eq!(found[1], (world.pack.clone(), found[1].1.clone()));
+    assert_eq!(found[1].1[0], world.action);
+    assert_eq!(world.store.packs_with_actions(Some("demo")).await.unwrap(), found[1..]);
+    assert_eq!(world.store.packs_with_actions(Some("gone")).await.unwrap(), []);
+}

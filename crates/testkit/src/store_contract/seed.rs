@@ -88,7 +88,7 @@ impl World {
 
     /// Claims a scheduled execution for the worker.
     pub async fn claim(&self, execution: ExecutionId) -> ClaimedExecution {
-        match self.store.claim_execution(execution, self.worker.id).await.unwrap() {
+        match self.store.claim_execution(execution, self.worker.id, None).await.unwrap() {
             Claim::Claimed(claimed) => *claimed,
             other => panic!("not claimed: {other:?}"),
         }
@@ -112,6 +112,7 @@ pub fn worker(name: &str, role: WorkerRole) -> WorkerRegistration {
         name: name.to_owned(),
         role,
         worker_type: WorkerType::Local,
+        runtime: None,
         host: Some("here".to_owned()),
         port: None,
         capabilities: object(&json!({"runtimes": ["python"]})),

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use attune_model::rows::{Execution, Runtime, RuntimeVersion, Worker};
+use attune_model::rows::{Action, Execution, Pack, Runtime, RuntimeVersion, Worker};
 use attune_model::status::{ExecutionStatus, WorkerStatus};
-use attune_model::{ExecutionId, JsonMap, PackEnvironmentId, WorkerId};
+use attune_model::{ExecutionId, JsonMap, PackEnvironmentId, RuntimeVersionId, WorkerId};
 use attune_store::{
-    AgentStore, Claim, EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget, Fence, LogArtifact,
-    LogStore, LogVersion, SecretValue, StoreError, WorkerRegistration, WorkerStore,
+    AgentStore, Claim, DetectedRuntime, EndedLog, EnvironmentOutcome, EnvironmentRow, EnvironmentStore,
+    EnvironmentTarget, Fence, FiledLogs, LogArtifact, LogStore, LogVersion, SecretValue, StoreError,
+    WorkerRegistration, WorkerStore,
 };
 use attune_store_sqlite::SqliteStore;
 use chrono::{DateTime, Utc};
@@ -67,8 +68,13 @@ async fn through<T>(
 
 #[async_trait]
 impl WorkerStore for Flaky {
-    async fn claim_execution(&self, id: ExecutionId, worker: WorkerId) -> Result<Claim, StoreError> {
-        through(&self.claims, self.store.claim_execution(id, worker)).await
+    async fn claim_execution(
+        &self,
+        id: ExecutionId,
+        worker: WorkerId,
+        scheduled_at: Option<DateTime<Utc>>,
+    ) -> Result<Claim, StoreError> {
+        through(&self.claims, self.store.claim_execution(id, worker, scheduled_at)).await
     }
 
     async fn finish_execution(
@@ -92,6 +98,14 @@ impl WorkerStore for Flaky {
 
     async fn scheduled_executions(&self, worker: WorkerId) -> Result<Vec<ExecutionId>, StoreError> {
         self.store.scheduled_executions(worker).await
+    }
+
+    async fn ended_executions(&self, worker: WorkerId, ids: &[ExecutionId]) -> Result<Vec<Execution>, StoreError> {
+        self.store.ended_executions(worker, ids).await
+    }
+
+    async fn packs_with_actions(&self, pack_ref: Option<&str>) -> Result<Vec<(Pack, Vec<Action>)>, StoreError> {
+        self.store.packs_with_actions(pack_ref).await
     }
 }
 
@@ -124,12 +138,24 @@ impl AgentStore for Flaky {
     async fn runtime_versions(&self) -> Result<Vec<RuntimeVersion>, StoreError> {
         self.store.runtime_versions().await
     }
+
+    async fn add_detected_runtime(&self, runtime: &DetectedRuntime) -> Result<bool, StoreError> {
+        self.store.add_detected_runtime(runtime).await
+    }
+
+    async fn set_verified_versions(&self, versions: &[(RuntimeVersionId, bool)]) -> Result<(), StoreError> {
+        self.store.set_verified_versions(versions).await
+    }
 }
 
 #[async_trait]
 impl LogStore for Flaky {
     async fn add_log_version(&self, artifact: &LogArtifact) -> Result<LogVersion, StoreError> {
         self.store.add_log_version(artifact).await
+    }
+
+    async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError> {
+        self.store.file_logs(logs, executions).await
     }
 
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
