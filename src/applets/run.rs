@@ -19,7 +19,8 @@ use attune_model::status::{ExecutionStatus, RetentionPolicy};
 use attune_process::Policy;
 use attune_store::ClaimedExecution;
 use attune_worker::{
-    CHILD_GRACE, Conclusion, Control, DEFAULT_OUTPUT_LIMIT, Ending, Executor, ExecutorConfig, PackFolders,
+    CHILD_GRACE, Conclusion, Control, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, Ending, Executor, ExecutorConfig,
+    PackFolders,
 };
 use tracing::level_filters::LevelFilter;
 
@@ -123,6 +124,7 @@ fn executor_config(
         api_url: API_URL.to_owned(),
         agent_bin: std::env::current_exe().map_err(here)?,
         passed_environment: passed,
+        time_limit: DEFAULT_TIME_LIMIT,
         max_stdout_bytes: DEFAULT_OUTPUT_LIMIT,
         max_stderr_bytes: DEFAULT_OUTPUT_LIMIT,
         log_retention: (RetentionPolicy::Days, 7),

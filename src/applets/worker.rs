@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use attune_config::{WorkerAgentConfig, child_env, load_worker};
 use attune_health::Parts;
+use attune_model::RuntimeId;
 use attune_model::clock::SystemClock;
 use attune_process::Policy;
 use attune_runtime::Advertised;
 use attune_store_postgres::Role as StoreRole;
-use attune_worker::{CHILD_GRACE, ExecutorConfig, PackFolders, Worker, WorkerConfig};
+use attune_worker::{CHILD_GRACE, ExecutorConfig, PackFolders, Transport, Transports, Worker, WorkerConfig};
 
 use crate::applets::agent::{self, AgentArguments, Role};
 use crate::applets::machine;
@@ -20,6 +21,9 @@ use crate::exit::{Exit, Failure};
 
 /// The program that this applet is.
 const PROGRAM: &str = "attune-agent";
+
+/// Where results wait for storage, below the folder of artifacts.
+const SPOOL: &str = "_spool";
 
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
@@ -60,7 +64,17 @@ fn settings(
         capabilities: agent::capabilities(PROGRAM, &worker.labels, &worker.taints, &worker.capabilities),
         max_concurrent_tasks: worker.max_concurrent_tasks,
         heartbeat_interval: worker.heartbeat_interval,
+        runtime: worker.runtime_id.map(RuntimeId),
+        registers_runtimes: true,
+        spool_dir: platform.folders.artifacts.join(SPOOL),
+        transports: Transports {
+            artifacts: way(platform.artifacts.transport),
+            packs: Transport::Auto,
+            api_url: platform.api_url.clone(),
+            ca_file: None,
+        },
         executor: ExecutorConfig {
+            time_limit: worker.task_timeout,
             packs: PackFolders::base(&platform.folders.packs),
             advertised,
             builtins: machine::builtins(&program),
@@ -79,6 +93,14 @@ fn settings(
             jwt_secret: platform.security.jwt_secret.clone(),
         },
     })
+}
+
+fn way(configured: attune_config::Transport) -> Transport {
+    match configured {
+        attune_config::Transport::Auto => Transport::Auto,
+        attune_config::Transport::Volume => Transport::Folder,
+        attune_config::Transport::Api => Transport::Api,
+    }
 }
 
 fn bytes(configured: u64) -> usize {

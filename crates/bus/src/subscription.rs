@@ -92,8 +92,18 @@ impl Subscription {
         }
     }
 
+    /// Gives back what was delivered and not answered, and takes nothing until [`Self::next`] is called again.
+    pub async fn pause(&mut self) {
+        self.release().await;
+        self.not_before = Instant::now();
+    }
+
     /// Takes nothing more; what was not answered goes back to the queue.
     pub async fn end(mut self) {
+        self.release().await;
+    }
+
+    async fn release(&mut self) {
         if let Some(mut consumer) = self.consumer.take()
             && let Err(error) = consumer.cancel().await
         {

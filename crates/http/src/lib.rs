@@ -13,5 +13,5 @@ mod tls;
 pub use client::{Client, ClientConfig, Redirects};
 pub use described::{DescribedError, described};
 pub use error::{BuildError, Decision, HttpError, Problem};
-pub use message::{Body, Method, Request, Response};
+pub use message::{Body, Method, Request, Response, form_encoded};
 pub use tls::Verification;

@@ -126,6 +126,22 @@ impl Request {
     }
 }
 
+/// A text as one segment of a path, encoded as forms are: a space becomes `+`.
+pub fn form_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
+            b' ' => encoded.push('+'),
+            other => {
+                let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value)]);
+                encoded.extend(['%', digit(other >> 4), digit(other & 15)]);
+            }
+        }
+    }
+    encoded
+}
+
 /// `url` without what may be secret in it.
 fn printable(url: &str) -> String {
     match reqwest::Url::parse(url) {

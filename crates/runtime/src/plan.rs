@@ -6,6 +6,7 @@
 
 mod choose;
 mod code;
+mod environments;
 mod error;
 mod interpreter;
 mod launch;

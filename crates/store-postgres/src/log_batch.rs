@@ -93,7 +93,7 @@ const FILE: &str = concat!(
 );
 
 #[derive(Debug, Deserialize)]
-struct Version {
+struct Added {
     id: i64,
     version: i32,
     file_path: String,
@@ -191,8 +191,8 @@ fn size_of(version: i64, size_bytes: u64) -> Query<'static> {
 }
 
 fn versions(row: &PgRow) -> Result<Vec<LogVersion>, sqlx::Error> {
-    let versions = document::<Vec<Version>>(row, "versions")?.unwrap_or_default().into_iter();
-    let version = |Version { id, version, file_path, expired_files }: Version| LogVersion {
+    let versions = document::<Vec<Added>>(row, "versions")?.unwrap_or_default().into_iter();
+    let version = |Added { id, version, file_path, expired_files }: Added| LogVersion {
         id,
         version,
         file_path,

@@ -51,6 +51,11 @@ impl Cancellations {
         Some(InHand { execution, cancel, all: self.clone() })
     }
 
+    /// Whether an execution is in hand.
+    pub(crate) fn has(&self, execution: ExecutionId) -> bool {
+        self.state().in_hand.contains_key(&execution)
+    }
+
     /// Cancels an execution, now or when it comes.
     pub(crate) fn cancel(&self, execution: ExecutionId) -> Cancelled {
         let mut state = self.state();

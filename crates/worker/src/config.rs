@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use attune_model::status::{RetentionPolicy, WorkerType};
-use attune_model::{JsonMap, Secret};
+use attune_model::{JsonMap, RuntimeId, Secret};
 use attune_process::Policy;
 use attune_runtime::Advertised;
 use attune_runtime::plan::Builtin;
@@ -26,6 +26,8 @@ pub struct WorkerConfig {
     pub name: String,
     /// Kind of machine, written when the row is made.
     pub worker_type: WorkerType,
+    /// The runtime that the row names, written when the row is made.
+    pub runtime: Option<RuntimeId>,
     /// Host name.
     pub host: Option<String>,
     /// Port, when configured.
@@ -37,8 +39,39 @@ pub struct WorkerConfig {
     pub max_concurrent_tasks: u16,
     /// Time between two signs of life. The platform gives up on a worker after 90 s.
     pub heartbeat_interval: Duration,
+    /// Whether runtimes that this host has and the installation does not know get rows of their own.
+    pub registers_runtimes: bool,
+    /// Where results wait for storage that is away; below it each worker has a folder of its own.
+    pub spool_dir: PathBuf,
+    /// How files and packs travel.
+    pub transports: Transports,
     /// How one execution is run.
     pub executor: ExecutorConfig,
+}
+
+/// How files and packs travel between this worker and the platform.
+#[derive(Debug, Clone, Default)]
+pub struct Transports {
+    /// Logs and files of executions.
+    pub artifacts: Transport,
+    /// Packs.
+    pub packs: Transport,
+    /// Base address of the API, as this worker reaches it.
+    pub api_url: String,
+    /// PEM certificates that are trusted besides the built-in roots.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Through the folder: it is shared with the platform, or there is nobody else.
+    #[default]
+    Folder,
+    /// Through the API.
+    Api,
+    /// Through the folder when the API has left its mark in it, else through the API.
+    Auto,
 }
 
 /// How one execution is run.
@@ -62,6 +95,8 @@ pub struct ExecutorConfig {
     pub agent_bin: PathBuf,
     /// The part of the agent's own environment that user code may see.
     pub passed_environment: Vec<(OsString, OsString)>,
+    /// Time limit of an execution whose action and task name none.
+    pub time_limit: Duration,
     /// Most bytes of standard output that are kept.
     pub max_stdout_bytes: usize,
     /// Most bytes of standard error that are kept.
@@ -94,6 +129,11 @@ impl PackFolders {
     /// Several folders.
     pub fn new(bases: impl IntoIterator<Item = PathBuf>) -> Self {
         Self { bases: bases.into_iter().collect() }
+    }
+
+    /// Where new packs go.
+    pub(crate) fn first(&self) -> Option<&Path> {
+        self.bases.first().map(PathBuf::as_path)
     }
 
     /// The folder that holds the pack: the first that has it, else the first, where it is expected.

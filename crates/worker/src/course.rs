@@ -14,13 +14,14 @@ use attune_model::measure::{ClaimAnswer, Measure};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
 use attune_store::{Claim, ClaimedExecution, Decision, LogStream, StoreError};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 
 use crate::announce::End;
 use crate::cancellations::InHand;
-use crate::endings::{Ended, end_unfinished, write_end};
+use crate::endings::{Ended, end_unfinished, tell, write_end};
 use crate::executor::{Control, Sinks};
 use crate::logs::{LogOwner, chain};
 use crate::result::{Conclusion, early_failure, storable};
@@ -32,6 +33,8 @@ use crate::shared::Shared;
 pub(crate) struct Course {
     shared: Arc<Shared>,
     in_hand: InHand,
+    /// What the message says about the row, if there was one.
+    scheduled_at: Option<DateTime<Utc>>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -61,9 +64,14 @@ impl Claiming {
 
 impl Course {
     /// Takes an execution in hand; none when it is already.
-    pub(crate) fn new(shared: Arc<Shared>, execution: ExecutionId, slot: OwnedSemaphorePermit) -> Option<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        execution: ExecutionId,
+        scheduled_at: Option<DateTime<Utc>>,
+        slot: OwnedSemaphorePermit,
+    ) -> Option<Self> {
         let in_hand = shared.cancellations.take(execution)?;
-        Some(Self { shared, in_hand, _slot: slot })
+        Some(Self { shared, in_hand, scheduled_at, _slot: slot })
     }
 
     /// Goes the whole way. `delivery` is the message that asked for it, if one did.
@@ -91,6 +99,11 @@ impl Course {
             Claiming::Answered(Claim::Cancelled(execution)) => {
                 self.announce_cancelled(&execution).await;
             }
+            Claiming::Answered(Claim::NotOurs { status: Some(ExecutionStatus::Scheduled) }) => {
+                tracing::info!("dispatch forgotten: the execution was scheduled anew, or for another worker");
+                // Its own message is on its way; should that be lost, the row is found.
+                self.shared.rescheduled.notify_one();
+            }
             Claiming::Answered(Claim::NotOurs { status }) => {
                 let status = status.map_or("gone", ExecutionStatus::as_str);
                 tracing::info!(status, "dispatch forgotten: the execution is not ours to start");
@@ -109,7 +122,8 @@ impl Course {
     async fn claim(&self) -> Claiming {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            let claim = self.shared.store.claim_execution(self.in_hand.execution(), self.shared.id, None).await;
+            let execution = self.in_hand.execution();
+            let claim = self.shared.store.claim_execution(execution, self.shared.id, self.scheduled_at).await;
             let error = match claim {
                 Ok(Claim::NotOurs { status: Some(ExecutionStatus::Running | ExecutionStatus::Canceling) })
                     if backoff.attempts() > 0 =>
@@ -147,8 +161,15 @@ impl Course {
         let claimed = Arc::new(claimed);
         tracing::info!(action = claimed.execution.action_ref, "execution started");
         let announcing = self.shared.announcer.running(&claimed.execution);
-        let ((), conclusion) = tokio::join!(announcing, self.run_action(claimed.clone()));
-        self.conclude(&claimed, conclusion, running).await;
+        let end = async {
+            let conclusion = self.run_action(claimed.clone()).await;
+            self.conclude(&claimed, conclusion, running).await
+        };
+        // A broker that does not answer holds up the messages, never the row.
+        let ((), written) = tokio::join!(announcing, end);
+        if let Some(written) = written {
+            tell(&self.shared, &written).await;
+        }
     }
 
     /// In a task of its own, so that a bug that panics there costs one execution its success and nothing else.
@@ -156,6 +177,10 @@ impl Course {
         let shared = self.shared.clone();
         let control = Control { cancel: self.in_hand.cancel().clone(), hard: shared.stop.hard().clone() };
         let ran = self.shared.tasks.spawn(async move {
+            tokio::select! {
+                () = shared.ensure_pack(&claimed) => {}
+                () = control.ended() => {}
+            }
             let sinks = shared.sinks(&claimed);
             shared.executor.run(&claimed, Some(shared.claims()), &control, sinks).await
         });
@@ -165,29 +190,26 @@ impl Course {
         })
     }
 
-    async fn conclude(self, claimed: &ClaimedExecution, conclusion: Conclusion, running: Entered) {
+    async fn conclude(&self, claimed: &ClaimedExecution, conclusion: Conclusion, running: Entered) -> Option<Ended> {
         let shared = &self.shared;
-        let owner = LogOwner::new(&claimed.execution, claimed.action.as_ref(), shared.executor.config().log_retention);
-        let stderr_log = shared.logs.file(&*shared.store, &owner).await;
+        let logs = LogOwner::new(&claimed.execution, claimed.action.as_ref(), shared.executor.config().log_retention);
         // Asked as late as possible: a cancel that came while the action ended is obeyed.
         let conclusion = if self.in_hand.cancel().is_cancelled() { conclusion.cancelled() } else { conclusion };
-        let status = conclusion.status();
-        let result = storable(conclusion.document(stderr_log.as_deref().and_then(std::path::Path::to_str)));
-        let end = Ended { fence: claimed.fence, status, result, secrets: conclusion.sealed().to_vec() };
-        let Some((status, result)) = write_end(shared, end).await else {
-            return;
-        };
-        shared.observer.measure(Measure::ExecutionEnded { status, took: Some(running.age()) });
-        drop(running);
-        tracing::info!(%status, action = claimed.execution.action_ref, "execution ended");
-        let end = End {
-            execution: &claimed.execution,
-            previous: ExecutionStatus::Running,
+        let ended = Ended {
+            fence: claimed.fence,
+            execution: claimed.execution.clone(),
             action: claimed.action.as_ref().map(|action| action.id),
-            status,
-            result: &result,
+            status: conclusion.status(),
+            result: storable(conclusion.document(None)),
+            secrets: conclusion.sealed().to_vec(),
+            logs: Some(logs),
+            entered: None,
         };
-        shared.announcer.ended(&end, &shared.patience).await;
+        let written = write_end(shared, ended, None).await?;
+        shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: Some(running.age()) });
+        drop(running);
+        tracing::info!(status = %written.status, action = written.execution.action_ref, "execution ended");
+        Some(written)
     }
 
     async fn announce_cancelled(&self, execution: &Execution) {
@@ -205,15 +227,24 @@ impl Course {
 }
 
 impl Shared {
+    /// Fetches the pack of an action that is not here. A failure shows when its code is not found.
+    async fn ensure_pack(&self, claimed: &ClaimedExecution) {
+        if let (Some(packs), Some(action)) = (&self.packs, &claimed.action)
+            && let Err(error) = packs.ensure(&action.pack_ref).await
+        {
+            tracing::warn!(pack = action.pack_ref, error = chain(&error), "pack is not here");
+        }
+    }
+
     /// The log files of an execution. An action whose result has secrets may print them: its standard output is not kept.
     fn sinks(&self, claimed: &ClaimedExecution) -> Sinks {
         let config = self.executor.config();
         let execution = claimed.execution.id;
         let stdout = (!crate::executor::has_secret_output(claimed.action.as_ref()))
-            .then(|| self.logs.sink(execution, LogStream::Stdout, config.max_stdout_bytes));
+            .then(|| self.filing.logs().sink(execution, LogStream::Stdout, config.max_stdout_bytes));
         Sinks {
             stdout: stdout.map(|sink| Box::new(sink) as _),
-            stderr: Some(Box::new(self.logs.sink(execution, LogStream::Stderr, config.max_stderr_bytes))),
+            stderr: Some(Box::new(self.filing.logs().sink(execution, LogStream::Stderr, config.max_stderr_bytes))),
         }
     }
 }

@@ -21,21 +21,24 @@ use attune_model::status::WorkerRole;
 use attune_model::{JsonMap, WorkerId};
 use attune_store::{StoreError, WorkerRegistration, WorkerStore};
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tracing::Instrument as _;
 
 use crate::announce::Announcer;
 use crate::cancellations::Cancellations;
 use crate::config::WorkerConfig;
 use crate::executor::{Executor, ExecutorError};
+use crate::filing::Filing;
 use crate::logs::Logs;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
 use crate::running::{Overview, Running};
 use crate::runtimes::Runtimes;
 use crate::shared::Shared;
+use crate::spool::Spool;
 use crate::subscription;
-use crate::{capabilities, heartbeat, intake, pack_events};
+use crate::transport::Transport;
+use crate::{capabilities, detected, heartbeat, intake, pack_events};
 
 /// Why a worker could not be built.
 #[derive(Debug, Error)]
@@ -43,6 +46,9 @@ pub enum BuildError {
     /// A setting makes no sense.
     #[error("the settings of the worker cannot be used")]
     Executor(#[from] ExecutorError),
+    /// The client for the API could not be made.
+    #[error("the client for the API cannot be made")]
+    Client(#[from] attune_http::BuildError),
     /// The row could not be written.
     #[error("worker {name} could not be registered")]
     Register {
@@ -83,6 +89,8 @@ struct Parts {
     executor: Executor,
     given_capabilities: JsonMap,
     readiness: Readiness,
+    transport: Transport,
+    spool: Spool,
     slot_count: u16,
     heartbeat_interval: Duration,
 }
@@ -101,20 +109,28 @@ impl Worker {
             worker_type,
             host,
             port,
+            runtime,
             capabilities,
             max_concurrent_tasks,
             heartbeat_interval,
+            registers_runtimes,
+            spool_dir,
+            transports,
             executor,
         } = config;
         let slot_count = max_concurrent_tasks.max(1);
         let executor = Executor::new(executor, observer.clone())?;
+        let transport = Transport::new(&transports, &executor, &clock)?;
+        if registers_runtimes {
+            detected::register(&*store, &executor.advertised().detected_interpreters).await;
+        }
         let given_capabilities = capabilities;
         let capabilities = capabilities::complete(&given_capabilities, &executor.advertised(), slot_count);
         let registration = WorkerRegistration {
             name: name.clone(),
             role: WorkerRole::Action,
             worker_type,
-            runtime: None,
+            runtime,
             host,
             port,
             capabilities,
@@ -129,8 +145,9 @@ impl Worker {
             executions: Subscription::declare(bus.clone(), executions).await.map_err(declared)?,
             cancels: Subscription::declare(bus.clone(), subscription::cancels(row.id)).await.map_err(declared)?,
             packs: Subscription::declare(bus.clone(), subscription::packs(row.id)).await.map_err(declared)?,
-            row,
             parts: Parts {
+                transport,
+                spool: Spool::new(spool_dir.join(row.id.to_string()), executor.secrets.key().cloned()),
                 store,
                 announcer: Announcer::new(bus, clock, observer.clone()),
                 executor,
@@ -141,6 +158,7 @@ impl Worker {
                 slot_count,
                 heartbeat_interval,
             },
+            row,
         })
     }
 
@@ -164,15 +182,32 @@ impl Worker {
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) {
         let Self { row, parts, executions, cancels, packs } = self;
         let (slot_count, heartbeat_interval) = (parts.slot_count, parts.heartbeat_interval);
-        let Parts { store, observer, running, announcer, executor, given_capabilities, readiness, .. } = parts;
+        let Parts {
+            store,
+            observer,
+            running,
+            announcer,
+            executor,
+            given_capabilities,
+            readiness,
+            transport,
+            spool,
+            ..
+        } = parts;
         observer.measure(Measure::Slots(slot_count));
+        let Transport { files, packs: pack_sync } = transport;
+        let (filing, clerk) = Filing::new(Logs::new(&executor.config().artifacts_dir), files, store.clone());
+        tasks.spawn(clerk.work());
         let shared = Arc::new(Shared {
             id: row.id,
             store,
             observer,
             running,
             announcer,
-            logs: Logs::new(&executor.config().artifacts_dir),
+            filing,
+            spool,
+            packs: pack_sync,
+            rescheduled: Notify::new(),
             runtimes: Runtimes::default(),
             executor,
             given_capabilities,

@@ -1,96 +1,180 @@
-//! Terminal statuses: written as long as it takes, once, and by the one who owns the run.
+//! Terminal statuses: written as long as it takes, once, and by the one who owns the run; then announced.
 
 use std::path::Path;
 use std::time::Duration;
 
 use attune_lifecycle::Backoff;
-use attune_model::ExecutionId;
 use attune_model::measure::{FinishAnswer, Measure};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
-use attune_store::{Decision, Fence, SecretValue};
+use attune_model::{ActionId, ExecutionId};
+use attune_store::{Decision, Fence, SecretValue, StoreError};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::announce::End;
+use crate::filing::Entered;
 use crate::logs::{LogOwner, chain};
 use crate::result::CANCELLED_TEXT;
 use crate::shared::Shared;
+use crate::spool::Kept;
 
 /// An end to be written.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// The right to write it.
     pub(crate) fence: Fence,
+    /// The row as the run saw it.
+    pub(crate) execution: Execution,
+    /// The action, when the row does not name it.
+    pub(crate) action: Option<ActionId>,
     /// The status.
     pub(crate) status: ExecutionStatus,
     /// The result.
     pub(crate) result: Value,
     /// Its secret parts.
     pub(crate) secrets: Vec<SecretValue>,
+    /// Whose logs are to be filed with it; none when they are.
+    pub(crate) logs: Option<LogOwner>,
+    /// Logs that are entered but whose files have no place yet.
+    pub(crate) entered: Option<(LogOwner, Entered)>,
 }
 
-/// Writes the end of a run, however long storage is away. Returns what is in the row; none when it is not ours.
-pub(crate) async fn write_end(shared: &Shared, end: Ended) -> Option<(ExecutionStatus, Value)> {
-    let begun = Instant::now();
-    let (answer, written) = match write(shared, end).await {
-        Written::Ours(status, result) => (FinishAnswer::Written, Some((status, result))),
-        Written::NotOurs => (FinishAnswer::NotOurs, None),
-        Written::GivenUp => (FinishAnswer::GivenUp, None),
+/// Writes an end that an earlier life left, and then tells it.
+pub(crate) async fn end(shared: &Shared, end: Ended, kept: Option<Kept>) {
+    if let Some(written) = write_end(shared, end, kept).await {
+        shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: None });
+        tell(shared, &written).await;
+    }
+}
+
+/// Tells a written end.
+pub(crate) async fn tell(shared: &Shared, end: &Ended) {
+    let told = End {
+        execution: &end.execution,
+        previous: end.execution.status,
+        action: end.action,
+        status: end.status,
+        result: &end.result,
     };
+    shared.announcer.ended(&told, &shared.patience).await;
+}
+
+/// Writes an end, however long storage is away; `kept` is where it is on disk already. Returns what is in the row; none
+/// when it is not ours, or when it has to wait for the next life of the worker.
+pub(crate) async fn write_end(shared: &Shared, mut end: Ended, mut kept: Option<Kept>) -> Option<Ended> {
+    let begun = Instant::now();
+    let answer = write(shared, &mut end, &mut kept).await;
     shared.observer.measure(Measure::Finish { answer, took: begun.elapsed() });
-    written
+    if answer == FinishAnswer::GivenUp {
+        return None;
+    }
+    if let Some(kept) = kept {
+        kept.remove();
+    }
+    if let Some((owner, entered)) = end.entered.take() {
+        shared.filing.place(&owner, entered).await;
+    }
+    (answer == FinishAnswer::Written).then_some(end)
 }
 
-/// What became of an end.
-enum Written {
-    /// It is in the row, as this.
-    Ours(ExecutionStatus, Value),
-    /// Somebody else has ended the execution.
-    NotOurs,
-    /// It is not in the row.
-    GivenUp,
-}
-
-async fn write(shared: &Shared, mut end: Ended) -> Written {
+async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> FinishAnswer {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut reduced = false;
     loop {
-        let written = shared.store.finish_execution(&end.fence, end.status, &end.result, &end.secrets).await;
-        let error = match written {
-            Ok(true) => return Written::Ours(end.status, end.result),
-            Ok(false) if backoff.attempts() > 0 && is_written(shared, &end).await => {
-                return Written::Ours(end.status, end.result);
+        let error = match store(shared, end).await {
+            Ok(true) => return FinishAnswer::Written,
+            Ok(false) if (backoff.attempts() > 0 || kept.is_some()) && is_written(shared, end).await => {
+                return FinishAnswer::Written;
             }
             Ok(false) => {
-                tracing::warn!(status = %end.status, "result dropped: the execution was ended by somebody else");
-                return Written::NotOurs;
+                tracing::warn!(execution.id = %end.fence.execution, status = %end.status, "result dropped: the execution was ended by somebody else");
+                return FinishAnswer::NotOurs;
             }
             Err(error) => error,
         };
         if error.decision() == Decision::Fail {
             if reduced {
                 tracing::error!(error = chain(&error), "the end of the execution cannot be stored");
-                return Written::GivenUp;
+                return FinishAnswer::GivenUp;
             }
             tracing::error!(error = chain(&error), "result cannot be stored; the execution ends as failed");
             reduced = true;
-            end.status = ExecutionStatus::Failed;
-            end.result = json!({"succeeded": false, "error": format!("result could not be stored: {}", chain(&error))});
-            end.secrets.clear();
+            reduce(end, &error);
             continue;
         }
         tracing::warn!(error = chain(&error), "the end of the execution cannot be stored, trying again");
+        if kept.is_none() && backoff.attempts() == 0 {
+            *kept = shared.spool.keep(end).await;
+        }
         if !shared.patience.wait(backoff.next_delay()).await {
-            tracing::error!("the end of the execution is not stored; the next start of this worker ends it");
-            return Written::GivenUp;
+            tracing::error!("the end of the execution is not stored; the next start of this worker sees to it");
+            return FinishAnswer::GivenUp;
         }
     }
+}
+
+/// One attempt. Where standard error is has to be in the result, so its logs come first; others are filed at the same time.
+async fn store(shared: &Shared, end: &mut Ended) -> Result<bool, StoreError> {
+    if let Some(owner) = end.logs.take_if(|owner| shared.filing.logs().has_stderr(owner)) {
+        match shared.filing.enter(&owner).await {
+            Ok(entered) => {
+                let path = entered.stderr_log.as_deref().and_then(Path::to_str).map(Value::from);
+                if let (Some(path), Some(result)) = (path, end.result.as_object_mut()) {
+                    result.insert("stderr_log".to_owned(), path);
+                }
+                if shared.filing.is_instant() {
+                    shared.filing.place(&owner, entered).await;
+                } else {
+                    end.entered = Some((owner, entered));
+                }
+            }
+            // Storage is away: the result would not be stored either.
+            Err(error) if error.decision == Decision::Retry => {
+                end.logs = Some(owner);
+                let operation = format!("file the logs of execution {}", end.fence.execution);
+                return Err(StoreError::Unavailable { operation, source: Box::new(error) });
+            }
+            // Logs never decide about an execution.
+            Err(_reported) => {}
+        }
+    }
+    let finish = shared.store.finish_execution(&end.fence, end.status, &end.result, &end.secrets);
+    let Some(owner) = end.logs.clone() else {
+        return finish.await;
+    };
+    let (finished, entered) = tokio::join!(finish, shared.filing.enter(&owner));
+    if let Ok(entered) = entered {
+        end.logs = None;
+        end.entered = Some((owner, entered));
+    }
+    finished
+}
+
+fn reduce(end: &mut Ended, error: &StoreError) {
+    end.status = ExecutionStatus::Failed;
+    end.result = json!({"succeeded": false, "error": format!("result could not be stored: {}", chain(error))});
+    end.secrets.clear();
 }
 
 /// Whether an earlier attempt, whose answer was lost, has written this end.
 async fn is_written(shared: &Shared, end: &Ended) -> bool {
     matches!(shared.store.execution_status(end.fence.execution).await, Ok(Some(status)) if status == end.status)
+}
+
+/// Writes the ends that an earlier life could only keep on disk, unless their rows moved on.
+pub(crate) async fn write_kept(shared: &Shared) {
+    for (kept, ended) in shared.spool.left().await {
+        if ended.fence.worker != shared.id {
+            tracing::warn!(worker = %ended.fence.worker, "entry of the spool belongs to another worker");
+            continue;
+        }
+        tracing::info!(execution.id = %ended.fence.execution, status = %ended.status, "result was kept on disk");
+        tokio::select! {
+            () = end(shared, ended, Some(kept)) => {}
+            () = shared.stop.soft().cancelled() => return,
+        }
+    }
 }
 
 /// Ends what is running under this worker's id without being in hand: all of it, or `only` one.
@@ -110,29 +194,42 @@ pub(crate) async fn end_unfinished(shared: &Shared, only: Option<ExecutionId>, r
     };
     for (fence, execution) in unfinished {
         if only.is_none_or(|only| only == execution.id) {
-            end_one(shared, fence, &execution, reason).await;
+            end_one(shared, fence, execution, reason).await;
         }
     }
 }
 
-async fn end_one(shared: &Shared, fence: Fence, execution: &Execution, reason: &str) {
-    let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
-    let stderr_log = shared.logs.file(&*shared.store, &owner).await;
-    let (status, mut result) = if execution.status == ExecutionStatus::Canceling {
+async fn end_one(shared: &Shared, fence: Fence, execution: Execution, reason: &str) {
+    let (status, result) = if execution.status == ExecutionStatus::Canceling {
         let result = json!({"succeeded": false, "cancelled": true, "error": CANCELLED_TEXT});
         (ExecutionStatus::Cancelled, result)
     } else {
         (ExecutionStatus::Abandoned, json!({"succeeded": false, "error": reason}))
     };
-    if let (Some(path), Some(result)) = (stderr_log.as_deref().and_then(Path::to_str), result.as_object_mut()) {
-        result.insert("stderr_log".to_owned(), path.into());
-    }
     tracing::warn!(execution.id = %execution.id, action = execution.action_ref, %status, reason, "execution ended without a result");
-    let end = Ended { fence, status, result, secrets: Vec::new() };
-    let Some((status, result)) = write_end(shared, end).await else {
+    let logs = Some(LogOwner::new(&execution, None, shared.executor.config().log_retention));
+    let ended = Ended { fence, execution, action: None, status, result, secrets: Vec::new(), logs, entered: None };
+    end(shared, ended, None).await;
+}
+
+/// Files the logs of executions that have ended, whoever ended them, and whose files are still where they were written.
+pub(crate) async fn file_left_logs(shared: &Shared) {
+    let logs = shared.filing.logs();
+    let mut left = crate::filing::executions_with_files(logs.folder());
+    left.retain(|execution| !shared.cancellations.has(*execution));
+    if left.is_empty() {
         return;
-    };
-    shared.observer.measure(Measure::ExecutionEnded { status, took: None });
-    let end = End { execution, previous: execution.status, action: None, status, result: &result };
-    shared.announcer.ended(&end, &shared.patience).await;
+    }
+    match shared.store.ended_executions(shared.id, &left).await {
+        Ok(ended) => {
+            for execution in ended.iter().filter(|execution| !shared.cancellations.has(execution.id)) {
+                let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
+                if let Ok(entered) = shared.filing.enter(&owner).await {
+                    shared.filing.place(&owner, entered).await;
+                    tracing::info!(execution.id = %execution.id, "logs filed that were left");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(error = chain(&error), "logs that were left cannot be filed yet"),
+    }
 }

@@ -7,7 +7,9 @@ use attune_lifecycle::CancellationToken;
 use attune_model::measure::{Measure, Success};
 use attune_model::status::WorkerStatus;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::Instrument as _;
 
+use crate::endings::file_left_logs;
 use crate::logs::chain;
 use crate::readiness::Part;
 use crate::shared::Shared;
@@ -29,7 +31,13 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
         let success = if matches!(written, Ok(Ok(true))) { Success::Ok } else { Success::Failed };
         shared.observer.measure(Measure::Heartbeat { success, took: begun.elapsed() });
         match written {
-            Ok(Ok(true)) => shared.readiness.up(Part::Heartbeat),
+            Ok(Ok(true)) => {
+                shared.readiness.up(Part::Heartbeat);
+                if shared.filing.take_left() {
+                    let shared = shared.clone();
+                    shared.tasks.clone().spawn(async move { file_left_logs(&shared).await }.in_current_span());
+                }
+            }
             Ok(Ok(false)) => {
                 tracing::error!("the row of this worker is gone; starting again makes a new one");
                 shared.readiness.down(Part::Heartbeat);

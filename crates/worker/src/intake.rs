@@ -1,6 +1,6 @@
 //! What comes in while the worker lives: executions until the soft stop, cancels until everything has ended.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use attune_model::ExecutionId;
 use attune_model::measure::{CancelTarget, Measure};
 use attune_model::message::{Envelope, ExecutionCancelRequested, ExecutionDispatch};
 use attune_runtime::advertise::Tier;
+use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tracing::Instrument as _;
@@ -18,51 +19,85 @@ use tracing::Instrument as _;
 use crate::cancellations::Cancelled;
 use crate::capabilities::{self, Verify};
 use crate::course::Course;
-use crate::endings::end_unfinished;
+use crate::endings::{end_unfinished, file_left_logs, write_kept};
 use crate::logs::chain;
+use crate::packs;
 use crate::readiness::Part;
 use crate::shared::Shared;
 
+/// A worker that was full for this long gives waiting messages back: in the queue their time limit counts and others see
+/// them, here nothing would.
+const FULL_FOR: Duration = Duration::from_secs(1);
+
+/// How long the message of a new attempt may be under way before its row is looked for.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// Ends what an earlier life left, then takes executions until the soft stop.
 pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscription) {
-    end_unfinished(shared, None, "worker was restarted while the execution ran").await;
-    let soft = shared.stop.soft();
-    if shared.executor.advertised().tier == Tier::Database {
-        tokio::select! {
-            () = soft.cancelled() => {}
-            () = capabilities::verify(shared, Verify::Everything) => {}
-        }
+    tokio::select! {
+        () = shared.stop.soft().cancelled() => {}
+        () = start_up(shared) => {}
     }
+    let soft = shared.stop.soft();
     let mut forgotten = Forgotten::default();
+    let mut paused = false;
     loop {
         // A slot first: what cannot run yet stays with the broker, where its time limit counts.
         let slot = tokio::select! {
             biased;
             () = soft.cancelled() => break,
             Ok(slot) = shared.slots.clone().acquire_owned() => slot,
+            () = sleep(FULL_FOR), if !paused => {
+                executions.pause().await;
+                paused = true;
+                continue;
+            }
         };
-        if let Some(execution) = forgotten.found.pop_front() {
-            start(shared, slot, execution, None).await;
-            continue;
-        }
         let event = tokio::select! {
             biased;
             () = soft.cancelled() => break,
-            () = forgotten.look() => continue,
+            found = ended(&mut forgotten.search) => {
+                forgotten.search = None;
+                forgotten.found.extend(found);
+                continue;
+            }
             event = executions.next() => event,
+            () = shared.rescheduled.notified() => {
+                forgotten.search(shared, LOOK_AGAIN_AFTER);
+                continue;
+            }
+            // Only while no message waits: the queue knows better what is new.
+            execution = oldest(&mut forgotten.found) => {
+                start(shared, slot, Asked { execution, scheduled_at: None, delivery: None }).await;
+                continue;
+            }
         };
         match event {
-            Event::Delivery(delivery) => dispatch(shared, slot, delivery).await,
+            Event::Delivery(delivery) => dispatch(shared, slot, delivery, &mut forgotten).await,
             Event::Down => shared.readiness.down(Part::Executions),
             Event::Closed => break,
             Event::Up => {
                 shared.readiness.up(Part::Executions);
-                forgotten.search = Some(Box::pin(scheduled(shared.clone())));
+                if !std::mem::take(&mut paused) {
+                    forgotten.search(shared, Duration::ZERO);
+                }
             }
         }
     }
     shared.readiness.down(Part::Executions);
     executions.end().await;
+}
+
+/// What has to be done before the first execution.
+async fn start_up(shared: &Arc<Shared>) {
+    write_kept(shared).await;
+    end_unfinished(shared, None, "worker was restarted while the execution ran").await;
+    packs::fetch_missing(shared).await;
+    if shared.executor.advertised().tier == Tier::Database {
+        capabilities::verify(shared, Verify::Everything).await;
+    }
+    let left = shared.clone();
+    shared.tasks.spawn(async move { file_left_logs(&left).await }.in_current_span());
 }
 
 type Search = Pin<Box<dyn Future<Output = Vec<ExecutionId>> + Send>>;
@@ -71,20 +106,35 @@ type Search = Pin<Box<dyn Future<Output = Vec<ExecutionId>> + Send>>;
 #[derive(Default)]
 struct Forgotten {
     search: Option<Search>,
-    found: VecDeque<ExecutionId>,
+    found: BTreeSet<ExecutionId>,
 }
 
 impl Forgotten {
-    /// Comes when a search has ended. Cancel-safe: the search goes on with the next call.
-    async fn look(&mut self) {
-        match &mut self.search {
-            Some(search) => {
-                let found = search.await;
-                self.found.extend(found);
-                self.search = None;
-            }
-            None => std::future::pending().await,
-        }
+    /// Looks for them after a while, unless that is being done.
+    fn search(&mut self, shared: &Arc<Shared>, after: Duration) {
+        let shared = shared.clone();
+        self.search.get_or_insert_with(|| {
+            Box::pin(async move {
+                sleep(after).await;
+                scheduled(shared).await
+            })
+        });
+    }
+}
+
+/// Comes when a search has ended. Cancel-safe: the search goes on with the next call.
+async fn ended(search: &mut Option<Search>) -> Vec<ExecutionId> {
+    match search {
+        Some(search) => search.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The oldest of what was found; waits for ever when there is none.
+async fn oldest(found: &mut BTreeSet<ExecutionId>) -> ExecutionId {
+    match found.pop_first() {
+        Some(execution) => execution,
+        None => std::future::pending().await,
     }
 }
 
@@ -102,7 +152,14 @@ async fn scheduled(shared: Arc<Shared>) -> Vec<ExecutionId> {
     }
 }
 
-async fn dispatch(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, delivery: Delivery) {
+/// An execution that is to run, and who says so.
+struct Asked {
+    execution: ExecutionId,
+    scheduled_at: Option<DateTime<Utc>>,
+    delivery: Option<Delivery>,
+}
+
+async fn dispatch(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, delivery: Delivery, forgotten: &mut Forgotten) {
     let payload = match decode::<ExecutionDispatch>(&delivery.body) {
         Ok((_, payload)) if payload.worker_id == shared.id => payload,
         Ok((_, payload)) => {
@@ -114,16 +171,19 @@ async fn dispatch(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, delivery: De
             return reject(delivery).await;
         }
     };
-    start(shared, slot, payload.execution_id, Some(delivery)).await;
+    forgotten.found.remove(&payload.execution_id);
+    let scheduled_at = payload.scheduled_attempt_updated_at;
+    start(shared, slot, Asked { execution: payload.execution_id, scheduled_at, delivery: Some(delivery) }).await;
 }
 
 /// Starts the course of an execution in a task of its own.
-async fn start(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, id: ExecutionId, delivery: Option<Delivery>) {
-    if let Some(course) = Course::new(shared.clone(), id, slot) {
-        let span = tracing::info_span!("execution", execution.id = %id);
+async fn start(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, asked: Asked) {
+    let Asked { execution, scheduled_at, delivery } = asked;
+    if let Some(course) = Course::new(shared.clone(), execution, scheduled_at, slot) {
+        let span = tracing::info_span!("execution", execution.id = %execution);
         shared.tasks.spawn(course.run(delivery).instrument(span));
     } else {
-        tracing::debug!(execution.id = %id, "dispatch came twice");
+        tracing::debug!(execution.id = %execution, "dispatch came twice");
         if let Some(delivery) = delivery {
             ack(delivery).await;
         }

@@ -9,21 +9,27 @@
 //! Shapes and texts that others observe (queues, messages, variables, encodings, result) are facts of the platform.
 
 mod announce;
+mod api;
 mod cancellations;
 mod capabilities;
 mod claims;
 mod config;
 mod course;
+mod detected;
 mod dispatcher;
 mod endings;
 mod environment;
 mod executor;
+mod files;
+mod filing;
 mod heartbeat;
 mod inline;
 mod intake;
 mod logs;
 mod output;
 mod pack_events;
+mod pack_sync;
+mod packs;
 mod parameters;
 mod patience;
 mod prepare;
@@ -36,11 +42,16 @@ mod runtimes;
 mod scratch;
 mod secrets;
 mod shared;
+mod spool;
 mod subscription;
 mod time_limit;
+mod transport;
 
 pub use claims::Claims;
-pub use config::{CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders, WorkerConfig};
+pub use config::{
+    CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders, Transport, Transports,
+    WorkerConfig,
+};
 pub use dispatcher::{BuildError, Worker};
 pub use executor::{Control, Executor, ExecutorError, Sinks};
 pub use result::{CapturedText, Conclusion, Ending, Kind, Ran};

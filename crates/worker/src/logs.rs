@@ -1,31 +1,30 @@
-//! The log files of one execution, and their place among the artifacts when it has ended.
+//! The log files of one execution while it runs.
 //!
-//! While the child runs each stream goes straight to `execution_<id>/<stream>.log`, made on its first byte, so that it
-//! can be watched. At the end that very file is moved to its place as a version of the action's log artifact: nothing is
-//! copied, nothing is lost, and no folder stays behind. Modes are facts of the platform: its services share a group.
+//! Each stream goes straight to `execution_<id>/<stream>.log`, made on its first byte, so that it can be watched. At the end
+//! that very file becomes a version of the action's log artifact, see [`crate::filing`]: nothing is lost, and no folder
+//! stays behind. Modes are facts of the platform: its services share a group.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use attune_model::ExecutionId;
 use attune_model::rows::{Action, Execution, Retention};
 use attune_model::status::{OwnerType, RetentionPolicy};
 use attune_process::Sink;
-use attune_store::{LogArtifact, LogStore, LogStream, LogVersion};
+use attune_store::{LogArtifact, LogStream};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::files::{FILE_MODE, make_folders, size_of};
 use crate::output::{NOTICE_RESERVE, truncation_notice};
-
-const FOLDER_MODE: u32 = 0o2775;
-const FILE_MODE: u32 = 0o664;
 
 /// Both streams, in the order in which their versions are made.
 const STREAMS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
 
 /// Whose logs these are and how long they are kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LogOwner {
     execution: ExecutionId,
     action_ref: String,
@@ -43,7 +42,13 @@ impl LogOwner {
         }
     }
 
-    fn artifact(&self, stream: LogStream) -> LogArtifact {
+    /// Whose.
+    pub(crate) fn execution(&self) -> ExecutionId {
+        self.execution
+    }
+
+    /// The artifact of a stream, and the version to add to it.
+    pub(crate) fn artifact(&self, stream: LogStream) -> LogArtifact {
         let (action, stream) = (&self.action_ref, stream.as_str());
         let (policy, limit) = self.retention;
         let mut policy_name = policy.as_str().to_owned();
@@ -96,85 +101,51 @@ impl Logs {
         }
     }
 
-    /// Gives the files of an ended execution their place; the path of the standard error, if there is any.
-    ///
-    /// Logs never decide about an execution: what goes wrong is reported and the file stays where it is.
-    pub(crate) async fn file(&self, store: &dyn LogStore, owner: &LogOwner) -> Option<PathBuf> {
-        let mut sizes = Vec::new();
-        let mut stderr_log = None;
-        for stream in STREAMS {
-            let live = self.live_path(owner.execution, stream);
-            let Some(size) = size_of(&live) else { continue };
-            match self.file_one(store, owner, stream, &live).await {
-                Ok((version, path)) => {
-                    sizes.push((version.id, size));
-                    if stream == LogStream::Stderr && !is_blank(&path) {
-                        stderr_log = Some(path);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(path = %live.display(), error, "log stays where it is: it could not be filed");
-                }
-            }
-        }
-        if !sizes.is_empty()
-            && let Err(error) = store.set_log_sizes(&sizes).await
-        {
-            tracing::warn!(execution.id = %owner.execution, %error, "sizes of the logs could not be stored");
-        }
-        // It is not empty when something could not be filed, or when the action put a file of its own there.
-        match fs::remove_dir(self.live_folder(owner.execution)) {
-            Ok(()) | Err(_) => stderr_log,
-        }
+    /// The folder that everything is below.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.artifacts_dir
     }
 
-    async fn file_one(
-        &self,
-        store: &dyn LogStore,
-        owner: &LogOwner,
-        stream: LogStream,
-        live: &Path,
-    ) -> Result<(LogVersion, PathBuf), String> {
-        let version = store.add_log_version(&owner.artifact(stream)).await.map_err(|error| chain(&error))?;
-        for expired in &version.expired_files {
-            self.remove_expired(expired);
-        }
-        let path =
-            self.below(&version.file_path).ok_or_else(|| format!("{:?} is no relative path", version.file_path))?;
-        let moved = path
-            .parent()
-            .map_or(Ok(()), |folder| make_folders(&self.artifacts_dir, folder))
-            .and_then(|()| fs::rename(live, &path));
-        match moved {
-            Ok(()) => Ok((version, path)),
-            Err(error) => {
-                // A version without a file would promise a log that nobody can read.
-                if let Err(error) = store.set_log_sizes(&[(version.id, 0)]).await {
-                    tracing::warn!(version = version.version, %error, "version without a file could not be removed");
-                }
-                Err(format!("{}: {error}", path.display()))
-            }
-        }
-    }
-
-    fn remove_expired(&self, file_path: &str) {
-        let Some(path) = self.below(file_path) else {
-            return;
+    /// The streams of an ended execution that have content.
+    pub(crate) fn live(&self, owner: &LogOwner) -> Vec<LiveLog> {
+        let live = |stream| {
+            let path = self.live_path(owner.execution, stream);
+            size_of(&path).map(|size_bytes| LiveLog { stream, path, size_bytes })
         };
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "expired log could not be removed");
-            }
-        }
+        STREAMS.into_iter().filter_map(live).collect()
     }
 
-    /// A stored path as a real one; none if it leads out of the folder.
-    fn below(&self, file_path: &str) -> Option<PathBuf> {
-        let path = Path::new(file_path);
-        let plain = path.components().all(|component| matches!(component, Component::Normal(_)));
-        (plain && path.components().next().is_some()).then(|| self.artifacts_dir.join(path))
+    /// Whether anything came on standard error.
+    pub(crate) fn has_stderr(&self, owner: &LogOwner) -> bool {
+        size_of(&self.live_path(owner.execution, LogStream::Stderr)).is_some()
+    }
+
+    /// Removes the folder of an ended execution.
+    pub(crate) fn remove_folder(&self, execution: ExecutionId) {
+        // It is not empty when something could not be filed, or when the action put a file of its own there.
+        match fs::remove_dir(self.live_folder(execution)) {
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// A stream that is complete, at the place where it was written.
+#[derive(Debug)]
+pub(crate) struct LiveLog {
+    /// Which.
+    pub(crate) stream: LogStream,
+    /// Where.
+    pub(crate) path: PathBuf,
+    /// How long, above 0.
+    pub(crate) size_bytes: u64,
+}
+
+impl LiveLog {
+    /// Whether it has nothing but white space. A long one counts as having more.
+    pub(crate) fn is_blank(&self) -> bool {
+        const LOOKED_AT_BYTES: u64 = 64 * 1024;
+        self.size_bytes <= LOOKED_AT_BYTES
+            && fs::read(&self.path).is_ok_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace))
     }
 }
 
@@ -243,37 +214,6 @@ fn create_log(path: &Path) -> io::Result<File> {
     }?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     Ok(file)
-}
-
-/// Makes `folder` and what is missing between `base` and it, with the shared mode whatever the umask is.
-fn make_folders(base: &Path, folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(base)?;
-    let Ok(rest) = folder.strip_prefix(base) else {
-        return Ok(());
-    };
-    let mut path = base.to_owned();
-    for component in rest.components() {
-        path.push(component);
-        match DirBuilder::new().mode(FOLDER_MODE).create(&path) {
-            Ok(()) => fs::set_permissions(&path, Permissions::from_mode(FOLDER_MODE))?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Size of a regular file with content.
-fn size_of(path: &Path) -> Option<u64> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    (metadata.is_file() && metadata.len() > 0).then_some(metadata.len())
-}
-
-/// Whether a log has nothing but white space. A long one counts as having more.
-fn is_blank(path: &Path) -> bool {
-    const LOOKED_AT_BYTES: u64 = 64 * 1024;
-    size_of(path).is_none_or(|size| size <= LOOKED_AT_BYTES)
-        && fs::read(path).is_ok_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace))
 }
 
 /// An error with its causes.

@@ -1,25 +1,54 @@
-//! Packs that come and go: what is remembered about runtimes is forgotten, environments of deleted packs are removed.
+//! Packs that come and go: their files are fetched, what is remembered about runtimes is forgotten, versions are verified,
+//! environments are built; and removed, with the files, when the pack is deleted.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use attune_bus::{BusError, Delivery, Event, Subscription, ack, reject};
 use attune_model::message::{Envelope, MessageType, PackDeleted, PackRegistered};
+use attune_runtime::advertise::Tier;
 use serde::Deserialize as _;
+use tokio::time::timeout;
 
 use crate::capabilities::{self, Verify};
 use crate::config::is_plain_name;
 use crate::logs::chain;
+use crate::packs;
 use crate::readiness::Part;
 use crate::shared::Shared;
 
+/// How long a build that is given up may take to give its claim back.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(1);
+
 /// Follows pack events until the soft stop.
+///
+/// A message is answered when it is read, and worked on one after the other beside the reading: a build takes longer than a
+/// broker waits for an answer. What is lost by a crash in between is made up for when an execution needs it.
 pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
+    let mut waiting: VecDeque<PackEvent> = VecDeque::new();
+    let mut current: Option<Work> = None;
+    if shared.executor.advertised().tier == Tier::Database {
+        waiting.push_back(PackEvent::Start);
+    }
     loop {
+        if current.is_none()
+            && let Some(event) = waiting.pop_front()
+        {
+            let shared = shared.clone();
+            current = Some(Box::pin(async move { handle(&shared, event).await }));
+        }
         let event = tokio::select! {
+            biased;
             () = shared.stop.soft().cancelled() => break,
+            () = finished(&mut current) => {
+                current = None;
+                continue;
+            }
             event = packs.next() => event,
         };
         match event {
@@ -28,12 +57,9 @@ pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
             Event::Closed => break,
             Event::Delivery(delivery) => match read(&delivery) {
                 Ok(event) => {
-                    // Answered first: verifying takes longer than a broker likes to wait, and is repeated at every event.
                     ack(delivery).await;
-                    tokio::select! {
-                        () = shared.stop.soft().cancelled() => break,
-                        () = handle(&shared, event) => {}
-                    }
+                    waiting.retain(|older| !event.replaces(older));
+                    waiting.push_back(event);
                 }
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "pack event cannot be read");
@@ -43,13 +69,42 @@ pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
         }
     }
     packs.end().await;
+    if current.is_some() && timeout(GIVE_UP_LIMIT, finished(&mut current)).await.is_err() {
+        tracing::debug!("work on a pack was dropped");
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn finished(work: &mut Option<Work>) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What a message says.
 enum PackEvent {
+    /// None: this is the start, and nobody else says what this host can run.
+    Start,
     Registered(PackRegistered),
     Deleted(PackDeleted),
     Other(MessageType),
+}
+
+impl PackEvent {
+    fn pack_ref(&self) -> Option<&str> {
+        match self {
+            Self::Registered(pack) => Some(&pack.pack_ref),
+            Self::Deleted(pack) => Some(&pack.pack_ref),
+            Self::Start | Self::Other(_) => None,
+        }
+    }
+
+    /// Whether an older event about the same pack need not be worked on any more.
+    fn replaces(&self, older: &Self) -> bool {
+        self.pack_ref().is_some() && self.pack_ref() == older.pack_ref()
+    }
 }
 
 fn read(delivery: &Delivery) -> Result<PackEvent, BusError> {
@@ -65,13 +120,29 @@ fn read(delivery: &Delivery) -> Result<PackEvent, BusError> {
 
 async fn handle(shared: &Shared, event: PackEvent) {
     match event {
+        PackEvent::Start => packs::build_environments(shared, None).await,
         PackEvent::Registered(pack) => {
             shared.runtimes.forget();
-            capabilities::verify(shared, Verify::Named(&pack.runtime_names)).await;
+            if let Some(sync) = &shared.packs
+                && let Err(error) = sync.fetch(&pack.pack_ref).await
+            {
+                tracing::warn!(pack = pack.pack_ref, error = chain(&error), "pack could not be fetched");
+            }
+            let verified = capabilities::verify(shared, Verify::Named(&pack.runtime_names));
+            tokio::select! {
+                () = verified => {}
+                () = shared.stop.soft().cancelled() => return,
+            }
+            packs::build_environments(shared, Some(&pack.pack_ref)).await;
         }
         PackEvent::Deleted(pack) => {
             shared.runtimes.forget();
             remove_environments(&shared.executor.config().runtime_envs_dir, &pack.pack_ref);
+            if let Some(sync) = &shared.packs
+                && let Err(error) = sync.remove(&pack.pack_ref).await
+            {
+                tracing::warn!(pack = pack.pack_ref, error = chain(&error), "pack could not be removed");
+            }
         }
         PackEvent::Other(message_type) => {
             tracing::warn!(?message_type, "message does not belong into the queue of packs");

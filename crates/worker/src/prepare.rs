@@ -95,7 +95,8 @@ impl Executor {
         let mut opened = Opened::default();
         let (config, sealed) = (execution.config.as_ref(), &claimed.secret_values);
         let given = self.secrets.restore(config, sealed, &mut opened).map_err(|error| Failure::setup(&error))?;
-        let time_limit = time_limit::of(execution.workflow_task.as_ref(), action.timeout_seconds);
+        let time_limit =
+            time_limit::of(execution.workflow_task.as_ref(), action.timeout_seconds, self.config.time_limit);
         let mut environment = self.platform_variables(claimed, action, &given)?;
         if let Some(token) = self.token(claimed, time_limit) {
             opened.add(&Value::String(token.clone()));

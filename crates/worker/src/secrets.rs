@@ -98,6 +98,11 @@ impl Secrets {
         Ok(Self { key: key.map(SealingKey::new).transpose()? })
     }
 
+    /// The key.
+    pub(crate) fn key(&self) -> Option<&SealingKey> {
+        self.key.as_ref()
+    }
+
     /// The top-level parameters with their encrypted parts put back. Anything but an object has no parameters.
     pub(crate) fn restore(
         &self,

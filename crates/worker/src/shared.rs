@@ -6,17 +6,19 @@ use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::Observer;
 use attune_model::{JsonMap, WorkerId};
 use attune_store::WorkerStore;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::announce::Announcer;
 use crate::cancellations::Cancellations;
 use crate::claims::Claims;
 use crate::executor::Executor;
-use crate::logs::Logs;
+use crate::filing::Filing;
+use crate::pack_sync::PackSync;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
 use crate::running::Running;
 use crate::runtimes::Runtimes;
+use crate::spool::Spool;
 
 /// Built once, when the worker is spawned.
 #[derive(Debug)]
@@ -36,13 +38,19 @@ pub(crate) struct Shared {
     /// For actions that name no runtime.
     pub(crate) runtimes: Runtimes,
     /// Their logs.
-    pub(crate) logs: Logs,
+    pub(crate) filing: Filing,
+    /// Results that wait for storage.
+    pub(crate) spool: Spool,
+    /// Where packs come from that are not here; none when their folder is shared.
+    pub(crate) packs: Option<PackSync>,
     /// What the worker was told to say about itself.
     pub(crate) given_capabilities: JsonMap,
     /// What is in hand.
     pub(crate) cancellations: Cancellations,
     /// Whether work can be taken.
     pub(crate) readiness: Readiness,
+    /// Told when a message was for an attempt that is over.
+    pub(crate) rescheduled: Notify,
     /// One permit for each execution at a time.
     pub(crate) slots: Arc<Semaphore>,
     /// How many permits there are.

@@ -22,7 +22,10 @@ use attune_security::{SealingKey, TokenKey};
 use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
 use attune_store::HubStore;
 use attune_store_sqlite::SqliteStore;
-use attune_worker::{CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, ExecutorConfig, Overview, PackFolders, Worker, WorkerConfig};
+use attune_worker::{
+    CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, Overview, PackFolders, Transports, Worker,
+    WorkerConfig,
+};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -175,7 +178,13 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
         capabilities: JsonMap::new(),
         max_concurrent_tasks: SLOTS,
         heartbeat_interval: HEARTBEAT,
+        runtime: None,
+        // The packs bring them.
+        registers_runtimes: false,
+        spool_dir: data.artifacts().join("_spool"),
+        transports: Transports::default(),
         executor: ExecutorConfig {
+            time_limit: DEFAULT_TIME_LIMIT,
             packs: PackFolders::base(data.packs()),
             advertised: machine.worker.clone(),
             builtins: Vec::new(),

@@ -93,7 +93,7 @@ impl Planner {
     }
 }
 
-fn config_of(row: String, config: &Value) -> Result<ExecutionConfig, PlanError> {
+pub(super) fn config_of(row: String, config: &Value) -> Result<ExecutionConfig, PlanError> {
     ExecutionConfig::deserialize(config).map_err(|source| PlanError::Config { row, source })
 }
 

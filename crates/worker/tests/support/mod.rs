@@ -74,6 +74,7 @@ impl Place {
             api_url: "http://127.0.0.1:8080".to_owned(),
             agent_bin: PathBuf::from("/opt/attune/attune-agents"),
             passed_environment: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+            time_limit: attune_worker::DEFAULT_TIME_LIMIT,
             max_stdout_bytes: 10 * 1024 * 1024,
             max_stderr_bytes: 10 * 1024 * 1024,
             log_retention: (RetentionPolicy::Days, 7),

@@ -17,7 +17,7 @@ use attune_store::{
 };
 use attune_store_sqlite::SqliteStore;
 use attune_testkit::eventually;
-use attune_worker::{Worker, WorkerConfig};
+use attune_worker::{Transports, Worker, WorkerConfig};
 use chrono::Utc;
 use serde_json::{Value, json};
 
@@ -96,6 +96,10 @@ impl Rig {
             capabilities: JsonMap::new(),
             max_concurrent_tasks: 4,
             heartbeat_interval: Duration::from_millis(20),
+            runtime: None,
+            registers_runtimes: false,
+            spool_dir: self.place.path("spool"),
+            transports: Transports::default(),
             executor: self.place.config(),
         }
     }

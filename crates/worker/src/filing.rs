@@ -1,0 +1,236 @@
+//! Filing: the logs of ended executions become versions of their actions' log artifacts, and files that an action
+//! registered get their sizes.
+//!
+//! ```text
+//!   execution_<id>/stdout.log ─► clerk: one call to storage for all that wait ─► <action>/stdout/log/v<n>.txt
+//! ```
+//!
+//! While one call is under way others gather and go with the next one, so that many short executions share their calls and
+//! a single one waits for nobody. A live file goes away only when the file of its version is complete: what could not be
+//! filed stays, and is filed when storage is back or by the next life of the worker.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use attune_model::ExecutionId;
+use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::files::{FileError, Files, size_of};
+use crate::logs::{LogOwner, Logs, chain};
+
+/// Most executions whose logs are filed in one call.
+const AT_ONCE: usize = 64;
+
+/// Why logs are not filed.
+#[derive(Debug, Clone, Error)]
+#[error("logs could not be filed: {cause}")]
+pub(crate) struct FilingError {
+    /// Whether it may be possible later.
+    pub(crate) decision: Decision,
+    cause: Arc<str>,
+}
+
+/// One execution's part in a call.
+#[derive(Debug)]
+struct Job {
+    logs: Vec<EndedLog>,
+    execution: ExecutionId,
+    reply: oneshot::Sender<Result<Filed, FilingError>>,
+}
+
+#[derive(Debug)]
+struct Filed {
+    versions: Vec<LogVersion>,
+    registered: Vec<RegisteredFile>,
+}
+
+/// Versions that exist and whose files are still to come.
+#[derive(Debug, Default)]
+#[must_use = "their files are not in their places yet"]
+pub(crate) struct Entered {
+    logs: Vec<(LogStream, PathBuf, LogVersion)>,
+    registered: Vec<RegisteredFile>,
+    /// Where standard error will be, as the result tells it.
+    pub(crate) stderr_log: Option<PathBuf>,
+}
+
+/// Files logs.
+#[derive(Debug)]
+pub(crate) struct Filing {
+    logs: Logs,
+    files: Arc<dyn Files>,
+    store: Arc<dyn LogStore>,
+    jobs: mpsc::UnboundedSender<Job>,
+    something_is_left: AtomicBool,
+}
+
+/// Does what [`Filing`] asks for. Its task ends when that is dropped.
+#[derive(Debug)]
+pub(crate) struct Clerk {
+    store: Arc<dyn LogStore>,
+    jobs: mpsc::UnboundedReceiver<Job>,
+}
+
+impl Filing {
+    pub(crate) fn new(logs: Logs, files: Arc<dyn Files>, store: Arc<dyn LogStore>) -> (Self, Clerk) {
+        let (jobs, waiting) = mpsc::unbounded_channel();
+        let filing = Self { logs, files, store: store.clone(), jobs, something_is_left: AtomicBool::new(false) };
+        (filing, Clerk { store, jobs: waiting })
+    }
+
+    /// The live files.
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Whether a file gets its place so quickly that a result can wait for it.
+    pub(crate) fn is_instant(&self) -> bool {
+        self.files.is_instant()
+    }
+
+    /// Enters the logs of an execution into storage.
+    pub(crate) async fn enter(&self, owner: &LogOwner) -> Result<Entered, FilingError> {
+        let live = self.logs.live(owner);
+        let logs = live.iter().map(|log| EndedLog { artifact: owner.artifact(log.stream), size_bytes: log.size_bytes });
+        let (reply, answer) = oneshot::channel();
+        let job = Job { logs: logs.collect(), execution: owner.execution(), reply };
+        let gone = || FilingError { decision: Decision::Fail, cause: "the clerk is gone".into() };
+        self.jobs.send(job).map_err(|_job| gone())?;
+        let Filed { versions, registered } = answer.await.map_err(|_closed| gone())?.inspect_err(|error| {
+            self.leave(owner.execution(), error);
+        })?;
+        let mut entered = Entered { registered, ..Entered::default() };
+        for (log, version) in live.into_iter().zip(versions) {
+            if log.stream == LogStream::Stderr && !log.is_blank() {
+                entered.stderr_log = Some(self.logs.folder().join(&version.file_path));
+            }
+            entered.logs.push((log.stream, log.path, version));
+        }
+        Ok(entered)
+    }
+
+    /// Brings the files of entered logs to their places, and measures what the action registered.
+    pub(crate) async fn place(&self, owner: &LogOwner, entered: Entered) {
+        let mut sizes = Vec::new();
+        for (stream, live, version) in entered.logs {
+            for expired in &version.expired_files {
+                self.remove(expired).await;
+            }
+            if let Err(error) = self.files.place(&live, &version.file_path).await {
+                let stream = stream.as_str();
+                tracing::warn!(execution.id = %owner.execution(), stream, error = chain(&error), "log stays where it is");
+                // A version without a file would promise a log that nobody can read.
+                sizes.push((version.id, 0));
+                self.something_is_left.store(true, Ordering::Relaxed);
+            }
+        }
+        for file in entered.registered {
+            match self.measure(&file).await {
+                Ok(size) => sizes.push((file.id, size)),
+                Err(error) => {
+                    let file = file.file_path;
+                    tracing::warn!(execution.id = %owner.execution(), file, error = chain(&error), "size of a file is unknown");
+                }
+            }
+        }
+        if !sizes.is_empty()
+            && let Err(error) = self.store.set_log_sizes(&sizes).await
+        {
+            tracing::warn!(execution.id = %owner.execution(), error = chain(&error), "sizes could not be stored");
+        }
+        self.logs.remove_folder(owner.execution());
+    }
+
+    /// Whether something was left since it was asked the last time.
+    pub(crate) fn take_left(&self) -> bool {
+        self.something_is_left.swap(false, Ordering::Relaxed)
+    }
+
+    fn leave(&self, execution: ExecutionId, error: &FilingError) {
+        tracing::warn!(execution.id = %execution, error = chain(error), "logs stay where they are");
+        self.something_is_left.store(true, Ordering::Relaxed);
+    }
+
+    /// 0 for a file that was never written: its version goes.
+    async fn measure(&self, file: &RegisteredFile) -> Result<u64, FileError> {
+        match self.files.settle(&file.file_path).await? {
+            Some(size) => Ok(size),
+            None => self.files.remove(&file.file_path).await.map(|()| 0),
+        }
+    }
+
+    async fn remove(&self, expired: &str) {
+        if let Err(error) = self.files.remove(expired).await {
+            tracing::warn!(file = expired, error = chain(&error), "expired log could not be removed");
+        }
+    }
+}
+
+impl Clerk {
+    /// Works until nobody can ask any more.
+    pub(crate) async fn work(mut self) {
+        let mut waiting = Vec::with_capacity(AT_ONCE);
+        while self.jobs.recv_many(&mut waiting, AT_ONCE).await > 0 {
+            self.file(std::mem::take(&mut waiting)).await;
+        }
+    }
+
+    async fn file(&self, mut jobs: Vec<Job>) {
+        let counts: Vec<usize> = jobs.iter().map(|job| job.logs.len()).collect();
+        let logs: Vec<EndedLog> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.logs)).collect();
+        let executions: Vec<ExecutionId> = jobs.iter().map(|job| job.execution).collect();
+        let filed = self.store.file_logs(&logs, &executions).await;
+        let mut shares = match filed {
+            Ok(filed) => shares(filed, &counts, &executions),
+            Err(error) => {
+                let error = FilingError { decision: error.decision(), cause: chain(&error).into() };
+                jobs.iter().map(|_job| Err(error.clone())).collect()
+            }
+        };
+        for job in jobs {
+            let share = shares.pop_front().unwrap_or_else(|| Err(incomplete()));
+            // Whoever asked may have been given up meanwhile; the next life looks after its files.
+            if job.reply.send(share).is_err() {
+                tracing::debug!(execution.id = %job.execution, "nobody waits for these logs any more");
+            }
+        }
+    }
+}
+
+fn incomplete() -> FilingError {
+    FilingError { decision: Decision::Fail, cause: "storage did not answer for every log".into() }
+}
+
+/// To each execution what is its own.
+fn shares(filed: FiledLogs, counts: &[usize], executions: &[ExecutionId]) -> VecDeque<Result<Filed, FilingError>> {
+    let FiledLogs { versions, registered } = filed;
+    let mut versions = versions.into_iter();
+    counts
+        .iter()
+        .zip(executions)
+        .map(|(count, execution)| {
+            let versions: Vec<LogVersion> = versions.by_ref().take(*count).collect();
+            let registered = registered.iter().filter(|file| file.execution == *execution).cloned().collect();
+            if versions.len() == *count { Ok(Filed { versions, registered }) } else { Err(incomplete()) }
+        })
+        .collect()
+}
+
+/// The executions that have live files in `folder`.
+pub(crate) fn executions_with_files(folder: &Path) -> Vec<ExecutionId> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let id = |name: &str| name.strip_prefix("execution_").and_then(|id| id.parse().ok()).map(ExecutionId);
+    let has_logs = |path: PathBuf| ["stdout.log", "stderr.log"].iter().any(|log| size_of(&path.join(log)).is_some());
+    entries
+        .flatten()
+        .filter(|entry| has_logs(entry.path()))
+        .filter_map(|entry| id(entry.file_name().to_str()?))
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! What this host needs of the packs of the installation: their files, where the folder is not shared, and the environments
+//! that their actions run in, built before somebody waits for them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use attune_model::RuntimeId;
+use attune_model::rows::{Action, Pack, Runtime, RuntimeVersion};
+use attune_model::runtime_name::{fold, is_advertised, names_of};
+use attune_runtime::environment::EnvironmentError;
+use attune_store::StoreError;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::logs::chain;
+use crate::shared::Shared;
+
+/// How long the start waits for packs. What is missing afterwards is fetched when it is needed.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Fetches the packs that are not here.
+pub(crate) async fn fetch_missing(shared: &Shared) {
+    let Some(sync) = &shared.packs else { return };
+    let known = match shared.store.packs_with_actions(None).await {
+        Ok(known) => known,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "packs cannot be read; they are fetched when they are needed");
+            return;
+        }
+    };
+    let fetching = async {
+        for (pack, _) in &known {
+            match sync.ensure(&pack.r#ref).await {
+                Ok(()) => {}
+                // An API that is away is asked again by whoever needs the pack.
+                Err(error) => {
+                    tracing::warn!(pack = pack.r#ref, error = chain(&error), "pack could not be fetched");
+                }
+            }
+        }
+    };
+    if timeout(START_LIMIT, fetching).await.is_err() {
+        tracing::warn!(
+            limit_s = START_LIMIT.as_secs(),
+            "packs are still missing; they are fetched when they are needed"
+        );
+    }
+}
+
+/// Builds the environments of a pack, or of all packs, that this host can build and others have not built. Those of other
+/// images are left to other hosts. Ends early, in order, at the soft stop.
+pub(crate) async fn build_environments(shared: &Shared, pack_ref: Option<&str>) {
+    match read(shared, pack_ref).await {
+        Ok(Read { packs, runtimes, versions }) => {
+            for (pack, actions) in &packs {
+                for (runtime, constraints) in needs(actions, &runtimes) {
+                    build(shared, pack, (runtime, &versions), &constraints).await;
+                }
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "environments are built when they are needed: packs cannot be read");
+        }
+    }
+}
+
+struct Read {
+    packs: Vec<(Pack, Vec<Action>)>,
+    runtimes: Vec<Runtime>,
+    versions: Vec<RuntimeVersion>,
+}
+
+async fn read(shared: &Shared, pack_ref: Option<&str>) -> Result<Read, StoreError> {
+    Ok(Read {
+        packs: shared.store.packs_with_actions(pack_ref).await?,
+        runtimes: shared.store.runtimes().await?,
+        versions: shared.store.runtime_versions().await?,
+    })
+}
+
+async fn build(
+    shared: &Shared,
+    pack: &Pack,
+    (runtime, versions): (&Runtime, &[RuntimeVersion]),
+    constraints: &[String],
+) {
+    let advertised = shared.executor.advertised();
+    if !advertised.runtimes.is_empty() && !is_advertised(runtime, &advertised.runtimes) {
+        return;
+    }
+    let Some(planner) = shared.executor.planner(&pack.r#ref) else { return };
+    let own: Vec<&RuntimeVersion> = versions.iter().filter(|version| version.runtime == runtime.id).collect();
+    for target in planner.environments(&pack.r#ref, runtime, &own, constraints) {
+        let stop = shared.stop.soft();
+        if stop.is_cancelled() {
+            return;
+        }
+        let claims = shared.claims().of_pack(pack.id);
+        match shared.executor.environments.ensure(&target, Some(claims), stop.cancelled()).await {
+            Ok(_) => {}
+            Err(EnvironmentError::Cancelled { .. }) => return,
+            Err(error) => {
+                tracing::warn!(
+                    pack = pack.r#ref,
+                    runtime = target.label,
+                    error = chain(&error),
+                    "environment is not ready"
+                );
+            }
+        }
+    }
+}
+
+/// The runtimes that the actions use, with the constraints on their versions; an empty one is none.
+fn needs<'a>(actions: &[Action], runtimes: &'a [Runtime]) -> Vec<(&'a Runtime, Vec<String>)> {
+    let mut needs: BTreeMap<RuntimeId, Vec<String>> = BTreeMap::new();
+    for action in actions {
+        if let Some(runtime) = action.runtime {
+            needs.entry(runtime).or_default().push(action.runtime_version_constraint.clone().unwrap_or_default());
+        }
+        let required = action.required_worker_runtimes.as_object();
+        for (name, constraint) in required.into_iter().flatten() {
+            let name = fold(name);
+            let text = constraint.as_str().filter(|text| *text != "*").unwrap_or_default();
+            // A constraint that is no text fits no worker.
+            if !matches!(constraint, Value::String(_)) {
+                continue;
+            }
+            for runtime in runtimes.iter().filter(|runtime| names_of(runtime).contains(&name)) {
+                needs.entry(runtime.id).or_default().push(text.to_owned());
+            }
+        }
+    }
+    runtimes.iter().filter_map(|runtime| Some((runtime, needs.remove(&runtime.id)?))).collect()
+}

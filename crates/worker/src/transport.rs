@@ -1,0 +1,61 @@
+//! How files and packs travel: decided once, at the start.
+
+use std::sync::Arc;
+
+use attune_http::{BuildError, Client, ClientConfig};
+use attune_model::clock::Clock;
+
+use crate::api::Api;
+use crate::config::{Transport as Way, Transports};
+use crate::executor::Executor;
+use crate::files::{self, Files, SharedFolder, Uploads};
+use crate::pack_sync::{self, PackSync};
+
+/// Largest archive of a pack that is taken.
+const ARCHIVE_LIMIT_BYTES: usize = 256 * 1024 * 1024;
+
+/// The ways that were chosen.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) files: Arc<dyn Files>,
+    /// None where the folder of packs is shared.
+    pub(crate) packs: Option<PackSync>,
+}
+
+impl Transport {
+    pub(crate) fn new(
+        transports: &Transports,
+        executor: &Executor,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BuildError> {
+        let config = executor.config();
+        let packs_dir = config.packs.first();
+        let is_api = |way, is_shared: bool| match way {
+            Way::Folder => false,
+            Way::Api => true,
+            Way::Auto => !is_shared,
+        };
+        let files_by_api = is_api(transports.artifacts, files::is_shared(&config.artifacts_dir));
+        let packs_by_api = packs_dir.filter(|folder| is_api(transports.packs, pack_sync::is_shared(folder)));
+        let shared = || Arc::new(SharedFolder::new(&config.artifacts_dir));
+        if !files_by_api && packs_by_api.is_none() {
+            return Ok(Self { files: shared(), packs: None });
+        }
+        let client = Client::build(&ClientConfig {
+            ca_file: transports.ca_file.clone(),
+            response_limit_bytes: ARCHIVE_LIMIT_BYTES,
+            ..ClientConfig::default()
+        })?;
+        let api = Api::new(client, &transports.api_url, executor.tokens.clone(), clock.clone());
+        tracing::info!(
+            files_by_api,
+            packs_by_api = packs_by_api.is_some(),
+            api = transports.api_url,
+            "no shared folder"
+        );
+        Ok(Self {
+            files: if files_by_api { Arc::new(Uploads::new(&config.artifacts_dir, api.clone())) } else { shared() },
+            packs: packs_by_api.map(|folder| PackSync::new(folder, api)),
+        })
+    }
+}
