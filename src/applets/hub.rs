@@ -10,7 +10,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use attune_config::{HubAgentConfig, Sources, load_hub, process_env, working_folder};
 use attune_health::Parts;
-use attune_hub::{AgentDownloads, Hub, HubConfig};
+use attune_hub::{AgentDownloads, DEFAULT_UPLOAD_LIMIT_BYTES, Folders, Hub, HubConfig};
 use attune_model::Secret;
 use attune_model::clock::SystemClock;
 use attune_security::{SealingKey, TokenKey};
@@ -77,6 +77,11 @@ fn settings(config: &HubAgentConfig) -> Result<HubConfig, Failure> {
     });
     Ok(HubConfig {
         agent,
+        folders: Some(Folders {
+            packs_dir: config.platform.folders.packs.clone(),
+            artifacts_dir: config.platform.folders.artifacts.clone(),
+            upload_limit_bytes: DEFAULT_UPLOAD_LIMIT_BYTES,
+        }),
         scheduled_limit: config.executor.scheduled_timeout.unwrap_or(NEVER),
         monitor_period: config.executor.timeout_check_interval,
         heartbeat_limit: config.executor.heartbeat_limit,

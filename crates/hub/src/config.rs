@@ -7,6 +7,8 @@ use std::time::Duration;
 use attune_model::Secret;
 use attune_security::{SealingKey, TokenKey};
 
+use crate::folders::Folders;
+
 /// Settings of a hub. The times are the platform's unless changed.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
@@ -17,6 +19,8 @@ pub struct HubConfig {
     pub token_key: TokenKey,
     /// Encrypts secret parameters.
     pub sealing_key: SealingKey,
+    /// The folders that agents without shared folders read and write through this hub; none: it has none to give.
+    pub folders: Option<Folders>,
     /// What `/health/detailed` says.
     pub version: String,
     /// The agents' binary, for images without the volume; none offers no download.
@@ -42,6 +46,7 @@ impl HubConfig {
             listen,
             token_key,
             sealing_key,
+            folders: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             agent: None,
             heartbeat_limit: Duration::from_secs(90),

@@ -12,6 +12,7 @@ use attune_model::clock::Clock;
 use attune_model::message::Exchange;
 use attune_security::sign_access_token;
 use attune_store::HubStore;
+use chrono::{DateTime, Utc};
 use tokio::net::TcpListener;
 
 use crate::core::Core;
@@ -52,6 +53,7 @@ impl Hub {
         let system = store.system_identity().await.map_err(HubError::store("find identity 1"))?;
         let events = declare(bus.clone(), events::QUEUE, events::BINDING).await?;
         let requests = declare(bus.clone(), scheduling::QUEUE, scheduling::BINDING).await?;
+        mark(&config, local_addr, clock.now());
         let handle = HubHandle { core: Arc::new(Core { config, store, bus, clock, system }) };
         Ok(Self { handle, listener, local_addr, events, requests })
     }
@@ -90,6 +92,16 @@ impl HubHandle {
     pub fn access_token(&self, lifetime: Duration) -> Result<Secret, HubError> {
         let core = &self.core;
         Ok(sign_access_token(&core.config.token_key, core.system, "local", core.now(), lifetime)?)
+    }
+}
+
+/// Without its marks agents on this machine send through the API what they could write themselves: slower, not wrong.
+fn mark(config: &HubConfig, address: SocketAddr, now: DateTime<Utc>) {
+    if let Some(folders) = &config.folders
+        && let Err(error) = folders.mark(&format!("http://{address}"), now)
+    {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "agents do not see that they share folders with this hub");
     }
 }
 

@@ -32,8 +32,8 @@ impl Need {
 
 const WORKER: Need = Need {
     table: "worker",
-    columns: "id bigint=, name text, worker_type worker_type_enum, worker_role worker_role_enum, host text,
-        port integer, status worker_status_enum, capabilities jsonb, meta jsonb,
+    columns: "id bigint=, name text, worker_type worker_type_enum, worker_role worker_role_enum, runtime bigint,
+        host text, port integer, status worker_status_enum, capabilities jsonb, meta jsonb,
         last_heartbeat timestamp with time zone, cordoned boolean=, created timestamp with time zone=,
         updated timestamp with time zone=",
     keys: &["name"],

@@ -123,11 +123,7 @@ async fn store(shared: &Shared, end: &mut Ended) -> Result<bool, StoreError> {
                 if let (Some(path), Some(result)) = (path, end.result.as_object_mut()) {
                     result.insert("stderr_log".to_owned(), path);
                 }
-                if shared.filing.is_instant() {
-                    shared.filing.place(&owner, entered).await;
-                } else {
-                    end.entered = Some((owner, entered));
-                }
+                place(shared, end, owner, entered).await;
             }
             // Storage is away: the result would not be stored either.
             Err(error) if error.decision == Decision::Retry => {
@@ -146,9 +142,18 @@ async fn store(shared: &Shared, end: &mut Ended) -> Result<bool, StoreError> {
     let (finished, entered) = tokio::join!(finish, shared.filing.enter(&owner));
     if let Ok(entered) = entered {
         end.logs = None;
-        end.entered = Some((owner, entered));
+        place(shared, end, owner, entered).await;
     }
     finished
+}
+
+/// Gives entered logs their places, at once where that costs nothing, else when the row is written.
+async fn place(shared: &Shared, end: &mut Ended, owner: LogOwner, entered: Entered) {
+    if shared.filing.is_instant() {
+        shared.filing.place(&owner, entered).await;
+    } else {
+        end.entered = Some((owner, entered));
+    }
 }
 
 fn reduce(end: &mut Ended, error: &StoreError) {

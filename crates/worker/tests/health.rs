@@ -31,7 +31,8 @@ async fn watched(rig: &Rig, heartbeat: Duration) -> Watched {
     let health = Health::new(about, stop.clone());
     let mut config = rig.config();
     config.heartbeat_interval = heartbeat;
-    config.executor.max_stdout_bytes = 1000;
+    // 128 of them are kept free for the notice.
+    config.executor.max_stdout_bytes = 1128;
     let store = Arc::new(rig.store.clone());
     let worker = Worker::build(config, store, rig.bus.clone(), Arc::new(SystemClock), health.metrics()).await.unwrap();
     let overview = worker.overview();
@@ -70,7 +71,7 @@ impl Watched {
 async fn every_execution_is_counted_by_how_it_ends() {
     let actions = [("good", "true"), ("bad", "exit 3"), ("loud", "head -c 3000 /dev/zero"), ("long", "sleep 1000")];
     let rig = Rig::new(&actions.map(|(name, code)| (name, code.to_owned()))).await;
-    let watched = watched(&rig, Duration::from_millis(20)).await;
+    let watched = watched(&rig, Duration::from_secs(5)).await;
     let id = watched.overview.id();
     for action in ["good", "loud", "bad"] {
         let id = rig.submit(id, action).await;

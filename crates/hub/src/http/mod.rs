@@ -6,6 +6,7 @@ mod error;
 mod events;
 mod executions;
 mod extract;
+mod files;
 mod health;
 mod page;
 mod request;
@@ -23,7 +24,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 use crate::core::Core;
 use error::ApiError;
@@ -105,6 +106,11 @@ fn router(api: Api, reach: Reach) -> Router {
         .route("/api/v1/workers", get(workers::list))
         .route("/api/v1/agent/binary", get(agent::binary))
         .route("/api/v1/agent/info", get(agent::info))
+        .route(
+            &format!("{}{{*path}}", files::FILES),
+            put(files::put).patch(files::append).get(files::get).delete(files::remove),
+        )
+        .route("/api/v1/internal/packs/{ref}/archive", get(files::pack))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(extract::LARGEST_BODY))

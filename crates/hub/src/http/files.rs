@@ -1,0 +1,157 @@
+//! Files below the folder of artifacts, and archives of packs: for agents that share no folder with the platform.
+
+use std::path::{Path, PathBuf};
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::Api;
+use super::auth::Caller;
+use super::error::ApiError;
+use super::extract::Name;
+use crate::folders::{self, FileProblem, Folders, archive};
+
+/// Where the paths of files begin.
+pub(super) const FILES: &str = "/api/v1/internal/files/";
+
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Takes a whole file. It appears when it is complete.
+pub(super) async fn put(
+    State(api): State<Api>,
+    _caller: Caller,
+    uri: Uri,
+    body: Body,
+) -> Result<(StatusCode, Json<serde_json::Value>), ApiError> {
+    let (folders, path) = asked(&api, &uri)?;
+    folders.make_parent(&path).map_err(refused)?;
+    let beside = folders::beside(&path);
+    let written = async {
+        let mut file = File::create_new(&beside).await.map_err(|error| failed("make", &beside, &error))?;
+        let size = receive(body, &mut file, folders.upload_limit_bytes, &beside).await?;
+        folders::publish(&beside, &path).map_err(refused)?;
+        Ok(size)
+    };
+    match written.await {
+        Ok(size) => Ok((StatusCode::CREATED, Json(json!({"data": {"size_bytes": size}})))),
+        Err(error) => {
+            if let Err(rest) = tokio::fs::remove_file(&beside).await {
+                tracing::debug!(path = %beside.display(), error = %rest, "nothing to remove");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Adds to a file; one that is not there begins with this.
+pub(super) async fn append(
+    State(api): State<Api>,
+    _caller: Caller,
+    uri: Uri,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let (folders, path) = asked(&api, &uri)?;
+    folders.make_parent(&path).map_err(refused)?;
+    let size = folders::size(&path).map_err(refused)?.unwrap_or_default();
+    let left = folders.upload_limit_bytes.saturating_sub(size);
+    let opened = File::options().append(true).create(true).open(&path).await;
+    let mut file = opened.map_err(|error| failed("open", &path, &error))?;
+    receive(body, &mut file, left, &path).await?;
+    folders::share(&path).map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a file; ranges are not looked at.
+pub(super) async fn get(State(api): State<Api>, _caller: Caller, uri: Uri) -> Result<Response, ApiError> {
+    let (_, path) = asked(&api, &uri)?;
+    let Some(size) = folders::size(&path).map_err(refused)? else {
+        return Err(ApiError::not_found(format!("{} does not exist", uri.path())));
+    };
+    let file = File::open(&path).await.map_err(|error| failed("open", &path, &error))?;
+    // What is written while it is sent is not part of it.
+    let chunks = stream::unfold(file.take(size), async |mut file| {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        match file.read(&mut chunk).await {
+            Ok(0) => None,
+            Ok(length) => {
+                chunk.truncate(length);
+                Some((Ok(Bytes::from(chunk)), file))
+            }
+            Err(error) => Some((Err(error), file)),
+        }
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (CONTENT_LENGTH, HeaderValue::from(size)),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+/// Removes a file; one that is not there is no error.
+pub(super) async fn remove(State(api): State<Api>, _caller: Caller, uri: Uri) -> Result<StatusCode, ApiError> {
+    let (_, path) = asked(&api, &uri)?;
+    folders::remove(&path).map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A whole pack as `tar.gz`, rooted at its ref.
+pub(super) async fn pack(State(api): State<Api>, _caller: Caller, Name(pack_ref): Name) -> Result<Response, ApiError> {
+    let folders = given(&api)?;
+    let Some(folder) = folders.pack(&pack_ref) else {
+        return Err(ApiError::not_found(format!("pack {pack_ref} does not exist")));
+    };
+    let packed = tokio::task::spawn_blocking(move || archive(&folder, &pack_ref)).await;
+    let packed = packed.map_err(|_panicked| ApiError::internal())?.map_err(refused)?;
+    let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/gzip"))];
+    Ok((headers, packed).into_response())
+}
+
+fn given(api: &Api) -> Result<&Folders, ApiError> {
+    let folders = api.core.config.folders.as_ref();
+    folders.ok_or_else(|| ApiError::unavailable("this hub has no folders to give files from"))
+}
+
+fn asked<'a>(api: &'a Api, uri: &Uri) -> Result<(&'a Folders, PathBuf), ApiError> {
+    let folders = given(api)?;
+    let encoded = uri.path().strip_prefix(FILES).unwrap_or_default();
+    let path = folders.file(encoded).map_err(refused)?;
+    Ok((folders, path))
+}
+
+/// Writes a body as it comes; it is never in memory as a whole.
+async fn receive(body: Body, file: &mut File, limit_bytes: u64, path: &Path) -> Result<u64, ApiError> {
+    let mut size = 0_u64;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_broken| ApiError::bad_request("the body could not be read to its end"))?;
+        size = size.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        if size > limit_bytes {
+            let message = format!("the file would have more than {limit_bytes} bytes");
+            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+        }
+        file.write_all(&chunk).await.map_err(|error| failed("write", path, &error))?;
+    }
+    file.flush().await.map_err(|error| failed("write", path, &error))?;
+    Ok(size)
+}
+
+fn refused(problem: FileProblem) -> ApiError {
+    match problem {
+        FileProblem::Path(path) => ApiError::bad_request(format!("{path:?} is no path of a file")),
+        FileProblem::TooLarge(what) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, what),
+        FileProblem::Io { what, path, source } => failed(what, &path, &source),
+    }
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> ApiError {
+    tracing::error!(path = %path.display(), %error, "failed to {what} a file");
+    ApiError::internal()
+}

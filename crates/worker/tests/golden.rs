@@ -1,0 +1,176 @@
+//! Every message and every shape of a result, byte for byte beside what is expected. The files were held against the
+//! platform's contract by hand; a change of them is a change of what others read.
+#![expect(clippy::unwrap_used, unreachable_pub, reason = "tests")]
+
+#[expect(dead_code, reason = "shared with other tests")]
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+
+use attune_model::message::Envelope;
+use attune_model::status::{OutputFormat, ParameterFormat};
+use attune_testkit::eventually;
+use attune_worker::Executor;
+use serde_json::{Map, Value, json};
+use support::rig::Rig;
+use support::{Place, action, claimed, conclude, native, run, shell, undisturbed};
+
+#[track_caller]
+fn assert_golden(actual: &Value, expected: &str) {
+    let actual = serde_json::to_string_pretty(actual).unwrap() + "\n";
+    assert_eq!(actual, expected, "what is sent or stored has changed:\n{actual}");
+}
+
+/// What differs from run to run is checked for its form and then named.
+fn named(mut value: Value, id: i64) -> Value {
+    fn is_time(text: &str) -> bool {
+        chrono::DateTime::parse_from_rfc3339(text).is_ok_and(|time| time.offset().local_minus_utc() == 0)
+    }
+    fn walk(value: &mut Value, id: i64) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map.iter_mut() {
+                    match (key.as_str(), &*value) {
+                        ("message_id" | "correlation_id", Value::String(text)) if text.len() == 36 => {
+                            *value = "<uuid>".into();
+                        }
+                        ("execution_id", Value::Number(number)) if number.as_i64() == Some(id) => {
+                            *value = "<id>".into()
+                        }
+                        ("duration_ms", Value::Number(number)) if number.is_u64() => *value = "<integer>".into(),
+                        (_, Value::String(text)) if is_time(text) => *value = "<time>".into(),
+                        _ => walk(value, id),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, id)),
+            _ => {}
+        }
+    }
+    walk(&mut value, id);
+    value
+}
+
+#[tokio::test]
+async fn messages_are_what_the_platform_reads() {
+    let wait = "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done".to_owned();
+    let mut rig = Rig::new(&[("good", "echo fine".to_owned()), ("bad", "exit 3".to_owned()), ("wait", wait)]).await;
+    let mut config = rig.config();
+    config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
+    let life = rig.live_with(config).await;
+    let mut told = Map::new();
+    for name in ["good", "bad", "wait"] {
+        let id = rig.submit(life.id, name).await;
+        if name == "wait" {
+            rig.file("started").await;
+            rig.send_cancel(life.id, id).await;
+        }
+        let messages: Vec<Envelope> = rig.told(id).await;
+        let messages: Vec<Value> =
+            messages.into_iter().map(|message| named(serde_json::to_value(message).unwrap(), id.0)).collect();
+        // The first two are the same for all.
+        let from = usize::from(name != "good");
+        told.insert(name.to_owned(), messages[from..].into());
+    }
+    life.finish().await;
+    assert_golden(&Value::Object(told), include_str!("golden/messages.json"));
+}
+
+#[tokio::test]
+async fn results_have_the_shapes_that_the_platform_reads() {
+    let place = Place::new();
+    let mut config = place.config();
+    (config.max_stdout_bytes, config.max_stderr_bytes) = (128 + 8, 128 + 4);
+    let executor = support::executor(config);
+    let mut results = Map::new();
+    for (name, code, format) in [
+        ("completed silently", "exit 0", OutputFormat::Text),
+        ("completed with text", "echo fine; echo ok >&2", OutputFormat::Text),
+        ("completed with truncated output", "echo 0123456789; echo 0123456789 >&2", OutputFormat::Text),
+        ("failed with output", "echo partly; echo no luck; exit 3", OutputFormat::Text),
+        ("failed with standard error", "echo oh >&2; exit 4", OutputFormat::Json),
+        ("failed by a signal", "kill -9 $$", OutputFormat::Text),
+    ] {
+        place.file("run.sh", code);
+        let mut action = action("run.sh");
+        action.output_format = format;
+        let (_, result) = run(&executor, &claimed(action, shell(), json!({}))).await;
+        results.insert(name.to_owned(), named(result, 7));
+    }
+    let executor = place.executor();
+    for (name, format, code) in [
+        ("data from json", OutputFormat::Json, "printf '{\"a\":\\n1}'"),
+        ("data from the last line", OutputFormat::Json, "echo log line; echo '[1,null]'"),
+        ("data from jsonl", OutputFormat::Jsonl, "echo 1; echo log line; echo '{\"b\":2}'"),
+        ("data from yaml", OutputFormat::Yaml, "printf 'a: [x, 1]\\n'"),
+        ("data from yaml that is a text", OutputFormat::Yaml, "echo just text"),
+        ("no data", OutputFormat::Json, "echo no json"),
+        (
+            "queue_ack is lifted",
+            OutputFormat::Json,
+            "echo '{\"queue_ack\":{\"items\":[{\"id\":1,\"status\":\"completed\"}]}}'",
+        ),
+        ("__inquiry is not lifted", OutputFormat::Json, "echo '{\"__inquiry\":{\"prompt\":\"sure?\"}}'"),
+    ] {
+        place.file("run.sh", code);
+        let mut action = action("run.sh");
+        action.output_format = format;
+        let (_, result) = run(&executor, &claimed(action, shell(), json!({}))).await;
+        results.insert(name.to_owned(), named(result, 7));
+    }
+    special(&place, &executor, &mut results).await;
+    assert_golden(&Value::Object(results), include_str!("golden/results.json"));
+}
+
+/// Ends that are not the child's own.
+async fn special(place: &Place, executor: &Executor, results: &mut Map<String, Value>) {
+    place.file("tool", "#!/bin/sh\necho ' no luck ' >&2; exit 5");
+    let (_, result) = run(executor, &claimed(action("tool"), native(), json!({}))).await;
+    results.insert("failed natively".to_owned(), named(result, 7));
+    place.file("slow.sh", "echo begun; sleep 600");
+    let mut slow = action("slow.sh");
+    slow.timeout_seconds = Some(1);
+    let (_, result) = run(executor, &claimed(slow, shell(), json!({}))).await;
+    results.insert("timed out".to_owned(), named(result, 7));
+    let mut early = claimed(action("run.sh"), shell(), json!({}));
+    early.action = None;
+    results.insert("failed early".to_owned(), run(executor, &early).await.1);
+    let started = place.path("started");
+    place.file("slow.sh", &format!("echo begun; touch {}; while true; do sleep 0.01; done", started.display()));
+    let (control, slow) = (undisturbed(), claimed(action("slow.sh"), shell(), json!({})));
+    let cancel = async {
+        eventually("the child runs", async || started.exists().then_some(())).await;
+        control.cancel.cancel();
+    };
+    let (conclusion, ()) = tokio::join!(conclude(executor, &slow, &control), cancel);
+    results.insert("cancelled".to_owned(), named(conclusion.document(None), 7));
+    let stderr_log = conclusion.document(Some("/opt/attune/artifacts/demo/act/stderr/log/v1.txt"));
+    results.insert("cancelled with a log".to_owned(), named(stderr_log, 7));
+    let cancelled = conclude(executor, &slow, &control).await;
+    results.insert("cancelled early".to_owned(), cancelled.document(None));
+}
+
+#[tokio::test]
+async fn parameters_are_encoded_byte_for_byte() {
+    let place = Place::new();
+    place.file("cat.sh", "cat");
+    let parameters = json!({
+        "message": "Hello, 'World'!",
+        "lines": "one\ntwo",
+        "count": 42, "rate": 0.5, "enabled": true, "nothing": null, "unicode": "ü",
+        "list": [1, "a", null],
+        "empty": {}, "headers": {"Content-Type": "application/json", "deep": {"x": 1}},
+    });
+    let mut all = String::new();
+    for format in [ParameterFormat::Json, ParameterFormat::Dotenv, ParameterFormat::Yaml] {
+        for config in [parameters.clone(), json!({})] {
+            let mut action = action("cat.sh");
+            action.parameter_format = format;
+            let (_, result) = run(&place.executor(), &claimed(action, shell(), config)).await;
+            writeln!(all, "=== {format}\n{}", result["stdout"].as_str().unwrap_or_default()).unwrap();
+        }
+    }
+    assert_eq!(all, include_str!("golden/parameters.txt"), "\n{all}");
+    assert!(fs::exists(place.path("packs")).unwrap());
+}

@@ -1,0 +1,209 @@
+//! Files and packs that travel through the API of a real hub.
+#![expect(clippy::unwrap_used, unreachable_pub, reason = "tests")]
+
+#[expect(dead_code, reason = "shared with other tests")]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use attune_hub::{Folders, Hub, HubConfig};
+use attune_lifecycle::{Stop, Tasks};
+use attune_model::clock::SystemClock;
+use attune_model::message::{PackDeleted, PackRegistered};
+use attune_model::status::{ExecutionStatus, OwnerType, RetentionPolicy};
+use attune_model::{ExecutionId, PackId, Secret};
+use attune_security::{SealingKey, TokenKey};
+use attune_store::{LogArtifact, LogStore};
+use attune_testkit::eventually;
+use attune_worker::{Transport, Transports};
+use serde_json::json;
+use support::rig::Rig;
+use support::text;
+
+const JWT_SECRET: &str = "signing secret of the tests";
+
+/// A hub that shares no folder with the worker.
+struct Api {
+    folders: Folders,
+    url: String,
+    stop: Stop,
+    tasks: Tasks,
+}
+
+impl Api {
+    /// The folders of the hub are below `api`; the packs of the rig move there.
+    async fn new(rig: &Rig) -> Self {
+        let folders = Folders {
+            packs_dir: rig.place.path("api/packs"),
+            artifacts_dir: rig.place.path("api/artifacts"),
+            upload_limit_bytes: 1_000_000,
+        };
+        fs::create_dir_all(rig.place.path("api")).unwrap();
+        fs::rename(rig.place.path("packs"), &folders.packs_dir).unwrap();
+        fs::create_dir(rig.place.path("packs")).unwrap();
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let (tokens, sealing) =
+            (TokenKey::new(&secret(JWT_SECRET)).unwrap(), SealingKey::new(&secret(support::KEY)).unwrap());
+        let mut config = HubConfig::new("127.0.0.1:0".parse().unwrap(), tokens, sealing);
+        config.folders = Some(folders.clone());
+        let store = Arc::new(rig.store.clone());
+        let hub = Hub::build(config, store, rig.bus.clone(), Arc::new(SystemClock)).await.unwrap();
+        let (stop, tasks, url) = (Stop::new(), Tasks::default(), format!("http://{}", hub.local_addr()));
+        hub.spawn(&stop, &tasks);
+        Self { folders, url, stop, tasks }
+    }
+
+    fn config(&self, rig: &Rig) -> attune_worker::WorkerConfig {
+        let mut config = rig.config();
+        config.executor.jwt_secret = Some(Secret::new(JWT_SECRET.to_owned()));
+        config.transports =
+            Transports { artifacts: Transport::Auto, packs: Transport::Auto, api_url: self.url.clone(), ca_file: None };
+        config
+    }
+
+    fn file(&self, name: &str, code: &str) -> PathBuf {
+        let path = self.folders.packs_dir.join("demo/actions").join(name);
+        fs::write(&path, code).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    async fn end(self) {
+        self.stop.soft().cancel();
+        self.tasks.drained().await;
+    }
+}
+
+fn registered() -> PackRegistered {
+    PackRegistered {
+        pack_id: PackId(1),
+        pack_ref: "demo".to_owned(),
+        version: "1.0.1".to_owned(),
+        runtime_names: Vec::new(),
+    }
+}
+
+async fn outcome(rig: &mut Rig, id: ExecutionId) -> String {
+    rig.told(id).await;
+    let row = rig.row(id).await;
+    assert_eq!(row.status, ExecutionStatus::Completed, "{row:?}");
+    text(row.result.as_ref().unwrap(), "stdout").to_owned()
+}
+
+#[tokio::test]
+async fn packs_come_at_the_start_change_as_a_whole_and_go() {
+    let mut rig = Rig::new(&[("say", "echo one; cat \"$0.extra\" 2>&1 || true".to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let extra = api.file("say.sh.extra", "extra");
+    let life = rig.live_with(api.config(&rig)).await;
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(outcome(&mut rig, id).await, "one\nextra");
+
+    api.file("say.sh", "echo two; ls \"$0.extra\" 2>/dev/null || true");
+    fs::remove_file(extra).unwrap();
+    rig.publish(&registered()).await;
+    let local = rig.place.path("packs/demo/actions/say.sh.extra");
+    eventually("what vanished is gone", async || (!local.exists()).then_some(())).await;
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(outcome(&mut rig, id).await, "two\n");
+
+    // One that is missing is fetched by whoever needs it.
+    fs::remove_dir_all(rig.place.path("packs/demo")).unwrap();
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(outcome(&mut rig, id).await, "two\n");
+
+    rig.publish(&PackDeleted { pack_id: PackId(1), pack_ref: "demo".to_owned() }).await;
+    eventually("the pack is gone", async || (!rig.place.path("packs/demo").exists()).then_some(())).await;
+    let rests: Vec<_> = fs::read_dir(rig.place.path("packs")).unwrap().flatten().map(|rest| rest.path()).collect();
+    assert_eq!(rests, Vec::<PathBuf>::new());
+    life.finish().await;
+    api.end().await;
+}
+
+#[tokio::test]
+async fn logs_and_registered_files_reach_the_api_complete_and_once() {
+    let code = "mkdir -p \"$ATTUNE_ARTIFACTS_DIR/demo/report\"; printf report > \"$ATTUNE_ARTIFACTS_DIR/demo/report/v1.txt\"\n\
+                i=0; while [ $i -lt 2000 ]; do echo \"line $i\"; i=$((i+1)); done; printf trouble >&2";
+    let mut rig = Rig::new(&[("say", code.to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let life = rig.live_with(api.config(&rig)).await;
+    let row = rig.scheduled(life.id, "say").await;
+    let report = LogArtifact {
+        r#ref: "demo.report".to_owned(),
+        scope: OwnerType::Action,
+        owner: "demo.say".to_owned(),
+        name: "report".to_owned(),
+        description: String::new(),
+        retention_policy: RetentionPolicy::Versions,
+        retention_limit: 10,
+        execution: Some(row.id),
+        meta: json!({}),
+        created_by: "worker",
+    };
+    // One file is written, one is not.
+    let (written, missing) =
+        (rig.store.add_log_version(&report).await.unwrap(), rig.store.add_log_version(&report).await.unwrap());
+    rig.dispatch(&row).await;
+    outcome(&mut rig, row.id).await;
+
+    let artifacts = &api.folders.artifacts_dir;
+    let expected = (0..2000).map(|line| format!("line {line}")).collect::<Vec<_>>().join("\n") + "\n";
+    assert_eq!(fs::read_to_string(artifacts.join("demo/say/stdout/log/v1.txt")).unwrap(), expected);
+    assert_eq!(fs::read_to_string(artifacts.join("demo/say/stderr/log/v1.txt")).unwrap(), "trouble");
+    assert_eq!(fs::read_to_string(artifacts.join(&written.file_path)).unwrap(), "report");
+    assert!(!artifacts.join(&missing.file_path).exists());
+    let mode = artifacts.join("demo/say/stdout/log/v1.txt").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o664);
+    // Nothing stays behind here.
+    assert!(!rig.place.path(&format!("artifacts/execution_{}", row.id)).exists());
+    assert!(!rig.place.path("artifacts/demo/report/v1.txt").exists());
+    let left = rig.store.file_logs(&[], &[row.id]).await.unwrap();
+    assert_eq!(left.registered, [], "every version has a size, or is gone");
+    life.finish().await;
+    api.end().await;
+}
+
+#[tokio::test]
+async fn an_api_that_is_away_costs_no_result_and_its_logs_follow() {
+    let mut rig = Rig::new(&[("say", "echo precious".to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let mut config = api.config(&rig);
+    config.transports.packs = Transport::Folder;
+    config.executor.packs = attune_worker::PackFolders::base(api.folders.packs_dir.clone());
+    config.transports.api_url = "http://127.0.0.1:1".to_owned();
+    let life = rig.live_with(config.clone()).await;
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(outcome(&mut rig, id).await, "precious\n");
+    assert!(rig.place.path(&format!("artifacts/execution_{id}/stdout.log")).exists(), "the log waits");
+    life.finish().await;
+
+    config.transports.api_url.clone_from(&api.url);
+    let life = rig.live_with(config).await;
+    let filed = api.folders.artifacts_dir.join("demo/say/stdout/log/v1.txt");
+    eventually("the log follows", async || filed.exists().then_some(())).await;
+    assert_eq!(fs::read_to_string(filed).unwrap(), "precious\n");
+    life.finish().await;
+    api.end().await;
+}
+
+#[tokio::test]
+async fn the_mark_of_the_api_makes_a_folder_shared() {
+    let mut rig = Rig::new(&[("say", "echo shared".to_owned())]).await;
+    for (folder, mark) in [("packs", ".attune-packs-sentinel"), ("artifacts", ".attune-api-sentinel")] {
+        fs::create_dir_all(rig.place.path(folder)).unwrap();
+        fs::write(rig.place.path(folder).join(mark), "whatever").unwrap();
+    }
+    let mut config = rig.config();
+    config.transports.artifacts = Transport::Auto;
+    config.transports.packs = Transport::Auto;
+    // Nobody listens there.
+    config.transports.api_url = "http://127.0.0.1:1".to_owned();
+    let life = rig.live_with(config).await;
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(outcome(&mut rig, id).await, "shared\n");
+    assert_eq!(fs::read_to_string(rig.place.path("artifacts/demo/say/stdout/log/v1.txt")).unwrap(), "shared\n");
+    life.finish().await;
+}
