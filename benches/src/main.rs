@@ -8,6 +8,7 @@ mod dev;
 mod figure;
 mod program;
 mod run;
+mod sensors;
 mod soak;
 
 use std::io::{self, Write};
@@ -21,7 +22,7 @@ use figure::{Figure, OutputMode};
 /// Measures a hot path and the floor beside it.
 #[derive(Debug, FromArgs)]
 struct Arguments {
-    /// what to measure: bus, detect, dev, run; soak runs until it is told otherwise
+    /// what to measure: bus, detect, dev, run, sensors; soak runs until it is told otherwise
     #[argh(positional)]
     name: String,
     /// print JSON
@@ -51,7 +52,8 @@ fn length(text: &str) -> Result<Duration, String> {
 type Bench = fn() -> Result<Figure, String>;
 
 /// Every benchmark, by name.
-const BENCHES: &[(&str, Bench)] = &[("bus", bus::run), ("detect", detect::run), ("dev", dev::run), ("run", run::run)];
+const BENCHES: &[(&str, Bench)] =
+    &[("bus", bus::run), ("detect", detect::run), ("dev", dev::run), ("run", run::run), ("sensors", sensors::run)];
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();

@@ -253,6 +253,12 @@ impl World {
         workers.items.into_iter().find(|worker| worker.name == name).map(|worker| worker.id)
     }
 
+    /// When a host gave its last sign of life.
+    pub(crate) async fn heartbeat_of(&self, worker: WorkerId) -> chrono::DateTime<Utc> {
+        let workers = self.store.workers(PageRequest { page: 1, page_size: 50 }).await.unwrap();
+        workers.items.into_iter().find(|row| row.id == worker).unwrap().last_heartbeat.unwrap()
+    }
+
     /// The row of a sensor on the host of that name.
     pub(crate) async fn row_of(&self, name: &str, sensor_ref: &str) -> Option<SensorProcess> {
         self.row(self.worker_id(name).await?, sensor_ref).await

@@ -1,0 +1,74 @@
+//! A host beside others that know no leases, and a host that an operator has cordoned.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use attune_model::WorkerId;
+use attune_model::status::{SensorProcessStatus, WorkerRole, WorkerStatus};
+use attune_store::{AgentStore as _, HubStore as _, ProcessChange, SensorStore as _};
+use attune_testkit::eventually;
+use attune_testkit::store_contract::seed::worker;
+
+use support::{World, is_alive};
+
+const FAITHFUL: &str = r#"echo "$$" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
+
+async fn execute(world: &World, sql: &'static str) {
+    let mut transaction = world.lock_store().await;
+    sqlx::query(sql).execute(&mut *transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
+/// Waits for several of them.
+async fn renewals(world: &World, host: WorkerId) {
+    let before = world.heartbeat_of(host).await;
+    eventually("renewals", async || {
+        let passed = world.heartbeat_of(host).await - before;
+        (passed >= chrono::TimeDelta::milliseconds(400)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sensor_service_without_leases_is_given_way_to_and_replaced_when_it_has_gone() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    let pids = world.eventually_facts("demo.one", 1).await;
+    let sensor = world.store.sensor("demo.one").await.unwrap().unwrap().0;
+    let foreign = world.store.register_worker(&worker("foreign", WorkerRole::Sensor)).await.unwrap().id;
+    let running = ProcessChange::Running { pid: 1, reset_failures: true };
+    world.store.record_process(&sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    eventually("our end", async || (!is_alive(&pids[0])).then_some(())).await;
+    world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    assert_eq!(world.facts("demo.one").len(), 1);
+    world.store.set_worker_status(foreign, WorkerStatus::Inactive).await.unwrap();
+    world.eventually_facts("demo.one", 2).await;
+    world.eventually_running(host.worker, "demo.one").await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_cordoned_host_keeps_what_it_runs_and_takes_nothing_new() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.add_sensor("old", "shell", FAITHFUL);
+    let host = world.start().await;
+    let old = world.eventually_facts("demo.old", 1).await;
+    execute(&world, "UPDATE worker SET cordoned = TRUE").await;
+    // A renewal tells the host; each is a heartbeat.
+    renewals(&world, host.worker).await;
+    world.add_sensor("new", "shell", FAITHFUL);
+    world.load().await;
+    world.hint().await;
+    // Time enough to start it: the host looks, asks and is refused meanwhile.
+    renewals(&world, host.worker).await;
+    assert!(world.facts("demo.new").is_empty() && is_alive(&old[0]));
+    execute(&world, "UPDATE worker SET cordoned = FALSE").await;
+    world.eventually_facts("demo.new", 1).await;
+    assert_eq!(world.facts("demo.old").len(), 1);
+    host.stop().await;
+}
