@@ -24,7 +24,7 @@ use attune_model::activity::Activity;
 use attune_model::status::SensorProcessStatus;
 use attune_store::{ProcessChange, ProcessEnd};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::alerting::raise_alert;
 use crate::context::{Context, STORE_LIMIT};
@@ -34,8 +34,11 @@ use crate::log::CurrentFile;
 use crate::notify::Said;
 use crate::process::{Event, Failure, Process};
 use crate::record::Record;
-use crate::start::{Prepared, prepare};
+use crate::start::{Prepared, StartFailure, prepare};
 use crate::target::Target;
+
+/// A start that takes longer is worth a word in the row.
+const SLOW_START: Duration = Duration::from_millis(500);
 
 /// What a sensor should be running; none when it should not.
 pub(crate) type Wish = Option<Arc<Target>>;
@@ -180,7 +183,7 @@ impl Supervisor {
         self.observe(target, SensorProcessStatus::Starting, None, None);
         let prepared = match prepared {
             Some(prepared) => Ok(prepared),
-            None => tokio::join!(self.record.write_set(), prepare(&self.context, target)).1,
+            None => self.prepare(target).await,
         };
         // The host's stop ends preparing with an error of its own.
         if self.context.stop.soft().is_cancelled() {
@@ -194,6 +197,20 @@ impl Supervisor {
         match self.grant.as_ref().filter(|grant| grant.is_valid()) {
             Some(grant) => prepared.start(&self.context, target, grant).map_err(|error| start_failure(&error)),
             None => Err(Next::Lost),
+        }
+    }
+
+    /// Says that it is starting only when that takes a while: most starts are over before the row could be read.
+    async fn prepare(&mut self, target: &Arc<Target>) -> Result<Prepared, StartFailure> {
+        let context = self.context.clone();
+        let mut preparing = std::pin::pin!(prepare(&context, target));
+        let record = async {
+            sleep(SLOW_START).await;
+            self.record.write_set().await;
+        };
+        tokio::select! {
+            prepared = &mut preparing => prepared,
+            () = record => preparing.await,
         }
     }
 
@@ -441,7 +458,7 @@ impl Supervisor {
     }
 }
 
-fn start_failure(error: &crate::start::StartFailure) -> Next {
+fn start_failure(error: &StartFailure) -> Next {
     let reason = format!("start failed: {}", crate::chain(error));
     let excerpt = Some(reason.replace('\0', ""));
     Next::Failed(Failure { reason, excerpt, is_local: error.is_local(), ..Failure::default() })
