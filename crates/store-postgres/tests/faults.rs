@@ -140,11 +140,11 @@ async fn a_claim_whose_answer_was_lost_is_granted_once_and_can_be_ended() {
     world.running().await;
     let execution = world.scheduled().await.id;
     relay.silent.store(true, Ordering::Relaxed);
-    assert_passes(store.claim_execution(execution, world.worker.id).await);
+    assert_passes(store.claim_execution(execution, world.worker.id, None).await);
     relay.silent.store(false, Ordering::Relaxed);
 
     // The silent connection is not used again; the claim was carried out, and nobody gets it a second time.
-    let again = store.claim_execution(execution, world.worker.id).await.unwrap();
+    let again = store.claim_execution(execution, world.worker.id, None).await.unwrap();
     assert_eq!(again, Claim::NotOurs { status: Some(ExecutionStatus::Running) });
     let left = store.unfinished_executions(world.worker.id).await.unwrap();
     let (fence, _) = left.into_iter().find(|(fence, _)| fence.execution == execution).unwrap();
@@ -185,14 +185,15 @@ async fn calls_that_were_given_up_do_not_wear_the_pool_out() {
     let mut holder = database.connection().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE execution").execute(&mut holder).await.unwrap();
     for _ in 0..10 {
-        let claim = store.claim_execution(execution, world.worker.id);
+        let claim = store.claim_execution(execution, world.worker.id, None);
         tokio::time::timeout(std::time::Duration::from_millis(20), claim).await.unwrap_err();
     }
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
     holder.close().await.unwrap();
     store.ping().await.unwrap();
     // One of the claims that nobody waited for may have been carried out; nothing runs twice.
-    let claimed = eventually("an answer", async || store.claim_execution(execution, world.worker.id).await.ok()).await;
+    let claimed =
+        eventually("an answer", async || store.claim_execution(execution, world.worker.id, None).await.ok()).await;
     assert!(
         matches!(claimed, Claim::Claimed(_) | Claim::NotOurs { status: Some(ExecutionStatus::Running) }),
         "{claimed:?}"
@@ -207,9 +208,9 @@ async fn a_row_that_somebody_holds_for_too_long_is_a_reason_to_try_again() {
     let execution = world.scheduled().await.id;
     let mut holder = database.connection().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE execution").execute(&mut holder).await.unwrap();
-    assert_passes(store.claim_execution(execution, world.worker.id).await);
+    assert_passes(store.claim_execution(execution, world.worker.id, None).await);
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
-    assert!(matches!(store.claim_execution(execution, world.worker.id).await.unwrap(), Claim::Claimed(_)));
+    assert!(matches!(store.claim_execution(execution, world.worker.id, None).await.unwrap(), Claim::Claimed(_)));
 }
 
 #[tokio::test]
@@ -223,7 +224,7 @@ async fn a_read_only_database_is_a_reason_to_try_again() {
     database.execute(&switch("on")).await;
     // The setting counts for new connections.
     let read_only = store_at(&database.url()).await;
-    assert_passes(read_only.claim_execution(scheduled, world.worker.id).await);
+    assert_passes(read_only.claim_execution(scheduled, world.worker.id, None).await);
     assert_passes(read_only.finish_execution(&running, ExecutionStatus::Completed, &json!({}), &[]).await);
     assert_passes(read_only.heartbeat(world.worker.id, WorkerStatus::Active).await);
     assert_eq!(read_only.execution_status(scheduled).await.unwrap(), Some(ExecutionStatus::Scheduled));
@@ -233,7 +234,8 @@ async fn a_read_only_database_is_a_reason_to_try_again() {
     }
     // The same store: what was read-only is left for new connections.
     let store = read_only;
-    let claim = eventually("a claim", async || store.claim_execution(scheduled, world.worker.id).await.ok()).await;
+    let claim =
+        eventually("a claim", async || store.claim_execution(scheduled, world.worker.id, None).await.ok()).await;
     assert!(matches!(claim, Claim::Claimed(_)));
     assert!(store.finish_execution(&running, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
 }
