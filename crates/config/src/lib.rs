@@ -46,5 +46,5 @@ pub use sections::message_queue::MessageQueueConfig;
 pub use sections::security::SecurityConfig;
 pub use sections::sensor::{SensorConfig, default_run_folder};
 pub use sections::worker::WorkerConfig;
-pub use source::{MapSource, ProcessEnvironment, Source, process_env};
+pub use source::{MapSource, ProcessEnvironment, Source, forget_process_env, process_env};
 pub use table::{SENSOR_RUNTIMES, WORKER_RUNTIMES};

@@ -1,10 +1,18 @@
 //! Where variables come from: the process environment, or a map in tests and embedded use.
 //!
-//! This is the only place of the workspace that reads the environment of the process. Nothing ever changes it.
+//! This is the only place of the workspace that reads the environment of the process. Nothing changes it, but agents empty their
+//! own variables in it once these have been read.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io;
+use std::sync::OnceLock;
+
+use crate::child::OWN_PREFIX;
+
+/// Tells whose descendant this process is; not a secret, and others look for it.
+const PROCESS_TREE: &str = "ATTUNE_PROCESS_TREE";
 
 /// Something that has environment variables. Names and values need not be UTF-8.
 pub trait Source: fmt::Debug {
@@ -20,24 +28,41 @@ pub trait Source: fmt::Debug {
     }
 }
 
-/// The environment of this process.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ProcessEnvironment;
+/// The environment with which this process was started, as it was at the first look.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessEnvironment(());
 
-/// The environment of this process.
+static STARTED_WITH: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
+
+/// The environment of this process. Read once; later it is remembered.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
 pub fn process_env() -> ProcessEnvironment {
-    ProcessEnvironment
+    STARTED_WITH.get_or_init(|| std::env::vars_os().collect());
+    ProcessEnvironment(())
+}
+
+/// Empties the values of the agent's own variables where the kernel shows them (`/proc/<pid>/environ`): they hold its secrets.
+/// [`process_env`] still knows them; nothing else of this process does, and what it starts does not inherit them.
+///
+/// To be called before there is a second thread, which is refused.
+pub fn forget_process_env() -> io::Result<()> {
+    process_env();
+    attune_sys::empty_variables(|name| {
+        let is_own =
+            name.get(..OWN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX.as_bytes()));
+        is_own && name != PROCESS_TREE.as_bytes()
+    })
+    .map(drop)
 }
 
 impl Source for ProcessEnvironment {
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
     fn get(&self, name: &str) -> Option<OsString> {
-        std::env::var_os(name)
+        let variables = STARTED_WITH.get()?;
+        variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
     fn all(&self) -> Vec<(OsString, OsString)> {
-        std::env::vars_os().collect()
+        STARTED_WITH.get().cloned().unwrap_or_default()
     }
 }
 
