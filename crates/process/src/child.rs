@@ -5,7 +5,7 @@
 //!      │                                           │
 //!      ├─ time over ─┐                             ▼
 //!      ├─ stop ──────┴► asked: signal, CONT ──► zombie: KILL to the group, reap ──► drain pipes ──► report
-//!      │                  │ grace over              ▲                                limit over: held open
+//!      │                  │ grace over              ▲   strays, control group       limit over: held open
 //!      └─ at once ────────┴► killed: KILL ──────────┘
 //!                              │ KILL_LIMIT over: lost
 //! ```
@@ -21,13 +21,16 @@ use attune_sys::{Reaped, SIGCONT, SIGKILL};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::capture::Capture;
+use crate::cgroup::{self, Cgroup};
 use crate::command::{Command, Ending, Strays, Stream};
 use crate::diagnose::diagnose;
-use crate::family::{Mark, end_strays_of};
+use crate::family::adopts;
 use crate::input::prepare;
 use crate::leader::{ExitNotice, Leader};
+use crate::mark::Mark;
 use crate::notes::new_token;
 use crate::policy::Setup;
+use crate::procfs::has_followers;
 use crate::pumps::{Gathered, Pumps, Reader, Writer};
 use crate::report::{Outcome, Report, Usage};
 use crate::spawn::{Channel, Request, Spawned, absolute, spawn};
@@ -36,6 +39,9 @@ use crate::start_error::StartError;
 /// How long a killed process may take to disappear. Longer takes only one that hangs inside the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// Nothing tells when the last member of a group that was asked to end has done so: it is looked for this often.
+const FOLLOWERS_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A child that runs. Dropped, it is killed together with its process group.
 pub struct Child {
     leader: Leader,
@@ -43,6 +49,9 @@ pub struct Child {
     pumps: Pumps,
     ending: Ending,
     started: Instant,
+    /// When it was seen to have ended.
+    ended: Option<Instant>,
+    oom_kills_before: Option<u64>,
 }
 
 impl std::fmt::Debug for Child {
@@ -64,9 +73,12 @@ pub fn start(command: Command) -> Result<Child, StartError> {
     let channel = |stream: &Stream| {
         if stream.is_null() { Channel::Null } else { Channel::Pipe }
     };
+    let strays = command.ending.strays;
+    let cgroup = command.policy.as_ref().filter(|_| strays == Strays::End).and_then(|_| Cgroup::new());
     let setup = command.policy.map(|policy| Setup {
         parent: policy.dies_with_agent.then(std::process::id),
         token: Some(new_token()),
+        cgroup: cgroup.as_ref().map(Cgroup::entrance),
         policy,
     });
     let token = setup.as_ref().and_then(|setup| setup.token.as_deref());
@@ -76,7 +88,7 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         cwd: command.cwd.as_deref(),
         env: &command.env,
         stdout: channel(&command.stdout),
-        mark: Mark::new(command.ending.strays),
+        mark: adopts().then(|| Mark::new(strays)),
         stderr: if setup.is_some() {
             // The notes come this way.
             Channel::Pipe
@@ -85,8 +97,9 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         },
     };
     let (stdin, input) = prepare(command.stdin).map_err(|error| diagnose(&request, error))?;
+    let oom_kills_before = cgroup::oom_kills();
     let started = Instant::now();
-    let Spawned { leader, stdout, stderr } = spawn(&request, stdin, setup.as_ref())?;
+    let Spawned { leader, stdout, stderr } = spawn(&request, stdin, setup.as_ref(), cgroup)?;
     // From here on an early return drops the leader, which kills the child.
     let watch = || -> io::Result<(ExitNotice, Pumps)> {
         let pumps = Pumps::new(
@@ -97,7 +110,7 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         Ok((ExitNotice::new(leader.pid())?, pumps))
     };
     let (notice, pumps) = watch().map_err(|source| StartError::Watch { program, source })?;
-    Ok(Child { leader, notice, pumps, ending: command.ending, started })
+    Ok(Child { leader, notice, pumps, ending: command.ending, started, ended: None, oom_kills_before })
 }
 
 /// Why the child is about to end.
@@ -141,20 +154,34 @@ impl Child {
             Ok(cause) => (cause, self.ask(at_once).await),
             Err(error) => (Cause::Itself, Err(error)),
         };
-        let duration = self.started.elapsed();
+        let duration = self.ended.unwrap_or_else(Instant::now) - self.started;
         let reaped = ended.and_then(|()| self.leader.bury());
-        let strays_ended = end_strays(self.leader.mark(), self.ending.strays).await;
+        // While they die the pipes are not served: there are only milliseconds to wait, and a limit.
+        let strays_ended = self.leader.end_strays(self.ending.strays).await;
         self.pumps.close_input();
         let drained = timeout(self.ending.drain, self.pumps.run()).await;
         let pipes_held_open = drained.is_err() && self.pumps.outputs_are_open();
         let pid = self.pid();
         let usage = reaped.as_ref().map_or_else(|_| Usage::default(), usage);
+        let oom_kills = self.oom_kills_before.and_then(|before| cgroup::oom_kills()?.checked_sub(before));
         let outcome = match reaped {
-            Ok(reaped) => outcome(cause, &reaped),
+            Ok(reaped) => outcome(cause, &reaped, oom_kills),
             Err(error) => Outcome::Lost(format!("the end of process {pid} was not seen: {error}")),
         };
         let Gathered { stdout, stderr, stdin_error, notes } = self.pumps.finish();
-        Report { pid, outcome, stdout, stderr, stdin_error, duration, usage, pipes_held_open, strays_ended, notes }
+        Report {
+            pid,
+            outcome,
+            stdout,
+            stderr,
+            stdin_error,
+            duration,
+            usage,
+            oom_kills,
+            pipes_held_open,
+            strays_ended,
+            notes,
+        }
     }
 
     async fn run(
@@ -186,21 +213,29 @@ impl Child {
         }
     }
 
-    /// Asks the group to end, and kills it when the grace is over.
+    /// Asks the group to end, and kills it when the grace is over. Its members have the same time as its leader.
     async fn ask(&mut self, at_once: impl Future<Output = ()>) -> io::Result<()> {
         self.leader.signal_group(self.ending.signal);
         // A stopped process sees no signal but this one and KILL.
         self.leader.signal_group(SIGCONT);
-        let Self { notice, pumps, ending, .. } = self;
-        let ended = tokio::select! {
+        let Self { leader, notice, pumps, ending, ended, .. } = self;
+        let everybody = async {
+            notice.exited().await?;
+            *ended = Some(Instant::now());
+            while has_followers(leader.pid()) {
+                sleep(FOLLOWERS_INTERVAL).await;
+            }
+            Ok(())
+        };
+        let obeyed = tokio::select! {
             biased;
-            exited = notice.exited() => Some(exited),
+            obeyed = everybody => Some(obeyed),
             () = at_once => None,
             () = sleep(ending.grace) => None,
             never = pumps.serve() => match never {},
         };
-        match ended {
-            Some(ended) => ended,
+        match obeyed {
+            Some(obeyed) => obeyed,
             None => self.kill().await,
         }
     }
@@ -220,15 +255,7 @@ impl Child {
     }
 }
 
-/// While they die the pipes are not served: there are only milliseconds to wait, and a limit.
-async fn end_strays(mark: Option<&Mark>, strays: Strays) -> usize {
-    match (mark, strays) {
-        (Some(mark), Strays::End) => end_strays_of(mark).await,
-        _ => 0,
-    }
-}
-
-fn outcome(cause: Cause, reaped: &Reaped) -> Outcome {
+fn outcome(cause: Cause, reaped: &Reaped, oom_kills: Option<u64>) -> Outcome {
     use std::os::unix::process::ExitStatusExt as _;
     let status = reaped.status;
     match cause {
@@ -236,6 +263,7 @@ fn outcome(cause: Cause, reaped: &Reaped) -> Outcome {
         Cause::Stop | Cause::AtOnce => Outcome::Cancelled { exit_code: status.code() },
         Cause::Itself => match (status.code(), status.signal()) {
             (Some(code), _) => Outcome::Exited(code),
+            (None, Some(SIGKILL)) if oom_kills.is_some_and(|kills| kills > 0) => Outcome::OutOfMemory,
             (None, Some(signal)) => Outcome::Signalled { signal, core_dumped: status.core_dumped() },
             (None, None) => Outcome::Lost(format!("the status {status:?} is neither an exit nor a signal")),
         },

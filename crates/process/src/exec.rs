@@ -103,6 +103,10 @@ impl Notes {
 
 fn apply(setup: &Setup, notes: &mut Notes) -> Result<(), String> {
     let policy = &setup.policy;
+    // First, so that nothing that follows happens outside of it.
+    if let Some(entrance) = &setup.cgroup {
+        notes.check("the control group", std::fs::write(entrance, "0"));
+    }
     if policy.session == Session::New {
         notes.check("a new session", new_session());
     }

@@ -9,10 +9,8 @@
 //! is ever taken for a stray. Whoever signals or reaps a stray holds the lock, so its id is its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -21,16 +19,15 @@ use std::time::{Duration, Instant};
 use attune_sys::{Pid, Reaped, SIGKILL};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::command::Strays;
-
-/// The variable by which a stray is recognised. Only set when the agent adopts strays.
-pub const TREE_VARIABLE: &str = "ATTUNE_PROCESS_TREE";
+use crate::cgroup;
+use crate::mark::Mark;
+use crate::procfs::{Stat, parse_pid, processes};
 
 /// How long strays are looked for after the end of a run: each one that is killed may leave further ones.
-const SWEEP_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// A killed process is gone within this time, as a rule.
-const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 static FAMILY: Mutex<Family> =
     Mutex::new(Family { adopts: false, leaders: BTreeMap::new(), starting: BTreeMap::new(), postponed: false });
@@ -44,50 +41,6 @@ struct Family {
     starting: BTreeMap<u64, Option<Mark>>,
     /// Something unknown has ended while one was being started.
     postponed: bool,
-}
-
-/// One run, as its processes carry it in their environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark(String);
-
-/// What the end of a mark says about strays that are to live on.
-const LEFT_ALONE: &str = ".left-alone";
-
-impl Mark {
-    /// A mark for a new run; none while the agent adopts nobody.
-    pub(crate) fn new(strays: Strays) -> Option<Self> {
-        static RUNS: AtomicU64 = AtomicU64::new(0);
-        lock().adopts.then(|| {
-            let run = RUNS.fetch_add(1, Ordering::Relaxed);
-            let ending = match strays {
-                Strays::End => "",
-                Strays::LeaveAlone => LEFT_ALONE,
-            };
-            Self(format!("{}.{run}{ending}", std::process::id()))
-        })
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(crate) fn variable(&self) -> (OsString, OsString) {
-        (TREE_VARIABLE.into(), (&self.0).into())
-    }
-
-    /// The mark in the environment that `stray` was started with.
-    pub(crate) fn of(stray: Pid) -> Option<Self> {
-        let environment = fs::read(format!("/proc/{stray}/environ")).ok()?;
-        environment.split(|byte| *byte == 0).find_map(|variable| {
-            let value = variable.strip_prefix(TREE_VARIABLE.as_bytes())?;
-            let value = OsString::from_vec(value.strip_prefix(b"=")?.to_vec());
-            value.into_string().ok().map(Self)
-        })
-    }
-
-    fn is_left_alone(&self) -> bool {
-        self.0.ends_with(LEFT_ALONE)
-    }
 }
 
 fn lock() -> MutexGuard<'static, Family> {
@@ -193,14 +146,19 @@ impl Family {
     }
 }
 
-/// Ends what is left of the run `mark` outside of its group; says how many processes that were.
-pub(crate) async fn end_strays_of(mark: &Mark) -> usize {
+/// Whether this process adopts strays.
+pub(crate) fn adopts() -> bool {
+    lock().adopts
+}
+
+/// Ends what is left of the run `mark` outside of its group; says which processes that were.
+pub(crate) async fn end_strays_of(mark: &Mark) -> BTreeSet<Pid> {
     let begun = Instant::now();
     let mut ended = BTreeSet::new();
     loop {
         let killed = kill_strays_of(mark);
         if killed.is_empty() || begun.elapsed() > SWEEP_LIMIT {
-            return ended.len();
+            return ended;
         }
         ended.extend(killed);
         tokio::time::sleep(SWEEP_PAUSE).await;
@@ -215,12 +173,14 @@ pub(crate) fn end_strays_of_blocking(mark: &Mark) {
 /// Kills every descendant that has left its group, of whatever run, except for those that are left alone on purpose. For the
 /// end of the agent, when nothing runs any more; says how many processes that were.
 pub fn end_all_strays(limit: Duration) -> usize {
-    repeat(limit, || {
+    let ended = repeat(limit, || {
         lock().look(&mut |_, stray| {
             let is_left_alone = Mark::of(stray).is_some_and(|mark| mark.is_left_alone());
             if is_left_alone { Fate::Lives } else { Fate::Dies }
         })
-    })
+    });
+    cgroup::finish();
+    ended
 }
 
 fn kill_strays_of(mark: &Mark) -> BTreeSet<Pid> {
@@ -260,48 +220,5 @@ fn own_children() -> Vec<Pid> {
 /// The same from the list of all processes, for kernels without `CONFIG_PROC_CHILDREN`.
 fn children_by_scan() -> Vec<Pid> {
     let own = std::process::id();
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = processes.flatten().filter_map(|entry| parse_pid(entry.file_name().to_str()?));
-    let is_own = |pid: &Pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-        stat.is_ok_and(|stat| parent_in(&stat) == Some(own))
-    };
-    pids.filter(is_own).collect()
-}
-
-pub(crate) fn parse_pid(text: &str) -> Option<Pid> {
-    text.parse().ok().and_then(Pid::new)
-}
-
-/// The parent in a line of `/proc/<pid>/stat`. The name before it may contain anything, also spaces and parentheses.
-fn parent_in(stat: &str) -> Option<u32> {
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    after_name.split(' ').nth(1)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn the_parent_is_found_behind_any_name(name in "\\PC{0,16}", parent in any::<u32>()) {
-            prop_assert_eq!(parent_in(&format!("7 ({name}) S {parent} 7 7 0")), Some(parent));
-        }
-
-        #[test]
-        fn any_other_line_is_no_panic(line in "\\PC{0,40}") {
-            parent_in(&line);
-        }
-    }
-
-    #[test]
-    fn the_scan_finds_the_parent_of_this_process_in_its_own_line() {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        assert_eq!(parent_in(&stat), Some(std::os::unix::process::parent_id()));
-    }
+    processes().filter(|process| Stat::of(*process).is_some_and(|stat| stat.parent == own)).collect()
 }

@@ -6,7 +6,6 @@
 //! to be the same process; and every process that carries the mark of the run in its environment, wherever it went.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
@@ -17,7 +16,8 @@ use attune_sys::{
     Disposition, Pid, Polled, SIGHUP, SIGINT, SIGKILL, SIGTERM, boottime, kill_group, pidfd_open, pidfd_send_signal,
 };
 
-use crate::family::{Mark, parse_pid};
+use crate::mark::Mark;
+use crate::procfs::{Stat, parse_pid, processes};
 
 /// The wait stands still while the machine sleeps, and the deadline does not.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -133,11 +133,7 @@ impl Target {
 
 /// Kills all that carry one of the marks; says how many there were.
 fn kill_marked(marks: &BTreeSet<&str>) -> usize {
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return 0;
-    };
-    let pids = processes.flatten().filter_map(|entry| parse_pid(entry.file_name().to_str()?));
-    pids.filter(|pid| kill_if_marked(*pid, marks)).count()
+    processes().filter(|pid| kill_if_marked(*pid, marks)).count()
 }
 
 fn kill_if_marked(pid: Pid, marks: &BTreeSet<&str>) -> bool {
@@ -155,10 +151,7 @@ fn kill_if_marked(pid: Pid, marks: &BTreeSet<&str>) -> bool {
 
 /// When `pid` was started, in ticks since the start of the machine. Together with the number it means one process.
 pub(crate) fn start_time(pid: Pid) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    // Field 22 of the line; the state is field 3.
-    after_name.split(' ').nth(19)?.parse().ok()
+    Stat::of(pid).map(|stat| stat.started)
 }
 
 /// Whole lines out of a pipe.

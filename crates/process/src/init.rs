@@ -48,6 +48,10 @@ pub fn run_as_first_process(name: &OsStr, args: &[OsString]) -> Result<u8, InitE
     let all = SignalSet::full().map_err(InitError::Signals)?;
     all.block_only().map_err(InitError::Signals)?;
     let agent = start(name, args).map_err(InitError::Start)?;
+    // The agent has its own copy by now; here nobody needs any of it.
+    if let Err(error) = attune_sys::empty_variables(|_| true) {
+        tracing::warn!(%error, "the environment of process 1 keeps the secrets of the agent");
+    }
     loop {
         match all.wait().map_err(InitError::Signals)? {
             SIGCHLD => {

@@ -3,15 +3,19 @@
 //! Invariant: a signal is sent only while the child has not been reaped. Until then it is alive or a zombie, and in both
 //! cases its id, which is also the id of its group, belongs to nobody else.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attune_sys::{Pid, Polled, Reaped, SIGKILL};
 use tokio::io::unix::AsyncFd;
 
-use crate::family::{Mark, end_strays_of_blocking, reap_leader};
+use crate::cgroup::Cgroup;
+use crate::command::Strays;
+use crate::family::{SWEEP_LIMIT, SWEEP_PAUSE, end_strays_of, end_strays_of_blocking, reap_leader};
+use crate::mark::Mark;
 
 /// Without process descriptors (kernels before 5.3, some sandboxes) the end is looked for this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -21,13 +25,16 @@ const CLEAN_UP_LIMIT: Duration = Duration::from_mins(1);
 
 pub(crate) struct Leader {
     pid: Pid,
+    /// By which its strays are known.
     mark: Option<Mark>,
+    /// What it cannot leave, unlike its group.
+    cgroup: Option<Cgroup>,
     reaped: bool,
 }
 
 impl Leader {
-    pub(crate) fn new(pid: Pid, mark: Option<Mark>) -> Self {
-        Self { pid, mark, reaped: false }
+    pub(crate) fn new(pid: Pid, mark: Option<Mark>, cgroup: Option<Cgroup>) -> Self {
+        Self { pid, mark, cgroup, reaped: false }
     }
 
     /// By which its strays are known.
@@ -63,6 +70,23 @@ impl Leader {
         self.reaped = !matches!(reaped, Ok(None));
         reaped?.ok_or_else(|| io::Error::other("the process has not ended"))
     }
+
+    /// Ends the descendants of a leader that was buried that have left its group; says how many they were.
+    pub(crate) async fn end_strays(&mut self, strays: Strays) -> usize {
+        if strays == Strays::LeaveAlone {
+            return 0;
+        }
+        let (mark, cgroup) = (self.mark.take(), self.cgroup.take());
+        let mut ended = cgroup.as_ref().map_or_else(BTreeSet::new, |cgroup| cgroup.kill(Some(self.pid)));
+        if let Some(mark) = &mark {
+            ended.extend(end_strays_of(mark).await);
+        }
+        let begun = Instant::now();
+        while cgroup.as_ref().is_some_and(|cgroup| !cgroup.remove()) && begun.elapsed() < SWEEP_LIMIT {
+            tokio::time::sleep(SWEEP_PAUSE).await;
+        }
+        ended.len()
+    }
 }
 
 impl Drop for Leader {
@@ -72,11 +96,12 @@ impl Drop for Leader {
             return;
         }
         let reaped = self.bury().is_ok() || self.reaped;
-        if reaped && self.mark.is_none() {
+        if reaped && self.mark.is_none() && self.cgroup.is_none() {
             return;
         }
         // The kernel needs a moment to end it. Not on this thread, which may be one of the runtime's.
-        let orphan = Orphan { leader: (!reaped).then_some(self.pid), mark: self.mark.take() };
+        let orphan =
+            Orphan { leader: (!reaped).then_some(self.pid), mark: self.mark.take(), cgroup: self.cgroup.take() };
         let pid = self.pid.get();
         let spawned =
             thread::Builder::new().name("bury-child".to_owned()).stack_size(128 * 1024).spawn(move || orphan.bury());
@@ -91,6 +116,7 @@ struct Orphan {
     /// The killed leader, if it has not been reaped.
     leader: Option<Pid>,
     mark: Option<Mark>,
+    cgroup: Option<Cgroup>,
 }
 
 impl Orphan {
@@ -98,8 +124,14 @@ impl Orphan {
         if let Some(pid) = self.leader {
             bury_killed(pid);
         }
+        let kill = |cgroup: &Cgroup| cgroup.kill(None);
+        drop(self.cgroup.as_ref().map(kill));
         if let Some(mark) = &self.mark {
             end_strays_of_blocking(mark);
+        }
+        let begun = Instant::now();
+        while self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.remove()) && begun.elapsed() < SWEEP_LIMIT {
+            thread::park_timeout(SWEEP_PAUSE);
         }
     }
 }
@@ -109,7 +141,7 @@ fn bury_killed(pid: Pid) {
     if let Err(error) = wait_for_exit(pid, notice.as_ref(), CLEAN_UP_LIMIT) {
         tracing::warn!(child.pid = pid.get(), %error, "a killed child could not be waited for");
     }
-    let mut leader = Leader::new(pid, None);
+    let mut leader = Leader::new(pid, None, None);
     if let Err(error) = leader.bury() {
         tracing::warn!(child.pid = pid.get(), %error, "a killed child could not be reaped");
     }
@@ -118,7 +150,7 @@ fn bury_killed(pid: Pid) {
 
 /// Blocks until `child` is a zombie or `limit` is over; says which.
 pub(crate) fn wait_for_exit(child: Pid, notice: Option<&OwnedFd>, limit: Duration) -> io::Result<bool> {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     loop {
         if attune_sys::has_exited(child)? {
             return Ok(true);

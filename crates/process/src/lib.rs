@@ -13,6 +13,7 @@
 //! In a process that called [`prepare()`], children that something else starts are taken for strays and reaped.
 
 mod capture;
+mod cgroup;
 mod child;
 mod command;
 mod diagnose;
@@ -24,12 +25,15 @@ mod guardian;
 mod init;
 mod input;
 mod leader;
+mod mark;
 mod notes;
 mod policy;
 mod prepare;
 mod probe;
+mod procfs;
 mod pumps;
 mod redact;
+mod remains;
 mod report;
 mod spawn;
 mod spawner;
@@ -39,13 +43,15 @@ pub use attune_sys::{SIGINT, SIGKILL, SIGTERM, boottime, effective_user, may_exe
 pub use child::{Child, start};
 pub use command::{Command, Ending, Input, Keep, Sink, Strays, Stream};
 pub use exec::exec_main;
-pub use family::{TREE_VARIABLE, end_all_strays};
+pub use family::end_all_strays;
 pub use guard::{GUARD_APPLET, Guard, Watched};
 pub use guardian::guard_main;
 pub use init::{InitError, is_first_process, run_as_first_process};
+pub use mark::TREE_VARIABLE;
 pub use policy::{EXEC_APPLET, Launcher, Limits, Policy, Session, User};
-pub use prepare::prepare;
+pub use prepare::{prepare, surroundings};
 pub use probe::{ProbeOutput, probe};
 pub use redact::{MASK, MIN_SECRET_BYTES, Redactor};
+pub use remains::end_remains;
 pub use report::{Captured, Outcome, Report, Usage};
 pub use start_error::StartError;

@@ -106,6 +106,8 @@ pub(crate) struct Setup {
     pub(crate) parent: Option<u32>,
     /// What every note begins with.
     pub(crate) token: Option<String>,
+    /// The list of processes of the control group that it enters.
+    pub(crate) cgroup: Option<String>,
 }
 
 impl Setup {
@@ -143,6 +145,7 @@ impl Setup {
         [
             number("parent", self.parent.map(u64::from)),
             word("notes", self.token.clone()),
+            word("cgroup", self.cgroup.clone()),
             flag("session", *session == Session::New),
             number("memory", memory_bytes),
             number("cpu", cpu_seconds),
@@ -183,6 +186,7 @@ impl Setup {
         match name {
             "parent" => self.parent = Some(value.parse().ok()?),
             "notes" => self.token = Some(value.to_owned()),
+            "cgroup" => self.cgroup = Some(value.to_owned()),
             "session" => policy.session = Session::New,
             "memory" => policy.limits.memory_bytes = Some(value.parse().ok()?),
             "cpu" => policy.limits.cpu_seconds = Some(value.parse().ok()?),
@@ -259,9 +263,10 @@ mod tests {
             policy in any_policy(),
             parent in any::<Option<u32>>(),
             token in any::<Option<u64>>(),
+            cgroup in prop::option::of("/\\PC{0,9}"),
             args in prop::collection::vec("\\PC*|--|umask=3", 0..4),
         ) {
-            let setup = Setup { policy, parent, token: token.map(|token| token.to_string()) };
+            let setup = Setup { policy, parent, token: token.map(|token| token.to_string()), cgroup };
             let args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
             let mut words = setup.arguments(Path::new("/bin/x"), &args).into_iter();
             prop_assert_eq!(words.next().unwrap(), EXEC_APPLET);

@@ -60,7 +60,7 @@ pub fn probe(
         stderr: Channel::Pipe,
         mark: None,
     };
-    let spawned = spawn(&request, Stdio::null(), None)?;
+    let spawned = spawn(&request, Stdio::null(), None, None)?;
     let mut asked =
         Asked { leader: spawned.leader, stdout: Answer::new(spawned.stdout), stderr: Answer::new(spawned.stderr) };
     asked.finish(deadline).map_err(|source| StartError::Watch { program, source })

@@ -21,6 +21,9 @@ pub struct Report {
     pub duration: Duration,
     /// What it used.
     pub usage: Usage,
+    /// How many processes the kernel killed for lack of memory, during its life, in the control group of the agent and those
+    /// below: its own descendants, or those of a run at the same time. None where the kernel does not show it.
+    pub oom_kills: Option<u64>,
     /// A descendant still held one of its output pipes when the time for reading them was over.
     pub pipes_held_open: bool,
     /// How many descendants had left its group and were ended after it.
@@ -41,6 +44,8 @@ pub enum Outcome {
         /// Whether the kernel wrote a core file.
         core_dumped: bool,
     },
+    /// The kernel killed it because memory was out.
+    OutOfMemory,
     /// Its time was over.
     TimedOut {
         /// The time that it had.

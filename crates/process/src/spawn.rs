@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use attune_sys::{Disposition, Pid, SIGCHLD};
 
+use crate::cgroup::Cgroup;
 use crate::diagnose::{diagnose, preflight};
-use crate::family::{Mark, register};
+use crate::family::register;
 use crate::leader::Leader;
+use crate::mark::Mark;
 use crate::policy::Setup;
 use crate::spawner::on_lasting_thread;
 use crate::start_error::StartError;
@@ -75,7 +77,14 @@ pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
 }
 
 /// Starts a child as the leader of a new process group. The pipes are close-on-exec and blocking.
-pub(crate) fn spawn(request: &Request<'_>, stdin: Stdio, setup: Option<&Setup>) -> Result<Spawned, StartError> {
+///
+/// What is in `cgroup` at its end is killed; the child itself enters it, by its `setup`.
+pub(crate) fn spawn(
+    request: &Request<'_>,
+    stdin: Stdio,
+    setup: Option<&Setup>,
+    cgroup: Option<Cgroup>,
+) -> Result<Spawned, StartError> {
     keep_exit_statuses();
     let started = match setup {
         None => {
@@ -92,7 +101,7 @@ pub(crate) fn spawn(request: &Request<'_>, stdin: Stdio, setup: Option<&Setup>) 
         });
     };
     Ok(Spawned {
-        leader: Leader::new(pid, request.mark.clone()),
+        leader: Leader::new(pid, request.mark.clone(), cgroup),
         stdout: child.stdout.take().map(OwnedFd::from),
         stderr: child.stderr.take().map(OwnedFd::from),
     })

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::family::Mark;
+use crate::mark::Mark;
 
 type Start = fn(Command, Option<&Mark>) -> io::Result<Child>;
 

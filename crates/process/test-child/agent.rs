@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use attune_process::{Child, Command, Guard, Keep, Outcome, Policy, Report, Strays, Stream};
+use attune_process::{Child, Command, Guard, Keep, Outcome, Policy, Report, Strays, Stream, User};
 
 use crate::{Step, other};
 
@@ -97,9 +97,48 @@ pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
             let ended = attune_process::end_all_strays(Duration::from_secs(20));
             writeln!(io::stdout(), "ended {ended} children {}", own_children()?)?;
         }
-        _ => return Ok(false),
+        _ => return run_set_up(how, steps, &runtime, command),
     }
     drop(inside);
+    Ok(true)
+}
+
+/// [`run`] with a policy.
+fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, command: Command) -> Step<bool> {
+    match how {
+        "run-and-tell" => {
+            let report = runtime.block_on(finished(with_policy(command)))?;
+            let peak = report.usage.peak_memory_bytes >> 20;
+            writeln!(io::stdout(), "{:?} kills {:?} peak {peak} {:?}", report.outcome, report.oom_kills, report.notes)?;
+        }
+        "run-without-own-file" => {
+            // As an update of the volume does it: the running file is replaced, or gone.
+            let own = std::env::current_exe()?;
+            std::fs::remove_file(&own)?;
+            show_output(&runtime.block_on(finished(with_policy(self::command(steps))))?)?;
+            std::fs::write(&own, "#!/bin/false\n")?;
+            show_output(&runtime.block_on(finished(with_policy(command)))?)?;
+        }
+        "run-attack" => {
+            let [uid, file] = steps else { return Err("a user and a file".into()) };
+            let attack = ["attack", &std::process::id().to_string(), file].map(str::to_owned);
+            let mut command = with_policy(self::command(&attack));
+            let uid: u32 = uid.parse()?;
+            if let (Some(policy), true) = (&mut command.policy, uid != own_uid()?) {
+                policy.user = Some(User { uid, gid: uid, groups: Vec::new() });
+            }
+            let report = runtime.block_on(finished(command))?;
+            show_output(&report)?;
+            writeln!(io::stdout(), "{:?} {:?}", report.outcome, report.notes)?;
+        }
+        "run-hidden-beside-another" => {
+            let other = attune_process::start(self::command(&["wait-for-ever".to_owned()]))?;
+            show(&runtime.block_on(finished(with_policy(command)))?)?;
+            drop(other);
+            show_no_children()?;
+        }
+        _ => return Ok(false),
+    }
     Ok(true)
 }
 
@@ -125,6 +164,33 @@ fn run_many(runtime: &tokio::runtime::Runtime, steps: &[String]) -> Step<()> {
         results.try_for_each(|result| result.unwrap_or_else(|_| Err("a panic".to_owned())))
     })?;
     show_no_children()
+}
+
+fn with_policy(mut command: Command) -> Command {
+    command.policy = Some(Policy { dies_with_agent: true, ..Policy::default() });
+    command
+}
+
+/// Says why a program does not start; with as few threads and descriptors as possible.
+pub(crate) fn try_to_start(program: &str) -> Step<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    match attune_process::start(Command::new(program)) {
+        Ok(child) => writeln!(io::stdout(), "{:?}", runtime.block_on(child.supervise(None, pending())).outcome)?,
+        Err(error) => writeln!(io::stdout(), "{error:?} {error}")?,
+    }
+    Ok(())
+}
+
+fn show_output(report: &Report) -> io::Result<()> {
+    io::stdout().write_all(&report.stdout.bytes)?;
+    io::stdout().write_all(&report.stderr.bytes)
+}
+
+fn own_uid() -> Step<u32> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).ok_or("no user")?;
+    Ok(line.split_whitespace().next().ok_or("no user")?.parse()?)
 }
 
 async fn finished(command: Command) -> Step<Report> {

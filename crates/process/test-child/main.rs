@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "it is the child, and has to misbehave by itself")]
 
 mod agent;
+mod hostile;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use attune_process::{EXEC_APPLET, GUARD_APPLET, exec_main, guard_main};
-use attune_sys::{Disposition, Pid, SignalSet};
+use attune_sys::{Disposition, Limit, Pid, Resource, SignalSet};
 
 type Step<T> = Result<T, Box<dyn Error>>;
 
@@ -54,7 +55,7 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
     let Some(name) = steps.next() else {
         return Ok(Some(0));
     };
-    if write_step(&name, steps)? {
+    if write_step(&name, steps)? || odd_step(&name, steps)? {
         return Ok(None);
     }
     let mut operand = || steps.next().ok_or("an operand is missing");
@@ -100,6 +101,13 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
         "unblock-signals" => SignalSet::empty()?.block_only()?,
         "orphans-and-children" => orphans_and_children(operand()?.parse()?)?,
         "new-session" => attune_sys::setsid()?,
+        "try-to-start" => agent::try_to_start(&operand()?)?,
+        "open" => std::mem::forget(std::fs::File::open(operand()?)?),
+        "attack" => hostile::attack(operand()?.parse()?, &operand()?)?,
+        "end-remains" => {
+            let ended = attune_process::end_remains(Duration::from_secs(20));
+            writeln!(io::stdout(), "ended {ended}")?;
+        }
         how => {
             let count = operand().unwrap_or_default().parse().unwrap_or(0);
             if !agent::run(how, &steps.take(count).collect::<Vec<_>>())? {
@@ -146,6 +154,18 @@ fn write_step(name: &str, steps: &mut impl Iterator<Item = String>) -> Step<bool
     Ok(true)
 }
 
+/// The steps of children that are hard to handle; false for any other step.
+fn odd_step(name: &str, steps: &mut impl Iterator<Item = String>) -> Step<bool> {
+    let mut operand = || steps.next().ok_or("an operand is missing");
+    match name {
+        "obey-late" => obey_late(operand()?.parse()?, &operand()?)?,
+        "bomb" => bomb(operand()?.parse()?, &operand()?)?,
+        "limit" => limit(&operand()?, operand()?.parse()?)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
 fn other(steps: impl Iterator<Item = String>) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("attune-test-child").args(steps);
@@ -186,6 +206,41 @@ fn orphans_and_children(count: usize) -> Step<()> {
         thread::sleep(Duration::from_millis(2));
     }
     writeln!(io::stdout(), "no zombie")?;
+    Ok(())
+}
+
+/// Takes its time when it is asked to end, and says when it is done. Ready to be asked when its id is in `path`.
+fn obey_late(ms: u64, path: &str) -> Step<()> {
+    let asked = SignalSet::empty()?.with(attune_sys::SIGTERM)?;
+    asked.block_too()?;
+    write_pid(path)?;
+    asked.wait()?;
+    thread::sleep(Duration::from_millis(ms));
+    write_pid(&format!("{path}.obeyed"))?;
+    Ok(())
+}
+
+/// Two of its kind, and so on, `depth` times; each leaves its group and session, says where it is, and stays.
+fn bomb(depth: u32, folder: &str) -> Step<()> {
+    for _ in 0..2 * depth.min(1) {
+        let steps = ["new-session", "ignore-term", "bomb", &(depth - 1).to_string(), folder].map(str::to_owned);
+        other(steps.into_iter()).spawn()?;
+    }
+    write_pid(&format!("{folder}/{}", std::process::id()))?;
+    loop {
+        thread::park();
+    }
+}
+
+/// For this process and what it starts.
+fn limit(what: &str, value: u64) -> Step<()> {
+    let resource = match what {
+        "memory" => Resource::AddressSpace,
+        "processes" => Resource::Processes,
+        "files" => Resource::OpenFiles,
+        _ => return Err(format!("unknown limit {what}").into()),
+    };
+    attune_sys::set_limit(resource, Limit { soft: value, hard: value })?;
     Ok(())
 }
 

@@ -122,6 +122,37 @@ fn the_whole_group_ends_when_its_leader_has_to() {
 }
 
 #[test]
+fn the_members_of_a_group_have_the_rest_of_the_grace_when_their_leader_obeys() {
+    runtime().block_on(async {
+        let (_folder, file) = scratch();
+        let path = file.to_str().unwrap();
+        let member = ["spawn", "3", "obey-late", "100", path];
+        let mut command = child(&[&member[..], &["wait-for-file", path, "wait-for-ever"]].concat());
+        command.ending.grace = Duration::from_secs(1000);
+        // The leader ends at once; a supervision that waits for the whole grace does not end before the test does.
+        let report = start(command).unwrap().supervise(None, written(&file)).await;
+        assert_eq!(report.outcome, Outcome::Cancelled { exit_code: None });
+        let obeyed = format!("{path}.obeyed");
+        assert!(std::path::Path::new(&obeyed).exists(), "the member was killed before it had done what it had to");
+        gone(pid_in(&file).await).await;
+    });
+}
+
+#[test]
+fn a_member_that_does_not_obey_is_killed_when_the_grace_of_the_group_is_over() {
+    runtime().block_on(async {
+        let (_folder, file) = scratch();
+        let path = file.to_str().unwrap();
+        let member = ["spawn", "3", "obey-late", "1000000", path];
+        let command = impatient(child(&[&member[..], &["wait-for-file", path, "wait-for-ever"]].concat()));
+        let report = start(command).unwrap().supervise(None, written(&file)).await;
+        assert_eq!(report.outcome, Outcome::Cancelled { exit_code: None });
+        assert!(!std::path::Path::new(&format!("{path}.obeyed")).exists());
+        gone(pid_in(&file).await).await;
+    });
+}
+
+#[test]
 fn a_daemon_that_holds_the_pipes_is_reported_and_does_not_hang_the_run() {
     runtime().block_on(async {
         let (_folder, file) = scratch();

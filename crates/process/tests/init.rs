@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use attune_process::{Command, EXEC_APPLET, Launcher, Outcome, Policy, Report, User, start};
+use attune_testkit::eventually;
 use support::{TEST_CHILD, child, ended, pid_in, runtime, scratch};
 
 /// The helper child under an init of its own. It adopts no orphans, so that all of them come to the init.
@@ -81,7 +82,7 @@ fn a_signal_to_the_init_reaches_the_agent() {
 
 #[test]
 fn orphans_leave_no_zombie_and_the_statuses_of_the_agents_children_are_its_own() {
-    both(&["orphans-and-children", "200"], |report| {
+    both(&["orphans-and-children", "1000"], |report| {
         let text = String::from_utf8_lossy(&report.stdout.bytes);
         assert_eq!(report.outcome, Outcome::Exited(0), "{text} {report:?}");
         assert_eq!(text, "no zombie\n");
@@ -100,7 +101,7 @@ fn the_environment_of_the_init_is_hidden_from_processes_of_the_same_user() {
     command.program = program;
     command.env = vec![("SECRET".into(), "hush".into())];
     // Root may read it where it has the privilege to trace; so this is another user if possible.
-    command.policy = is_root().then(|| Policy {
+    command.policy = support::is_root().then(|| Policy {
         user: Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() }),
         launcher: Launcher { program: TEST_CHILD.into(), args: vec![EXEC_APPLET.into()] },
         ..Policy::default()
@@ -111,7 +112,49 @@ fn the_environment_of_the_init_is_hidden_from_processes_of_the_same_user() {
     assert!(text.starts_with("refused: ") && !text.contains("hush"), "{text}");
 }
 
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+/// Whatever the agent is going to be: the first process waits in a few pages of its own.
+#[test]
+fn the_init_needs_less_than_a_mebibyte_of_its_own() {
+    if !support::is_root() {
+        return;
+    }
+    runtime().block_on(async {
+        let (_folder, file) = scratch();
+        let init = start(under_init(&["write-pid", file.to_str().unwrap(), "wait-for-ever"])).unwrap();
+        let pid = init.pid();
+        let looked = async {
+            pid_in(&file).await;
+            let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+            let private = text.lines().filter(|line| line.starts_with("Private_"));
+            let kibibytes: u64 =
+                private.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum();
+            assert!(kibibytes > 0 && kibibytes < 1024, "{kibibytes} KiB: {text}");
+        };
+        init.supervise(None, looked).await;
+    });
+}
+
+#[test]
+fn the_environment_of_the_init_is_empty_once_the_agent_has_it() {
+    if !support::is_root() {
+        return;
+    }
+    runtime().block_on(async {
+        let (_folder, file) = scratch();
+        let mut command = under_init(&["print-env", "write-pid", file.to_str().unwrap(), "wait-for-ever"]);
+        command.env = vec![("SECRET".into(), "hush-hush".into()), ("OTHER".into(), "thing".into())];
+        let init = start(command).unwrap();
+        let pid = init.pid();
+        let looked = async {
+            pid_in(&file).await;
+            // Root may read it in spite of everything; the agent may be there before its init goes on.
+            eventually("an empty environment", async || {
+                let text = String::from_utf8(std::fs::read(format!("/proc/{pid}/environ")).unwrap()).unwrap();
+                (text.contains("SECRET=\0") && !text.contains("hush") && !text.contains("thing")).then_some(())
+            })
+            .await;
+        };
+        let report = init.supervise(None, looked).await;
+        assert_eq!(report.stdout.bytes, b"OTHER=thing\nSECRET=hush-hush\n");
+    });
 }

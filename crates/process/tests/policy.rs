@@ -6,14 +6,9 @@ mod support;
 use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 
-use attune_process::{Command, EXEC_APPLET, Launcher, Limits, Outcome, Policy, Session, StartError, User, start};
+use attune_process::{Command, Limits, Outcome, Policy, Session, StartError, User, start};
 use attune_testkit::eventually;
-use support::{TEST_CHILD, child, ended, pid_in, runtime, scratch, state};
-
-/// The helper child contains the applet, as the agent does.
-fn launcher() -> Launcher {
-    Launcher { program: TEST_CHILD.into(), args: vec![EXEC_APPLET.into()] }
-}
+use support::{child, ended, launcher, pid_in, reachable, runtime, scratch, state};
 
 fn with(policy: Policy, mut command: Command) -> Command {
     command.policy = Some(Policy { launcher: launcher(), ..policy });
@@ -172,6 +167,17 @@ fn a_program_that_cannot_start_is_the_same_error_with_a_policy() {
     command.policy.as_mut().unwrap().launcher.program = "/no/launcher".into();
     let error = runtime().block_on(async { start(command).unwrap_err() });
     assert!(matches!(error, StartError::Launcher { .. }), "{error:?}");
+}
+
+/// The agent of this test is a copy of the helper child, which removes its own file and then starts children by way of it.
+#[test]
+fn children_are_set_up_also_when_the_file_of_the_agent_was_removed_or_replaced() {
+    let (_folder, agent) = reachable();
+    let mut command = child(&["run-without-own-file", "2", "print", "set up"]);
+    command.program = agent.clone();
+    let report = ended(command);
+    assert_eq!(String::from_utf8(report.stdout.bytes).unwrap(), "set up\nset up\n", "{:?}", report.stderr);
+    assert_eq!(std::fs::read(agent).unwrap(), b"#!/bin/false\n");
 }
 
 #[test]

@@ -161,6 +161,25 @@ fn one_endless_line_takes_no_memory() {
 }
 
 #[test]
+fn input_of_any_size_is_written_while_a_late_reader_writes() {
+    let mut command = child(&["fill-both", "3000000", "nap-ms", "30", "read-all"]);
+    command.stdin = Input::Bytes(vec![b'p'; 100 * MEBIBYTE]);
+    command.stderr = Stream::null();
+    let report = ended(command);
+    assert!(report.stdin_error.is_none(), "{report:?}");
+    assert!(report.stdout.bytes.ends_with(b"read 104857600\n"));
+}
+
+#[test]
+fn children_that_end_within_a_millisecond_are_all_seen_with_their_output() {
+    for code in 0..50_i32 {
+        let report = ended(child(&["print", "short", "nap-ms", "1", "exit", &code.to_string()]));
+        assert_eq!(report.outcome, Outcome::Exited(code));
+        assert_eq!(report.stdout.bytes, b"short\n");
+    }
+}
+
+#[test]
 fn memory_and_time_of_a_child_are_measured() {
     let report = ended(child(&["use-memory", "50000000"]));
     let peak = report.usage.peak_memory_bytes;

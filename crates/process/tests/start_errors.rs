@@ -6,7 +6,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use attune_process::{Command, StartError, start};
+use attune_process::{Command, Policy, StartError, User, start};
 use support::{child, runtime};
 
 fn refused(command: Command) -> StartError {
@@ -139,6 +139,72 @@ fn too_many_arguments_are_counted() {
     let error = refused(command);
     let StartError::ArgumentsTooLong { bytes, limit, .. } = error else { panic!("{error:?}") };
     assert!(bytes > limit, "{bytes} {limit}");
+}
+
+#[test]
+fn two_mebibytes_of_arguments_are_too_many_and_128_kibibytes_of_environment_are_not() {
+    let mut command = child(&["exit", "0"]);
+    command.args.extend(vec!["a".repeat(64 * 1024).into(); 32]);
+    let error = refused(command);
+    assert!(matches!(error, StartError::ArgumentsTooLong { .. }), "{error:?}");
+    assert!(error.to_string().contains("standard input or a file"), "{error}");
+
+    let mut command = child(&["print-env"]);
+    command.env = (0..128).map(|number| (format!("V{number}").into(), "e".repeat(1024).into())).collect();
+    let report = support::ended(command);
+    assert_eq!(report.outcome, attune_process::Outcome::Exited(0));
+    assert!(report.stdout.bytes.len() > 128 * 1024);
+}
+
+/// What the helper child is told when it tries to start something, under a limit that it sets itself first.
+fn told(limits: &[&str], program: &str) -> String {
+    let report = support::ended(child(&[limits, &["try-to-start", program]].concat()));
+    String::from_utf8(report.stdout.bytes).unwrap()
+}
+
+#[test]
+fn no_memory_no_processes_and_no_descriptors_are_told_apart() {
+    let (_folder, program) = support::reachable();
+    let program = program.to_str().unwrap();
+    // More than the runtime of the helper needs, and less than it has in use, so nothing more can be mapped.
+    let text = told(&["limit", "memory", "1"], program);
+    assert!(text.starts_with("NoMemory") && text.contains("memory limit"), "{text}");
+    let text = told(&["limit", "files", "9"], program);
+    assert!(text.starts_with("FileLimit") && text.contains("ulimit -n"), "{text}");
+    if support::is_root() {
+        // The kernel lets root have as many as it likes. A user that nobody else is.
+        let text = told_as_other(program, &["limit", "processes", "1"]);
+        assert!(text.starts_with("ProcessLimit") && text.contains("pids limit"), "{text}");
+    }
+}
+
+fn told_as_other(program: &str, limits: &[&str]) -> String {
+    let mut command = child(&[limits, &["try-to-start", program]].concat());
+    command.program = program.into();
+    command.policy = Some(as_nobody_else());
+    String::from_utf8(support::ended(command).stdout.bytes).unwrap()
+}
+
+/// A user that nobody else is.
+fn as_nobody_else() -> Policy {
+    let user = Some(User { uid: 54_321, gid: 54_321, groups: Vec::new() });
+    Policy { user, launcher: support::launcher(), ..Policy::default() }
+}
+
+#[test]
+fn a_program_behind_a_closed_folder_is_a_matter_of_permission() {
+    if !support::is_root() {
+        return;
+    }
+    let (_open, helper) = support::reachable();
+    let closed = tempfile::tempdir().unwrap();
+    let program = file(closed.path(), b"#!/bin/sh\n", 0o755);
+    std::fs::set_permissions(closed.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = child(&["try-to-start", program.to_str().unwrap()]);
+    command.program = helper;
+    command.policy = Some(as_nobody_else());
+    let text = String::from_utf8(support::ended(command).stdout.bytes).unwrap();
+    assert!(text.starts_with("Permission") && text.contains("search permission"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,9 @@
 
 mod support;
 
-use attune_process::{Command, Outcome, TREE_VARIABLE};
+use std::future::pending;
+
+use attune_process::{Command, Outcome, TREE_VARIABLE, start};
 use support::{child, ended, gone, is_alive, pid_in, runtime, scratch};
 
 /// An agent that runs one child with these steps, and prints what it found.
@@ -121,4 +123,79 @@ fn an_agent_that_adopts_nobody_adds_nothing_to_the_environment() {
     let report = ended(agent("run-and-show", &["print-env"]));
     let text = String::from_utf8(report.stdout.bytes).unwrap();
     assert!(text.starts_with(TREE_VARIABLE), "{text}");
+}
+
+#[test]
+fn a_daemon_of_a_double_fork_ends_with_its_run() {
+    let (_folder, file) = scratch();
+    let path = file.to_str().unwrap();
+    // Its parent starts a session and ends at once, as daemon(3) has it.
+    let daemon = ["spawn", "7", "new-session", "spawn", "4", "ignore-term", "write-pid", path, "wait-for-ever"];
+    let report = ended(agent("run", &[&daemon[..], &["wait-for-file", path]].concat()));
+    assert_eq!(report.stdout.bytes, b"strays 1 held false children 0\n", "{report:?}");
+    runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+#[test]
+fn a_bomb_of_processes_that_leave_their_group_is_cleared_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let bomb = ["spawn", "3", "bomb", "5", folder.path().to_str().unwrap(), "nap-ms", "40"];
+    let report = ended(agent("run", &bomb));
+    let text = String::from_utf8(report.stdout.bytes).unwrap();
+    assert!(text.ends_with(" held false children 0\n"), "{text} {:?}", report.stderr);
+    runtime().block_on(async {
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            if let Ok(pid) = entry.unwrap().file_name().to_str().unwrap().parse() {
+                gone(pid).await;
+            }
+        }
+    });
+}
+
+/// Needs a control group of its own for the run: nothing else ties such a process to it while another run lives.
+#[test]
+fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
+    if !has_control_groups() {
+        return;
+    }
+    let (_folder, file) = scratch();
+    let path = file.to_str().unwrap();
+    let hidden = ["spawn-without-env", "5", "new-session", "ignore-term", "write-pid", path, "wait-for-ever"];
+    let steps = [&hidden[..], &["wait-for-file", path]].concat();
+    let report = ended(agent("run-hidden-beside-another", &steps));
+    assert_eq!(report.stdout.bytes, b"strays 1 held false children 1\nchildren 0\n", "{report:?}");
+    runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+fn has_control_groups() -> bool {
+    attune_process::surroundings()
+        .iter()
+        .any(|(name, found)| name.contains("control groups") && found.starts_with("yes"))
+}
+
+#[test]
+fn what_a_killed_agent_left_ends_with_the_next_start_and_nothing_of_a_living_one_does() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (killed, spared, kept) = (path("killed"), path("spared"), path("kept"));
+        let run = |how: &str, file: &str| start(agent(how, &[&daemon(file)[..], &["wait-for-ever"]].concat())).unwrap();
+        let (doomed, generous, living) = (run("run", &killed), run("run-leaving-strays", &spared), run("run", &kept));
+        let daemons = [pid_in(killed.as_ref()).await, pid_in(spared.as_ref()).await, pid_in(kept.as_ref()).await];
+        for agent in [&doomed, &generous] {
+            attune_sys::kill(attune_sys::Pid::new(agent.pid()).unwrap(), attune_process::SIGKILL).unwrap();
+        }
+        // Their daemons are what survives.
+        let reports = [doomed.supervise(None, pending()).await, generous.supervise(None, pending()).await];
+        assert!(reports.iter().all(|report| matches!(report.outcome, Outcome::Signalled { .. })), "{reports:?}");
+        assert_eq!(daemons.map(is_alive), [true; 3]);
+        let next = start(child(&["prepare", "end-remains"])).unwrap().supervise(None, pending()).await;
+        assert_eq!(next.outcome, Outcome::Exited(0), "{next:?}");
+        gone(daemons[0]).await;
+        assert_eq!(daemons.map(is_alive), [false, true, true]);
+        living.supervise(None, std::future::ready(())).await;
+        for daemon in &daemons[1..] {
+            attune_sys::kill(attune_sys::Pid::new(*daemon).unwrap(), attune_process::SIGKILL).unwrap();
+        }
+    });
 }

@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
-use attune_process::{Child, Outcome, Report, Watched};
+use attune_process::{Child, Outcome, Report, SIGKILL, Watched};
 use tokio::time::{Instant, timeout};
 
 use crate::cause::{self, End};
@@ -170,6 +170,10 @@ impl Process {
             Outcome::Signalled { signal, core_dumped } => {
                 let core = if *core_dumped { " and left a core dump" } else { "" };
                 (format!("signal {signal} ended it{core}"), None, Some(*signal))
+            }
+            Outcome::OutOfMemory => {
+                let peak = report.usage.peak_memory_bytes >> 20;
+                (format!("the kernel killed it because memory was out; it had {peak} MiB"), None, Some(SIGKILL))
             }
             Outcome::TimedOut { last, .. } | Outcome::Cancelled { exit_code: last } => {
                 ("it was ended".to_owned(), *last, None)

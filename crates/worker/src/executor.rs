@@ -227,12 +227,12 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
     if dropped > 0 {
         observer.measure(Measure::OutputDropped { bytes: dropped });
     }
-    let Report { outcome, stdout, stderr, stdin_error, duration, .. } = report;
+    let Report { outcome, stdout, stderr, stdin_error, duration, usage, .. } = report;
     let stdout = CapturedText::new(&stdout.bytes, stdout.dropped_bytes);
     let completeness = if stdout.dropped_bytes == 0 { Completeness::Whole } else { Completeness::Cut };
     let parse = matches!(outcome, Outcome::Exited(0));
     Ok(Ran {
-        ending: ending(outcome, control),
+        ending: ending(outcome, usage.peak_memory_bytes, control),
         duration,
         data: parse.then(|| output::parse(&stdout.text, output_format, completeness)).flatten(),
         stdout,
@@ -245,6 +245,16 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
 
 /// What somebody who looks after the worker may want to know.
 fn remark(report: &Report) {
+    let usage = &report.usage;
+    tracing::debug!(
+        child.pid = report.pid,
+        outcome = ?report.outcome,
+        peak_memory_bytes = usage.peak_memory_bytes,
+        user_time = ?usage.user_time,
+        system_time = ?usage.system_time,
+        oom_kills = report.oom_kills,
+        "the child has ended"
+    );
     if report.pipes_held_open {
         tracing::warn!(child.pid = report.pid, "a process that the action left behind kept its output open");
     }
@@ -253,10 +263,11 @@ fn remark(report: &Report) {
     }
 }
 
-fn ending(outcome: Outcome, control: &Control) -> Ending {
+fn ending(outcome: Outcome, peak_memory_bytes: u64, control: &Control) -> Ending {
     match outcome {
         Outcome::Exited(code) => Ending::Exited(code),
         Outcome::Signalled { .. } => Ending::Signalled,
+        Outcome::OutOfMemory => Ending::OutOfMemory { peak_memory_bytes },
         Outcome::TimedOut { limit, .. } => Ending::TimedOut(limit),
         Outcome::Cancelled { exit_code } if control.cancel.is_cancelled() => Ending::Cancelled { exit_code },
         Outcome::Cancelled { .. } => Ending::WorkerStopped,

@@ -25,6 +25,11 @@ pub enum Ending {
     Exited(i32),
     /// A signal ended it.
     Signalled,
+    /// The kernel ended it because memory was out.
+    OutOfMemory {
+        /// The most that it had.
+        peak_memory_bytes: u64,
+    },
     /// The time limit was over.
     TimedOut(Duration),
     /// Somebody cancelled it; the code is that of a child that still exited by itself.
@@ -175,7 +180,11 @@ impl Ran {
         match self.ending {
             Ending::Exited(code) => code,
             Ending::Cancelled { exit_code } => exit_code.unwrap_or(-1),
-            Ending::Signalled | Ending::TimedOut(_) | Ending::WorkerStopped | Ending::Lost(_) => -1,
+            Ending::Signalled
+            | Ending::OutOfMemory { .. }
+            | Ending::TimedOut(_)
+            | Ending::WorkerStopped
+            | Ending::Lost(_) => -1,
         }
     }
 
@@ -185,6 +194,10 @@ impl Ran {
             Ending::TimedOut(limit) => Some(format!("Execution timed out after {} seconds", seconds(*limit))),
             Ending::Cancelled { .. } => Some(CANCELLED_TEXT.to_owned()),
             Ending::WorkerStopped => Some("worker was stopped while the action ran".to_owned()),
+            Ending::OutOfMemory { peak_memory_bytes } => Some(format!(
+                "Out of memory: the kernel killed the action, which had {} MiB; give it more or let it use less",
+                peak_memory_bytes >> 20
+            )),
             Ending::Lost(why) => Some(format!("Process wait failed: {why}")),
             Ending::Exited(_) | Ending::Signalled => self.stdin_text().or_else(|| self.exit_text()),
         }

@@ -75,6 +75,11 @@ fn endings_without_an_exit_code_have_minus_one() {
             ExecutionStatus::Failed,
             "Execution timed out after 1.5 seconds",
         ),
+        (
+            Ending::OutOfMemory { peak_memory_bytes: 64 << 20 },
+            ExecutionStatus::Failed,
+            "Out of memory: the kernel killed the action, which had 64 MiB; give it more or let it use less",
+        ),
         (Ending::WorkerStopped, ExecutionStatus::Failed, "worker was stopped while the action ran"),
         (Ending::Lost("no child".to_owned()), ExecutionStatus::Failed, "Process wait failed: no child"),
     ] {

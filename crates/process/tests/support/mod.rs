@@ -1,10 +1,13 @@
 //! What all tests of this crate need: the helper child, a runtime, looking at processes.
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "every test binary uses another part of it")]
 
+pub mod attack;
+
 use std::future::pending;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use attune_process::{Command, Keep, Report, Stream, start};
+use attune_process::{Command, EXEC_APPLET, Keep, Launcher, Report, Stream, start};
 use attune_testkit::eventually;
 
 /// The path of the helper child.
@@ -18,6 +21,28 @@ pub fn child(steps: &[&str]) -> Command {
     command.stdout = Stream::keep(all);
     command.stderr = Stream::keep(all);
     command
+}
+
+/// The helper child contains the applet, as the agent does.
+pub fn launcher() -> Launcher {
+    Launcher { program: TEST_CHILD.into(), args: vec![EXEC_APPLET.into()] }
+}
+
+/// A copy of the helper child that every user can reach and execute.
+pub fn reachable() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("helper");
+    std::fs::copy(TEST_CHILD, &program).unwrap();
+    for path in [folder.path(), &program] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    (folder, program)
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
 
 /// A runtime as the agent has one.

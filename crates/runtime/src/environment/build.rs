@@ -251,6 +251,7 @@ fn failure(outcome: &Outcome) -> Option<String> {
         Outcome::Exited(0) => None,
         Outcome::Exited(code) => Some(format!("exit {code}")),
         Outcome::Signalled { signal, .. } => Some(format!("signal {signal}")),
+        Outcome::OutOfMemory => Some("the kernel killed it because memory was out".to_owned()),
         Outcome::TimedOut { limit, .. } => Some(format!("no end within {} s", limit.as_secs())),
         Outcome::Cancelled { .. } => Some("cancelled".to_owned()),
         Outcome::Lost(reason) => Some(reason.clone()),

@@ -1,0 +1,119 @@
+//! What `/proc` says about processes. Names and variables are bytes of other people: anything may be in them.
+
+use std::fs;
+
+use attune_sys::Pid;
+
+/// A part of `/proc/<pid>/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) state: u8,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    /// In ticks since the machine started.
+    pub(crate) started: u64,
+}
+
+impl Stat {
+    /// None when the process is gone, or `/proc` is not there.
+    pub(crate) fn of(process: Pid) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{process}/stat")).ok()?)
+    }
+
+    /// The name before the fields may contain anything, also spaces and parentheses.
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
+        let after_name = line.windows(2).rposition(|pair| pair == b") ")? + 2;
+        let mut fields = str::from_utf8(&line[after_name..]).ok()?.split_ascii_whitespace();
+        let &[state] = fields.next()?.as_bytes() else {
+            return None;
+        };
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        let started = fields.nth(16)?.parse().ok()?;
+        Some(Self { state, parent, group, started })
+    }
+
+    /// It runs no code any more and only waits for its parent.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// All processes that can be seen from here.
+pub(crate) fn processes() -> impl Iterator<Item = Pid> {
+    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
+    listed.filter_map(|entry| parse_pid(entry.file_name().to_str()?))
+}
+
+pub(crate) fn parse_pid(text: &str) -> Option<Pid> {
+    text.parse().ok().and_then(Pid::new)
+}
+
+/// The value of `name` in the environment that `process` was started with.
+pub(crate) fn variable(process: Pid, name: &str) -> Option<String> {
+    variable_in(&fs::read(format!("/proc/{process}/environ")).ok()?, name).map(str::to_owned)
+}
+
+/// The value of `name` in a `/proc/<pid>/environ`.
+pub(crate) fn variable_in<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
+    environment.split(|byte| *byte == 0).find_map(|variable| {
+        let value = variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        str::from_utf8(value).ok()
+    })
+}
+
+/// The living members of the group that `leader` leads, without itself.
+pub(crate) fn has_followers(leader: Pid) -> bool {
+    processes()
+        .filter(|process| *process != leader)
+        .filter_map(Stat::of)
+        .any(|stat| stat.group == leader.get() && !stat.is_dead())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_fields_are_found_behind_any_name(
+            name in prop::collection::vec(any::<u8>(), 0..16),
+            parent in any::<u32>(),
+            group in any::<u32>(),
+            started in any::<u64>(),
+        ) {
+            let mut line = b"7 (".to_vec();
+            line.extend(name);
+            line.extend(format!(") S {parent} {group} 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {started} 99 1").bytes());
+            prop_assert_eq!(Stat::parse(&line), Some(Stat { state: b'S', parent, group, started }));
+        }
+
+        #[test]
+        fn any_other_line_is_no_panic(line in prop::collection::vec(any::<u8>(), 0..60), close in any::<bool>()) {
+            let line = if close { [&line[..], b") ", &line].concat() } else { line };
+            Stat::parse(&line);
+        }
+
+        #[test]
+        fn a_variable_is_found_among_any_others(
+            before in prop::collection::vec("[A-Z]{0,4}=?[a-z=]{0,6}", 0..5),
+            value in "[^\\x00]{0,12}",
+            after in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            prop_assume!(before.iter().all(|variable| !variable.starts_with("WANTED=")));
+            let mut block = before.join("\0").into_bytes();
+            block.extend([b"\0WANTED=", value.as_bytes(), b"\0", &after].concat());
+            prop_assert_eq!(variable_in(&block, "WANTED"), Some(&*value));
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_parent_and_is_alive() {
+        let own = Stat::of(Pid::current()).unwrap();
+        assert_eq!(own.parent, std::os::unix::process::parent_id());
+        assert!(!own.is_dead() && own.started > 0);
+        assert!(processes().any(|process| process == Pid::current()));
+    }
+}
