@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "the subject is a process")]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -78,4 +79,57 @@ fn a_signal_reaches_the_agent_which_stops_in_order() {
     assert!(lines.any(|line| line.contains("\"status\":\"stopping\"")));
     let status = eventually_blocking("the end", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
+}
+
+/// Whoever may read it: nobody should have to rely on that.
+#[test]
+fn secrets_are_gone_from_the_environment_that_the_kernel_shows_once_the_agent_has_read_them() {
+    let data = tempfile::tempdir().unwrap();
+    let mut child = with_init("dev", &["--json", "--data", data.path().to_str().unwrap(), "packs/core"])
+        .env("ATTUNE__SECURITY__JWT_SECRET", "hush-hush")
+        .env("attune__database__url", "postgresql://hush-too@host/name")
+        .env("ATTUNE_PROCESS_TREE", "of-somebody")
+        .env("HARMLESS", "stays")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("\"status\":\"ready\"")));
+    let init = child.id();
+    let agents = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap();
+    let agent = agents.split_whitespace().next().unwrap();
+    match (fs::read(format!("/proc/{init}/environ")), fs::read(format!("/proc/{agent}/environ"))) {
+        (Ok(of_init), Ok(of_agent)) => {
+            let [of_init, of_agent] = [of_init, of_agent].map(|bytes| String::from_utf8(bytes).unwrap());
+            assert!(!of_init.contains("hush") && !of_init.contains("stays"), "{of_init:?}");
+            assert!(!of_agent.contains("hush") && of_agent.contains("HARMLESS=stays\0"), "{of_agent:?}");
+            assert!(of_agent.contains("ATTUNE_PROCESS_TREE=of-somebody\0"), "{of_agent:?}");
+        }
+        // Without the privilege to trace nobody may look at all.
+        (of_init, of_agent) => assert!(of_init.is_err() && of_agent.is_err()),
+    }
+    terminate(&child);
+    let status = eventually_blocking("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
+
+/// A signal that comes before anything is set up ends the agent, or stops it in order; it is never lost.
+#[test]
+fn a_signal_during_the_start_is_not_lost() {
+    let data = tempfile::tempdir().unwrap();
+    for _ in 0..5 {
+        let mut child = with_init("dev", &["--json", "--data", data.path().to_str().unwrap(), "packs/core"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let init = child.id();
+        eventually_blocking("the agent", || {
+            let agents = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).ok()?;
+            (!agents.trim().is_empty()).then_some(())
+        });
+        terminate(&child);
+        let status = eventually_blocking("the end", || child.try_wait().unwrap());
+        assert!(matches!(status.code(), Some(0 | 143)), "{status:?}");
+    }
 }

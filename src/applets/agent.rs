@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use attune_config::{
-    LogLevel, PlatformConfig, ProcessEnvironment, SENSOR_RUNTIMES, Sources, WORKER_RUNTIMES, process_env,
-    working_folder,
+    LogLevel, PlatformConfig, ProcessEnvironment, SENSOR_RUNTIMES, Sources, WORKER_RUNTIMES, working_folder,
 };
 use attune_health::Health;
 use attune_lifecycle::{Lifecycle, Stop, Tasks};
@@ -22,7 +21,8 @@ use tracing::level_filters::LevelFilter;
 
 use crate::applet::VERSION;
 use crate::applets::detect::{self, Detection, Style};
-use crate::applets::dev::{STRAYS_LIMIT, log_limits};
+use crate::applets::dev::STRAYS_LIMIT;
+use crate::applets::host;
 use crate::applets::machine;
 use crate::applets::platform::Platform;
 use crate::applets::vitals::{self, Service};
@@ -115,10 +115,10 @@ pub(crate) struct Start {
 /// Begins; none when the command line asked for a report, which is printed then.
 pub(crate) fn begin(role: Role, arguments: AgentArguments) -> Result<Option<Start>, Failure> {
     let AgentArguments { config, name, detect_only, json, log_format, .. } = arguments;
-    let environment = process_env();
-    let limits = attune_process::prepare();
+    let prepared = host::prepare();
+    let environment = prepared.environment;
     let telemetry = Telemetry::start(&environment, log_format, LevelFilter::INFO)?;
-    log_limits(&limits);
+    prepared.log();
     match (detect_only, json) {
         (true, true) => return detect::report(role, Style::Json).map(|_| None),
         (true, false) => return detect::report(role, Style::Text).map(|_| None),
@@ -127,6 +127,7 @@ pub(crate) fn begin(role: Role, arguments: AgentArguments) -> Result<Option<Star
     }
     let name = name.map(|name| not_blank("--name", name)).transpose()?;
     let file = config.map(|file| not_blank("--config", file)).transpose()?;
+    host::end_remains();
     let detection = Detection::of(&environment);
     Ok(Some(Start { role, environment, name, file, folder: working_folder(), telemetry, detection }))
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argh::FromArgs;
-use attune_config::{Problem, Source, child_env, health_listen, process_env};
+use attune_config::{Problem, Source, child_env, health_listen};
 use attune_health::Parts;
 use attune_hub::Hub;
 use attune_lifecycle::{Lifecycle, Stop, Tasks};
@@ -37,6 +37,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::applets::agent::Role;
 use crate::applets::detect::Detection;
+use crate::applets::host;
 use crate::applets::machine;
 use crate::applets::vitals::{self, Service};
 use crate::call::Call;
@@ -96,11 +97,12 @@ struct DevArguments {
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|mut arguments: DevArguments| {
-        let environment = process_env();
-        let limits = attune_process::prepare();
+        let prepared = host::prepare();
+        let environment = prepared.environment;
         // Facts are on standard output; the log has what goes wrong underneath.
         Telemetry::start(&environment, arguments.log_format, LevelFilter::WARN)?;
-        log_limits(&limits);
+        prepared.log();
+        host::end_remains();
         if arguments.packs.is_empty() {
             arguments.packs.push(PathBuf::from("packs"));
         }
@@ -114,13 +116,6 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         attune_process::end_all_strays(STRAYS_LIMIT);
         ended
     })
-}
-
-/// What the container forbids; the agent works without it.
-pub(crate) fn log_limits(limits: &[String]) {
-    for limit in limits {
-        tracing::warn!("{limit}");
-    }
 }
 
 /// A data folder that somebody else uses is not available now; one that cannot be written never will be.

@@ -12,6 +12,7 @@ pub(crate) mod exec;
 pub(crate) mod fetch;
 pub(crate) mod guard;
 pub(crate) mod health;
+pub(crate) mod host;
 pub(crate) mod http_request;
 pub(crate) mod hub;
 pub(crate) mod install;

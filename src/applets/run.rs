@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argh::FromArgs;
-use attune_config::{Source, child_env, process_env};
+use attune_config::{Source, child_env};
 use attune_lifecycle::Lifecycle;
 use attune_model::Secret;
 use attune_model::status::{ExecutionStatus, RetentionPolicy};
@@ -24,7 +24,8 @@ use attune_worker::{
 };
 use tracing::level_filters::LevelFilter;
 
-use crate::applets::dev::{STRAYS_LIMIT, log_limits};
+use crate::applets::dev::STRAYS_LIMIT;
+use crate::applets::host;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -85,10 +86,10 @@ enum Style {
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|arguments: RunArguments| {
         let RunArguments { action, packs, param, params, secret, env, timeout, data, json, log_format } = arguments;
-        let environment = process_env();
-        let limits = attune_process::prepare();
+        let prepared = host::prepare();
+        let environment = prepared.environment;
         Telemetry::start(&environment, log_format, LevelFilter::WARN)?;
-        log_limits(&limits);
+        prepared.log();
         let packs = if packs.is_empty() { vec![PathBuf::from("packs")] } else { packs };
         let request = Request { param, params, secret, env, timeout };
         let loaded = rows::load(&packs, &action)?;
