@@ -66,12 +66,8 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
             writeln!(io::stdout(), "read {count}")?;
         }
         "read-some" => io::stdin().read_exact(&mut [0; 10])?,
-        "close-stdout" => close_stdout()?,
         "write-pid" => write_pid(&operand()?)?,
         "wait-for-file" => wait_for_file(&operand()?)?,
-        "ignore-term" => attune_sys::set_disposition(attune_sys::SIGTERM, Disposition::Ignore)?,
-        "raise" => signal_self(operand()?.parse()?)?,
-        "stop" => signal_self(attune_sys::SIGSTOP)?,
         "nap-ms" => thread::sleep(Duration::from_millis(operand()?.parse()?)),
         "wait-for-ever" => loop {
             thread::park();
@@ -100,7 +96,6 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
         "prepare" => prepare()?,
         "unblock-signals" => SignalSet::empty()?.block_only()?,
         "orphans-and-children" => orphans_and_children(operand()?.parse()?)?,
-        "new-session" => attune_sys::setsid()?,
         "try-to-start" => agent::try_to_start(&operand()?)?,
         "open" => std::mem::forget(std::fs::File::open(operand()?)?),
         "attack" => hostile::attack(operand()?.parse()?, &operand()?)?,
@@ -158,6 +153,11 @@ fn write_step(name: &str, steps: &mut impl Iterator<Item = String>) -> Step<bool
 fn odd_step(name: &str, steps: &mut impl Iterator<Item = String>) -> Step<bool> {
     let mut operand = || steps.next().ok_or("an operand is missing");
     match name {
+        "ignore-term" => attune_sys::set_disposition(attune_sys::SIGTERM, Disposition::Ignore)?,
+        "raise" => signal_self(operand()?.parse()?)?,
+        "stop" => signal_self(attune_sys::SIGSTOP)?,
+        "new-session" => attune_sys::setsid()?,
+        "close-stdout" => close_stdout()?,
         "obey-late" => obey_late(operand()?.parse()?, &operand()?)?,
         "bomb" => bomb(operand()?.parse()?, &operand()?)?,
         "limit" => limit(&operand()?, operand()?.parse()?)?,

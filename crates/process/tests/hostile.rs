@@ -37,7 +37,7 @@ fn agent(program: &Path, agent_uid: Option<u32>, steps: &[&str]) -> Command {
         words.extend(user.into_iter().flatten());
         words.push(program.to_str().unwrap().to_owned());
     } else {
-        command.program = program.to_owned();
+        command.program = program.into();
     }
     words.extend(steps.iter().map(|step| (*step).to_owned()));
     command.args = words.into_iter().map(Into::into).collect();

@@ -27,6 +27,13 @@ impl Pid {
         Self(unsafe { libc::getpid() })
     }
 
+    /// `gettid(2)`: whether the calling thread is the first one of its process, which lasts as long as that does.
+    pub fn current_is_thread() -> bool {
+        // SAFETY: gettid takes nothing, touches no memory of ours and cannot fail.
+        let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+        pid_t::try_from(thread).is_ok_and(|thread| thread == Self::current().0)
+    }
+
     /// The number.
     pub fn get(self) -> u32 {
         self.0.unsigned_abs()
@@ -71,6 +78,12 @@ mod tests {
         assert_eq!(Pid::new(0), None);
         assert_eq!(Pid::new(u32::MAX), None);
         assert_eq!(Pid::new(7).map(Pid::get), Some(7));
+    }
+
+    #[test]
+    fn a_thread_beside_the_first_one_is_not_the_process() {
+        // The test and whatever it starts have threads of their own.
+        assert!(!std::thread::spawn(Pid::current_is_thread).join().unwrap());
     }
 
     #[test]
