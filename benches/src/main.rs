@@ -3,6 +3,7 @@
 //! A floor is measured in the same process and the same rounds as our figure, so a slow machine slows down both.
 
 mod bus;
+mod capture;
 mod detect;
 mod dev;
 mod figure;
@@ -10,6 +11,7 @@ mod program;
 mod run;
 mod sensors;
 mod soak;
+mod spawn;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use figure::{Figure, OutputMode};
 /// Measures a hot path and the floor beside it.
 #[derive(Debug, FromArgs)]
 struct Arguments {
-    /// what to measure: bus, detect, dev, run, sensors; soak runs until it is told otherwise
+    /// what to measure: bus, capture, detect, dev, run, sensors, spawn; soak runs until it is told otherwise
     #[argh(positional)]
     name: String,
     /// print JSON
@@ -49,17 +51,28 @@ fn length(text: &str) -> Result<Duration, String> {
 }
 
 /// Measures, or says why that is not possible here.
-type Bench = fn() -> Result<Figure, String>;
+type Bench = fn() -> Result<Vec<Figure>, String>;
 
 /// Every benchmark, by name.
-const BENCHES: &[(&str, Bench)] =
-    &[("bus", bus::run), ("detect", detect::run), ("dev", dev::run), ("run", run::run), ("sensors", sensors::run)];
+const BENCHES: &[(&str, Bench)] = &[
+    ("bus", || one(bus::run())),
+    ("capture", capture::run),
+    ("detect", || one(detect::run())),
+    ("dev", || one(dev::run())),
+    ("run", || one(run::run())),
+    ("sensors", || one(sensors::run())),
+    ("spawn", spawn::run),
+];
+
+fn one(measured: Result<Figure, String>) -> Result<Vec<Figure>, String> {
+    measured.map(|figure| vec![figure])
+}
 
 fn main() -> ExitCode {
     let arguments: Arguments = argh::from_env();
     let mode = if arguments.json { OutputMode::Json } else { OutputMode::Text };
     let outcome = match BENCHES.iter().find(|(name, _)| *name == arguments.name) {
-        Some((_, run)) => run().map(|figure| figure.print(mode)),
+        Some((_, run)) => run().map(|figures| figures.iter().map(|figure| figure.print(mode)).collect::<String>()),
         None if arguments.name == "soak" => {
             soak::run(soak::Wish { length: arguments.length, faults: arguments.faults })
         }

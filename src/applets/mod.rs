@@ -25,5 +25,6 @@ pub(crate) mod run;
 pub(crate) mod sensor;
 pub(crate) mod sensor_ctl;
 pub(crate) mod timer_sensor;
+pub(crate) mod user_code;
 mod vitals;
 pub(crate) mod worker;

@@ -16,7 +16,7 @@ use attune_config::{Source, child_env};
 use attune_lifecycle::Lifecycle;
 use attune_model::Secret;
 use attune_model::status::{ExecutionStatus, RetentionPolicy};
-use attune_process::Policy;
+use attune_process::{Policy, SIGTERM};
 use attune_store::ClaimedExecution;
 use attune_worker::{
     CHILD_GRACE, Conclusion, Control, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, Ending, Executor, ExecutorConfig,
@@ -131,6 +131,7 @@ fn executor_config(
         log_retention: (RetentionPolicy::Days, 7),
         // Costs a second start of this program, and a killed `run` leaves nothing behind for it.
         policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+        child_signal: SIGTERM,
         child_grace: CHILD_GRACE,
         encryption_key: Some(key),
         jwt_secret: None,

@@ -7,7 +7,7 @@ use attune_config::{SENSOR_RUNTIMES, SensorAgentConfig, SensorConfig as SensorSe
 use attune_health::Parts;
 use attune_model::activity::NoObserver;
 use attune_model::clock::SystemClock;
-use attune_process::{Guard, Policy};
+use attune_process::Guard;
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
@@ -20,6 +20,7 @@ use crate::applets::agent::{self, AgentArguments, Role};
 use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
 use crate::applets::sensor_ctl;
+use crate::applets::user_code;
 use crate::applets::vitals::Service;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
@@ -95,7 +96,7 @@ fn settings(
         base_environment: visible.into_iter().chain(handed_on).collect(),
         planner,
         environments,
-        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+        policy: Some(user_code::policy(&sensor.child)),
         guard: guard(),
         timing: timing(sensor),
         logs: LogLimits {
@@ -113,6 +114,8 @@ fn timing(sensor: &SensorSection) -> SensorTiming {
         backoff_max: sensor.backoff.1,
         reconcile_interval: sensor.reconcile_interval,
         watchdog: sensor.watchdog,
+        stop_signal: sensor.child.stop_signal,
+        stop_grace: sensor.child.stop_grace,
         ..SensorTiming::default()
     }
 }

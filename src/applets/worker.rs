@@ -7,14 +7,14 @@ use attune_config::{WorkerAgentConfig, child_env, load_worker};
 use attune_health::Parts;
 use attune_model::RuntimeId;
 use attune_model::clock::SystemClock;
-use attune_process::Policy;
 use attune_runtime::Advertised;
 use attune_store_postgres::Role as StoreRole;
-use attune_worker::{CHILD_GRACE, ExecutorConfig, PackFolders, Transport, Transports, Worker, WorkerConfig};
+use attune_worker::{ExecutorConfig, PackFolders, Transport, Transports, Worker, WorkerConfig};
 
 use crate::applets::agent::{self, AgentArguments, Role};
 use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
+use crate::applets::user_code;
 use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
@@ -87,8 +87,9 @@ fn settings(
             max_stdout_bytes: bytes(worker.max_stdout_bytes),
             max_stderr_bytes: bytes(worker.max_stderr_bytes),
             log_retention: (worker.execution_log_retention_policy, worker.execution_log_retention_limit),
-            policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
-            child_grace: CHILD_GRACE,
+            policy: Some(user_code::policy(&worker.child)),
+            child_signal: worker.child.stop_signal,
+            child_grace: worker.child.stop_grace,
             encryption_key: platform.security.encryption_key.clone(),
             jwt_secret: platform.security.jwt_secret.clone(),
         },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::{JsonMap, Secret};
-use attune_process::{Guard, Policy};
+use attune_process::{Guard, Policy, SIGTERM};
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_security::TokenKey;
@@ -86,7 +86,9 @@ pub struct SensorTiming {
     pub healthy_after: Duration,
     /// A sensor that gives signs of life (`WATCHDOG=1`) and gives none for so long hangs.
     pub watchdog: Duration,
-    /// How long a sensor may take to end after TERM.
+    /// The signal that asks a sensor to end.
+    pub stop_signal: i32,
+    /// How long a sensor may take to end after it.
     pub stop_grace: Duration,
 }
 
@@ -103,6 +105,7 @@ impl Default for SensorTiming {
             backoff_max: Duration::from_mins(1),
             healthy_after: Duration::from_mins(10),
             watchdog: Duration::from_mins(1),
+            stop_signal: SIGTERM,
             stop_grace: Duration::from_secs(5),
         }
     }

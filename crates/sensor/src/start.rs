@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use attune_http::HttpError;
-use attune_process::{Command, Ending, Keep, Redactor, SIGTERM, StartError, Stream, start};
+use attune_process::{Command, Ending, Keep, Redactor, StartError, Stream, start};
 use attune_runtime::environment::{Coordination, Environment, EnvironmentError};
 use attune_runtime::plan::{Chosen, LaunchPlan, PlanError, PlanRequest};
 use attune_store::LogStream;
@@ -123,7 +123,8 @@ impl Prepared {
         command.stdout = stdout;
         command.stderr = stderr;
         command.policy.clone_from(&config.policy);
-        command.ending = Ending { signal: SIGTERM, grace: config.timing.stop_grace, ..Ending::default() };
+        command.ending =
+            Ending { signal: config.timing.stop_signal, grace: config.timing.stop_grace, ..Ending::default() };
         let child = start(command).map_err(StartFailure::Start)?;
         let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
         let (renew_at, at_once) = (self.renew_at, grant.killed().clone());

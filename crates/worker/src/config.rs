@@ -106,6 +106,8 @@ pub struct ExecutorConfig {
     /// What each child sets up in itself before it becomes the action, above all to die with this process; none starts
     /// the action directly, which is cheaper.
     pub policy: Option<Policy>,
+    /// The polite signal to a child.
+    pub child_signal: i32,
     /// Between the polite and the final signal to a child.
     pub child_grace: Duration,
     /// The platform's key for secrets at rest.

@@ -10,7 +10,7 @@ use attune_model::execution_config::{InlineExecution, InlineStrategy};
 use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
-use attune_process::{Command, Ending, Input, Keep, Redactor, SIGTERM, Sink, Stream};
+use attune_process::{Command, Ending, Input, Keep, Redactor, Sink, Stream};
 use attune_runtime::environment::Environment;
 use attune_runtime::plan::{Chosen, Code, LaunchPlan, PlanError, PlanRequest};
 use attune_security::{ExecutionToken, sign_execution_token};
@@ -120,8 +120,12 @@ impl Executor {
         command.stdout = stream(self.config.max_stdout_bytes, sinks.stdout, masks_stdout);
         command.stderr = stream(self.config.max_stderr_bytes, sinks.stderr, redactor.clone());
         command.policy.clone_from(&self.config.policy);
-        command.ending =
-            Ending { signal: SIGTERM, grace: self.config.child_grace, drain: PIPE_DRAIN, ..Ending::default() };
+        command.ending = Ending {
+            signal: self.config.child_signal,
+            grace: self.config.child_grace,
+            drain: PIPE_DRAIN,
+            ..Ending::default()
+        };
         Ok(Prepared {
             command,
             time_limit,

@@ -14,7 +14,7 @@ use attune_model::activity::Observer;
 use attune_model::clock::{Clock, SystemClock};
 use attune_model::status::{RetentionPolicy, WorkerType};
 use attune_model::{JsonMap, Secret};
-use attune_process::Policy;
+use attune_process::{Policy, SIGTERM};
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
@@ -198,6 +198,7 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
             max_stderr_bytes: DEFAULT_OUTPUT_LIMIT,
             log_retention: (RetentionPolicy::Days, 7),
             policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+            child_signal: SIGTERM,
             child_grace: CHILD_GRACE,
             encryption_key: Some(data.key().clone()),
             jwt_secret: Some(data.key().clone()),

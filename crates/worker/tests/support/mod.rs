@@ -79,6 +79,7 @@ impl Place {
             max_stderr_bytes: 10 * 1024 * 1024,
             log_retention: (RetentionPolicy::Days, 7),
             policy: None,
+            child_signal: attune_process::SIGTERM,
             child_grace: Duration::from_secs(5),
             encryption_key: Some(Secret::new(KEY.to_owned())),
             jwt_secret: None,
