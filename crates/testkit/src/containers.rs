@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set to 1, tests that need containers do nothing.
@@ -66,9 +67,13 @@ impl Engine {
     ///
     /// When the engine refuses.
     pub fn build(&self, context: &Path, dockerfile: &str) -> Image {
+        static BUILDS: AtomicU64 = AtomicU64::new(0);
         let Self(()) = self;
         let file = tempfile::NamedTempFile::new().expect("a scratch file");
-        fs::write(file.path(), dockerfile).expect("a scratch file that can be written");
+        // Equal images would be one, and the first handle that is dropped would take it from the others.
+        let build = format!("{}-{}", std::process::id(), BUILDS.fetch_add(1, Ordering::Relaxed));
+        let lines = format!("{dockerfile}\nLABEL attune.test=\"{build}\"\n");
+        fs::write(file.path(), lines).expect("a scratch file that can be written");
         let output =
             docker().env("DOCKER_BUILDKIT", "0").args(["build", "-q", "-f"]).arg(file.path()).arg(context).output();
         Image { id: text(&succeeded("docker build", output)) }
