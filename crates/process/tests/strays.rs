@@ -163,7 +163,9 @@ fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
     let hidden = ["spawn-without-env", "5", "new-session", "ignore-term", "write-pid", path, "wait-for-ever"];
     let steps = [&hidden[..], &["wait-for-file", path]].concat();
     let report = ended(agent("run-hidden-beside-another", &steps));
-    assert_eq!(report.stdout.bytes, b"strays 1 held false children 1\nchildren 0\n", "{report:?}");
+    let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+    // In between it is counted until it is reaped, which is another thread's work.
+    assert!(text.starts_with("strays 1 held false ") && text.ends_with("\nchildren 0\n"), "{text} {report:?}");
     runtime().block_on(async { gone(pid_in(&file).await).await });
 }
 
