@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,7 +36,8 @@ impl AmqpBus {
             AMQPScheme::AMQPS => Some(tls::settings(ca_file.as_deref().map(Path::new))?),
             AMQPScheme::AMQP => None,
         };
-        let target = Target { address, tls, connection_name: connection_name.clone() };
+        let connection_name = connection_name.clone();
+        let target = Target { address, tls, connection_name, refusal_told: AtomicBool::new(false) };
         let session = owner::first(&target, *start_limit).await?;
         tracing::debug!(broker = %target.address, heartbeat = ?session.heartbeat(), "connected to the broker");
         let state = AmqpState {

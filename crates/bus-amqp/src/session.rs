@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use attune_bus::BusError;
@@ -25,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     pub(crate) tls: Option<Arc<ClientConfig>>,
     pub(crate) connection_name: String,
+    /// What a restricted account may not declare is said once, not with every connection.
+    pub(crate) refusal_told: AtomicBool,
 }
 
 /// A connection that is, or was, usable.
@@ -85,7 +88,12 @@ impl Session {
             publisher: Mutex::default(),
             control: Mutex::default(),
         });
-        topology::declare_common(&session).await.map_err(|source| ConnectError::Prepare { source })?;
+        let refusal = topology::declare_common(&session).await.map_err(|source| ConnectError::Prepare { source })?;
+        if let Some(topology::Refusal { what, reason }) = refusal
+            && !target.refusal_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(?what, reason, "the broker did not let us declare these; they should exist already");
+        }
         Ok(session)
     }
 

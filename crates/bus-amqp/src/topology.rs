@@ -20,18 +20,28 @@ const EXCHANGES: [(&str, ExchangeKind); 4] = [
     ("attune.dlx", ExchangeKind::Direct),
 ];
 
-/// Makes what every service makes. An account that may not is no obstacle: somebody else has made it then.
-pub(crate) async fn declare_common(session: &Session) -> Result<(), BusError> {
+/// Makes what every service makes. An account that may not is no obstacle: somebody else has made it then. Answers what
+/// was refused, and the reason for the first of it.
+pub(crate) async fn declare_common(session: &Session) -> Result<Option<Refusal>, BusError> {
+    let mut refusal = None;
     for (name, kind) in EXCHANGES {
-        tolerate(name, declare_exchange(session, name, kind).await)?;
+        tolerate(&mut refusal, name, declare_exchange(session, name, kind).await)?;
     }
-    tolerate(DEAD_LETTER_QUEUE, declare_dead_letter_queue(session).await)
+    tolerate(&mut refusal, DEAD_LETTER_QUEUE, declare_dead_letter_queue(session).await)?;
+    Ok(refusal)
 }
 
-fn tolerate(what: &str, declared: Result<(), BusError>) -> Result<(), BusError> {
+/// What the broker did not let us declare.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) what: Vec<&'static str>,
+    pub(crate) reason: String,
+}
+
+fn tolerate(refusal: &mut Option<Refusal>, what: &'static str, declared: Result<(), BusError>) -> Result<(), BusError> {
     match declared {
         Err(BusError::Refused { reason, .. }) => {
-            tracing::warn!(what, reason, "the broker did not let us declare it; it should exist already");
+            refusal.get_or_insert(Refusal { what: Vec::new(), reason }).what.push(what);
             Ok(())
         }
         other => other,

@@ -81,6 +81,15 @@ impl TestBroker {
         format!("amqps://{}@{authority}/{}", self.userinfo, self.vhost)
     }
 
+    /// A user that may declare only what `configure` matches, and read and write everything. Answers its URL.
+    pub fn restricted_url(&self, configure: &str) -> String {
+        let user = &self.vhost;
+        self.management.put(&format!("/api/users/{user}"), &json!({ "password": "restricted", "tags": "" }));
+        let permissions = json!({ "configure": configure, "write": ".*", "read": ".*" });
+        self.management.put(&format!("/api/permissions/{}/{user}", self.vhost), &permissions);
+        format!("amqp://{user}:restricted@{}/{}", self.authority, self.vhost)
+    }
+
     /// `host:port` of the broker.
     pub fn authority(&self) -> &str {
         &self.authority
@@ -157,6 +166,7 @@ impl Default for TestBroker {
 impl Drop for TestBroker {
     fn drop(&mut self) {
         self.management.delete(&format!("/api/vhosts/{}", self.vhost));
+        self.management.delete(&format!("/api/users/{}", self.vhost));
     }
 }
 
@@ -171,6 +181,7 @@ fn sweep(management: &Management) {
         let made = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|made| made.parse().ok());
         if made.is_some_and(|made: u64| now().saturating_sub(made) > STALE_SECONDS) {
             management.delete(&format!("/api/vhosts/{name}"));
+            management.delete(&format!("/api/users/{name}"));
         }
     }
 }
