@@ -233,7 +233,9 @@ impl Start<'_> {
         let places = (self.ground, &*self.data);
         let observer = Arc::new(Both(Arc::new(self.console.clone()), health.metrics()));
         let mut agents = Agents::start(&self.machine, &api, places, observer, (stop, tasks)).await?;
-        vitals::watch_worker(&health, agents.worker_overview());
+        let (worker, sensors) = agents.overviews();
+        vitals::watch_worker(&health, worker);
+        vitals::watch_sensors(&health, sensors);
         health.started();
         match watch {
             Ok(watch) => drop(tasks.spawn(loader.follow(watch, stop.clone()))),

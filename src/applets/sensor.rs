@@ -21,7 +21,7 @@ use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
 use crate::applets::sensor_ctl;
 use crate::applets::user_code;
-use crate::applets::vitals::Service;
+use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 
@@ -48,7 +48,9 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
             platform.check(StoreRole::Sensor).await?;
             let Platform { store, bus } = platform.clone();
             let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
-            host.map_err(|error| Failure::new(Exit::Unavailable, error))?.spawn(stop, tasks);
+            let host = host.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+            vitals::watch_sensors(health, host.overview());
+            host.spawn(stop, tasks);
             Ok(())
         })
     })

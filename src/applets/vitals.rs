@@ -111,6 +111,27 @@ pub(crate) fn watch_worker(health: &Health, worker: Overview) {
     health.section("worker", move || worker_status(&section));
 }
 
+/// Makes a sensor host part of the health: its row and its ear for changes, and where its sensors stand.
+pub(crate) fn watch_sensors(health: &Health, host: attune_sensor::Overview) {
+    let section = host.clone();
+    health.watch(move |all| host.conditions(all));
+    health.section("sensor", move || sensor_status(&section));
+}
+
+fn sensor_status(host: &attune_sensor::Overview) -> Value {
+    let sensors = host.sensors().into_iter().map(|sensor| {
+        json!({
+            "id": sensor.id,
+            "ref": sensor.sensor_ref,
+            "state": sensor.state_word(),
+            "pid": sensor.pid,
+            "failures": sensor.failures,
+            "active_rules": sensor.active_rules,
+        })
+    });
+    json!({"id": host.id(), "sensors": sensors.collect::<Vec<_>>()})
+}
+
 /// Ids, refs and ages; what an execution was given stays out.
 fn worker_status(worker: &Overview) -> Value {
     let running = worker.running().into_iter().map(|RunningExecution { id, action_ref, age }| {

@@ -186,6 +186,8 @@ kinds! {
     SensorState {
         /// It is not wanted here.
         Idle = "idle",
+        /// Another host runs it.
+        Waiting = "waiting",
         /// It is being started.
         Starting = "starting",
         /// Its process is alive.

@@ -15,6 +15,7 @@ use attune_store::SensorStore;
 use crate::config::SensorConfig;
 use crate::lease::Leases;
 use crate::rundir::RunDir;
+use crate::vitals::Vitals;
 
 /// No call to the store waits longer.
 pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) leases: Leases,
     pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) run_dir: Option<RunDir>,
+    pub(crate) vitals: Vitals,
     pub(crate) stop: Stop,
 }
 

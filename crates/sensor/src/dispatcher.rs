@@ -179,10 +179,11 @@ impl Dispatcher {
             owner.wish.send_replace(Some(target));
             return;
         }
+        let sensor_ref = target.sensor.r#ref.clone();
         let (wish, wishes) = watch::channel(Some(target));
         let (statuses, status) = watch::channel(Status::default());
         let task = self.tasks.spawn(Supervisor::new(self.context.clone(), wishes, statuses).run());
-        self.registry.add(sensor, status.clone());
+        self.registry.add(sensor, &sensor_ref, status.clone());
         self.owners.insert(sensor, Owner { wish, status, task });
     }
 

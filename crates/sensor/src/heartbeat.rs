@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
+use attune_model::measure::Success;
 use attune_model::status::WorkerStatus;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::context::{Context, STORE_LIMIT};
 use crate::registry::{Counts, Registry, capabilities};
@@ -32,7 +33,11 @@ pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: Cancel
 }
 
 async fn sign_of_life(context: &Context) {
-    match timeout(STORE_LIMIT, context.store.heartbeat(context.worker, WorkerStatus::Active)).await {
+    let begun = Instant::now();
+    let written = timeout(STORE_LIMIT, context.store.heartbeat(context.worker, WorkerStatus::Active)).await;
+    let success = if matches!(written, Ok(Ok(true))) { Success::Ok } else { Success::Failed };
+    context.vitals.sign_of_life(success, begun);
+    match written {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => {
             tracing::error!(worker.id = %context.worker, "the row of this host was deleted; restart it to register again");

@@ -26,6 +26,7 @@ use crate::lease::{Keeper, Leases, Terms};
 use crate::listener::{listen, queue};
 use crate::registry::{Counts, Registry, capabilities};
 use crate::rundir::RunDir;
+use crate::vitals::{Overview, Vitals};
 
 /// Commands of operators that wait for the dispatcher.
 const COMMANDS: usize = 16;
@@ -73,6 +74,8 @@ pub struct SensorHost {
     http: Client,
     worker: WorkerId,
     queue: QueueSpec,
+    registry: Registry,
+    vitals: Vitals,
 }
 
 /// Tells when the host has tried every sensor that was wanted at its start.
@@ -116,7 +119,9 @@ impl SensorHost {
         }
         let queue = queue(worker, Uuid::new_v4());
         bus.declare(&queue).await.map_err(|source| BuildError::Queue { queue: queue.name.clone(), source })?;
-        Ok(Self { config, store, bus, clock, observer, http, worker, queue })
+        let vitals = Vitals::new(config.timing.heartbeat_interval, observer.clone());
+        let registry = Registry::default();
+        Ok(Self { config, store, bus, clock, observer, http, worker, queue, registry, vitals })
     }
 
     /// The host's row.
@@ -124,10 +129,15 @@ impl SensorHost {
         self.worker
     }
 
+    /// A look at it from outside, also while it works.
+    pub fn overview(&self) -> Overview {
+        Overview { worker: self.worker, registry: self.registry.clone(), vitals: self.vitals.clone() }
+    }
+
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, http, worker, queue } = self;
+        let Self { config, store, bus, clock, observer, http, worker, queue, registry, vitals } = self;
         let hard = stop.hard().clone();
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
@@ -144,6 +154,7 @@ impl SensorHost {
             leases,
             guard,
             run_dir,
+            vitals,
             stop: stop.clone(),
         });
         let silence = CancellationToken::new();
@@ -151,7 +162,11 @@ impl SensorHost {
             let keeper = Keeper::new(context.clone(), tasks.clone(), terms, words, silence.clone());
             tasks.spawn(keeper.run())
         });
-        tasks.spawn_vital("sensor host", stop, run(context, tasks.clone(), (started, queue), (silence, keeper)));
+        tasks.spawn_vital(
+            "sensor host",
+            stop,
+            run(context, tasks.clone(), (started, queue, registry), (silence, keeper)),
+        );
         Started { receiver }
     }
 }
@@ -172,12 +187,11 @@ fn run_dir(config: &SensorConfig) -> Option<RunDir> {
 async fn run(
     context: Arc<Context>,
     tasks: Tasks,
-    (started, queue): (watch::Sender<bool>, QueueSpec),
+    (started, queue, registry): (watch::Sender<bool>, QueueSpec, Registry),
     (silence, keeper): (CancellationToken, Option<JoinHandle<()>>),
 ) {
     let look_again = Arc::new(Notify::new());
-    let registry = Registry::default();
-    let listening = listen(context.bus.clone(), queue, look_again.clone(), context.stop.soft().clone());
+    let listening = listen(context.clone(), queue, look_again.clone());
     tasks.spawn(listening);
     let heartbeat = tasks.spawn(beat(context.clone(), registry.clone(), silence.clone()));
     let (commands, obeyed) = mpsc::channel(COMMANDS);

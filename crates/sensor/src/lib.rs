@@ -35,10 +35,12 @@ mod target;
 mod token;
 mod tokens;
 mod variables;
+mod vitals;
 
 pub use config::{LogLimits, SensorConfig, SensorPaths, SensorTiming};
 pub use control::{CONTROL_SOCKET, ControlError, ControlReply, ControlRequest, SensorView, ask as ask_host};
 pub use host::{BuildError, SensorHost, Started};
+pub use vitals::{Overview, SensorLook};
 
 /// An error and its causes in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

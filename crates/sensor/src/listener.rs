@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use crate::context::Context;
+use crate::vitals::Vitals;
+
 /// Routing keys of the changes that concern sensors (facts of the platform).
 const KEYS: [&str; 5] = ["rule.created", "rule.enabled", "rule.disabled", "pack.registered", "pack.deleted"];
 const CONSUMER_TAG: &str = "sensor-rule-lifecycle";
@@ -37,15 +40,18 @@ pub(crate) fn queue(worker: WorkerId, life: Uuid) -> QueueSpec {
 }
 
 /// Listens until `stop`; begins again whenever the bus fails.
-pub(crate) async fn listen(bus: Arc<dyn Bus>, queue: QueueSpec, look_again: Arc<Notify>, stop: CancellationToken) {
+pub(crate) async fn listen(context: Arc<Context>, queue: QueueSpec, look_again: Arc<Notify>) {
+    let (bus, vitals, stop) = (context.bus.as_ref(), &context.vitals, context.stop.soft());
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     while !stop.is_cancelled() {
-        let problem = match subscribe(bus.as_ref(), &queue).await {
+        let problem = match subscribe(bus, &queue).await {
             Ok(mut consumer) => {
                 backoff.reset();
                 // Something may have been missed before the subscription.
                 look_again.notify_one();
-                let ended = consume(consumer.as_mut(), &look_again, &stop).await;
+                vitals.listening(true);
+                let ended = consume(consumer.as_mut(), &look_again, vitals, stop).await;
+                vitals.listening(false);
                 if let Err(error) = consumer.cancel().await {
                     tracing::debug!(%error, "consumer not cancelled");
                 }
@@ -75,7 +81,7 @@ async fn subscribe(bus: &dyn Bus, queue: &QueueSpec) -> Result<Box<dyn Consumer>
     bus.consume(&queue.name, CONSUMER_TAG, PREFETCH).await
 }
 
-async fn consume(consumer: &mut dyn Consumer, look_again: &Notify, stop: &CancellationToken) -> Ended {
+async fn consume(consumer: &mut dyn Consumer, look_again: &Notify, vitals: &Vitals, stop: &CancellationToken) -> Ended {
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return Ended::Stopped,
@@ -91,9 +97,13 @@ async fn consume(consumer: &mut dyn Consumer, look_again: &Notify, stop: &Cancel
                 }
             }
             Some(ConsumerEvent::Interrupted(reason)) => {
+                vitals.listening(false);
                 tracing::warn!(reason, "the broker is lost; it is tried again");
             }
-            Some(ConsumerEvent::Resumed) => look_again.notify_one(),
+            Some(ConsumerEvent::Resumed) => {
+                vitals.listening(true);
+                look_again.notify_one();
+            }
             None => return Ended::Lost,
         }
     }

@@ -9,8 +9,9 @@ use tokio::sync::watch;
 
 use crate::config::SensorConfig;
 use crate::supervisor::{Phase, Status};
+use crate::vitals::SensorLook;
 
-type Statuses = BTreeMap<SensorId, watch::Receiver<Status>>;
+type Statuses = BTreeMap<SensorId, (String, watch::Receiver<Status>)>;
 
 /// The known sensors. The dispatcher writes, the heartbeat reads.
 #[derive(Debug, Clone, Default)]
@@ -34,17 +35,32 @@ impl Registry {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn add(&self, sensor: SensorId, status: watch::Receiver<Status>) {
-        self.statuses().insert(sensor, status);
+    pub(crate) fn add(&self, sensor: SensorId, sensor_ref: &str, status: watch::Receiver<Status>) {
+        self.statuses().insert(sensor, (sensor_ref.to_owned(), status));
     }
 
     pub(crate) fn remove(&self, sensor: SensorId) {
         self.statuses().remove(&sensor);
     }
 
+    pub(crate) fn look(&self) -> Vec<SensorLook> {
+        let look = |(id, (sensor_ref, status)): (&SensorId, &(String, watch::Receiver<Status>))| {
+            let status = status.borrow();
+            SensorLook {
+                id: *id,
+                sensor_ref: sensor_ref.clone(),
+                state: status.phase.state(),
+                pid: status.pid.filter(|_| status.phase == Phase::Running),
+                failures: status.failures,
+                active_rules: status.active_rules,
+            }
+        };
+        self.statuses().iter().map(look).collect()
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for status in self.statuses().values() {
+        for (_, status) in self.statuses().values() {
             let status = status.borrow();
             if !matches!(status.phase, Phase::Idle | Phase::Waiting) {
                 counts.monitored += 1;

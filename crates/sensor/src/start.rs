@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use attune_http::HttpError;
+use attune_model::measure::Measure;
 use attune_process::{Command, Ending, Keep, Redactor, StartError, Stream, start};
 use attune_runtime::environment::{Coordination, Environment, EnvironmentError};
 use attune_runtime::plan::{Chosen, LaunchPlan, PlanError, PlanRequest};
@@ -125,7 +126,12 @@ impl Prepared {
         command.policy.clone_from(&config.policy);
         command.ending =
             Ending { signal: config.timing.stop_signal, grace: config.timing.stop_grace, ..Ending::default() };
-        let child = start(command).map_err(StartFailure::Start)?;
+        let begun = Instant::now();
+        let child = start(command).map_err(|error| {
+            context.observer.measure(Measure::ChildNotStarted);
+            StartFailure::Start(error)
+        })?;
+        context.observer.measure(Measure::ChildStarted { took: begun.elapsed() });
         let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
         let (renew_at, at_once) = (self.renew_at, grant.killed().clone());
         let attached = Attached { notify, tokens, renew_at, at_once, guarded };

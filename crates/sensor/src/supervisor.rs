@@ -15,12 +15,14 @@
 //! before was seen. Every branch of a `select!` here is cancel-safe, except the end of the process, which is kept.
 
 mod claim;
+mod phase;
 mod talk;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::activity::Activity;
+use attune_model::measure::{Measure, RestartCause, SensorState};
 use attune_model::status::SensorProcessStatus;
 use attune_store::{ProcessChange, ProcessEnd};
 use tokio::sync::watch;
@@ -101,12 +103,15 @@ pub(crate) struct Supervisor {
     alerted: i32,
     /// Whether the next start sets both back.
     reset: bool,
+    /// Why the next start is not the first one.
+    cause: Option<RestartCause>,
 }
 
 impl Supervisor {
     pub(crate) fn new(context: Arc<Context>, wish: watch::Receiver<Wish>, status: watch::Sender<Status>) -> Self {
         let record = Record::new(context.clone());
-        Self { context, wish, status, record, grant: None, failures: 0, alerted: 0, reset: false }
+        context.observer.measure(Measure::SensorMoved { from: None, to: Some(SensorState::Idle) });
+        Self { context, wish, status, record, grant: None, failures: 0, alerted: 0, reset: false, cause: None }
     }
 
     /// Until the host stops or forgets the sensor. No process is left.
@@ -156,6 +161,7 @@ impl Supervisor {
     /// Until the sensor is not wanted any more; the last target is returned.
     async fn keep_running(&mut self, mut target: Arc<Target>) -> Arc<Target> {
         let mut prepared = None;
+        self.cause = None;
         loop {
             let next = match self.obtain(&mut target).await {
                 Ok(()) => match self.start(&target, prepared.take()).await {
@@ -179,6 +185,9 @@ impl Supervisor {
 
     async fn start(&mut self, target: &Arc<Target>, prepared: Option<Prepared>) -> Result<Process, Next> {
         self.set_phase(Phase::Starting, target);
+        if let Some(cause) = self.cause.take() {
+            self.context.observer.measure(Measure::SensorRestarted(cause));
+        }
         self.record.set(target, ProcessChange::Starting);
         self.observe(target, SensorProcessStatus::Starting, None, None);
         let prepared = match prepared {
@@ -329,7 +338,10 @@ impl Supervisor {
             return Some(Next::Failed(failure));
         }
         match prepared {
-            Ok(prepared) if is_renewal => Some(Next::Again(new.clone(), Some(prepared))),
+            Ok(prepared) if is_renewal => {
+                self.cause = Some(RestartCause::Token);
+                Some(Next::Again(new.clone(), Some(prepared)))
+            }
             Ok(prepared) => Some(self.again(new, Some(prepared))),
             Err(error) if is_renewal => {
                 tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %crate::chain(&error),
@@ -347,6 +359,7 @@ impl Supervisor {
     /// A start because of another input.
     fn again(&mut self, new: &Arc<Target>, prepared: Option<Prepared>) -> Next {
         self.forget_failures();
+        self.cause = Some(RestartCause::Changed);
         Next::Again(new.clone(), prepared)
     }
 
@@ -357,6 +370,9 @@ impl Supervisor {
 
     /// Records the failure and waits; [`Next::Again`] when it is time for the next start.
     async fn back_off(&mut self, target: &mut Arc<Target>, failure: Failure) -> Next {
+        // A process that never was has not run for the shortest time.
+        let has_run = !failure.ran_for.is_zero();
+        self.cause = Some(if has_run { RestartCause::Ended } else { RestartCause::StartFailed });
         let timing = &self.context.config.timing;
         if failure.ran_for >= timing.healthy_after {
             (self.failures, self.alerted) = (0, 0);
@@ -429,20 +445,6 @@ impl Supervisor {
             }
             Ok(Err(_)) | Err(_) => false,
         }
-    }
-
-    fn set_phase(&self, phase: Phase, target: &Target) {
-        let settled = phase != Phase::Starting;
-        self.status.send_modify(|status| {
-            if phase != Phase::Running {
-                // What a process said is about that process.
-                (status.pid, status.said) = (None, Said::default());
-            }
-            status.phase = phase;
-            status.active_rules = target.active_rules;
-            status.settled |= settled;
-            status.failures = self.failures;
-        });
     }
 
     fn observe(&self, target: &Target, status: SensorProcessStatus, process: Option<&Process>, reason: Option<String>) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use attune_http::{HttpError, Request};
 use attune_model::Secret;
+use attune_model::measure::{Measure, Success};
 use attune_security::{Agent, sign_worker_token};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -36,8 +37,16 @@ struct ReplyData {
     expires_at: DateTime<Utc>,
 }
 
-/// Asks the API for a token (request: a fact of the platform).
+/// Asks the API for a token.
 pub(crate) async fn fetch(context: &Context, target: &Target) -> Result<Token, HttpError> {
+    let fetched = ask(context, target).await;
+    let success = if fetched.is_ok() { Success::Ok } else { Success::Failed };
+    context.observer.measure(Measure::SensorToken(success));
+    fetched
+}
+
+/// Request and answer are facts of the platform.
+async fn ask(context: &Context, target: &Target) -> Result<Token, HttpError> {
     let lifetime = context.config.timing.token_lifetime;
     let body = json!({
         "sensor_ref": target.sensor.r#ref,

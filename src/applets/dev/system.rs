@@ -119,7 +119,7 @@ pub(crate) fn hub_failed(error: HubError) -> Failure {
 #[derive(Debug)]
 pub(super) struct Agents {
     worker: watch::Receiver<bool>,
-    overview: Overview,
+    overviews: (Overview, attune_sensor::Overview),
     sensor: Started,
 }
 
@@ -149,14 +149,14 @@ impl Agents {
         let (worker, sensor) = tokio::join!(worker, sensor);
         let worker = worker.map_err(|error| Failure::new(Exit::Internal, error))?;
         let sensor = sensor.map_err(|error| Failure::new(Exit::Internal, error))?;
-        let (ready, overview) = (worker.ready(), worker.overview());
+        let (ready, overviews) = (worker.ready(), (worker.overview(), sensor.overview()));
         worker.spawn(stop, tasks);
-        Ok(Self { worker: ready, overview, sensor: sensor.spawn(stop, tasks) })
+        Ok(Self { worker: ready, overviews, sensor: sensor.spawn(stop, tasks) })
     }
 
-    /// A look at the worker.
-    pub(super) fn worker_overview(&self) -> Overview {
-        self.overview.clone()
+    /// A look at both.
+    pub(super) fn overviews(&self) -> (Overview, attune_sensor::Overview) {
+        self.overviews.clone()
     }
 
     /// Waits until the worker takes work and every wanted sensor had its first start.

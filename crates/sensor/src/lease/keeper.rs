@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use attune_lifecycle::{CancellationToken, Tasks};
 use attune_model::SensorId;
+use attune_model::measure::{LeaseChange, Measure, Success};
 use attune_process::boottime;
 use attune_store::{HostSession, Renewal, Runner, StoreError};
 use tokio::sync::{mpsc, oneshot};
@@ -108,7 +109,10 @@ impl Keeper {
                 self.waiting.insert(sensor, reply);
             }
             Word::GiveBack(session, sensor) => {
-                self.held.remove(&sensor);
+                if let Some(revoked) = self.held.remove(&sensor) {
+                    let change = if revoked.is_cancelled() { LeaseChange::Lost } else { LeaseChange::Released };
+                    self.measure(change);
+                }
                 self.giving_back.push((session, sensor));
                 // Whoever waits here for the same sensor gets it with the next look.
                 self.look_at = Instant::now();
@@ -142,6 +146,10 @@ impl Keeper {
         }
     }
 
+    fn measure(&self, change: LeaseChange) {
+        self.context.observer.measure(Measure::Lease(change));
+    }
+
     fn refuse(&mut self, reason: &str) {
         for (_, reply) in self.asking.drain(..) {
             // Whoever does not listen any more wants nothing.
@@ -155,8 +163,10 @@ impl Keeper {
         self.session = None;
         let (worker, name) = self.context.worker();
         let session = HostSession { worker, worker_name: name.to_owned(), id: Uuid::new_v4(), life: self.terms.life };
-        let sent = boottime();
+        let (sent, asked) = (boottime(), Instant::now());
         let begun = self.call("begin a session", self.context.store.begin_session(&session)).await;
+        let success = if begun.is_some() { Success::Ok } else { Success::Failed };
+        self.context.vitals.sign_of_life(success, asked);
         if begun.is_none() {
             self.renew_at = Instant::now() + self.terms.retry_interval();
             return false;
@@ -164,7 +174,9 @@ impl Keeper {
         let session = Session::new(session, self.context.stop.hard());
         self.allow(&session, sent);
         self.tasks.spawn(fence(session.clone(), self.terms, self.done.clone()));
-        self.held.clear();
+        for _ in std::mem::take(&mut self.held) {
+            self.measure(LeaseChange::Lost);
+        }
         self.session = Some(session);
         true
     }
@@ -181,8 +193,10 @@ impl Keeper {
 
     /// False when the store did not answer.
     async fn renew(&mut self, session: Session) -> bool {
-        let sent = boottime();
+        let (sent, asked) = (boottime(), Instant::now());
         let renewed = self.call("renew the lease of this host", self.context.store.renew_session(&session.store)).await;
+        let is_renewed = matches!(renewed, Some(Renewal::Renewed { .. }));
+        self.context.vitals.sign_of_life(if is_renewed { Success::Ok } else { Success::Failed }, asked);
         match renewed {
             // A renewal that comes after the end changes nothing: what runs is being ended.
             Some(Renewal::Renewed { cordoned }) if session.is_valid() => {
@@ -275,7 +289,9 @@ impl Keeper {
 
     fn grant(&mut self, session: &Session, sensor: SensorId) -> Grant {
         let grant = Grant::leased(sensor, session.clone(), self.sender.clone());
-        self.held.insert(sensor, grant.revoked().clone());
+        if self.held.insert(sensor, grant.revoked().clone()).is_none() {
+            self.measure(LeaseChange::Acquired);
+        }
         grant
     }
 

@@ -58,6 +58,7 @@ impl Supervisor {
         self.record.write(target, ProcessChange::Stopped).await;
         self.observe(target, SensorProcessStatus::Stopped, None, Some("the lease of this host ended".to_owned()));
         self.grant = None;
+        self.cause = None;
     }
 
     /// When the grant ends; it is never waited for without one.
