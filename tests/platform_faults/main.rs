@@ -11,6 +11,7 @@ mod clock;
 mod database;
 mod disk;
 mod drain;
+mod hub;
 mod messages;
 mod processes;
 mod rig;
