@@ -165,9 +165,10 @@ fn refused(error: FetchError) -> Failure {
         FetchError::Http(error) if error.decision() == Decision::Retry || error.status() == Some(404) => {
             Exit::Unavailable
         }
-        FetchError::Http(HttpError { problem: Problem::TooLong { .. }, .. }) => Exit::Data,
+        FetchError::Http(HttpError { problem: Problem::TooLong { .. }, .. })
+        | FetchError::Size { .. }
+        | FetchError::Stranger => Exit::Data,
         FetchError::Http(_) | FetchError::Client(_) | FetchError::Token { .. } => Exit::Configuration,
-        FetchError::Size { .. } | FetchError::Stranger => Exit::Data,
     };
     Failure::new(exit, error)
 }

@@ -30,10 +30,13 @@ struct Identity {
     changed: (i64, i64),
 }
 
+/// The last file of each architecture, and what is told about it or why nothing can be.
+type Seen = HashMap<Machine, (Identity, Result<Told, String>)>;
+
 /// Checksums of files that were seen, the last one for each architecture.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
-    seen: Arc<Mutex<HashMap<Machine, (Identity, Result<Told, String>)>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 /// A file to send.
@@ -92,20 +95,19 @@ impl Known {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         };
         let remembered = self.lock().get(&machine).filter(|(seen, _)| *seen == identity).map(|(_, told)| told.clone());
-        let told = match remembered {
-            Some(told) => told,
-            None => {
-                let found = facts(&mut file).map_err(Problem::Io)?;
-                let told = tell(found, machine, || version_beside(folder, name));
-                self.lock().insert(machine, (identity, told.clone()));
-                told
-            }
+        let told = if let Some(told) = remembered {
+            told
+        } else {
+            let found = facts(&mut file).map_err(Problem::Io)?;
+            let told = tell(found, machine, || version_beside(folder, name));
+            self.lock().insert(machine, (identity, told.clone()));
+            told
         };
         let known = told.map_err(Problem::Other)?;
         Ok(Opened { file: tokio::fs::File::from_std(file), known })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Machine, (Identity, Result<Told, String>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
 //! The agents' binary for images without the volume: paths, statuses, bodies and the order of the checks are facts of the
-//! platform; name, ETag, ranges, checksum and version are added to them.
+//! platform; name, `ETag`, ranges, checksum and version are added to them.
 
 mod files;
 mod range;
