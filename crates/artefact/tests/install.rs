@@ -1,4 +1,5 @@
 //! Installs into real folders: the same twice, many at once, over running programs, and everything that can be in the way.
+#![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "programs are started to see which file they run")]
 
 use std::fs::{self, File, Permissions};
@@ -11,6 +12,9 @@ use attune_artefact::{
     Facts, InstallError, LINKS, MARKER_PREFIX, Machine, NotAProgram, Order, Outcome, agent_for, facts, install, verify,
 };
 use tempfile::TempDir;
+
+/// A file of an installation, and what is done to it.
+type Harm<'a> = (&'a str, &'a dyn Fn(&Path));
 
 fn own() -> Machine {
     Machine::own().unwrap()
@@ -97,7 +101,7 @@ fn what_is_wrong_with_a_folder_is_named_and_mended() {
         fs::remove_file(path).unwrap();
         fs::write(path, text).unwrap();
     };
-    let harms: [(&str, &dyn Fn(&Path)); 6] = [
+    let harms: [Harm<'_>; 6] = [
         ("attune-agents", &|path| fs::remove_file(path).unwrap()),
         ("attune-agents", &|path| replace(path, "<html>")),
         ("attune-agents", &|path| fs::set_permissions(path, Permissions::from_mode(0o444)).unwrap()),

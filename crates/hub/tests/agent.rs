@@ -1,4 +1,5 @@
 //! Downloads of the agents' binary over real sockets: who gets what, and what never leaves the folder.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
