@@ -6,6 +6,7 @@ mod bus;
 mod capture;
 mod detect;
 mod dev;
+mod executions;
 mod figure;
 mod program;
 mod run;
@@ -19,12 +20,13 @@ use std::time::Duration;
 
 use argh::FromArgs;
 
+use executions::Volume;
 use figure::{Figure, OutputMode};
 
 /// Measures a hot path and the floor beside it.
 #[derive(Debug, FromArgs)]
 struct Arguments {
-    /// what to measure: bus, capture, detect, dev, run, sensors, spawn; soak runs until it is told otherwise
+    /// what to measure: bus, capture, detect, dev, executions, run, sensors, spawn; soak runs until it is told otherwise
     #[argh(positional)]
     name: String,
     /// print JSON
@@ -36,6 +38,15 @@ struct Arguments {
     /// soak: let things fail
     #[argh(switch)]
     faults: bool,
+    /// executions: how many (default: 2000)
+    #[argh(option, short = 'n', default = "2000")]
+    executions: usize,
+    /// executions: how many at once (default: 10)
+    #[argh(option, default = "10")]
+    at_once: usize,
+    /// executions: how many messages wait while the rate is measured again (default: 20000)
+    #[argh(option, default = "20_000")]
+    waiting: usize,
 }
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -76,7 +87,11 @@ fn main() -> ExitCode {
         None if arguments.name == "soak" => {
             soak::run(soak::Wish { length: arguments.length, faults: arguments.faults })
         }
-        None => Err(format!("no benchmark {:?}; there are: {}, soak", arguments.name, names())),
+        None if arguments.name == "executions" => {
+            let Arguments { executions, at_once, waiting, .. } = arguments;
+            executions::run(Volume { executions, at_once, waiting }, mode)
+        }
+        None => Err(format!("no benchmark {:?}; there are: {}, executions, soak", arguments.name, names())),
     };
     let printed = outcome.and_then(|text| {
         let written = io::stdout().lock().write_all(text.as_bytes());
