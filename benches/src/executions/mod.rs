@@ -116,6 +116,9 @@ async fn starts(site: &Site, load: &mut Load, report: &mut Report) -> Result<(),
     agent.stop()?;
     let (statements, messages) = (postgres.counts(), amqp.counts());
     let each = |count: u64| count_of(count) / count_of(u64::try_from(COUNTED).unwrap_or(1));
+    if statements.of("execution") == 0 {
+        return Err("the relay saw no statements".to_owned());
+    }
     let (own, logs) = (each(statements.of("execution")), each(statements.of("logs")));
     report.add("statements", "round trips for the execution, each", own, "", Goal::Most(2.0));
     report.add("log_statements", "… for its logs (batched)", logs, "", Goal::None);

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+/// The code of PostgreSQL's request for TLS, 80877103.
+const TLS_REQUEST: [u8; 4] = [4, 210, 22, 47];
+
 /// What is spoken on the relayed connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -153,7 +156,8 @@ impl Frames {
                 Protocol::Postgres => self.statement(&frame),
                 Protocol::Amqp => method(&frame).map(|method| format!("{}{method}", self.side.arrow())),
             };
-            self.greeted = true;
+            // A client may ask for TLS before it says who it is.
+            self.greeted |= !(self.protocol == Protocol::Postgres && frame.get(4..8) == Some(&TLS_REQUEST));
             seen.extend(found);
         }
         seen
