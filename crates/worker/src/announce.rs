@@ -74,7 +74,11 @@ impl Announcer {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while let Err(error) = self.bus.publish(&messages).await {
             let delay = backoff.next_delay();
-            tracing::warn!(error = chain(&error), "the end could not be announced, trying again");
+            if backoff.attempts() == 1 {
+                tracing::warn!(error = chain(&error), "the end could not be announced, trying on");
+            } else {
+                tracing::debug!(error = chain(&error), "the end could not be announced again");
+            }
             self.observer.measure(Measure::PublishRetried);
             if !patience.wait(delay).await {
                 tracing::error!("the end is stored but was not announced; the scheduler finds it by itself");
