@@ -12,7 +12,7 @@ use std::time::Duration;
 use attune_model::{IdentityId, Secret};
 use attune_security::{TokenKey, sign_access_token};
 use attune_testkit::database::TestDatabase;
-use attune_testkit::{TestBroker, eventually};
+use attune_testkit::{TestBroker, eventually, eventually_blocking};
 use chrono::Utc;
 use serde_json::{Value, json};
 
@@ -115,9 +115,11 @@ impl Rig {
         (0..count).map(|_| self.ask_with(&json!({ "GATE": self.gate() }))).collect()
     }
 
-    /// Asks for one with these variables.
+    /// Asks for one with these variables; again for as long as the hub says that it cannot just now.
     pub(crate) fn ask_with(&self, variables: &Value) -> i64 {
-        let (status, answer) = self.request(variables);
+        let (status, answer) = eventually_blocking("the hub to take a request", || {
+            Some(self.request(variables)).filter(|(status, _)| *status != 503)
+        });
         assert_eq!(status, 201, "{answer}");
         answer["data"]["id"].as_i64().unwrap()
     }

@@ -4,7 +4,7 @@
 //! schema. [`migrate`](migration::migrate) makes it for installations that have nothing else.
 //!
 //! Every method is one statement or one short transaction. Clocks are the server's, so hosts need not agree on the time.
-//! A statement that gets no answer in time ends as [`StoreError::Unavailable`](attune_store::StoreError::Unavailable) and
+//! A statement that gets no answer in time ends as [`StoreError::Unavailable`] and
 //! closes its connection; whether it was carried out is then not known, and every writer's guard makes that harmless.
 
 mod agent;
