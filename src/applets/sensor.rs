@@ -66,7 +66,8 @@ fn settings(
     let host_name = machine::host_name();
     let program = machine::program()?;
     let host = Arc::new(Host::new(visible.clone()));
-    let environments = Arc::new(Environments::new(host.clone(), Arc::new(NoObserver)));
+    let policy = user_code::policy(&sensor.child);
+    let environments = Arc::new(Environments::new(host.clone(), Arc::new(NoObserver)).with_policy(Some(&policy)));
     let folders = &platform.folders;
     let planner = Planner::new(host, folders.packs.clone(), folders.runtime_envs.clone(), advertised)
         .with_builtins(machine::builtins(&program));
@@ -98,7 +99,7 @@ fn settings(
         base_environment: visible.into_iter().chain(handed_on).collect(),
         planner,
         environments,
-        policy: Some(user_code::policy(&sensor.child)),
+        policy: Some(policy),
         guard: guard(),
         timing: timing(sensor),
         logs: LogLimits {

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use attune_sys::{Polled, SIGKILL};
 
 use crate::capture::Capture;
-use crate::command::{Keep, Stream};
+use crate::command::{Keep, Strays, Stream};
+use crate::family::{adopts, end_strays_of_blocking};
 use crate::leader::{Leader, is_refused, wait_for_exit};
+use crate::mark::Mark;
 use crate::spawn::{Channel, Request, absolute, spawn};
 use crate::start_error::StartError;
 
@@ -58,7 +60,9 @@ pub fn probe(
         env,
         stdout: Channel::Pipe,
         stderr: Channel::Pipe,
-        mark: None,
+        // No policy: that would start this program once more for each question. The mark costs nothing, and what a killed
+        // agent leaves of a question is found by it.
+        mark: adopts().then(|| Mark::new(Strays::End)),
     };
     let spawned = spawn(&request, Stdio::null(), None, None)?;
     let mut asked =
@@ -85,6 +89,9 @@ impl Asked {
             wait_for_exit(self.leader.pid(), notice.as_ref(), KILL_LIMIT)?;
         }
         let reaped = self.leader.bury()?;
+        if let Some(mark) = self.leader.mark() {
+            end_strays_of_blocking(mark);
+        }
         let drained = Instant::now() + DRAIN_LIMIT;
         while self.stdout.is_open() || self.stderr.is_open() {
             let left = drained.saturating_duration_since(Instant::now());

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use attune_model::activity::Observer;
 use attune_model::{PackEnvironmentId, PackId, WorkerId};
+use attune_process::Policy;
 use attune_store::{EnvironmentOutcome, EnvironmentStore};
 
 use crate::host::Host;
@@ -85,6 +86,7 @@ pub struct Environments {
     host: Arc<Host>,
     observer: Arc<dyn Observer>,
     limits: Limits,
+    policy: Option<Policy>,
     inspector: Inspector,
     locks: Locks,
 }
@@ -92,13 +94,34 @@ pub struct Environments {
 impl Environments {
     /// Builds with the programs and variables of `host`; `observer` is told about every build.
     pub fn new(host: Arc<Host>, observer: Arc<dyn Observer>) -> Self {
-        Self { host, observer, limits: Limits::default(), inspector: Inspector::default(), locks: Locks::default() }
+        Self {
+            host,
+            observer,
+            limits: Limits::default(),
+            policy: None,
+            inspector: Inspector::default(),
+            locks: Locks::default(),
+        }
     }
 
     /// Other limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Commands of builds run under the policy of user code, but for what must not be theirs: as every user of an
+    /// environment has to be able to read and replace it, its files belong to the agent's user and get the agent's mask;
+    /// a build is no execution, so its CPU time has no such limit ([`Limits::command`] holds).
+    #[must_use]
+    pub fn with_policy(self, of_user_code: Option<&Policy>) -> Self {
+        let policy = of_user_code.cloned().map(|policy| Policy {
+            limits: attune_process::Limits { cpu_seconds: None, ..policy.limits },
+            umask: None,
+            user: None,
+            ..policy
+        });
+        Self { policy, ..self }
     }
 
     /// Makes the environment of `chosen` ready, building it or waiting for its builder if need be.

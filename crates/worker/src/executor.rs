@@ -110,7 +110,7 @@ impl Executor {
         Ok(Self {
             secrets: Secrets::new(config.encryption_key.as_ref()).map_err(ExecutorError::EncryptionKey)?,
             tokens: config.jwt_secret.as_ref().map(TokenKey::new).transpose().map_err(ExecutorError::JwtSecret)?,
-            environments: Environments::new(host.clone(), observer.clone()),
+            environments: Environments::new(host.clone(), observer.clone()).with_policy(config.policy.as_ref()),
             observer,
             host,
             advertised: Mutex::new(Arc::new(config.advertised.clone())),

@@ -208,7 +208,8 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
 
 fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Observer>) -> SensorConfig {
     let host = Arc::new(Host::new(machine.passed.clone()));
-    let environments = Arc::new(Environments::new(host.clone(), observer));
+    let policy = Policy { dies_with_agent: true, ..Policy::default() };
+    let environments = Arc::new(Environments::new(host.clone(), observer).with_policy(Some(&policy)));
     let planner = Planner::new(host, data.packs(), data.runtime_envs(), &machine.sensor)
         .with_builtins(builtins(&machine.program));
     SensorConfig {
@@ -230,7 +231,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         base_environment: sensor_environment(machine),
         planner,
         environments,
-        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+        policy: Some(policy),
         guard: None,
         timing: SensorTiming {
             heartbeat_interval: HEARTBEAT,

@@ -217,7 +217,8 @@ impl Work<'_> {
         let env = environments.host.env_with_path(&folders).into_iter().chain(quiet).collect();
         let keep = || Stream::keep(Keep::Tail { limit_bytes: KEPT_OUTPUT_BYTES });
         let cwd = Some(self.site.chosen.pack_dir.clone());
-        Ok(Command { args: words.collect(), cwd, env, stdout: keep(), stderr: keep(), ..Command::new(program) })
+        let policy = environments.policy.clone();
+        Ok(Command { args: words.collect(), cwd, env, stdout: keep(), stderr: keep(), policy, ..Command::new(program) })
     }
 
     /// For people: which step, and the first words of its command.
