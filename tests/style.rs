@@ -64,6 +64,29 @@ fn only_one_crate_touches_what_is_unsafe_and_only_the_binary_names_a_backend() {
     }
 }
 
+#[test]
+fn only_one_crate_starts_processes() {
+    let homes = ["crates/process", "crates/sys", "crates/testkit"].map(Path::new);
+    let mut seen = 0;
+    for path in sources() {
+        let place = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let is_test = place.components().any(|part| ["tests", "benches"].iter().any(|name| part.as_os_str() == *name));
+        let text = fs::read_to_string(&path).unwrap();
+        // Unit tests may play the user; a unit test comes last in its file.
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let starts = code.lines().any(|line| {
+            let names_command = line.contains("process::") && line.contains("Command") && line.contains("std::");
+            names_command || line.contains("tokio::process")
+        });
+        if homes.iter().any(|home| place.starts_with(home)) {
+            seen += usize::from(starts);
+        } else {
+            assert!(is_test || !starts, "{} starts processes: use attune_process", place.display());
+        }
+    }
+    assert!(seen >= 3, "the walk found only {seen} places that start processes");
+}
+
 /// Heavy or dangerous libraries, and the one place that may depend on each; dev-dependencies are free.
 const FENCED: &[(&str, &[&str])] = &[
     ("axum", &["hub", "health"]),

@@ -33,8 +33,9 @@ fn in_namespace(steps: &[&str]) -> Option<Command> {
 
 fn both(steps: &[&str], check: impl Fn(Report)) {
     check(ended(under_init(steps)));
-    if let Some(command) = in_namespace(steps) {
-        check(ended(command));
+    match in_namespace(steps) {
+        Some(command) => check(ended(command)),
+        None => attune_testkit::lacking("namespaces", "run as root with util-linux (scripts/setup) and CAP_SYS_ADMIN"),
     }
 }
 
@@ -116,6 +117,7 @@ fn the_environment_of_the_init_is_hidden_from_processes_of_the_same_user() {
 #[test]
 fn the_init_needs_less_than_a_mebibyte_of_its_own() {
     if !support::is_root() {
+        attune_testkit::lacking("root", "run the tests as root");
         return;
     }
     runtime().block_on(async {
@@ -138,6 +140,7 @@ fn the_init_needs_less_than_a_mebibyte_of_its_own() {
 #[test]
 fn the_environment_of_the_init_is_empty_once_the_agent_has_it() {
     if !support::is_root() {
+        attune_testkit::lacking("root", "run the tests as root");
         return;
     }
     runtime().block_on(async {

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use attune_process::{Command, Outcome};
 use support::{TEST_CHILD, child, ended};
@@ -57,10 +57,10 @@ fn told(limited: &Limited, steps: &[&str]) -> String {
 
 #[test]
 fn a_child_that_is_killed_for_lack_of_memory_is_told_from_one_that_is_killed() {
-    if !Path::new("/sys/fs/cgroup").exists() {
+    let Some(limited) = Limited::new() else {
+        attune_testkit::lacking("control-groups", "run as root with the memory controller mounted writable");
         return;
-    }
-    let Some(limited) = Limited::new() else { return };
+    };
     let text = told(&limited, &["use-memory", "300000000"]);
     assert!(text.starts_with("OutOfMemory kills Some(1) peak "), "{text}");
     let peak: u64 = text.split(' ').nth(4).unwrap().parse().unwrap();

@@ -15,7 +15,10 @@ fn every_process_is_started_without_a_copy_of_the_memory() {
     let musl = std::env::var_os("ATTUNE_TEST_MUSL_CHILD").map(|path| path.into_string().unwrap());
     for program in [Some(TEST_CHILD.to_owned()), musl].into_iter().flatten() {
         for how in ["run", "run-and-tell"] {
-            let Some(calls) = traced(&program, how) else { return };
+            let Some(calls) = traced(&program, how) else {
+                attune_testkit::lacking("tracing", "install strace (scripts/setup) and allow ptrace");
+                return;
+            };
             // The program itself is not among them; with a policy its child becomes another one on the way.
             let (threads, processes): (Vec<_>, Vec<_>) =
                 calls.into_iter().partition(|call| call.contains("CLONE_THREAD"));

@@ -194,6 +194,7 @@ fn as_nobody_else() -> Policy {
 #[test]
 fn a_program_behind_a_closed_folder_is_a_matter_of_permission() {
     if !support::is_root() {
+        attune_testkit::lacking("root", "run the tests as root");
         return;
     }
     let (_open, helper) = support::reachable();

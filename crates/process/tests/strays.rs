@@ -156,6 +156,10 @@ fn a_bomb_of_processes_that_leave_their_group_is_cleared_away() {
 #[test]
 fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
     if !has_control_groups() {
+        attune_testkit::lacking(
+            "control-groups",
+            "run as root with version 2 of the hierarchy mounted writable, Linux 5.14 or later",
+        );
         return;
     }
     let (_folder, file) = scratch();

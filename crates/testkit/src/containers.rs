@@ -1,6 +1,6 @@
 //! Real containers: an engine that is there or is installed, images made from scratch, containers that go with their handle.
 //!
-//! A machine that cannot run containers fails the tests that need them, unless `ATTUNE_TEST_SKIP_CONTAINERS=1` says that this
+//! A machine that cannot run containers fails the tests that need them, unless `ATTUNE_TEST_SKIP=containers` says that this
 //! is known. Nothing is pulled: images hold a program, what it links to, and nothing else.
 #![expect(clippy::disallowed_methods, reason = "the command line of an engine is what is driven here")]
 
@@ -10,8 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Set to 1, tests that need containers do nothing.
-pub const SKIP_VARIABLE: &str = "ATTUNE_TEST_SKIP_CONTAINERS";
+use crate::{SKIP_VARIABLE, is_given_up};
 
 /// Installing an engine and starting it takes this long at most.
 const ENGINE_LIMIT: Duration = Duration::from_mins(3);
@@ -31,7 +30,7 @@ impl Engine {
     ///
     /// When there is no engine and none can be made to work.
     pub fn ensure() -> Option<Self> {
-        if std::env::var_os(SKIP_VARIABLE).is_some_and(|value| value == "1") {
+        if is_given_up("containers") {
             return None;
         }
         let lock = File::create(LOCK).unwrap_or_else(|error| panic!("{LOCK}: {error}"));
@@ -223,7 +222,7 @@ fn start() {
     while !answers() {
         assert!(
             begun.elapsed() < ENGINE_LIMIT,
-            "dockerd does not answer; see /tmp/attune-test-dockerd.log, or set {SKIP_VARIABLE}=1"
+            "dockerd does not answer; see /tmp/attune-test-dockerd.log, or set {SKIP_VARIABLE}=containers"
         );
         std::thread::park_timeout(Duration::from_millis(100));
     }

@@ -4,11 +4,13 @@ mod broker;
 pub mod bus_contract;
 pub mod containers;
 pub mod database;
+mod lacking;
 mod private_postgres;
 mod proxy;
 pub mod store_contract;
 
 pub use broker::{Management, PrivateBroker, TestBroker};
+pub use lacking::{SKIP_VARIABLE, is_given_up, lacking};
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Direction, Proxy};
 
