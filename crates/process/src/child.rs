@@ -12,9 +12,12 @@
 //!
 //! The pipes are served in every state. Dropping a [`Child`] or its supervision in any state kills the group.
 
+use std::ffi::OsString;
 use std::future::{Future, pending};
 use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use attune_sys::{Reaped, SIGCONT, SIGKILL};
@@ -28,7 +31,7 @@ use crate::family::adopts;
 use crate::input::prepare;
 use crate::leader::{ExitNotice, Leader};
 use crate::mark::Mark;
-use crate::notes::new_token;
+use crate::notes::{new_token, read_refusal};
 use crate::policy::Setup;
 use crate::procfs::has_followers;
 use crate::pumps::{Gathered, Pumps, Reader, Writer};
@@ -52,6 +55,33 @@ pub struct Child {
     /// When it was seen to have ended.
     ended: Option<Instant>,
     oom_kills_before: Option<u64>,
+    /// Only with a policy.
+    wanted: Option<Wanted>,
+}
+
+/// What a child is to become, for the case that it does not.
+struct Wanted {
+    program: PathBuf,
+    args: Vec<OsString>,
+    cwd: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl Wanted {
+    /// The error that the plain way of starting would have given; none when `notes` tell of no refusal. Takes the note of it out.
+    fn refused(&self, notes: &mut Vec<String>) -> Option<StartError> {
+        let (source, step) = notes.last().and_then(|note| read_refusal(note))?;
+        let Self { program, args, cwd, env } = self;
+        let error = if step.is_empty() {
+            let (cwd, channel) = (cwd.as_deref(), Channel::Null);
+            let request = Request { program, args, cwd, env, stdout: channel, stderr: channel, mark: None };
+            diagnose(&request, source)
+        } else {
+            StartError::SetUp { program: program.clone(), step: step.to_owned(), source }
+        };
+        notes.pop();
+        Some(error)
+    }
 }
 
 impl std::fmt::Debug for Child {
@@ -63,6 +93,8 @@ impl std::fmt::Debug for Child {
 /// Starts a child in a process group of its own.
 ///
 /// Takes a fraction of a millisecond, whatever the size of the agent; up to 125 ms where the program is still being written.
+/// With a policy the program itself starts a moment later, and what only the kernel can refuse comes as
+/// [`Outcome::NotStarted`].
 /// Nothing is read or written until [`Child::supervise`] is polled.
 ///
 /// # Panics
@@ -109,8 +141,13 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         );
         Ok((ExitNotice::new(leader.pid())?, pumps))
     };
-    let (notice, pumps) = watch().map_err(|source| StartError::Watch { program, source })?;
-    Ok(Child { leader, notice, pumps, ending: command.ending, started, ended: None, oom_kills_before })
+    let (notice, pumps) = match watch() {
+        Ok(watched) => watched,
+        Err(source) => return Err(StartError::Watch { program, source }),
+    };
+    let Command { args, cwd, env, ending, .. } = command;
+    let wanted = setup.is_some().then_some(Wanted { program, args, cwd, env });
+    Ok(Child { leader, notice, pumps, ending, started, ended: None, oom_kills_before, wanted })
 }
 
 /// Why the child is about to end.
@@ -164,11 +201,13 @@ impl Child {
         let pid = self.pid();
         let usage = reaped.as_ref().map_or_else(|_| Usage::default(), usage);
         let oom_kills = self.oom_kills_before.and_then(|before| cgroup::oom_kills()?.checked_sub(before));
-        let outcome = match reaped {
-            Ok(reaped) => outcome(cause, &reaped, oom_kills),
-            Err(error) => Outcome::Lost(format!("the end of process {pid} was not seen: {error}")),
+        let Gathered { stdout, stderr, stdin_error, mut notes } = self.pumps.finish();
+        let refused = self.wanted.filter(|_| cause == Cause::Itself).and_then(|wanted| wanted.refused(&mut notes));
+        let outcome = match (reaped, refused) {
+            (_, Some(error)) => Outcome::NotStarted(Arc::new(error)),
+            (Ok(reaped), None) => outcome(cause, &reaped, oom_kills),
+            (Err(error), None) => Outcome::Lost(format!("the end of process {pid} was not seen: {error}")),
         };
-        let Gathered { stdout, stderr, stdin_error, notes } = self.pumps.finish();
         Report {
             pid,
             outcome,

@@ -4,22 +4,22 @@
 //! little more memory than the arguments.
 //!
 //! Rights are given up after everything that needs them, and the parent-death signal comes after the change of user, which
-//! would clear it.
+//! would clear it. What goes wrong is told in lines at the very start of standard error; whoever started the child makes an
+//! error of them that names the program.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::iter;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::parent_id;
-use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
 use attune_sys::{Disposition, Limit, Pid, Resource, SIGKILL, SignalSet};
 
-use crate::diagnose::diagnose;
+use crate::notes::refusal;
 use crate::policy::{Limits, Session, Setup, User};
-use crate::spawn::{Channel, Request};
+use crate::spawn::{BUSY_PAUSE, BUSY_RETRIES};
 
 /// The applet was called in a way that the agent does not call it, or could not take the user on.
 const FAILED: u8 = 125;
@@ -28,6 +28,9 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The program is not there.
 const NOT_FOUND: u8 = 127;
 
+/// Room for what is usually said, made before memory may be limited.
+const NOTES_BYTES: usize = 1024;
+
 /// The largest signal number of Linux.
 const LAST_SIGNAL: i32 = 64;
 
@@ -35,54 +38,51 @@ const LAST_SIGNAL: i32 = 64;
 /// 125, 126 or 127.
 pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
-    let (Some(setup), Some(program)) = (Setup::read(&mut args), args.next()) else {
-        let mut notes = Notes::default();
+    let mut notes = Notes::default();
+    let setup = Setup::read(&mut args);
+    // Before the limit of memory, which a list of many arguments may reach.
+    let words: Vec<CString> = args.map_while(|word| CString::new(word.into_vec()).ok()).collect();
+    let (Some(setup), Some(program)) = (setup, words.first()) else {
         notes.add("__exec is for the agent itself, which calls it in another way");
         notes.write();
         return ExitCode::from(FAILED);
     };
-    let mut notes = Notes { token: setup.token.clone().unwrap_or_default(), text: String::new() };
+    notes.token = setup.token.as_deref().unwrap_or_default();
+    notes.text.reserve(NOTES_BYTES);
     if let Err(refused) = apply(&setup, &mut notes) {
         notes.add(&refused);
         notes.write();
         return ExitCode::from(FAILED);
     }
     notes.write();
-    let args: Vec<OsString> = args.collect();
-    let error = become_program(&program, &args);
+    let error = become_program(program, &words);
     let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-    let request = Request {
-        program: Path::new(&program),
-        args: &args,
-        cwd: None,
-        env: &[],
-        stdout: Channel::Null,
-        stderr: Channel::Null,
-        mark: None,
-    };
-    let mut notes = Notes { token: setup.token.unwrap_or_default(), text: String::new() };
-    notes.add(&diagnose(&request, error).to_string());
+    notes.add(&refusal(&error, ""));
     notes.write();
     ExitCode::from(code)
 }
 
-fn become_program(program: &OsStr, args: &[OsString]) -> io::Error {
-    let words = iter::once(program).chain(args.iter().map(OsString::as_os_str));
-    let words: Result<Vec<CString>, _> = words.map(|word| CString::new(word.as_bytes())).collect();
-    match words {
-        Ok(words) => attune_sys::exec(&words[0], &words),
-        Err(zero_byte) => io::Error::from(zero_byte),
+/// Comes back with the reason when the kernel refuses; later where somebody is still writing the program.
+#[expect(clippy::disallowed_methods, reason = "this process has nothing else to do meanwhile")]
+fn become_program(program: &CStr, words: &[CString]) -> io::Error {
+    for _ in 0..BUSY_RETRIES {
+        let error = attune_sys::exec(program, words);
+        if error.kind() != io::ErrorKind::ExecutableFileBusy {
+            return error;
+        }
+        thread::sleep(BUSY_PAUSE);
     }
+    attune_sys::exec(program, words)
 }
 
 /// What could not be set up, for the agent: lines at the very start of standard error.
 #[derive(Default)]
-struct Notes {
-    token: String,
+struct Notes<'a> {
+    token: &'a str,
     text: String,
 }
 
-impl Notes {
+impl Notes<'_> {
     fn add(&mut self, text: &str) {
         writeln!(self.text, "{}{text}", self.token).expect("a String takes everything");
     }
@@ -93,15 +93,19 @@ impl Notes {
         }
     }
 
-    fn write(self) {
+    fn write(&mut self) {
+        if self.text.is_empty() {
+            return;
+        }
         if let Err(error) = io::stderr().write_all(self.text.as_bytes()) {
             // Nobody can be told; what the notes are about has happened all the same.
             drop(error);
         }
+        self.text.clear();
     }
 }
 
-fn apply(setup: &Setup, notes: &mut Notes) -> Result<(), String> {
+fn apply(setup: &Setup, notes: &mut Notes<'_>) -> Result<(), String> {
     let policy = &setup.policy;
     // First, so that nothing that follows happens outside of it.
     if let Some(entrance) = &setup.cgroup {
@@ -122,7 +126,7 @@ fn apply(setup: &Setup, notes: &mut Notes) -> Result<(), String> {
     }
     apply_limits(&policy.limits, notes);
     if let Some(user) = &policy.user {
-        become_user(user).map_err(|error| format!("cannot become user {}: {error}", user.uid))?;
+        become_user(user).map_err(|error| refusal(&error, &format!("become user {}", user.uid)))?;
     }
     if policy.no_new_privileges {
         notes.check("no_new_privs", attune_sys::set_no_new_privileges());
@@ -151,7 +155,7 @@ fn new_session() -> io::Result<()> {
     attune_sys::setsid()
 }
 
-fn apply_limits(limits: &Limits, notes: &mut Notes) {
+fn apply_limits(limits: &Limits, notes: &mut Notes<'_>) {
     for (what, resource, wanted) in [
         ("the core limit", Resource::CoreFile, limits.core_bytes),
         ("the CPU limit", Resource::CpuTime, limits.cpu_seconds),

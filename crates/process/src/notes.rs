@@ -4,9 +4,25 @@
 //! byte that does not fit belongs to the program, and so does everything after it.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
 
 /// A longer line is no note.
 const MAX_NOTE_BYTES: usize = 4096;
+
+/// How a note begins that says that the program was not started.
+const REFUSED: &str = "not started: ";
+
+/// Why a program was not started, as a note: the number of `error`, and the step that was refused; empty stands for
+/// executing the program.
+pub(crate) fn refusal(error: &io::Error, step: &str) -> String {
+    format!("{REFUSED}{} {step}", error.raw_os_error().unwrap_or(0))
+}
+
+/// What [`refusal`] wrote.
+pub(crate) fn read_refusal(note: &str) -> Option<(io::Error, &str)> {
+    let (number, step) = note.strip_prefix(REFUSED)?.split_once(' ')?;
+    Some((io::Error::from_raw_os_error(number.parse().ok()?), step))
+}
 
 /// A token that nobody else uses.
 pub(crate) fn new_token() -> String {
@@ -107,6 +123,16 @@ mod tests {
             filter.accept(&[b'#'; 100], &mut |part| seen += part.len());
         }
         assert_eq!(seen, 10_000);
+    }
+
+    #[test]
+    fn a_refusal_is_read_as_it_was_written() {
+        for step in ["", "become user 7"] {
+            let note = refusal(&io::Error::from_raw_os_error(8), step);
+            let (error, found) = read_refusal(&note).unwrap();
+            assert_eq!((error.raw_os_error(), found), (Some(8), step));
+        }
+        assert!(read_refusal("the OOM score was not set: denied").is_none());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! How a child ended and what it left behind.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::start_error::StartError;
 
 /// All that is known about a child after its end.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Report {
 /// Why a child ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// With a policy: what set the child up could not become the program, so none of its code ran.
+    NotStarted(Arc<StartError>),
     /// By itself, with this code.
     Exited(i32),
     /// By a signal that nobody here has sent.

@@ -28,8 +28,8 @@ use crate::start_error::StartError;
 pub(crate) const NULL_DEVICE: &str = "/dev/null";
 
 /// A program that has just been written may still be open elsewhere for a moment.
-const BUSY_RETRIES: u32 = 5;
-const BUSY_PAUSE: Duration = Duration::from_millis(25);
+pub(crate) const BUSY_RETRIES: u32 = 5;
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 /// What the kernel gets.
 pub(crate) struct Request<'a> {
@@ -108,7 +108,7 @@ pub(crate) fn spawn(
 }
 
 /// Starts the launcher, which becomes the program. What can be known beforehand about the program is checked here, so that
-/// the same errors come from the same call.
+/// the same errors come from the same call; the rest comes with the report.
 fn launch(request: &Request<'_>, stdin: Stdio, setup: &Setup) -> Result<std::process::Child, StartError> {
     preflight(request)?;
     let launcher = &setup.policy.launcher.program;

@@ -150,6 +150,16 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A part of its policy without which it must not run was refused.
+    #[error("cannot {step} for {program}; give the agent the right to do so, or change the setting", program = program.display())]
+    SetUp {
+        /// The program.
+        program: PathBuf,
+        /// What was refused.
+        step: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The child started and could not be watched; it has been killed.
     #[error("{program} was started and ended at once, because it could not be watched", program = program.display())]
     Watch {
@@ -167,3 +177,13 @@ pub enum StartError {
         source: io::Error,
     },
 }
+
+impl PartialEq for StartError {
+    /// The same kind with the same values.
+    fn eq(&self, other: &Self) -> bool {
+        // An io::Error has no comparison of its own.
+        format!("{self:?}") == format!("{other:?}")
+    }
+}
+
+impl Eq for StartError {}

@@ -171,13 +171,19 @@ fn with_policy(mut command: Command) -> Command {
     command
 }
 
-/// Says why a program does not start; with as few threads and descriptors as possible.
+/// Says why a program does not start, by itself and with a policy; with as few threads and descriptors as possible.
 pub(crate) fn try_to_start(program: &str) -> Step<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    match attune_process::start(Command::new(program)) {
-        Ok(child) => writeln!(io::stdout(), "{:?}", runtime.block_on(child.supervise(None, pending())).outcome)?,
-        Err(error) => writeln!(io::stdout(), "{error:?} {error}")?,
+    for policy in [None, Some(Policy::default())] {
+        let command = Command { policy, ..Command::new(program) };
+        let ended =
+            attune_process::start(command).map(|child| runtime.block_on(child.supervise(None, pending())).outcome);
+        match ended {
+            Ok(Outcome::NotStarted(error)) => writeln!(io::stdout(), "{error:?} {error}")?,
+            Ok(outcome) => writeln!(io::stdout(), "{outcome:?}")?,
+            Err(error) => writeln!(io::stdout(), "{error:?} {error}")?,
+        }
     }
     Ok(())
 }

@@ -3,17 +3,42 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::future::pending;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use attune_process::{Command, Policy, StartError, User, start};
-use support::{child, runtime};
+use attune_process::{Command, Limits, Outcome, Policy, StartError, User, start};
+use attune_testkit::eventually;
+use support::{child, runtime, state};
 
+/// The error of both ways of starting: by itself, and set up from the inside first.
 fn refused(command: Command) -> StartError {
+    let mut set_up = Command::new(&command.program);
+    set_up.args.clone_from(&command.args);
+    set_up.env.clone_from(&command.env);
+    set_up.cwd.clone_from(&command.cwd);
     let error = runtime().block_on(async { start(command).unwrap_err() });
+    assert_eq!(error, refused_with(Policy::default(), set_up));
     let said = error.to_string();
     assert!(!said.ends_with('.') && !said.contains("  "), "{said}");
     error
+}
+
+/// The error of starting with a policy, whether it comes at once or with the report.
+fn refused_with(policy: Policy, mut command: Command) -> StartError {
+    command.policy = Some(Policy { launcher: support::launcher(), ..policy });
+    runtime().block_on(async {
+        match start(command) {
+            Err(error) => error,
+            Ok(child) => {
+                let report = child.supervise(None, pending()).await;
+                let Outcome::NotStarted(error) = report.outcome else { panic!("{report:?}") };
+                assert_eq!((report.notes, report.stderr.bytes), (Vec::new(), Vec::new()));
+                Arc::into_inner(error).unwrap()
+            }
+        }
+    })
 }
 
 fn file(folder: &Path, content: &[u8], mode: u32) -> PathBuf {
@@ -128,7 +153,7 @@ fn the_longest_string_that_the_kernel_allows_is_allowed() {
     let value = "v".repeat(32 * usize::try_from(attune_sys::page_size()).unwrap() - "V=".len() - 1);
     command.env = vec![("V".into(), value.into())];
     let outcome = support::ended(command).outcome;
-    assert_eq!(outcome, attune_process::Outcome::Exited(0));
+    assert_eq!(outcome, Outcome::Exited(0));
 }
 
 #[test]
@@ -152,14 +177,22 @@ fn two_mebibytes_of_arguments_are_too_many_and_128_kibibytes_of_environment_are_
     let mut command = child(&["print-env"]);
     command.env = (0..128).map(|number| (format!("V{number}").into(), "e".repeat(1024).into())).collect();
     let report = support::ended(command);
-    assert_eq!(report.outcome, attune_process::Outcome::Exited(0));
+    assert_eq!(report.outcome, Outcome::Exited(0));
     assert!(report.stdout.bytes.len() > 128 * 1024);
 }
 
 /// What the helper child is told when it tries to start something, under a limit that it sets itself first.
 fn told(limits: &[&str], program: &str) -> String {
     let report = support::ended(child(&[limits, &["try-to-start", program]].concat()));
-    String::from_utf8(report.stdout.bytes).unwrap()
+    both(&report.stdout.bytes)
+}
+
+/// Both ways of starting said the same; it is told once.
+fn both(output: &[u8]) -> String {
+    let lines: Vec<&str> = str::from_utf8(output).unwrap().lines().collect();
+    let [plain, set_up] = lines[..] else { panic!("{lines:?}") };
+    assert_eq!(plain, set_up);
+    plain.to_owned()
 }
 
 #[test]
@@ -182,7 +215,7 @@ fn told_as_other(program: &str, limits: &[&str]) -> String {
     let mut command = child(&[limits, &["try-to-start", program]].concat());
     command.program = program.into();
     command.policy = Some(as_nobody_else());
-    String::from_utf8(support::ended(command).stdout.bytes).unwrap()
+    both(&support::ended(command).stdout.bytes)
 }
 
 /// A user that nobody else is.
@@ -204,8 +237,11 @@ fn a_program_behind_a_closed_folder_is_a_matter_of_permission() {
     let mut command = child(&["try-to-start", program.to_str().unwrap()]);
     command.program = helper;
     command.policy = Some(as_nobody_else());
-    let text = String::from_utf8(support::ended(command).stdout.bytes).unwrap();
+    let text = both(&support::ended(command).stdout.bytes);
     assert!(text.starts_with("Permission") && text.contains("search permission"), "{text}");
+    // The agent may go there, the user of the policy may not.
+    let error = refused_with(as_nobody_else(), Command::new(&program));
+    assert!(matches!(error, StartError::Permission { .. }), "{error:?}");
 }
 
 #[test]
@@ -225,4 +261,43 @@ fn a_program_that_stays_open_for_writing_is_busy() {
     let _busy = std::fs::File::options().append(true).open(&path).unwrap();
     let error = refused(Command::new(&path));
     assert!(matches!(error, StartError::TextFileBusy { .. }), "{error:?}");
+}
+
+#[test]
+fn a_program_that_is_written_for_a_moment_longer_is_started_with_a_policy_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fresh");
+    std::fs::copy(support::TEST_CHILD, &path).unwrap();
+    let busy = std::fs::File::options().append(true).open(&path).unwrap();
+    let report = runtime().block_on(async {
+        let mut command = Command::new(&path);
+        command.policy = Some(Policy { launcher: support::launcher(), ..Policy::default() });
+        let child = start(command).unwrap();
+        // It was refused and waits for the next attempt: nothing else in it sleeps.
+        eventually("the child to wait", async || (state(child.pid()) == Some('S')).then_some(())).await;
+        drop(busy);
+        child.supervise(None, pending()).await
+    });
+    assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");
+}
+
+#[test]
+fn a_limit_of_processes_that_the_policy_sets_is_named() {
+    if !support::is_root() {
+        attune_testkit::lacking("root", "run the tests as root");
+        return;
+    }
+    let (_folder, program) = support::reachable();
+    let mut command = Command::new(&program);
+    command.args = vec!["wait-for-ever".into()];
+    command.policy = Some(as_nobody_else());
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let first = start(command).unwrap();
+    let place = format!("/proc/{}", first.pid());
+    let is_there = async || (std::fs::metadata(&place).ok()?.uid() == 54_321).then_some(());
+    runtime.block_on(eventually("a process of that user", is_there));
+    let limits = Limits { processes: Some(0), ..Limits::default() };
+    let error = refused_with(Policy { limits, ..as_nobody_else() }, Command::new(program));
+    assert!(matches!(error, StartError::ProcessLimit { .. }), "{error:?}");
 }

@@ -12,6 +12,7 @@ use attune_process::{Child, Outcome, Report, SIGKILL, Watched};
 use tokio::time::{Instant, timeout};
 
 use crate::cause::{self, End};
+use crate::chain;
 use crate::excerpt::{excerpt, with_hint};
 use crate::log::{CurrentFile, LogWriter};
 use crate::notify::{NotifySocket, Said};
@@ -166,6 +167,8 @@ impl Process {
 
     fn failure(&self, report: &Report) -> Failure {
         let (reason, exit_code, signal) = match &report.outcome {
+            // As when the start itself had said so.
+            Outcome::NotStarted(error) => return not_started(&format!("its program did not start: {}", chain(error))),
             Outcome::Exited(code) => (format!("it exited with code {code}"), Some(*code), None),
             Outcome::Signalled { signal, core_dumped } => {
                 let core = if *core_dumped { " and left a core dump" } else { "" };
@@ -197,6 +200,13 @@ impl Process {
             log: self.log(),
         }
     }
+}
+
+/// A sensor whose program never ran.
+pub(crate) fn not_started(why: &str) -> Failure {
+    let reason = format!("start failed: {why}");
+    let excerpt = Some(reason.replace('\0', ""));
+    Failure { reason, excerpt, is_local: true, ..Failure::default() }
 }
 
 /// Waits for a message; never ready for a process that cannot send any.

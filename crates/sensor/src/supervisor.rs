@@ -34,7 +34,7 @@ use crate::delay::delay;
 use crate::lease::Grant;
 use crate::log::CurrentFile;
 use crate::notify::Said;
-use crate::process::{Event, Failure, Process};
+use crate::process::{Event, Failure, Process, not_started};
 use crate::record::Record;
 use crate::start::{Prepared, StartFailure, prepare};
 use crate::target::Target;
@@ -461,7 +461,5 @@ impl Supervisor {
 }
 
 fn start_failure(error: &StartFailure) -> Next {
-    let reason = format!("start failed: {}", crate::chain(error));
-    let excerpt = Some(reason.replace('\0', ""));
-    Next::Failed(Failure { reason, excerpt, is_local: error.is_local(), ..Failure::default() })
+    Next::Failed(Failure { is_local: error.is_local(), ..not_started(&crate::chain(error)) })
 }

@@ -228,11 +228,15 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
         observer.measure(Measure::OutputDropped { bytes: dropped });
     }
     let Report { outcome, stdout, stderr, stdin_error, duration, usage, .. } = report;
+    let parse = matches!(outcome, Outcome::Exited(0));
+    let ending = ending(outcome, usage.peak_memory_bytes, control).map_err(|error| {
+        observer.measure(Measure::ChildNotStarted);
+        start_failure(&error)
+    })?;
     let stdout = CapturedText::new(&stdout.bytes, stdout.dropped_bytes);
     let completeness = if stdout.dropped_bytes == 0 { Completeness::Whole } else { Completeness::Cut };
-    let parse = matches!(outcome, Outcome::Exited(0));
     Ok(Ran {
-        ending: ending(outcome, usage.peak_memory_bytes, control),
+        ending,
         duration,
         data: parse.then(|| output::parse(&stdout.text, output_format, completeness)).flatten(),
         stdout,
@@ -263,16 +267,17 @@ fn remark(report: &Report) {
     }
 }
 
-fn ending(outcome: Outcome, peak_memory_bytes: u64, control: &Control) -> Ending {
-    match outcome {
+fn ending(outcome: Outcome, peak_memory_bytes: u64, control: &Control) -> Result<Ending, Arc<StartError>> {
+    Ok(match outcome {
         Outcome::Exited(code) => Ending::Exited(code),
+        Outcome::NotStarted(error) => return Err(error),
         Outcome::Signalled { .. } => Ending::Signalled,
         Outcome::OutOfMemory => Ending::OutOfMemory { peak_memory_bytes },
         Outcome::TimedOut { limit, .. } => Ending::TimedOut(limit),
         Outcome::Cancelled { exit_code } if control.cancel.is_cancelled() => Ending::Cancelled { exit_code },
         Outcome::Cancelled { .. } => Ending::WorkerStopped,
         Outcome::Lost(why) => Ending::Lost(why),
-    }
+    })
 }
 
 fn start_failure(error: &StartError) -> Failure {

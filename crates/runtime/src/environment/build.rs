@@ -250,6 +250,7 @@ impl Work<'_> {
 fn failure(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Exited(0) => None,
+        Outcome::NotStarted(error) => Some(crate::with_causes(error)),
         Outcome::Exited(code) => Some(format!("exit {code}")),
         Outcome::Signalled { signal, .. } => Some(format!("signal {signal}")),
         Outcome::OutOfMemory => Some("the kernel killed it because memory was out".to_owned()),
