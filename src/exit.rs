@@ -8,6 +8,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use attune_model::chain;
+
 use crate::telemetry;
 
 /// Every way in which a command of this binary ends.
@@ -110,19 +112,8 @@ impl Failure {
 /// Prints the error and its causes, joined by `: `.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&causes(&*self.error))
+        f.write_str(&chain(&*self.error))
     }
-}
-
-/// The error and its causes, joined by `: `.
-pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[derive(Debug)]

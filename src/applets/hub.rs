@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 use crate::applets::agent::{self, level, not_blank};
 use crate::applets::dev::hub_failed;
 use crate::applets::platform::{Platform, accept};
-use crate::applets::vitals::Service;
+use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::telemetry::{LogFormat, Telemetry};
@@ -54,11 +54,13 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         telemetry.set_level(level(config.platform.log_level));
         let settings = settings(&config)?;
         let service = Service { role: "hub", name: NAME, parts: Parts::NONE };
-        agent::live(service, &config.platform, GRACE, async |platform, _health, (stop, tasks)| {
+        agent::live(service, &config.platform, GRACE, async |platform, health, (stop, tasks)| {
             platform.check(StoreRole::Hub).await?;
             let Platform { store, bus } = platform.clone();
+            let settings = HubConfig { observer: health.metrics(), ..settings };
             let hub = Hub::build(settings, store, bus, Arc::new(SystemClock)).await.map_err(hub_failed)?;
             tracing::info!(address = %hub.local_addr(), "hub listens");
+            vitals::watch_hub(health, hub.handle());
             hub.spawn(stop, tasks);
             Ok(())
         })

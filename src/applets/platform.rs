@@ -7,10 +7,11 @@ use attune_bus::Bus as _;
 use attune_bus_amqp::{AmqpBus, AmqpConfig};
 use attune_config::{Loaded, Note, PlatformConfig, Rejected};
 use attune_lifecycle::Backoff;
+use attune_model::chain;
 use attune_store_postgres::{CheckError, PostgresStore, RETRY_PAUSE, Role};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::exit::{Exit, Failure, causes};
+use crate::exit::{Exit, Failure};
 
 /// How long closing the connections may take; nothing depends on it any more.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -66,7 +67,7 @@ async fn store(config: &PlatformConfig) -> Result<PostgresStore, Failure> {
         }
         if backoff.attempts() == 0 {
             tracing::warn!(
-                error = causes(&error),
+                error = chain(&error),
                 limit_s = config.startup_timeout.as_secs(),
                 "waiting for the database"
             );

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use attune_config::{SENSOR_RUNTIMES, SensorAgentConfig, SensorConfig as SensorSection, child_env, load_sensor};
 use attune_health::Parts;
-use attune_model::activity::NoObserver;
 use attune_model::clock::SystemClock;
 use attune_process::Guard;
-use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::TokenKey;
@@ -66,10 +64,8 @@ fn settings(
     let host_name = machine::host_name();
     let program = machine::program()?;
     let host = Arc::new(Host::new(visible.clone()));
-    let policy = user_code::policy(&sensor.child);
-    let environments = Arc::new(Environments::new(host.clone(), Arc::new(NoObserver)).with_policy(Some(&policy)));
     let folders = &platform.folders;
-    let planner = Planner::new(host, folders.packs.clone(), folders.runtime_envs.clone(), advertised)
+    let planner = Planner::new(host.clone(), folders.packs.clone(), folders.runtime_envs.clone(), advertised)
         .with_builtins(machine::builtins(&program));
     let mut capabilities = agent::capabilities(PROGRAM, &sensor.labels, &sensor.taints, &sensor.capabilities);
     for (key, value) in [
@@ -98,8 +94,8 @@ fn settings(
         mq_url: Some(sensors_message_queue_url.clone()),
         base_environment: visible.into_iter().chain(handed_on).collect(),
         planner,
-        environments,
-        policy: Some(policy),
+        build_host: host,
+        policy: Some(user_code::policy(&sensor.child)),
         guard: guard(),
         timing: timing(sensor),
         logs: LogLimits {

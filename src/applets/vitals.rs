@@ -5,6 +5,7 @@ use std::time::Instant;
 use attune_bus_amqp::{AmqpState, Consumers, Link};
 use attune_config::{process_env, service_manager};
 use attune_health::{About, Health, NotifyConfig, Parts, serve};
+use attune_hub::HubHandle;
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::Observer;
 use attune_model::condition::Condition;
@@ -109,6 +110,11 @@ pub(crate) fn watch_worker(health: &Health, worker: Overview) {
     let section = worker.clone();
     health.watch(move |all| worker.conditions(all));
     health.section("worker", move || worker_status(&section));
+}
+
+/// Makes a hub part of the health: its storage and its consumers.
+pub(crate) fn watch_hub(health: &Health, hub: HubHandle) {
+    health.watch(move |all| hub.conditions(all));
 }
 
 /// Makes a sensor host part of the health: its row and its ear for changes, and where its sensors stand.

@@ -106,18 +106,6 @@ impl ConnectError {
     }
 }
 
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
-}
-
 /// What lapin says, without its own prefixes.
 pub(crate) fn words(error: &lapin::Error) -> String {
     match error.kind() {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_lifecycle::Backoff;
+use attune_model::chain;
 use futures_util::StreamExt;
 use lapin::Event;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::error::{chain, words};
+use crate::error::words;
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::state::Link;

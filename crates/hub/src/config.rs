@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::Secret;
+use attune_model::activity::{NoObserver, Observer};
 use attune_security::{SealingKey, TokenKey};
 
 use crate::folders::Folders;
@@ -37,6 +39,10 @@ pub struct HubConfig {
     pub fleet_period: Duration,
     /// How often executions are looked for whose message was lost.
     pub sweep_period: Duration,
+    /// How often storage is asked for a sign of life; without two of them the hub is not ready.
+    pub health_period: Duration,
+    /// Is told about connections and consumers.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl HubConfig {
@@ -55,6 +61,8 @@ impl HubConfig {
             monitor_period: Duration::from_mins(1),
             fleet_period: Duration::from_secs(1),
             sweep_period: Duration::from_secs(30),
+            health_period: Duration::from_secs(5),
+            observer: Arc::new(NoObserver),
         }
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::HubConfig;
 use crate::outbox::Outbox;
+use crate::vitals::Vitals;
 
 /// Storage, bus, clock and settings.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     /// Identity 1.
     pub(crate) system: IdentityId,
+    pub(crate) vitals: Vitals,
 }
 
 impl Core {

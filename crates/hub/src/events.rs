@@ -12,6 +12,7 @@ use attune_store::{Decision, Enforced, EventSource, Intake, StoreError};
 use crate::core::Core;
 use crate::outbox::{Outbox, SOURCE_SERVICE};
 use crate::rules::RuleEngine;
+use crate::vitals::Part;
 
 /// The queue of stored events; the name is a fact of the platform.
 pub(crate) const QUEUE: &str = "attune.executor.events.queue";
@@ -75,7 +76,8 @@ pub(crate) async fn run(core: Arc<Core>, mut events: Subscription, stop: Stop) {
         match event {
             BusEvent::Delivery(delivery) => handle(&core, delivery, &mut backoff, &stop).await,
             // What is stored while nobody listens waits in the queue.
-            BusEvent::Up | BusEvent::Down => {}
+            BusEvent::Up => core.vitals.report(Part::Events, true),
+            BusEvent::Down => core.vitals.report(Part::Events, false),
             BusEvent::Closed => break,
         }
     }

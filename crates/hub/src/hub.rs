@@ -9,6 +9,7 @@ use attune_bus::{Bus, QueueLifetime, QueueSpec, Source, Subscription};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::Secret;
 use attune_model::clock::Clock;
+use attune_model::condition::Condition;
 use attune_model::message::Exchange;
 use attune_security::sign_access_token;
 use attune_store::HubStore;
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 use crate::core::Core;
 use crate::packs::PackRegistry;
 use crate::scheduling::Scheduler;
+use crate::vitals::{self, Vitals};
 use crate::{HubConfig, HubError, events, http, monitor, scheduling};
 
 /// Most unanswered deliveries of each queue; they are handled one at a time.
@@ -54,7 +56,8 @@ impl Hub {
         let events = declare(bus.clone(), events::QUEUE, events::BINDING).await?;
         let requests = declare(bus.clone(), scheduling::QUEUE, scheduling::BINDING).await?;
         mark(&config, local_addr, clock.now());
-        let handle = HubHandle { core: Arc::new(Core { config, store, bus, clock, system }) };
+        let vitals = Vitals::new(config.health_period, config.observer.clone());
+        let handle = HubHandle { core: Arc::new(Core { config, store, bus, clock, system, vitals }) };
         Ok(Self { handle, listener, local_addr, events, requests })
     }
 
@@ -77,6 +80,7 @@ impl Hub {
         tasks.spawn_vital("hub events", stop, events::run(core.clone(), self.events, stop.clone()));
         let scheduler = Scheduler::new(core.clone(), stop.clone());
         tasks.spawn_vital("hub scheduler", stop, scheduler.run(self.requests));
+        tasks.spawn_vital("hub vitals", stop, vitals::run(core.clone(), stop.clone()));
         tasks.spawn_vital("hub monitor", stop, monitor::run(core.clone(), stop.clone()));
     }
 }
@@ -86,6 +90,11 @@ impl HubHandle {
     pub fn packs(&self) -> PackRegistry {
         let Core { store, bus, clock, .. } = &*self.core;
         PackRegistry::new(store.clone(), bus.clone(), clock.clone())
+    }
+
+    /// Tells what has to be well for the hub to do its work: storage, and the consumers of both queues.
+    pub fn conditions(&self, all: &mut Vec<Condition>) {
+        self.core.vitals.conditions(all);
     }
 
     /// A token for a person at this machine, who acts as the system identity.

@@ -19,6 +19,7 @@ mod outbox;
 mod packs;
 mod rules;
 mod scheduling;
+mod vitals;
 
 pub use config::{AgentDownloads, HubConfig};
 pub use error::HubError;

@@ -4,8 +4,10 @@ mod support;
 
 use std::time::Duration;
 
+use attune_bus::Bus as _;
 use attune_model::{IdentityId, Secret};
 use attune_security::{TokenKey, TokenType, sign_access_token};
+use attune_testkit::eventually;
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use support::http::{get, post, post_text, post_with, raw};
@@ -29,6 +31,26 @@ async fn health_needs_no_token() {
     assert_eq!(get(world.address, "/health/live", None).await.status, 200);
     let detailed = get(world.address, "/health/detailed", None).await;
     assert_eq!((detailed.status, &detailed.json()["database"]), (503, &json!("disconnected")));
+    world.stop().await;
+}
+
+/// The conditions that are not well.
+fn problems(world: &World) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    world.hub.conditions(&mut all);
+    all.into_iter().filter(|condition| !condition.is_well()).map(|condition| condition.name).collect()
+}
+
+#[tokio::test]
+async fn the_hub_is_well_while_its_storage_answers_and_its_queues_are_consumed() {
+    let mut config = support::config();
+    config.health_period = Duration::from_millis(20);
+    let world = World::with(config).await;
+    eventually("all is well", async || problems(&world).is_empty().then_some(())).await;
+    world.store.close().await;
+    eventually("storage is missed", async || (problems(&world) == ["database"]).then_some(())).await;
+    world.bus.close().await;
+    eventually("so is the bus", async || (problems(&world) == ["database", "events", "requests"]).then_some(())).await;
     world.stop().await;
 }
 

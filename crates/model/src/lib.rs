@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod capabilities;
+mod chain;
 pub mod clock;
 pub mod condition;
 pub mod execution_config;
@@ -20,6 +21,7 @@ pub mod secret;
 pub mod status;
 pub mod version;
 
+pub use chain::chain;
 pub use ids::{
     ActionId, EnforcementId, EventId, ExecutionId, IdentityId, PackEnvironmentId, PackId, RuleId, RuntimeId,
     RuntimeVersionId, SensorId, TriggerId, WorkerId,

@@ -153,5 +153,5 @@ fn ask(probe: &Probe, program: &Path, host: &Host) -> Result<String, String> {
 }
 
 fn probe_once(what: &Probe, program: &Path, host: &Host) -> Result<attune_process::ProbeOutput, String> {
-    probe(program, what.version_args, host.env(), PROBE_LIMIT).map_err(|error| crate::with_causes(&error))
+    probe(program, what.version_args, host.env(), PROBE_LIMIT).map_err(|error| attune_model::chain(&error))
 }

@@ -185,7 +185,7 @@ impl Environments {
             Some(others) => self.build_claimed(site, inspected.checksum, others, claimed).await,
         };
         *last_failure =
-            built.as_ref().err().map(|error| LastFailure { ended: Instant::now(), cause: crate::with_causes(error) });
+            built.as_ref().err().map(|error| LastFailure { ended: Instant::now(), cause: attune_model::chain(error) });
         built
     }
 
@@ -196,7 +196,7 @@ impl Environments {
         };
         let outcome = EnvironmentOutcome::Failed { error: "the build was cancelled".to_owned(), log: String::new() };
         if let Err(error) = others.store.finish_environment(row, others.worker, &outcome).await {
-            tracing::warn!(%row, error = crate::with_causes(&error), "a cancelled build keeps its claim until it expires");
+            tracing::warn!(%row, error = attune_model::chain(&error), "a cancelled build keeps its claim until it expires");
         }
     }
 }

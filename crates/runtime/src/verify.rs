@@ -93,7 +93,7 @@ fn passes(command: &Command, subject: &str, host: &Host) -> bool {
     let output = match probe(&program, &args, host.env(), COMMAND_LIMIT) {
         Ok(output) => output,
         Err(error) => {
-            tracing::debug!(subject, error = crate::with_causes(&error), "verification command did not start");
+            tracing::debug!(subject, error = attune_model::chain(&error), "verification command did not start");
             return false;
         }
     };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use attune_bus::{BusError, Outgoing};
+use attune_model::chain;
 use attune_store::ProcessEnd;
 use tokio::time::timeout;
 
@@ -34,7 +35,7 @@ pub(crate) async fn raise_alert(
     });
     let stored = match timeout(STORE_LIMIT, context.store.insert_alert(&payload)).await {
         Ok(Ok(stored)) => stored,
-        Ok(Err(error)) => return failed(target, &crate::chain(&error)),
+        Ok(Err(error)) => return failed(target, &chain(&error)),
         Err(_elapsed) => return failed(target, "the store did not answer in time"),
     };
     let Some(event) = stored else {
@@ -48,7 +49,7 @@ pub(crate) async fn raise_alert(
             .unwrap_or_else(|_elapsed| Err(BusError::Unavailable("no confirmation in time".to_owned())))
     };
     if let Err(error) = published.await {
-        tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %crate::chain(&error),
+        tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %chain(&error),
             "the alert is stored but was not published");
     }
     true

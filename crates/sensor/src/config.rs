@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use attune_model::{JsonMap, Secret};
 use attune_process::{Guard, Policy, SIGTERM};
-use attune_runtime::environment::Environments;
+use attune_runtime::Host;
 use attune_runtime::plan::Planner;
 use attune_security::TokenKey;
 
@@ -37,8 +37,8 @@ pub struct SensorConfig {
     pub base_environment: Vec<(OsString, OsString)>,
     /// How code is started on this machine: interpreters, folders, programs that stand for entry points without a file.
     pub planner: Planner,
-    /// Makes environments of packs ready; to be shared by everything in this process that does.
-    pub environments: Arc<Environments>,
+    /// The programs and variables that environments of packs are built with.
+    pub build_host: Arc<Host>,
     /// What each process sets up in itself before it becomes the sensor, above all to die with this host; none starts
     /// the sensor directly.
     pub policy: Option<Policy>,

@@ -10,6 +10,7 @@ use attune_model::WorkerId;
 use attune_model::activity::Observer;
 use attune_model::clock::Clock;
 use attune_process::Guard;
+use attune_runtime::environment::Environments;
 use attune_store::SensorStore;
 
 use crate::config::SensorConfig;
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) run_dir: Option<RunDir>,
     pub(crate) vitals: Vitals,
+    pub(crate) environments: Environments,
     pub(crate) stop: Stop,
 }
 

@@ -14,6 +14,7 @@ use attune_lifecycle::{Backoff, Tasks};
 use attune_model::SensorId;
 use attune_model::activity::Activity;
 use attune_model::capabilities::CapabilityView;
+use attune_model::chain;
 use attune_model::status::SensorProcessStatus;
 use attune_store::DesiredSensor;
 use tokio::sync::{Notify, mpsc, watch};
@@ -139,7 +140,7 @@ impl Dispatcher {
     async fn reconcile(&mut self) -> Result<(), String> {
         let desired = match timeout(STORE_LIMIT, self.context.store.desired_sensors()).await {
             Ok(Ok(desired)) => desired,
-            Ok(Err(error)) => return Err(crate::chain(&error)),
+            Ok(Err(error)) => return Err(chain(&error)),
             Err(_elapsed) => {
                 return Err(format!("the store did not answer within {STORE_LIMIT:?}"));
             }
@@ -212,7 +213,7 @@ impl Dispatcher {
             self.refused.remove(&sensor);
             return;
         }
-        let reason = crate::chain(refusal);
+        let reason = chain(refusal);
         if self.refused.get(&sensor) == Some(&reason) {
             return;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
+use attune_model::chain;
 use attune_model::measure::Success;
 use attune_model::status::WorkerStatus;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -42,7 +43,7 @@ async fn sign_of_life(context: &Context) {
         Ok(Ok(false)) => {
             tracing::error!(worker.id = %context.worker, "the row of this host was deleted; restart it to register again");
         }
-        Ok(Err(error)) => tracing::warn!(error = %crate::chain(&error), "heartbeat failed"),
+        Ok(Err(error)) => tracing::warn!(error = %chain(&error), "heartbeat failed"),
         Err(_elapsed) => tracing::warn!("heartbeat failed: the store did not answer within {STORE_LIMIT:?}"),
     }
 }
@@ -52,7 +53,7 @@ async fn write(context: &Context, counts: Counts) -> bool {
     match timeout(STORE_LIMIT, context.store.set_capabilities(context.worker, &capabilities)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
-            tracing::warn!(error = %crate::chain(&error), "failed to write the capabilities");
+            tracing::warn!(error = %chain(&error), "failed to write the capabilities");
             false
         }
         Err(_elapsed) => false,

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Bus, BusError, QueueSpec};
+use attune_bus::{Bus, BusError, Subscription};
 use attune_http::{BuildError as HttpBuildError, Client, ClientConfig};
 use attune_lifecycle::{CancellationToken, Stop, Tasks};
 use attune_model::WorkerId;
 use attune_model::activity::Observer;
+use attune_model::chain;
 use attune_model::clock::Clock;
 use attune_model::status::{WorkerRole, WorkerStatus, WorkerType};
+use attune_runtime::environment::Environments;
 use attune_store::{SensorStore, StoreError, WorkerRegistration};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
@@ -23,7 +25,7 @@ use crate::control::{CONTROL_SOCKET, serve};
 use crate::dispatcher::Dispatcher;
 use crate::heartbeat::beat;
 use crate::lease::{Keeper, Leases, Terms};
-use crate::listener::{listen, queue};
+use crate::listener::{listen, queue, source};
 use crate::registry::{Counts, Registry, capabilities};
 use crate::rundir::RunDir;
 use crate::vitals::{Overview, Vitals};
@@ -73,7 +75,7 @@ pub struct SensorHost {
     observer: Arc<dyn Observer>,
     http: Client,
     worker: WorkerId,
-    queue: QueueSpec,
+    changes: Subscription,
     registry: Registry,
     vitals: Vitals,
 }
@@ -118,10 +120,12 @@ impl SensorHost {
             tracing::info!(rows = stale, "sensors of an earlier life of this host are recorded as stopped");
         }
         let queue = queue(worker, Uuid::new_v4());
-        bus.declare(&queue).await.map_err(|source| BuildError::Queue { queue: queue.name.clone(), source })?;
+        let name = queue.name.clone();
+        let changes = Subscription::declare(bus.clone(), source(queue)).await;
+        let changes = changes.map_err(|source| BuildError::Queue { queue: name, source })?;
         let vitals = Vitals::new(config.timing.heartbeat_interval, observer.clone());
         let registry = Registry::default();
-        Ok(Self { config, store, bus, clock, observer, http, worker, queue, registry, vitals })
+        Ok(Self { config, store, bus, clock, observer, http, worker, changes, registry, vitals })
     }
 
     /// The host's row.
@@ -137,12 +141,14 @@ impl SensorHost {
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, http, worker, queue, registry, vitals } = self;
+        let Self { config, store, bus, clock, observer, http, worker, changes, registry, vitals } = self;
         let hard = stop.hard().clone();
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
         let guard = config.guard.clone();
         let run_dir = run_dir(&config);
+        let environments =
+            Environments::new(config.build_host.clone(), observer.clone()).with_policy(config.policy.as_ref());
         let context = Arc::new(Context {
             config,
             store,
@@ -155,6 +161,7 @@ impl SensorHost {
             guard,
             run_dir,
             vitals,
+            environments,
             stop: stop.clone(),
         });
         let silence = CancellationToken::new();
@@ -165,7 +172,7 @@ impl SensorHost {
         tasks.spawn_vital(
             "sensor host",
             stop,
-            run(context, tasks.clone(), (started, queue, registry), (silence, keeper)),
+            run(context, tasks.clone(), (started, changes, registry), (silence, keeper)),
         );
         Started { receiver }
     }
@@ -187,11 +194,11 @@ fn run_dir(config: &SensorConfig) -> Option<RunDir> {
 async fn run(
     context: Arc<Context>,
     tasks: Tasks,
-    (started, queue, registry): (watch::Sender<bool>, QueueSpec, Registry),
+    (started, changes, registry): (watch::Sender<bool>, Subscription, Registry),
     (silence, keeper): (CancellationToken, Option<JoinHandle<()>>),
 ) {
     let look_again = Arc::new(Notify::new());
-    let listening = listen(context.clone(), queue, look_again.clone());
+    let listening = listen(context.clone(), changes, look_again.clone());
     tasks.spawn(listening);
     let heartbeat = tasks.spawn(beat(context.clone(), registry.clone(), silence.clone()));
     let (commands, obeyed) = mpsc::channel(COMMANDS);
@@ -213,7 +220,7 @@ async fn run(
     match timeout(FAREWELL_LIMIT, farewell).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(error = %crate::chain(&error), "failed to record that the host is inactive");
+            tracing::warn!(error = %chain(&error), "failed to record that the host is inactive");
         }
         Err(_elapsed) => {
             tracing::warn!("failed to record that the host is inactive: the store does not answer");

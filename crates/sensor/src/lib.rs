@@ -41,15 +41,3 @@ pub use config::{LogLimits, SensorConfig, SensorPaths, SensorTiming};
 pub use control::{CONTROL_SOCKET, ControlError, ControlReply, ControlRequest, SensorView, ask as ask_host};
 pub use host::{BuildError, SensorHost, Started};
 pub use vitals::{Overview, SensorLook};
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}

@@ -8,11 +8,11 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
+use attune_model::chain;
 use attune_process::{Child, Outcome, Report, SIGKILL, Watched};
 use tokio::time::{Instant, timeout};
 
 use crate::cause::{self, End};
-use crate::chain;
 use crate::excerpt::{excerpt, with_hint};
 use crate::log::{CurrentFile, LogWriter};
 use crate::notify::{NotifySocket, Said};

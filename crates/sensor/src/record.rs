@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use attune_model::chain;
 use attune_store::ProcessChange;
 use tokio::time::{sleep, timeout};
 
@@ -88,7 +89,7 @@ impl Record {
                 self.unwritten = None;
                 return true;
             }
-            Ok(Err(error)) => crate::chain(&error),
+            Ok(Err(error)) => chain(&error),
             Err(_elapsed) => format!("the store did not answer within {limit:?}"),
         };
         tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %problem, "failed to record the state of a sensor");

@@ -92,7 +92,7 @@ async fn environment(context: &Context, target: &Target, chosen: &Chosen) -> Res
     let coordination =
         target.sensor.pack.map(|pack| Coordination { store: context.store.as_ref(), worker: context.worker, pack });
     let stop = context.stop.soft().cancelled();
-    context.config.environments.ensure(chosen, coordination, stop).await.map_err(StartFailure::Environment)
+    context.environments.ensure(chosen, coordination, stop).await.map_err(StartFailure::Environment)
 }
 
 impl Prepared {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::activity::Activity;
+use attune_model::chain;
 use attune_model::measure::{Measure, RestartCause, SensorState};
 use attune_model::status::SensorProcessStatus;
 use attune_store::{ProcessChange, ProcessEnd};
@@ -344,7 +345,7 @@ impl Supervisor {
             }
             Ok(prepared) => Some(self.again(new, Some(prepared))),
             Err(error) if is_renewal => {
-                tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %crate::chain(&error),
+                tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %chain(&error),
                     "failed to prepare a restart with a new token; trying again");
                 process.renew_at = Instant::now() + self.context.config.timing.backoff_min;
                 None
@@ -461,5 +462,5 @@ impl Supervisor {
 }
 
 fn start_failure(error: &StartFailure) -> Next {
-    Next::Failed(Failure { is_local: error.is_local(), ..not_started(&crate::chain(error)) })
+    Next::Failed(Failure { is_local: error.is_local(), ..not_started(&chain(error)) })
 }

@@ -4,11 +4,11 @@
 //! of the `select!` is cancel-safe: the state is in [`Engine`].
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::time::Duration;
 
 use attune_http::HttpError;
 use attune_lifecycle::CancellationToken;
+use attune_model::chain;
 use chrono::Utc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -189,15 +189,4 @@ fn report(changes: &[Change]) {
             }
         }
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -7,6 +7,7 @@ use attune_bus::{Bus, BusError, Outgoing};
 use attune_lifecycle::Backoff;
 use attune_model::ActionId;
 use attune_model::activity::Observer;
+use attune_model::chain;
 use attune_model::clock::Clock;
 use attune_model::measure::Measure;
 use attune_model::message::{ExecutionCompleted, ExecutionStatusChanged};
@@ -14,7 +15,6 @@ use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
 use serde_json::Value;
 
-use crate::logs::chain;
 use crate::patience::Patience;
 
 /// The sender's name in every message.
@@ -33,8 +33,6 @@ pub(crate) struct Announcer {
 pub(crate) struct End<'a> {
     /// Whose.
     pub(crate) execution: &'a Execution,
-    /// The status before.
-    pub(crate) previous: ExecutionStatus,
     /// The action, when the row does not name it.
     pub(crate) action: Option<ActionId>,
     /// The written status.
@@ -98,7 +96,8 @@ impl Announcer {
             completed_at: self.clock.now(),
         };
         Ok([
-            self.status_changed(end.execution, end.previous, end.status)?,
+            // The platform's workers name the status that the row has by now, and so it says nothing about the time before.
+            self.status_changed(end.execution, end.status, end.status)?,
             Outgoing::new(&completed, SERVICE, self.clock.now())?,
         ])
     }

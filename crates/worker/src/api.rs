@@ -6,11 +6,10 @@ use std::time::Duration;
 use attune_http::{Body, Client, HttpError, Method, Problem, Request, Response, form_encoded};
 use attune_lifecycle::Backoff;
 use attune_model::Secret;
+use attune_model::chain;
 use attune_model::clock::Clock;
 use attune_security::{Agent, TokenKey, sign_worker_token};
 use chrono::{DateTime, TimeDelta, Utc};
-
-use crate::logs::chain;
 
 /// For one call, from connecting to the last byte. A fact of the platform.
 const CALL_LIMIT: Duration = Duration::from_mins(5);

@@ -1,6 +1,7 @@
 //! `worker.capabilities`: what the worker says about itself, and what a scheduler goes by.
 
 use attune_model::JsonMap;
+use attune_model::chain;
 use attune_model::rows::RuntimeVersion;
 use attune_model::runtime_name::fold;
 use attune_runtime::advertise::Tier;
@@ -8,7 +9,6 @@ use attune_runtime::{Advertised, verify};
 use attune_store::StoreError;
 use serde_json::{Value, json};
 
-use crate::logs::chain;
 use crate::shared::Shared;
 
 /// `given` with everything else that a worker has to say. Where runtimes come from is decided already: a list that was

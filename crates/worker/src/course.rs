@@ -10,6 +10,7 @@ use std::time::Duration;
 use attune_bus::{Delivery, Requeue};
 use attune_lifecycle::Backoff;
 use attune_model::ExecutionId;
+use attune_model::chain;
 use attune_model::measure::{ClaimAnswer, Measure};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
@@ -23,7 +24,7 @@ use crate::announce::End;
 use crate::cancellations::InHand;
 use crate::endings::{Ended, end_unfinished, tell, write_end};
 use crate::executor::{Control, Sinks};
-use crate::logs::{LogOwner, chain};
+use crate::logs::LogOwner;
 use crate::result::{Conclusion, early_failure, storable};
 use crate::running::Entered;
 use crate::shared::Shared;
@@ -217,7 +218,6 @@ impl Course {
         tracing::info!(action = execution.action_ref, "execution was cancelled before it started");
         let end = End {
             execution,
-            previous: ExecutionStatus::Canceling,
             action: None,
             status: ExecutionStatus::Cancelled,
             result: execution.result.as_ref().unwrap_or(&Value::Null),

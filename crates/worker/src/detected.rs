@@ -2,12 +2,11 @@
 //! where there is one. Columns and texts are facts of the platform.
 
 use attune_model::capabilities::DetectedInterpreter;
+use attune_model::chain;
 use attune_model::rows::Runtime;
 use attune_model::runtime_name::lookup;
 use attune_store::{DetectedRuntime, WorkerStore};
 use serde_json::{Map, Value, json};
-
-use crate::logs::chain;
 
 /// Registers what nobody knows yet. Nothing that goes wrong here keeps a worker from working.
 pub(crate) async fn register(store: &dyn WorkerStore, detected: &[DetectedInterpreter]) {

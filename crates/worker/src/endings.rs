@@ -7,14 +7,14 @@ use attune_lifecycle::Backoff;
 use attune_model::measure::{FinishAnswer, Measure};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
-use attune_model::{ActionId, ExecutionId};
+use attune_model::{ActionId, ExecutionId, chain};
 use attune_store::{Decision, Fence, SecretValue, StoreError};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::announce::End;
 use crate::filing::Entered;
-use crate::logs::{LogOwner, chain};
+use crate::logs::LogOwner;
 use crate::result::CANCELLED_TEXT;
 use crate::shared::Shared;
 use crate::spool::Kept;
@@ -50,13 +50,7 @@ pub(crate) async fn end(shared: &Shared, end: Ended, kept: Option<Kept>) {
 
 /// Tells a written end.
 pub(crate) async fn tell(shared: &Shared, end: &Ended) {
-    let told = End {
-        execution: &end.execution,
-        previous: end.execution.status,
-        action: end.action,
-        status: end.status,
-        result: &end.result,
-    };
+    let told = End { execution: &end.execution, action: end.action, status: end.status, result: &end.result };
     shared.announcer.ended(&told, &shared.patience).await;
 }
 
@@ -106,6 +100,9 @@ async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> Fin
         tracing::warn!(error = chain(&error), "the end of the execution cannot be stored, trying again");
         if kept.is_none() && backoff.attempts() == 0 {
             *kept = shared.spool.keep(end).await;
+            if kept.is_some() {
+                shared.observer.measure(Measure::ResultSpooled);
+            }
         }
         if !shared.patience.wait(backoff.next_delay()).await {
             tracing::error!("the end of the execution is not stored; the next start of this worker sees to it");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
 use attune_model::activity::Observer;
+use attune_model::chain;
 use attune_model::measure::Measure;
 use attune_model::rows::Action;
 use attune_model::schema::secret_pointers;
@@ -20,7 +21,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::claims::Claims;
 use crate::config::ExecutorConfig;
-use crate::logs::chain;
 use crate::output::{self, Completeness};
 use crate::prepare::{Failure, Prepared};
 use crate::result::{CapturedText, Conclusion, Ending, Ran, early_failure};

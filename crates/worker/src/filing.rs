@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use attune_model::ExecutionId;
+use attune_model::chain;
 use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::files::{FileError, Files, size_of};
-use crate::logs::{LogOwner, Logs, chain};
+use crate::logs::{LogOwner, Logs};
 
 /// Most executions whose logs are filed in one call.
 const AT_ONCE: usize = 64;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
+use attune_model::chain;
 use attune_model::measure::{Measure, Success};
 use attune_model::status::WorkerStatus;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::Instrument as _;
 
 use crate::endings::file_left_logs;
-use crate::logs::chain;
 use crate::readiness::Part;
 use crate::shared::Shared;
 

@@ -215,14 +215,3 @@ fn create_log(path: &Path) -> io::Result<File> {
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     Ok(file)
 }
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}

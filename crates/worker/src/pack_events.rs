@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_bus::{BusError, Delivery, Event, Subscription, ack, reject};
+use attune_model::chain;
 use attune_model::message::{Envelope, MessageType, PackDeleted, PackRegistered};
 use attune_runtime::advertise::Tier;
 use serde::Deserialize as _;
@@ -17,7 +18,6 @@ use tokio::time::timeout;
 
 use crate::capabilities::{self, Verify};
 use crate::config::is_plain_name;
-use crate::logs::chain;
 use crate::packs;
 use crate::readiness::Part;
 use crate::shared::Shared;

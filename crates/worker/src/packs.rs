@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use attune_model::RuntimeId;
+use attune_model::chain;
 use attune_model::rows::{Action, Pack, Runtime, RuntimeVersion};
 use attune_model::runtime_name::{fold, is_advertised, names_of};
 use attune_runtime::environment::EnvironmentError;
@@ -12,7 +13,6 @@ use attune_store::StoreError;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::logs::chain;
 use crate::shared::Shared;
 
 /// How long the start waits for packs. What is missing afterwards is fetched when it is needed.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::JsonMap;
+use attune_model::chain;
 use attune_model::execution_config::{InlineExecution, InlineStrategy};
 use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
@@ -20,7 +21,6 @@ use serde_json::Value;
 use crate::claims::Claims;
 use crate::environment::ChildEnvironment;
 use crate::executor::{Control, Executor, Sinks, has_secret_output};
-use crate::logs::chain;
 use crate::output::NOTICE_RESERVE;
 use crate::result::Kind;
 use crate::scratch::ScratchFile;

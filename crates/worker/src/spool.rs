@@ -1,7 +1,7 @@
 //! Results that cannot be written for now: kept on disk as well, so that they outlive this process.
 //!
-//! An entry holds what the row would hold, and where an encryption key is configured it is sealed with it. It is complete
-//! or not there: written beside its place, synced, renamed. The row decides what becomes of it: an entry whose execution
+//! An entry holds what the row would hold, and where an encryption key is configured it is sealed with it. Without one it is
+//! plain, as the row is then: only the worker's own user may read it (0600, below a 0700 folder). It is complete or not there: written beside its place, synced, renamed. The row decides what becomes of it: an entry whose execution
 //! was ended by somebody else is dropped.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
-use attune_model::{ActionId, WorkerId};
+use attune_model::{ActionId, WorkerId, chain};
 use attune_security::{SealError, SealingKey};
 use attune_store::{Fence, SecretValue};
 use chrono::{DateTime, Utc};
@@ -22,7 +22,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::endings::Ended;
-use crate::logs::{LogOwner, chain};
+use crate::logs::LogOwner;
 
 /// Most bytes of all entries together; what does not fit is kept in memory only.
 const LIMIT_BYTES: u64 = 512 * 1024 * 1024;

@@ -58,7 +58,7 @@ async fn an_execution_is_claimed_run_stored_and_announced_in_that_order() {
             kinds,
             [
                 (MessageType::ExecutionStatusChanged, json!("scheduled"), json!("running")),
-                (MessageType::ExecutionStatusChanged, json!("running"), json!(status)),
+                (MessageType::ExecutionStatusChanged, json!(status), json!(status)),
                 (MessageType::ExecutionCompleted, Value::Null, Value::Null),
             ]
         );

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use attune_bus::{Bus, ConsumerEvent, Outgoing};
+use attune_model::measure::Measure;
 use attune_model::message::ExecutionDispatch;
 use attune_model::status::ExecutionStatus;
 use attune_store::{ExecutionGuard, HubStore};
@@ -41,15 +42,18 @@ async fn life_without_results(
     config: attune_worker::WorkerConfig,
 ) -> (attune_model::ExecutionId, attune_model::WorkerId) {
     let store = Flaky::new(&rig.store, &[], &NEVER);
+    let has_key = config.executor.encryption_key.is_some();
     let life = rig.live_on(config, Arc::new(store)).await;
     let (worker, id) = (life.id, rig.submit(life.id, "say").await);
     let entry = eventually("the result is kept", async || entries(rig, worker).pop()).await;
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&entry), mode(entry.parent().unwrap())), (0o600, 0o700));
-    assert!(!fs::read_to_string(&entry).unwrap().contains("precious"), "it is sealed");
+    let sealed = !fs::read_to_string(&entry).unwrap().contains("precious");
+    assert_eq!(sealed, has_key, "it is sealed exactly where there is a key");
     assert_eq!(rig.row(id).await.status, ExecutionStatus::Running);
     life.end().await;
     assert_eq!(entries(rig, worker).len(), 1, "it outlives the process");
+    assert_eq!(rig.measured.times(Measure::ResultSpooled), 1);
     (id, worker)
 }
 
@@ -67,6 +71,19 @@ async fn a_result_that_storage_does_not_take_is_written_by_the_next_life() {
     let log = rig.place.path("artifacts/demo/say/stderr/log/v1.txt");
     assert_eq!(text(&result, "stderr_log"), log.to_str().unwrap());
     assert_eq!(fs::read_to_string(log).unwrap(), "trouble\n");
+    assert_eq!(entries(&rig, worker), Vec::<PathBuf>::new());
+    life.finish().await;
+}
+
+/// Such a worker could not keep secrets apart in the row either; the file is its own.
+#[tokio::test]
+async fn a_worker_without_a_key_keeps_results_for_its_own_eyes() {
+    let (mut rig, mut config) = rig(&[("say", "echo precious".to_owned())]).await;
+    config.executor.encryption_key = None;
+    let (id, worker) = life_without_results(&rig, config.clone()).await;
+    let life = rig.live_with(config).await;
+    assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Completed");
+    assert_eq!(text(&rig.row(id).await.result.unwrap(), "stdout"), "precious\n");
     assert_eq!(entries(&rig, worker), Vec::<PathBuf>::new());
     life.finish().await;
 }

@@ -15,7 +15,6 @@ use attune_model::clock::{Clock, SystemClock};
 use attune_model::status::{RetentionPolicy, WorkerType};
 use attune_model::{JsonMap, Secret};
 use attune_process::{Policy, SIGTERM};
-use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::{SealingKey, TokenKey};
@@ -140,7 +139,7 @@ impl Agents {
             observer.clone(),
         );
         let sensor = SensorHost::build(
-            sensor_config(machine, api, data, observer.clone()),
+            sensor_config(machine, api, data),
             ground.store.clone(),
             ground.bus.clone(),
             ground.clock.clone(),
@@ -206,11 +205,9 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
     }
 }
 
-fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Observer>) -> SensorConfig {
+fn sensor_config(machine: &Machine, api: &str, data: &Data) -> SensorConfig {
     let host = Arc::new(Host::new(machine.passed.clone()));
-    let policy = Policy { dies_with_agent: true, ..Policy::default() };
-    let environments = Arc::new(Environments::new(host.clone(), observer).with_policy(Some(&policy)));
-    let planner = Planner::new(host, data.packs(), data.runtime_envs(), &machine.sensor)
+    let planner = Planner::new(host.clone(), data.packs(), data.runtime_envs(), &machine.sensor)
         .with_builtins(builtins(&machine.program));
     SensorConfig {
         name: format!("sensor-{}", machine.host),
@@ -230,8 +227,8 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data, observer: Arc<dyn Ob
         mq_url: None::<Secret>,
         base_environment: sensor_environment(machine),
         planner,
-        environments,
-        policy: Some(policy),
+        build_host: host,
+        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
         guard: None,
         timing: SensorTiming {
             heartbeat_interval: HEARTBEAT,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use argh::FromArgs;
 use attune_config::{Sources, load_platform, process_env, working_folder};
 use attune_hub::PackRegistry;
+use attune_model::chain;
 use attune_model::clock::SystemClock;
 use attune_packs::{Loaded, PackContent};
 use attune_store::HubStore as _;
@@ -15,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 use crate::applets::agent::not_blank;
 use crate::applets::dev::hub_failed;
 use crate::applets::platform::{Platform, accept};
-use crate::exit::{Exit, Failure, causes};
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::rt;
 use crate::telemetry::Telemetry;
@@ -75,7 +76,7 @@ async fn store(
             continue;
         }
         if let Some(Err(error)) = into.map(|base| copied(content, base)) {
-            output.line(&causes(&error))?;
+            output.line(&chain(&error))?;
             all_good = false;
             continue;
         }

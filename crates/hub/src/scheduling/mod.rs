@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::core::Core;
+use crate::vitals::Part;
 use choose::{Choice, Chooser};
 
 /// The queue of requests; the name is a fact of the platform.
@@ -92,8 +93,11 @@ impl Scheduler {
             };
             match event {
                 Event::Delivery(delivery) => self.requested(delivery).await,
-                Event::Up => self.sweep().await,
-                Event::Down => {}
+                Event::Up => {
+                    self.core.vitals.report(Part::Requests, true);
+                    self.sweep().await;
+                }
+                Event::Down => self.core.vitals.report(Part::Requests, false),
                 Event::Closed => break,
             }
         }

@@ -117,7 +117,7 @@ impl Environments {
             pack_ref: site.chosen.pack_ref.clone(),
             runtime: site.chosen.label.clone(),
             took: begun.elapsed(),
-            error: result.as_ref().err().map(|error| crate::with_causes(error)),
+            error: result.as_ref().err().map(|error| attune_model::chain(error)),
         });
         Built { result, log }
     }
@@ -250,7 +250,7 @@ impl Work<'_> {
 fn failure(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Exited(0) => None,
-        Outcome::NotStarted(error) => Some(crate::with_causes(error)),
+        Outcome::NotStarted(error) => Some(attune_model::chain(error)),
         Outcome::Exited(code) => Some(format!("exit {code}")),
         Outcome::Signalled { signal, .. } => Some(format!("signal {signal}")),
         Outcome::OutOfMemory => Some("the kernel killed it because memory was out".to_owned()),

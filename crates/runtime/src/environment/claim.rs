@@ -72,7 +72,7 @@ impl Environments {
                 tracing::warn!(%row, "the claim on an environment was lost at the end of its build");
             }
             Err(error) => {
-                tracing::warn!(%row, error = crate::with_causes(&error), "the end of a build was not recorded");
+                tracing::warn!(%row, error = attune_model::chain(&error), "the end of a build was not recorded");
             }
         }
         built.result
@@ -123,7 +123,7 @@ async fn keep_claim(row: PackEnvironmentId, others: &Coordination<'_>) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                tracing::warn!(%row, error = crate::with_causes(&error), "a claim was not renewed; trying again");
+                tracing::warn!(%row, error = attune_model::chain(&error), "a claim was not renewed; trying again");
             }
         }
     }
@@ -146,6 +146,6 @@ fn outcome(built: &Built, manifest_checksum: Option<String>) -> EnvironmentOutco
     let log = built.log.clone();
     match &built.result {
         Ok(_) => EnvironmentOutcome::Ready { manifest_checksum, log },
-        Err(error) => EnvironmentOutcome::Failed { error: crate::with_causes(error), log },
+        Err(error) => EnvironmentOutcome::Failed { error: attune_model::chain(error), log },
     }
 }

@@ -42,7 +42,7 @@ impl Planner {
             (&version.runtime_ref, &version.execution_config)
         });
         let config = config_of(row.clone(), stored)
-            .inspect_err(|error| tracing::warn!(runtime = row, error = crate::with_causes(error), "no environment"))
+            .inspect_err(|error| tracing::warn!(runtime = row, error = attune_model::chain(error), "no environment"))
             .ok()?;
         config.environment.as_ref()?;
         let pack_dir = self.packs_dir.join(pack_ref);

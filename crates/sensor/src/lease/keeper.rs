@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use attune_lifecycle::{CancellationToken, Tasks};
 use attune_model::SensorId;
+use attune_model::chain;
 use attune_model::measure::{LeaseChange, Measure, Success};
 use attune_process::boottime;
 use attune_store::{HostSession, Renewal, Runner, StoreError};
@@ -319,7 +320,7 @@ impl Keeper {
 async fn bounded<T>(what: &str, limit: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
     let problem: &dyn Display = match timeout(limit, call).await {
         Ok(Ok(value)) => return Some(value),
-        Ok(Err(error)) => &crate::chain(&error),
+        Ok(Err(error)) => &chain(&error),
         Err(_elapsed) => &format!("the store did not answer within {limit:?}"),
     };
     tracing::warn!(error = %problem, "failed to {what}");

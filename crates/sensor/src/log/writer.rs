@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attune_lifecycle::Backoff;
+use attune_model::chain;
 use attune_model::rows::Sensor;
 use attune_model::status::{OwnerType, RetentionPolicy};
 use attune_store::{Decision, LogArtifact, LogStore, LogStream, LogVersion};
@@ -263,12 +264,12 @@ impl LogWriter {
         match timeout(STORE_LIMIT, self.store.add_log_version(&self.target.artifact)).await {
             Ok(Ok(version)) => Ok(Some(version)),
             Ok(Err(error)) if error.decision() == Decision::Fail => {
-                tracing::warn!(artifact.ref = %self.target.artifact.r#ref, error = %crate::chain(&error),
+                tracing::warn!(artifact.ref = %self.target.artifact.r#ref, error = %chain(&error),
                     "the store takes no version of a log; writing to a plain file");
                 self.plain = true;
                 Ok(None)
             }
-            Ok(Err(error)) => Err(crate::chain(&error)),
+            Ok(Err(error)) => Err(chain(&error)),
             Err(_elapsed) => Err(format!("the store did not answer within {STORE_LIMIT:?}")),
         }
     }
@@ -298,7 +299,7 @@ impl LogWriter {
         match timeout(STORE_LIMIT, self.store.set_log_sizes(&sizes)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(artifact.ref = %self.target.artifact.r#ref, error = %crate::chain(&error),
+                tracing::warn!(artifact.ref = %self.target.artifact.r#ref, error = %chain(&error),
                     "the size of a log was not recorded");
             }
             Err(_elapsed) => tracing::warn!(artifact.ref = %self.target.artifact.r#ref,

@@ -1,5 +1,6 @@
 //! What a running process says, does not say any more, and is told.
 
+use attune_model::chain;
 use tokio::time::Instant;
 
 use super::{Next, Supervisor};
@@ -35,7 +36,7 @@ impl Supervisor {
             () = self.revoked().cancelled_owned() => return Some(Next::Lost),
             fetched = token::fetch(&context, target) => fetched,
         };
-        let renewed = fetched.map_err(|error| crate::chain(&error)).and_then(|token| {
+        let renewed = fetched.map_err(|error| chain(&error)).and_then(|token| {
             process.tokens.add(&token.value);
             run_dir.write_token(target.sensor.id, &token.value).map_err(|error| error.to_string())?;
             Ok(token.renew_after)

@@ -20,7 +20,6 @@ use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, Sen
 use attune_model::{JsonMap, RuleId, WorkerId};
 use attune_process::Guard;
 use attune_runtime::advertise::{Advertised, Tier};
-use attune_runtime::environment::Environments;
 use attune_runtime::host::Host;
 use attune_runtime::plan::Planner;
 use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
@@ -195,7 +194,7 @@ impl World {
     }
 
     pub(crate) fn config(&self) -> SensorConfig {
-        let mut config = host_config(self.dir.path(), self.address, self.seen.clone());
+        let mut config = host_config(self.dir.path(), self.address);
         config.capabilities.clone_from(&self.capabilities);
         config.timing = self.timing.clone();
         config.logs = self.logs;
@@ -373,7 +372,7 @@ fn timing() -> SensorTiming {
     }
 }
 
-fn host_config(dir: &Path, address: SocketAddr, seen: Arc<Seen>) -> SensorConfig {
+fn host_config(dir: &Path, address: SocketAddr) -> SensorConfig {
     let env = vec![
         ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
         ("FACTS".into(), dir.join("facts").into_os_string()),
@@ -404,7 +403,7 @@ fn host_config(dir: &Path, address: SocketAddr, seen: Arc<Seen>) -> SensorConfig
         mq_url: None,
         base_environment: env,
         planner: Planner::new(host.clone(), dir.join("packs"), dir.join("envs"), &advertised),
-        environments: Arc::new(Environments::new(host, seen)),
+        build_host: host,
         // The test's own binary has no applet that could apply one.
         policy: None,
         guard: None,
@@ -419,7 +418,7 @@ pub(crate) async fn run_host_from(settings: &str, name: &str, lease: Duration, g
     let notes = attune_process::prepare();
     assert_eq!(notes, Vec::<String>::new());
     let dir = std::env::current_dir().unwrap();
-    let mut config = host_config(&dir, settings.parse().unwrap(), Arc::default());
+    let mut config = host_config(&dir, settings.parse().unwrap());
     name.clone_into(&mut config.name);
     config.guard = Some(guard);
     config.timing.lease_time = Some(lease);

@@ -1,13 +1,14 @@
 //! A worker on real storage and the in-process bus, and somebody who schedules for it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use attune_bus::{Bus, Consumer, ConsumerEvent, MemoryBus, Outgoing, QueueLifetime, QueueSpec};
 use attune_lifecycle::{Stop, Tasks};
-use attune_model::activity::NoObserver;
+use attune_model::activity::{Activity, Observer};
 use attune_model::clock::SystemClock;
+use attune_model::measure::Measure;
 use attune_model::message::{Envelope, Exchange, ExecutionCancelRequested, ExecutionDispatch, MessageType, Payload};
 use attune_model::rows::{Execution, RawPlacement, Retention};
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, WorkerType};
@@ -34,8 +35,29 @@ pub struct Rig {
     pub store: SqliteStore,
     /// Messages.
     pub bus: Arc<MemoryBus>,
+    /// What workers counted.
+    pub measured: Arc<Measured>,
     /// What is told about executions.
     spy: Box<dyn Consumer>,
+}
+
+/// Everything that was counted.
+#[derive(Debug, Default)]
+pub struct Measured(Mutex<Vec<Measure>>);
+
+impl Measured {
+    /// How many times this was counted.
+    pub fn times(&self, measure: Measure) -> usize {
+        self.0.lock().unwrap().iter().filter(|seen| **seen == measure).count()
+    }
+}
+
+impl Observer for Measured {
+    fn observe(&self, _activity: Activity) {}
+
+    fn measure(&self, measure: Measure) {
+        self.0.lock().unwrap().push(measure);
+    }
 }
 
 /// A worker that works.
@@ -83,7 +105,7 @@ impl Rig {
         };
         bus.declare(&queue).await.unwrap();
         let spy = bus.consume("spy", "spy", 0).await.unwrap();
-        Self { place, store, bus, spy }
+        Self { place, store, bus, measured: Arc::default(), spy }
     }
 
     /// Settings of the worker.
@@ -116,7 +138,7 @@ impl Rig {
 
     /// A worker that sees storage through `store`.
     pub async fn live_on(&self, config: WorkerConfig, store: Arc<dyn WorkerStore>) -> Life {
-        let worker = Worker::build(config, store, self.bus.clone(), Arc::new(SystemClock), Arc::new(NoObserver));
+        let worker = Worker::build(config, store, self.bus.clone(), Arc::new(SystemClock), self.measured.clone());
         let worker = worker.await.unwrap();
         let (stop, tasks, mut ready) = (Stop::new(), Tasks::default(), worker.ready());
         let id = worker.id();
