@@ -20,7 +20,6 @@ use attune_model::message::RuleEnabled;
 use attune_model::{JsonMap, RuleId, Secret, WorkerId};
 use attune_process::{GUARD_APPLET, Guard, Launcher};
 use attune_runtime::advertise::Tier;
-use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::{SealingKey, TokenKey};
@@ -219,7 +218,7 @@ fn config(folder: &Path, api_url: String, agents: PathBuf) -> Result<SensorConfi
         mq_url: None,
         base_environment: base,
         planner: Planner::new(host.clone(), folder.join("packs"), folder.join("envs"), &advertised),
-        environments: Arc::new(Environments::new(host, Arc::new(NoObserver))),
+        build_host: host,
         policy: None,
         guard: Some(Guard::start(Some(guard)).map_err(text)?),
         timing: SensorTiming::default(),

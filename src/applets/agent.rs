@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 
 use crate::applet::VERSION;
-use crate::applets::detect::{self, Detection, Style};
+use crate::applets::detect::{self, Detecting, Detection, Style};
 use crate::applets::dev::STRAYS_LIMIT;
 use crate::applets::host;
 use crate::applets::machine;
@@ -99,7 +99,7 @@ impl FromStr for Role {
     }
 }
 
-/// An agent that may read its configuration: the command line is understood, logs are written, runtimes are known.
+/// An agent that may read its configuration: the command line is understood, logs are written, runtimes are looked for.
 #[derive(Debug)]
 pub(crate) struct Start {
     role: Role,
@@ -109,7 +109,7 @@ pub(crate) struct Start {
     file: Option<String>,
     folder: PathBuf,
     telemetry: Telemetry,
-    detection: Detection,
+    detection: Detecting,
 }
 
 /// Begins; none when the command line asked for a report, which is printed then.
@@ -128,7 +128,7 @@ pub(crate) fn begin(role: Role, arguments: AgentArguments) -> Result<Option<Star
     let name = name.map(|name| not_blank("--name", name)).transpose()?;
     let file = config.map(|file| not_blank("--config", file)).transpose()?;
     host::end_remains();
-    let detection = Detection::of(&environment);
+    let detection = Detecting::begin(&environment, role)?;
     Ok(Some(Start { role, environment, name, file, folder: working_folder(), telemetry, detection }))
 }
 
@@ -143,36 +143,52 @@ impl Start {
         self.name.clone()
     }
 
-    /// Logs as it is configured from now on, and decides which runtimes this agent offers.
-    pub(crate) fn offer(&self, platform: &PlatformConfig, capabilities: &JsonMap) -> Advertised {
+    /// Logs as it is configured from now on.
+    pub(crate) fn log_as(&self, platform: &PlatformConfig) {
         self.telemetry.set_level(level(platform.log_level));
-        let advertised = self.detection.advertise(self.role, capabilities);
-        for warning in &advertised.warnings {
-            tracing::warn!("{warning}");
-        }
-        tracing::info!(environment = platform.environment, "runtimes offered: {}", advertised.runtimes.join(", "));
-        advertised
+    }
+
+    /// Decides which runtimes this agent offers, as soon as they are known.
+    pub(crate) async fn offer(self, platform: &PlatformConfig, capabilities: &JsonMap) -> Result<Advertised, Failure> {
+        Ok(advertise(&self.detection.answer().await?, self.role, platform, capabilities))
+    }
+
+    /// [`Self::offer`] where nothing asynchronous runs yet.
+    pub(crate) fn offer_now(self, platform: &PlatformConfig, capabilities: &JsonMap) -> Result<Advertised, Failure> {
+        Ok(advertise(&self.detection.blocking_answer()?, self.role, platform, capabilities))
     }
 }
 
-/// Connects to the platform, starts the service, and runs it until it is asked to stop. Its health is told from before the
-/// first connection.
-pub(crate) fn live(
+fn advertise(detection: &Detection, role: Role, platform: &PlatformConfig, capabilities: &JsonMap) -> Advertised {
+    let advertised = detection.advertise(role, capabilities);
+    for warning in &advertised.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(environment = platform.environment, "runtimes offered: {}", advertised.runtimes.join(", "));
+    advertised
+}
+
+/// Connects to the platform, while `prepare` goes on, starts the service with both, and runs it until it is asked to stop.
+/// Its health is told from before the first connection.
+pub(crate) fn live<T>(
     service: Service<'_>,
     config: &PlatformConfig,
     grace: Duration,
-    start: impl AsyncFnOnce(&Platform, &Health, (&Stop, &Tasks)) -> Result<(), Failure>,
+    prepare: impl Future<Output = Result<T, Failure>>,
+    start: impl AsyncFnOnce(&Platform, T, &Health, (&Stop, &Tasks)) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let ended = rt::service()?.block_on(async {
         let mut lifecycle = Lifecycle::new().map_err(|error| Failure::new(Exit::OperatingSystem, error))?;
         let (stop, tasks) = (lifecycle.stop().clone(), lifecycle.tasks().clone());
         let listen = config.health.listen_of(service.role, service.name, &machine::process_space());
         let (health, _address) = vitals::begin(service, &listen, (&stop, &tasks)).await?;
-        let Some(platform) = lifecycle.starting(Platform::connect(config, service.name)).await.transpose()? else {
+        let beginning = async { tokio::join!(Platform::connect(config, service.name), prepare) };
+        let Some((platform, prepared)) = lifecycle.starting(beginning).await else {
             return Ok(Exit::Success);
         };
+        let (platform, prepared) = (platform?, prepared?);
         vitals::watch_bus(&health, platform.bus.state(), &tasks);
-        let begun = started(&mut lifecycle, start(&platform, &health, (&stop, &tasks))).await;
+        let begun = started(&mut lifecycle, start(&platform, prepared, &health, (&stop, &tasks))).await;
         match &begun {
             Ok(()) => health.started(),
             Err(_) => stop.ask(),

@@ -54,7 +54,8 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         telemetry.set_level(level(config.platform.log_level));
         let settings = settings(&config)?;
         let service = Service { role: "hub", name: NAME, parts: Parts::NONE };
-        agent::live(service, &config.platform, GRACE, async |platform, health, (stop, tasks)| {
+        let ready = std::future::ready(Ok(()));
+        agent::live(service, &config.platform, GRACE, ready, async |platform, (), health, (stop, tasks)| {
             platform.check(StoreRole::Hub).await?;
             let Platform { store, bus } = platform.clone();
             let settings = HubConfig { observer: health.metrics(), ..settings };

@@ -36,13 +36,15 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
     call.with(|arguments: AgentArguments| {
         let Some(start) = agent::begin(Role::Sensor, arguments)? else { return Ok(Exit::Success) };
         let config = accept(load_sensor(start.sources(), start.name()))?;
-        let advertised = start.offer(&config.platform, &config.sensor.capabilities);
+        start.log_as(&config.platform);
         let visible = child_env(&start.environment, &config.sensor.pass_env);
+        let advertised = start.offer_now(&config.platform, &config.sensor.capabilities)?;
         let settings = settings(&config, &advertised, visible)?;
         let name = settings.name.clone();
         let grace = config.sensor.shutdown_timeout;
         let service = Service { role: Role::Sensor.as_str(), name: &name, parts: Parts::SENSOR };
-        agent::live(service, &config.platform, grace, async |platform, health, (stop, tasks)| {
+        let ready = std::future::ready(Ok(()));
+        agent::live(service, &config.platform, grace, ready, async |platform, (), health, (stop, tasks)| {
             platform.check(StoreRole::Sensor).await?;
             let Platform { store, bus } = platform.clone();
             let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;

@@ -30,13 +30,17 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|arguments: AgentArguments| {
         let Some(start) = agent::begin(Role::Worker, arguments)? else { return Ok(Exit::Success) };
         let config = accept(load_worker(start.sources(), start.name()))?;
-        let advertised = start.offer(&config.platform, &config.worker.capabilities);
-        let visible = child_env(&start.environment, &config.worker.pass_env);
-        let settings = settings(&config, advertised, visible)?;
-        let name = settings.name.clone();
-        let grace = config.worker.shutdown_timeout;
+        start.log_as(&config.platform);
+        let WorkerAgentConfig { platform, worker } = &config;
+        let name = worker.name.clone().unwrap_or_else(|| Role::Worker.default_name(&machine::host_name()));
         let service = Service { role: Role::Worker.as_str(), name: &name, parts: Parts::WORKER };
-        agent::live(service, &config.platform, grace, async |platform, health, (stop, tasks)| {
+        let visible = child_env(&start.environment, &worker.pass_env);
+        let prepare = async {
+            let advertised = start.offer(platform, &worker.capabilities).await?;
+            settings(&config, &name, advertised, visible)
+        };
+        let grace = worker.shutdown_timeout;
+        agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
             platform.check(StoreRole::Worker).await?;
             let Platform { store, bus } = platform.clone();
             let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
@@ -50,6 +54,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
 
 fn settings(
     config: &WorkerAgentConfig,
+    name: &str,
     advertised: Advertised,
     visible: Vec<(OsString, OsString)>,
 ) -> Result<WorkerConfig, Failure> {
@@ -57,7 +62,7 @@ fn settings(
     let host = machine::host_name();
     let program = machine::program()?;
     Ok(WorkerConfig {
-        name: worker.name.clone().unwrap_or_else(|| format!("worker-{host}")),
+        name: name.to_owned(),
         worker_type: worker.worker_type,
         host: Some(worker.host.clone().unwrap_or(host)),
         port: worker.port.map(i32::from),

@@ -1,6 +1,8 @@
 //! A whole installation for the benchmark: database, virtual host, folders, and the worker as a process of its own.
 
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirEntry, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -43,6 +45,10 @@ impl Site {
         let folder = TempDir::new().context("a folder")?;
         for name in ["packs", "envs", "artifacts", "tmp"] {
             fs::create_dir(folder.path().join(name)).context("a folder")?;
+        }
+        // The marks of folders that the API shares; without them every log would be sent to an API that is not there.
+        for mark in ["packs/.attune-packs-sentinel", "artifacts/.attune-api-sentinel"] {
+            fs::write(folder.path().join(mark), "").context("a folder")?;
         }
         let (database, broker) = (TestDatabase::new().await, TestBroker::new());
         let mut site = Self { database, broker, folder, worker: 0, floor: 0, at_once };
@@ -140,6 +146,18 @@ impl Agent {
         let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
         let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|number| number.parse::<u64>().ok()).sum();
         Ok(Duration::from_micros(ticks * 1_000_000 / attune_sys::ticks_per_second()))
+    }
+
+    /// Nanoseconds of each of its threads on a processor, by the scheduler's own count: ticks are too coarse for a process
+    /// that sleeps. A thread that ends takes its count with it.
+    pub(crate) fn threads(&self) -> Result<BTreeMap<OsString, u64>, String> {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let threads = fs::read_dir(folder).context("the worker has ended")?.flatten();
+        let count = |thread: DirEntry| {
+            let counts = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            Some((thread.file_name(), counts.split(' ').next()?.parse().ok()?))
+        };
+        Ok(threads.filter_map(count).collect())
     }
 
     /// What it holds now.

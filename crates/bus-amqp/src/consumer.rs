@@ -7,6 +7,7 @@ use attune_bus::{BusError, Consumer, ConsumerEvent, Delivery};
 use attune_lifecycle::{Backoff, CancellationToken};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::try_join;
 use lapin::Channel;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -77,14 +78,15 @@ async fn subscribe(
     // None is no bound in AMQP; the largest number is one.
     let prefetch = if wanted.prefetch == 0 { u16::MAX } else { wanted.prefetch };
     let what = format!("consumer of {}", wanted.queue);
-    session.call(&what, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let limited = session.call(&what, channel.basic_qos(prefetch, BasicQosOptions::default()));
     let consumed = channel.basic_consume(
         short(&wanted.queue)?,
         short(&wanted.tag)?,
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    let stream = session.call(&what, consumed).await.map_err(|error| match error {
+    let consumed = session.call(&what, consumed);
+    let ((), stream) = try_join(limited, consumed).await.map_err(|error| match error {
         BusError::Refused { reason, .. } if reason.contains("NOT_FOUND") => BusError::NoSuchQueue(wanted.queue.clone()),
         other => other,
     })?;

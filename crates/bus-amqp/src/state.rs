@@ -43,7 +43,7 @@ pub struct AmqpState {
     pub blocked: Option<String>,
     /// What was agreed with the broker; none when heartbeats are off.
     pub heartbeat: Option<Duration>,
-    /// For how long nothing was heard from the broker, seen every second. Above one heartbeat the connection is
+    /// For how long nothing was heard from the broker, seen every few seconds. Above one heartbeat the connection is
     /// doubtful, above two it is given up.
     pub silence: Duration,
     /// Consumers of this bus.

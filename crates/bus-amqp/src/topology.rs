@@ -2,6 +2,7 @@
 
 use attune_bus::{BusError, QueueLifetime, QueueSpec};
 use attune_model::message::Exchange;
+use futures_util::future::{try_join, try_join_all};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, ExchangeKind};
@@ -23,6 +24,20 @@ const EXCHANGES: [(&str, ExchangeKind); 4] = [
 /// Makes what every service makes. An account that may not is no obstacle: somebody else has made it then. Answers what
 /// was refused, and the reason for the first of it.
 pub(crate) async fn declare_common(session: &Session) -> Result<Option<Refusal>, BusError> {
+    match declare_at_once(session).await {
+        // The broker closed the channel, and with it what came after the first that it refused.
+        Err(BusError::Refused { .. }) => declare_one_by_one(session).await,
+        other => other.map(|()| None),
+    }
+}
+
+/// All of it in one round trip: the broker takes what comes on one channel in order.
+async fn declare_at_once(session: &Session) -> Result<(), BusError> {
+    let exchanges = EXCHANGES.into_iter().map(|(name, kind)| declare_exchange(session, name, kind));
+    try_join(try_join_all(exchanges), declare_dead_letter_queue(session)).await.map(drop)
+}
+
+async fn declare_one_by_one(session: &Session) -> Result<Option<Refusal>, BusError> {
     let mut refusal = None;
     for (name, kind) in EXCHANGES {
         tolerate(&mut refusal, name, declare_exchange(session, name, kind).await)?;
@@ -57,19 +72,19 @@ async fn declare_exchange(session: &Session, name: &str, kind: ExchangeKind) -> 
 async fn declare_dead_letter_queue(session: &Session) -> Result<(), BusError> {
     let channel = session.control().await?;
     let name = DEAD_LETTER_QUEUE;
-    session.call(name, channel.queue_declare(name.into(), durable(), FieldTable::default())).await?;
-    bind(session, &channel, name, Exchange::DeadLetters, DEAD_LETTER_KEY).await
+    let declared = session.call(name, channel.queue_declare(name.into(), durable(), FieldTable::default()));
+    try_join(declared, bind(session, &channel, name, Exchange::DeadLetters, DEAD_LETTER_KEY)).await.map(drop)
 }
 
-/// Makes a queue and its bindings on `channel`.
+/// Makes a queue and its bindings on `channel`, in one round trip. Of several errors the first is told, which is the
+/// broker's reason for closing the channel.
 pub(crate) async fn declare_queue(session: &Session, channel: &Channel, spec: &QueueSpec) -> Result<(), BusError> {
     let name = short(&spec.name)?;
     let what = format!("queue {}", spec.name);
-    session.call(&what, channel.queue_declare(name, durable(), arguments(spec))).await?;
-    for (exchange, pattern) in &spec.bindings {
-        bind(session, channel, &spec.name, *exchange, pattern).await?;
-    }
-    Ok(())
+    let declared = session.call(&what, channel.queue_declare(name, durable(), arguments(spec)));
+    let bindings = spec.bindings.iter();
+    let bound = bindings.map(|(exchange, pattern)| bind(session, channel, &spec.name, *exchange, pattern));
+    try_join(declared, try_join_all(bound)).await.map(drop)
 }
 
 async fn bind(

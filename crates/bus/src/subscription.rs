@@ -38,6 +38,8 @@ pub struct Subscription {
     bus: Arc<dyn Bus>,
     source: Source,
     consumer: Option<Box<dyn Consumer>>,
+    /// Whether the queue was made a moment ago.
+    declared: bool,
     backoff: Backoff,
     not_before: Instant,
 }
@@ -47,7 +49,7 @@ impl Subscription {
     pub async fn declare(bus: Arc<dyn Bus>, source: Source) -> Result<Self, BusError> {
         bus.declare(&source.queue).await?;
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        Ok(Self { bus, source, consumer: None, backoff, not_before: Instant::now() })
+        Ok(Self { bus, source, consumer: None, declared: true, backoff, not_before: Instant::now() })
     }
 
     /// The next event. Cancel-safe: what it has reached is kept.
@@ -73,7 +75,7 @@ impl Subscription {
                 }
             }
             sleep_until(self.not_before).await;
-            match consume(&self.bus, &self.source).await {
+            match self.consume().await {
                 Ok(consumer) => {
                     self.consumer = Some(consumer);
                     return Event::Up;
@@ -103,6 +105,15 @@ impl Subscription {
         self.release().await;
     }
 
+    /// Declares too, after the first time: somebody may have deleted the queue.
+    async fn consume(&mut self) -> Result<Box<dyn Consumer>, BusError> {
+        let Source { queue, tag, prefetch } = &self.source;
+        if !std::mem::take(&mut self.declared) {
+            self.bus.declare(queue).await?;
+        }
+        self.bus.consume(&queue.name, tag, *prefetch).await
+    }
+
     async fn release(&mut self) {
         if let Some(mut consumer) = self.consumer.take()
             && let Err(error) = consumer.cancel().await
@@ -114,12 +125,6 @@ impl Subscription {
             );
         }
     }
-}
-
-/// Declares too: somebody may have deleted the queue.
-async fn consume(bus: &Arc<dyn Bus>, source: &Source) -> Result<Box<dyn Consumer>, BusError> {
-    bus.declare(&source.queue).await?;
-    bus.consume(&source.queue.name, &source.tag, source.prefetch).await
 }
 
 /// Answers a message that is dealt with.

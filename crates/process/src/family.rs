@@ -200,21 +200,15 @@ fn repeat(limit: Duration, kill: impl Fn() -> BTreeSet<Pid>) -> usize {
     }
 }
 
-/// The children of all threads of this process.
+/// The children of this process that its first thread started or, as the kernel gives strays to the first thread that
+/// lives, adopted. Those of other threads are leaders, see [`Family::leaders`].
 fn own_children() -> Vec<Pid> {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else {
-        return Vec::new();
-    };
-    let lists = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("children")));
-    let mut children = Vec::new();
-    for list in lists {
-        match list {
-            Ok(list) => children.extend(list.split_whitespace().filter_map(parse_pid)),
-            // The thread has ended, or this kernel keeps no lists.
-            Err(_) => return children_by_scan(),
-        }
+    let first_thread = format!("/proc/self/task/{}/children", std::process::id());
+    match fs::read_to_string(first_thread) {
+        Ok(list) => list.split_whitespace().filter_map(parse_pid).collect(),
+        // This kernel keeps no lists.
+        Err(_) => children_by_scan(),
     }
-    children
 }
 
 /// The same from the list of all processes, for kernels without `CONFIG_PROC_CHILDREN`.

@@ -27,5 +27,5 @@ mod template;
 mod tests_support;
 
 pub use advertise::{Advertised, advertise};
-pub use detect::{Detected, detect};
+pub use detect::{Detected, detect, detect_only};
 pub use host::{Found, Host};

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use attune_store::StoreError;
+use serde::Deserialize;
 use sqlx::Row as _;
-use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use thiserror::Error;
 
 use crate::PostgresStore;
@@ -36,111 +37,105 @@ pub enum CheckError {
 }
 
 /// What the server knows of a column.
+#[derive(Debug, Deserialize)]
 struct Column {
+    table: String,
+    name: String,
     kind: String,
     required: bool,
     filled: bool,
     generated: bool,
 }
 
+/// Everything that is looked at, as it is.
+#[derive(Debug, Deserialize)]
+struct Found {
+    columns: Vec<Column>,
+    keys: Vec<Key>,
+    enums: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// The columns of a unique index that holds for all rows.
+#[derive(Debug, Deserialize)]
+struct Key {
+    table: String,
+    columns: BTreeSet<String>,
+}
+
+/// One statement: an agent starts in the time of one round trip.
+const FIND: &str = r"
+    WITH tables AS MATERIALIZED (
+        SELECT name, to_regclass(quote_ident(name)) AS relation FROM unnest($1::text[]) AS names (name)
+    )
+    SELECT json_build_object(
+        'columns', (
+            SELECT coalesce(json_agg(json_build_object(
+                'table', tables.name, 'name', attname, 'kind', format_type(atttypid, NULL), 'required', attnotnull,
+                'filled', atthasdef OR attidentity <> '', 'generated', attgenerated <> ''
+            )), '[]')
+            FROM tables JOIN pg_attribute ON attrelid = relation
+            WHERE attnum > 0 AND NOT attisdropped
+        ),
+        'keys', (
+            SELECT coalesce(json_agg(found), '[]') FROM (
+                SELECT tables.name AS table, json_agg(attname) AS columns
+                FROM tables
+                JOIN pg_index ON indrelid = relation
+                JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+                WHERE indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+                GROUP BY tables.name, indexrelid
+            ) AS found
+        ),
+        'enums', (
+            SELECT coalesce(json_object_agg(name, labels), '{}') FROM (
+                SELECT name, json_agg(enumlabel) AS labels
+                FROM unnest($2::text[]) AS names (name)
+                JOIN pg_enum ON enumtypid = to_regtype(quote_ident(name))::oid
+                GROUP BY name
+            ) AS found
+        )
+    )
+";
+
 impl PostgresStore {
     /// Compares the tables that `role` uses with what it needs; the first difference is the error.
     pub async fn check(&self, role: Role) -> Result<(), CheckError> {
-        let needed = tables(role);
-        let found = self.columns(&needed).await?;
-        let keys = self.unique_keys(&needed).await?;
-        for need in &needed {
-            let Some(columns) = found.get(need.table) else {
-                return Err(CheckError::Differs(format!("table {} is missing", need.table)));
-            };
-            compare(need, columns).map_err(|what| CheckError::Differs(format!("table {}: {what}", need.table)))?;
-            for key in need.keys {
-                let columns: BTreeSet<&str> = key.split(", ").collect();
-                let unique =
-                    keys.get(need.table).is_some_and(|keys| keys.iter().any(|found| found.iter().eq(&columns)));
-                if !unique {
-                    let what = format!("table {}: ({key}) is not unique", need.table);
-                    return Err(CheckError::Differs(what));
-                }
+        let operation = || "read the schema".to_owned();
+        let (needed, enums) = (tables(role), enums(&tables(role)));
+        let names: Vec<&str> = needed.iter().map(|need| need.table).collect();
+        let types: Vec<&str> = enums.iter().map(|(name, _)| *name).collect();
+        let row = self.pool.one(sqlx::query(FIND).bind(names).bind(types)).await.during(operation)?;
+        let Json(found): Json<Found> = row.try_get(0).during(operation)?;
+        first_difference(&needed, &enums, &found).map_or(Ok(()), |what| Err(CheckError::Differs(what)))
+    }
+}
+
+fn first_difference(needed: &[Need], enums: &[(&str, Vec<&str>)], found: &Found) -> Option<String> {
+    for need in needed {
+        let columns: BTreeMap<&str, &Column> =
+            found.columns.iter().filter(|column| column.table == need.table).map(|it| (it.name.as_str(), it)).collect();
+        if columns.is_empty() {
+            return Some(format!("table {} is missing", need.table));
+        }
+        if let Err(what) = compare(need, &columns) {
+            return Some(format!("table {}: {what}", need.table));
+        }
+        for key in need.keys {
+            let columns: BTreeSet<&str> = key.split(", ").collect();
+            let is_it = |found: &Key| found.table == need.table && found.columns.iter().eq(&columns);
+            if !found.keys.iter().any(is_it) {
+                return Some(format!("table {}: ({key}) is not unique", need.table));
             }
         }
-        self.check_enums(&needed).await
     }
-
-    async fn columns(&self, needed: &[Need]) -> Result<BTreeMap<String, BTreeMap<String, Column>>, StoreError> {
-        let operation = || "read the columns of the schema".to_owned();
-        let query = sqlx::query(
-            r"
-            SELECT name, attname::text AS attname, format_type(atttypid, NULL) AS kind, attnotnull AS required,
-                   atthasdef OR attidentity <> '' AS filled, attgenerated <> '' AS generated
-            FROM unnest($1::text[]) AS names (name)
-            JOIN pg_attribute ON attrelid = to_regclass(quote_ident(name))
-            WHERE attnum > 0 AND NOT attisdropped
-            ",
-        )
-        .bind(names(needed));
-        let mut found: BTreeMap<String, BTreeMap<String, Column>> = BTreeMap::new();
-        for row in self.pool.all(query).await.during(operation)? {
-            let (table, name, column) = column(&row).during(operation)?;
-            found.entry(table).or_default().insert(name, column);
-        }
-        Ok(found)
-    }
-
-    /// The columns of every unique index that holds for all rows.
-    async fn unique_keys(&self, needed: &[Need]) -> Result<BTreeMap<String, Vec<BTreeSet<String>>>, StoreError> {
-        let operation = || "read the unique keys of the schema".to_owned();
-        let query = sqlx::query(
-            r"
-            SELECT name, array_agg(attname::text) AS columns
-            FROM unnest($1::text[]) AS names (name)
-            JOIN pg_index ON indrelid = to_regclass(quote_ident(name))
-            JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
-            WHERE indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
-            GROUP BY name, indexrelid
-            ",
-        )
-        .bind(names(needed));
-        let mut found: BTreeMap<String, Vec<BTreeSet<String>>> = BTreeMap::new();
-        for row in self.pool.all(query).await.during(operation)? {
-            let table = row.try_get("name").during(operation)?;
-            let columns: Vec<String> = row.try_get("columns").during(operation)?;
-            found.entry(table).or_default().push(columns.into_iter().collect());
-        }
-        Ok(found)
-    }
-
-    async fn check_enums(&self, needed: &[Need]) -> Result<(), CheckError> {
-        let operation = || "read the enums of the schema".to_owned();
-        for (name, labels) in enums(needed) {
-            let query =
-                sqlx::query("SELECT enumlabel::text FROM pg_enum WHERE enumtypid = to_regtype(quote_ident($1))::oid");
-            let found = self.pool.all(query.bind(name)).await.during(operation)?;
-            let found: BTreeSet<String> =
-                found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().during(operation)?;
-            if let Some(missing) = labels.iter().find(|label| !found.contains(**label)) {
-                return Err(CheckError::Differs(format!("type {name}: value {missing} is missing")));
-            }
-        }
-        Ok(())
-    }
+    enums.iter().find_map(|(name, labels)| {
+        let known = found.enums.get(*name);
+        let missing = labels.iter().find(|label| !known.is_some_and(|known| known.contains(**label)))?;
+        Some(format!("type {name}: value {missing} is missing"))
+    })
 }
 
-fn names(needed: &[Need]) -> Vec<&'static str> {
-    needed.iter().map(|need| need.table).collect()
-}
-
-fn column(row: &PgRow) -> Result<(String, String, Column), sqlx::Error> {
-    let column = Column {
-        kind: row.try_get("kind")?,
-        required: row.try_get("required")?,
-        filled: row.try_get("filled")?,
-        generated: row.try_get("generated")?,
-    };
-    Ok((row.try_get("name")?, row.try_get("attname")?, column))
-}
-
-fn compare(need: &Need, columns: &BTreeMap<String, Column>) -> Result<(), String> {
+fn compare(need: &Need, columns: &BTreeMap<&str, &Column>) -> Result<(), String> {
     let mut known = BTreeSet::new();
     for (name, kind, mark) in need.columns() {
         known.insert(name);
@@ -159,6 +154,6 @@ fn compare(need: &Need, columns: &BTreeMap<String, Column>) -> Result<(), String
     // A column that nobody here knows must fill itself when a row is made.
     let unknown = columns
         .iter()
-        .find(|(name, column)| need.inserts && !known.contains(name.as_str()) && column.required && !column.filled);
+        .find(|(name, column)| need.inserts && !known.contains(*name) && column.required && !column.filled);
     unknown.map_or(Ok(()), |(name, _)| Err(format!("column {name} is required and not known to this version")))
 }

@@ -27,7 +27,6 @@ mod worker;
 use attune_config::DatabaseConfig;
 use attune_model::JsonMap;
 use attune_store::StoreError;
-use sqlx::Connection as _;
 use sqlx::postgres::PgRow;
 
 pub use check::{CheckError, Role};
@@ -46,20 +45,18 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Connects once, to say at once what is wrong; waiting for a server that is not there yet is the caller's business
-    /// ([`ConnectError::may_pass`]). Connections are opened as they are needed.
+    /// ([`ConnectError::may_pass`]). Further connections are opened as they are needed.
     pub async fn connect(config: &DatabaseConfig) -> Result<Self, ConnectError> {
         let place = Place::of(config)?;
         let mut connection = place.connect().await?;
         place.require_schema(&mut connection).await?;
-        // What follows needs no answer.
-        drop(connection.close());
         let limits = Limits {
             most: config.max_connections,
             kept: config.min_connections,
             wait: config.connect_timeout,
             idle: config.idle_timeout,
         };
-        Ok(Self { place: place.name(), pool: Pool::new(place.options, limits) })
+        Ok(Self { place: place.name(), pool: Pool::new(place.options, limits, connection) })
     }
 
     /// Where the server is, for people.

@@ -76,9 +76,12 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(options: PgConnectOptions, limits: Limits) -> Self {
+    /// A pool whose first connection is there already.
+    pub(crate) fn new(options: PgConnectOptions, limits: Limits, first: PgConnection) -> Self {
         let slots = Arc::new(Semaphore::new(limits.most.try_into().unwrap_or(usize::MAX)));
-        Self { shared: Arc::new(Shared { options, limits, slots, state: Mutex::default() }) }
+        let shared = Arc::new(Shared { options, limits, slots, state: Mutex::default() });
+        shared.give_back(first);
+        Self { shared }
     }
 
     /// All rows of a statement that is a unit of work of its own.

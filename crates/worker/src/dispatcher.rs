@@ -140,11 +140,11 @@ impl Worker {
             .await
             .map_err(|source| BuildError::Register { name: name.clone(), source })?;
         let declared = |source| BuildError::Declare { name: name.clone(), source };
-        let executions = subscription::executions(row.id, slot_count);
+        let [executions, cancels, packs] = subscription::declare(&bus, row.id, slot_count).await.map_err(declared)?;
         Ok(Self {
-            executions: Subscription::declare(bus.clone(), executions).await.map_err(declared)?,
-            cancels: Subscription::declare(bus.clone(), subscription::cancels(row.id)).await.map_err(declared)?,
-            packs: Subscription::declare(bus.clone(), subscription::packs(row.id)).await.map_err(declared)?,
+            executions,
+            cancels,
+            packs,
             parts: Parts {
                 transport,
                 spool: Spool::new(spool_dir.join(row.id.to_string()), executor.secrets.key().cloned()),

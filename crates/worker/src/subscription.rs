@@ -1,14 +1,24 @@
 //! The three queues of a worker. Names, arguments and bindings are facts of the platform.
 
-use attune_bus::{QueueLifetime, QueueSpec, Source};
+use std::sync::Arc;
+
+use attune_bus::{Bus, BusError, QueueLifetime, QueueSpec, Source, Subscription};
 use attune_model::WorkerId;
 use attune_model::message::Exchange;
 
 /// How long a dispatch may wait in the queue. A fact of the platform: another value is refused by the broker.
 const DISPATCH_TTL_MS: u32 = 300_000;
 
+/// Declares all three, which takes the time of one: dispatches, cancels, packs.
+pub(crate) async fn declare(bus: &Arc<dyn Bus>, worker: WorkerId, slots: u16) -> Result<[Subscription; 3], BusError> {
+    let declare = |source| Subscription::declare(bus.clone(), source);
+    let declared =
+        tokio::try_join!(declare(executions(worker, slots)), declare(cancels(worker)), declare(packs(worker)))?;
+    Ok(declared.into())
+}
+
 /// Dispatched executions.
-pub(crate) fn executions(worker: WorkerId, slots: u16) -> Source {
+fn executions(worker: WorkerId, slots: u16) -> Source {
     Source {
         queue: QueueSpec {
             name: format!("worker.{worker}.executions"),
@@ -23,7 +33,7 @@ pub(crate) fn executions(worker: WorkerId, slots: u16) -> Source {
 }
 
 /// Packs that come and go.
-pub(crate) fn packs(worker: WorkerId) -> Source {
+fn packs(worker: WorkerId) -> Source {
     Source {
         queue: QueueSpec {
             name: format!("worker.{worker}.packs"),
@@ -41,7 +51,7 @@ pub(crate) fn packs(worker: WorkerId) -> Source {
 }
 
 /// Executions to be cancelled.
-pub(crate) fn cancels(worker: WorkerId) -> Source {
+fn cancels(worker: WorkerId) -> Source {
     Source {
         queue: QueueSpec {
             name: format!("worker.{worker}.cancel"),
