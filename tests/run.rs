@@ -298,6 +298,37 @@ fn an_environment_is_built_once_and_says_so() {
 }
 
 #[test]
+fn a_program_that_the_kernel_refuses_is_named_in_the_result() {
+    let folder = Folder::new();
+    let foreign = format!("\u{7f}ELF\u{2}\u{1}\u{1}{}\u{2}\0\u{8}\0{}", "\0".repeat(9), "\0".repeat(44));
+    for (name, code, said) in [
+        ("unmarked", "echo no first line\n", "neither a program nor a script"),
+        ("foreign", &*foreign, "is a program for mips"),
+        ("nobody", "#!/no/such/interpreter\n", "/no/such/interpreter"),
+    ] {
+        folder.action(name, "", code);
+        let description = folder.path().join(format!("packs/mine/actions/{name}.yaml"));
+        let native = fs::read_to_string(&description).unwrap().replace("runner_type: shell", "runner_type: native");
+        fs::write(&description, native).unwrap();
+        let (exit, result) = folder.json(&[&format!("mine.{name}")]);
+        let error = result["error"].as_str().unwrap();
+        assert!(error.contains("Process error: ") && error.contains(said) && error.contains(name), "{error}");
+        assert_eq!((exit, &result["exit_code"]), (1, &Value::Null), "{result}");
+    }
+}
+
+#[test]
+fn what_an_action_leaves_behind_is_ended_and_named_in_its_log() {
+    let folder = Folder::new();
+    // The daemon is in a session of its own and holds the output open.
+    folder.action("daemon", "", "setsid sh -c 'touch here; exec sleep 1000' &\nwhile [ ! -e here ]; do sleep 0.01; done\nprintf 'no end of line' >&2\n");
+    let (code, stdout, stderr) = folder.run(&["mine.daemon"]);
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    let remark = "no end of line\n[attune-agents: processes that the program left behind were ended: s";
+    assert!(stderr.contains(remark), "{stderr}");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_a_failure_and_hangs_nothing() {
     let folder = Folder::new();
     folder.action("flood", "", "head -c 1000000 /dev/zero | tr '\\0' y");

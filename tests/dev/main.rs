@@ -167,8 +167,27 @@ fn a_failing_action_and_a_failing_sensor_say_why_and_where_the_log_is() {
         &pack.join("rules/never.yaml"),
         "ref: tick.on_never\nlabel: Never\ntrigger_ref: tick.never\naction_ref: tick.say\nenabled: true\naction_params: { text: x }\n",
     );
+    write(
+        &pack.join("sensors/unmarked.yaml"),
+        "ref: tick.unmarked\nlabel: Unmarked\nrunner_type: native\nentry_point: unmarked\nenabled: true\n\
+         trigger_types: [tick.nor]\n",
+    );
+    write(&pack.join("triggers/nor.yaml"), "ref: tick.nor\nlabel: Nor\n");
+    write(
+        &pack.join("rules/nor.yaml"),
+        "ref: tick.on_nor\nlabel: Nor\ntrigger_ref: tick.nor\naction_ref: tick.say\nenabled: true\naction_params: { text: x }\n",
+    );
+    write(&pack.join("sensors/unmarked"), "echo 'no first line'\n");
+    let may_run = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(pack.join("sensors/unmarked"), may_run).unwrap();
     let mut dev = Dev::start(scratch.path(), &[&core(), "tick"]);
-    let sensor = dev.wait("sensor in back-off", |line| line["ref"] == "tick.faulty" && line["status"] == "backoff");
+    let mut failed = std::collections::BTreeMap::new();
+    while failed.len() < 2 {
+        let sensor = dev.wait("sensors in back-off", |line| line["status"] == "backoff");
+        failed.insert(sensor["ref"].as_str().unwrap().to_owned(), sensor);
+    }
+    let (sensor, unmarked) = (&failed["tick.faulty"], &failed["tick.unmarked"]);
+    assert!(unmarked["reason"].as_str().unwrap().contains("neither a program nor a script"), "{unmarked}");
     assert!(sensor["reason"].as_str().unwrap().contains('4'), "{sensor}");
     assert!(fs::read_to_string(sensor["log"].as_str().unwrap()).unwrap().contains("cannot see anything"), "{sensor}");
     let run = dev.wait("failed run", |line| line["kind"] == "execution" && line["status"] == "failed");

@@ -21,7 +21,7 @@ impl Capture {
         Self {
             filter: None,
             redacted: redactor.map(RedactedStream::new),
-            seen: Seen { kept: Kept::new(stream.keep), dropped_bytes: 0, sink: stream.sink },
+            seen: Seen { kept: Kept::new(stream.keep), dropped_bytes: 0, sink: stream.sink, is_in_line: false },
         }
     }
 
@@ -39,15 +39,15 @@ impl Capture {
         }
     }
 
-    /// The stream, and the notes that came before it.
-    pub(crate) fn finish(self) -> (Captured, Vec<String>) {
+    /// The stream, and the notes that came before it. Only the sink sees `remark`: the program has not written it.
+    pub(crate) fn finish(self, remark: Option<&str>) -> (Captured, Vec<String>) {
         let Self { filter, mut redacted, mut seen } = self;
         let notes = filter
             .map_or_else(Vec::new, |filter| filter.finish(&mut |part| accept_redacted(&mut redacted, &mut seen, part)));
         if let Some(redacted) = redacted {
             redacted.finish(&mut |clean| seen.accept(clean));
         }
-        (seen.finish(), notes)
+        (seen.finish(remark), notes)
     }
 }
 
@@ -63,6 +63,8 @@ struct Seen {
     kept: Kept,
     dropped_bytes: u64,
     sink: Option<Box<dyn Sink>>,
+    /// What the sink got so far does not end with a line.
+    is_in_line: bool,
 }
 
 impl Seen {
@@ -70,11 +72,16 @@ impl Seen {
         self.dropped_bytes += self.kept.accept(chunk) as u64;
         if let Some(sink) = &mut self.sink {
             sink.write(chunk);
+            self.is_in_line = chunk.last().map_or(self.is_in_line, |last| *last != b'\n');
         }
     }
 
-    fn finish(self) -> Captured {
+    fn finish(self, remark: Option<&str>) -> Captured {
         if let Some(mut sink) = self.sink {
+            if let Some(remark) = remark {
+                let new_line = if self.is_in_line { "\n" } else { "" };
+                sink.write(format!("{new_line}{remark}").as_bytes());
+            }
             sink.finish();
         }
         Captured {
@@ -133,7 +140,7 @@ mod tests {
         for chunk in chunks {
             capture.accept(chunk);
         }
-        capture.finish().0
+        capture.finish(None).0
     }
 
     proptest! {

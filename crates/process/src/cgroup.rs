@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use attune_sys::Pid;
 
+use crate::family::Ended;
 use crate::mark::Agent;
-use crate::procfs::{Stat, parse_pid};
+use crate::procfs::{Stat, name_of, parse_pid};
 
 const PREFIX: &str = "attune.";
 const KILL: &str = "cgroup.kill";
@@ -80,7 +81,7 @@ pub(crate) fn end_remains(limit: Duration) -> BTreeSet<Pid> {
             continue;
         }
         for run in folders_in(&home).into_iter().map(|folder| Cgroup { folder }) {
-            ended.extend(run.kill(None));
+            ended.extend(run.kill(None).into_keys());
             while !run.remove() && begun.elapsed() < limit {
                 thread::park_timeout(PAUSE);
             }
@@ -127,10 +128,10 @@ impl Cgroup {
     }
 
     /// Kills everything in it; returns who that was, without the group of `leader`.
-    pub(crate) fn kill(&self, leader: Option<Pid>) -> BTreeSet<Pid> {
-        let members = self.members();
+    pub(crate) fn kill(&self, leader: Option<Pid>) -> Ended {
+        let members: Ended = self.members().into_iter().map(|member| (member, name_of(member))).collect();
         if members.is_empty() {
-            return BTreeSet::new();
+            return members;
         }
         if let Err(error) = fs::write(self.folder.join(KILL), "1") {
             tracing::warn!(folder = %self.folder.display(), %error, "a control group could not be killed");
@@ -139,7 +140,7 @@ impl Cgroup {
             let group = Stat::of(*member).map(|stat| stat.group);
             leader.is_none_or(|leader| group != Some(leader.get()))
         };
-        members.into_iter().filter(is_stray).collect()
+        members.into_iter().filter(|(member, _)| is_stray(member)).collect()
     }
 
     /// Whether it is gone; not yet as long as somebody in it is still dying.

@@ -20,7 +20,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_sys::{Reaped, SIGCONT, SIGKILL};
+use attune_sys::{Reaped, SIGCONT, SIGKILL, SIGSEGV};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::capture::Capture;
@@ -35,7 +35,7 @@ use crate::notes::{new_token, read_refusal};
 use crate::policy::Setup;
 use crate::procfs::has_followers;
 use crate::pumps::{Gathered, Pumps, Reader, Writer};
-use crate::report::{Outcome, Report, Usage};
+use crate::report::{Outcome, Report, Usage, remark};
 use crate::spawn::{Channel, Request, Spawned, absolute, spawn};
 use crate::start_error::StartError;
 
@@ -65,13 +65,14 @@ struct Wanted {
     args: Vec<OsString>,
     cwd: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
+    memory_bytes: Option<u64>,
 }
 
 impl Wanted {
     /// The error that the plain way of starting would have given; none when `notes` tell of no refusal. Takes the note of it out.
     fn refused(&self, notes: &mut Vec<String>) -> Option<StartError> {
         let (source, step) = notes.last().and_then(|note| read_refusal(note))?;
-        let Self { program, args, cwd, env } = self;
+        let Self { program, args, cwd, env, .. } = self;
         let error = if step.is_empty() {
             let (cwd, channel) = (cwd.as_deref(), Channel::Null);
             let request = Request { program, args, cwd, env, stdout: channel, stderr: channel, mark: None };
@@ -146,7 +147,10 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         Err(source) => return Err(StartError::Watch { program, source }),
     };
     let Command { args, cwd, env, ending, .. } = command;
-    let wanted = setup.is_some().then_some(Wanted { program, args, cwd, env });
+    let wanted = setup.map(|setup| {
+        let memory_bytes = setup.policy.limits.memory_bytes;
+        Wanted { program, args, cwd, env, memory_bytes }
+    });
     Ok(Child { leader, notice, pumps, ending, started, ended: None, oom_kills_before, wanted })
 }
 
@@ -195,19 +199,27 @@ impl Child {
         let reaped = ended.and_then(|()| self.leader.bury());
         // While they die the pipes are not served: there are only milliseconds to wait, and a limit.
         let strays_ended = self.leader.end_strays(self.ending.strays).await;
+        let strays_ended: Vec<_> = strays_ended.iter().map(|(pid, name)| format!("{name} ({pid})")).collect();
         self.pumps.close_input();
         let drained = timeout(self.ending.drain, self.pumps.run()).await;
         let pipes_held_open = drained.is_err() && self.pumps.outputs_are_open();
         let pid = self.pid();
         let usage = reaped.as_ref().map_or_else(|_| Usage::default(), usage);
         let oom_kills = self.oom_kills_before.and_then(|before| cgroup::oom_kills()?.checked_sub(before));
-        let Gathered { stdout, stderr, stdin_error, mut notes } = self.pumps.finish();
-        let refused = self.wanted.filter(|_| cause == Cause::Itself).and_then(|wanted| wanted.refused(&mut notes));
+        let Gathered { stdout, stderr, stdin_error, mut notes } =
+            self.pumps.finish(remark(&strays_ended, pipes_held_open).as_deref());
+        let wanted = self.wanted.filter(|_| cause == Cause::Itself);
+        let refused = wanted.as_ref().and_then(|wanted| wanted.refused(&mut notes));
         let outcome = match (reaped, refused) {
             (_, Some(error)) => Outcome::NotStarted(Arc::new(error)),
             (Ok(reaped), None) => outcome(cause, &reaped, oom_kills),
             (Err(error), None) => Outcome::Lost(format!("the end of process {pid} was not seen: {error}")),
         };
+        let was_silent = stdout.is_empty() && stderr.is_empty();
+        let limit = wanted.and_then(|wanted| wanted.memory_bytes).filter(|_| was_silent);
+        if let (Outcome::Signalled { signal: SIGSEGV | SIGKILL, .. }, Some(limit)) = (&outcome, limit) {
+            notes.push(format!("it said nothing and may not have fitted into its memory limit of {limit} bytes"));
+        }
         Report {
             pid,
             outcome,

@@ -28,6 +28,11 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The program is not there.
 const NOT_FOUND: u8 = 127;
 
+/// With less no program starts: the kernel makes its stack half of that. It would end the process instead of refusing.
+const LEAST_MEMORY_BYTES: u64 = 256 << 10;
+
+const ENOMEM: i32 = 12;
+
 /// Room for what is usually said, made before memory may be limited.
 const NOTES_BYTES: usize = 1024;
 
@@ -40,7 +45,6 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let mut notes = Notes::default();
     let setup = Setup::read(&mut args);
-    // Before the limit of memory, which a list of many arguments may reach.
     let words: Vec<CString> = args.map_while(|word| CString::new(word.into_vec()).ok()).collect();
     let (Some(setup), Some(program)) = (setup, words.first()) else {
         notes.add("__exec is for the agent itself, which calls it in another way");
@@ -55,7 +59,7 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(FAILED);
     }
     notes.write();
-    let error = become_program(program, &words);
+    let error = become_program(program, &words, setup.policy.limits.memory_bytes, &mut notes);
     let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
     notes.add(&refusal(&error, ""));
     notes.write();
@@ -64,15 +68,31 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Comes back with the reason when the kernel refuses; later where somebody is still writing the program.
 #[expect(clippy::disallowed_methods, reason = "this process has nothing else to do meanwhile")]
-fn become_program(program: &CStr, words: &[CString]) -> io::Error {
+fn become_program(program: &CStr, words: &[CString], memory_bytes: Option<u64>, notes: &mut Notes<'_>) -> io::Error {
+    if memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY_BYTES) {
+        return io::Error::from_raw_os_error(ENOMEM);
+    }
+    let mut attempt = || attune_sys::exec(program, words, || limit_memory(memory_bytes, notes));
     for _ in 0..BUSY_RETRIES {
-        let error = attune_sys::exec(program, words);
+        let error = attempt();
         if error.kind() != io::ErrorKind::ExecutableFileBusy {
             return error;
         }
         thread::sleep(BUSY_PAUSE);
     }
-    attune_sys::exec(program, words)
+    attempt()
+}
+
+/// The last step: with a low limit nothing here could have memory any more, not even stack.
+fn limit_memory(bytes: Option<u64>, notes: &mut Notes<'_>) {
+    if let Some(bytes) = bytes {
+        notes.check("the memory limit", set_limit(Resource::AddressSpace, bytes));
+        notes.write();
+    }
+}
+
+fn set_limit(resource: Resource, wanted: u64) -> io::Result<()> {
+    attune_sys::set_limit(resource, Limit { soft: wanted, hard: wanted })
 }
 
 /// What could not be set up, for the agent: lines at the very start of standard error.
@@ -155,17 +175,16 @@ fn new_session() -> io::Result<()> {
     attune_sys::setsid()
 }
 
+/// All but that of memory.
 fn apply_limits(limits: &Limits, notes: &mut Notes<'_>) {
     for (what, resource, wanted) in [
         ("the core limit", Resource::CoreFile, limits.core_bytes),
         ("the CPU limit", Resource::CpuTime, limits.cpu_seconds),
         ("the limit of open files", Resource::OpenFiles, limits.open_files),
         ("the limit of processes", Resource::Processes, limits.processes),
-        ("the memory limit", Resource::AddressSpace, limits.memory_bytes),
     ] {
         if let Some(wanted) = wanted {
-            let both = Limit { soft: wanted, hard: wanted };
-            notes.check(what, attune_sys::set_limit(resource, both));
+            notes.check(what, set_limit(resource, wanted));
         }
     }
 }

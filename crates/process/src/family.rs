@@ -8,7 +8,7 @@
 //! long on a slow volume and so happens without the lock, nothing unknown is reaped and nothing unmarked is killed: no leader
 //! is ever taken for a stray. Whoever signals or reaps a stray holds the lock, so its id is its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cgroup;
 use crate::mark::Mark;
-use crate::procfs::{Stat, parse_pid, processes};
+use crate::procfs::{Stat, name_of, parse_pid, processes};
 
 /// How long strays are looked for after the end of a run: each one that is killed may leave further ones.
 pub(crate) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -98,6 +98,9 @@ pub(crate) fn adopt() -> io::Result<()> {
     Ok(())
 }
 
+/// Processes that were ended, and their names.
+pub(crate) type Ended = BTreeMap<Pid, String>;
+
 /// What becomes of a stray.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -107,8 +110,8 @@ enum Fate {
 
 impl Family {
     /// Reaps the strays that have ended, kills those that `decide` wants dead, and returns which ones these are.
-    fn look(&mut self, decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> BTreeSet<Pid> {
-        let mut killed = BTreeSet::new();
+    fn look(&mut self, decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> Ended {
+        let mut killed = Ended::new();
         for stray in own_children() {
             if self.leaders.contains_key(&stray) {
                 continue;
@@ -120,9 +123,12 @@ impl Family {
                     Ok(())
                 }
                 // Only this lock reaps it, so even if it ends now, the id stays its own.
-                Ok(false) if decide(self, stray) == Fate::Dies => attune_sys::kill(stray, SIGKILL).map(|()| {
-                    killed.insert(stray);
-                }),
+                Ok(false) if decide(self, stray) == Fate::Dies => {
+                    let name = name_of(stray);
+                    attune_sys::kill(stray, SIGKILL).map(|()| {
+                        killed.insert(stray, name);
+                    })
+                }
                 Ok(false) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -152,9 +158,9 @@ pub(crate) fn adopts() -> bool {
 }
 
 /// Ends what is left of the run `mark` outside of its group; says which processes that were.
-pub(crate) async fn end_strays_of(mark: &Mark) -> BTreeSet<Pid> {
+pub(crate) async fn end_strays_of(mark: &Mark) -> Ended {
     let begun = Instant::now();
-    let mut ended = BTreeSet::new();
+    let mut ended = Ended::new();
     loop {
         let killed = kill_strays_of(mark);
         if killed.is_empty() || begun.elapsed() > SWEEP_LIMIT {
@@ -183,13 +189,13 @@ pub fn end_all_strays(limit: Duration) -> usize {
     ended
 }
 
-fn kill_strays_of(mark: &Mark) -> BTreeSet<Pid> {
+fn kill_strays_of(mark: &Mark) -> Ended {
     lock().look(&mut |family, stray| family.fate(stray, mark))
 }
 
-fn repeat(limit: Duration, kill: impl Fn() -> BTreeSet<Pid>) -> usize {
+fn repeat(limit: Duration, kill: impl Fn() -> Ended) -> usize {
     let begun = Instant::now();
-    let mut ended = BTreeSet::new();
+    let mut ended = Ended::new();
     loop {
         let killed = kill();
         if killed.is_empty() || begun.elapsed() > limit {

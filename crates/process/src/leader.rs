@@ -3,7 +3,6 @@
 //! Invariant: a signal is sent only while the child has not been reaped. Until then it is alive or a zombie, and in both
 //! cases its id, which is also the id of its group, belongs to nobody else.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread;
@@ -14,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::cgroup::Cgroup;
 use crate::command::Strays;
-use crate::family::{SWEEP_LIMIT, SWEEP_PAUSE, end_strays_of, end_strays_of_blocking, reap_leader};
+use crate::family::{Ended, SWEEP_LIMIT, SWEEP_PAUSE, end_strays_of, end_strays_of_blocking, reap_leader};
 use crate::mark::Mark;
 
 /// Without process descriptors (kernels before 5.3, some sandboxes) the end is looked for this often.
@@ -72,12 +71,12 @@ impl Leader {
     }
 
     /// Ends the descendants of a leader that was buried that have left its group; says how many they were.
-    pub(crate) async fn end_strays(&mut self, strays: Strays) -> usize {
+    pub(crate) async fn end_strays(&mut self, strays: Strays) -> Ended {
         if strays == Strays::LeaveAlone {
-            return 0;
+            return Ended::new();
         }
         let (mark, cgroup) = (self.mark.take(), self.cgroup.take());
-        let mut ended = cgroup.as_ref().map_or_else(BTreeSet::new, |cgroup| cgroup.kill(Some(self.pid)));
+        let mut ended = cgroup.as_ref().map_or_else(Ended::new, |cgroup| cgroup.kill(Some(self.pid)));
         if let Some(mark) = &mark {
             ended.extend(end_strays_of(mark).await);
         }
@@ -85,7 +84,7 @@ impl Leader {
         while cgroup.as_ref().is_some_and(|cgroup| !cgroup.remove()) && begun.elapsed() < SWEEP_LIMIT {
             tokio::time::sleep(SWEEP_PAUSE).await;
         }
-        ended.len()
+        ended
     }
 }
 

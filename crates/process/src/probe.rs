@@ -177,6 +177,6 @@ impl Answer {
 
     fn take(&mut self) -> Vec<u8> {
         let capture = std::mem::replace(&mut self.capture, Capture::new(Stream::null()));
-        capture.finish().0.bytes
+        capture.finish(None).0.bytes
     }
 }

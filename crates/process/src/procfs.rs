@@ -39,6 +39,12 @@ impl Stat {
     }
 }
 
+/// The name that `process` gives itself; empty when it is gone.
+pub(crate) fn name_of(process: Pid) -> String {
+    let name = fs::read(format!("/proc/{process}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().escape_debug().to_string()
+}
+
 /// All processes that can be seen from here.
 pub(crate) fn processes() -> impl Iterator<Item = Pid> {
     let listed = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -57,10 +57,10 @@ impl Pumps {
         self.stdin.close();
     }
 
-    /// Closes the pipes.
-    pub(crate) fn finish(self) -> Gathered {
-        let (stdout, _) = self.stdout.capture.finish();
-        let (stderr, notes) = self.stderr.capture.finish();
+    /// Closes the pipes. The log of standard error ends with `remark`.
+    pub(crate) fn finish(self, remark: Option<&str>) -> Gathered {
+        let (stdout, _) = self.stdout.capture.finish(None);
+        let (stderr, notes) = self.stderr.capture.finish(remark);
         Gathered { stdout, stderr, stdin_error: self.stdin.error, notes }
     }
 

@@ -29,10 +29,24 @@ pub struct Report {
     pub oom_kills: Option<u64>,
     /// A descendant still held one of its output pipes when the time for reading them was over.
     pub pipes_held_open: bool,
-    /// How many descendants had left its group and were ended after it.
-    pub strays_ended: usize,
-    /// Which parts of its policy could not be set up, and why.
+    /// The descendants that had left its group and were ended after it, each as `name (pid)`.
+    pub strays_ended: Vec<String>,
+    /// Which parts of its policy could not be set up, and why; and what else its policy may have to do with its end.
     pub notes: Vec<String>,
+}
+
+/// The line about what a child left behind, for the end of its log; none when there is nothing to say.
+pub(crate) fn remark(strays_ended: &[String], pipes_held_open: bool) -> Option<String> {
+    let mut parts = Vec::new();
+    if !strays_ended.is_empty() {
+        parts.push(format!("processes that the program left behind were ended: {}", strays_ended.join(", ")));
+    }
+    if pipes_held_open {
+        parts.push(
+            "a process that the program left behind kept its output open, which was not read any further".to_owned(),
+        );
+    }
+    (!parts.is_empty()).then(|| format!("[attune-agents: {}]\n", parts.join("; ")))
 }
 
 /// Why a child ended.
@@ -74,6 +88,13 @@ pub struct Captured {
     pub bytes: Vec<u8>,
     /// How many bytes came and were not kept.
     pub dropped_bytes: u64,
+}
+
+impl Captured {
+    /// Whether nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.dropped_bytes == 0
+    }
 }
 
 /// What a child used, together with the descendants that it waited for.

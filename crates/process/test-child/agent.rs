@@ -205,7 +205,7 @@ async fn finished(command: Command) -> Step<Report> {
 }
 
 fn show(report: &Report) -> Step<()> {
-    let (strays, held) = (report.strays_ended, report.pipes_held_open);
+    let (strays, held) = (report.strays_ended.len(), report.pipes_held_open);
     writeln!(io::stdout(), "strays {strays} held {held} children {}", own_children()?)?;
     Ok(())
 }

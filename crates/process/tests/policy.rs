@@ -161,6 +161,26 @@ fn a_loop_that_starts_processes_ends_at_the_limit() {
 }
 
 #[test]
+fn a_memory_limit_that_no_program_fits_into_is_an_error_and_no_crash() {
+    let limited = |bytes, command| {
+        let limits = Limits { memory_bytes: Some(bytes), ..Limits::default() };
+        ended(with(Policy { limits, ..Policy::default() }, command))
+    };
+    // More arguments than fit into one page: the kernel would say that these are too long.
+    let mut command = shell("exit");
+    command.args.push("x".repeat(100_000).into());
+    for report in [limited(1, shell("exit")), limited(200_000, command)] {
+        let Outcome::NotStarted(error) = &report.outcome else { panic!("{report:?}") };
+        assert!(matches!(**error, StartError::NoMemory { .. }), "{error:?}");
+        assert_eq!(report.notes, Vec::<String>::new());
+    }
+    // The stack fits and the program does not, which the kernel finds out when there is no way back.
+    let report = limited(300_000, shell("exit"));
+    assert!(matches!(report.outcome, Outcome::Signalled { .. }), "{report:?}");
+    assert!(report.notes.iter().any(|note| note.contains("memory limit of 300000 bytes")), "{report:?}");
+}
+
+#[test]
 fn a_part_that_is_refused_is_reported_and_the_program_runs_all_the_same() {
     let policy = Policy { oom_score_adj: Some(5000), ..Policy::default() };
     let report = ended(with(policy, child(&["eprint", "hello", "exit", "3"])));

@@ -188,7 +188,8 @@ impl Process {
         let last_words = excerpt(&stderr, report.stderr.dropped_bytes);
         let stderr = last_words.as_deref().unwrap_or_default();
         let hint = cause::hint(End { exit_code, signal, stderr });
-        let reason = iter::once(reason).chain(hint.clone()).chain(report.notes.iter().cloned());
+        let left = (!report.strays_ended.is_empty()).then(|| format!("it left {}", report.strays_ended.join(", ")));
+        let reason = iter::once(reason).chain(hint.clone()).chain(left).chain(report.notes.iter().cloned());
         let reason = reason.collect::<Vec<_>>().join("; ");
         Failure {
             reason,

@@ -38,7 +38,7 @@ pub use pid::{Pid, pidfd_open, pidfd_send_signal};
 pub use poll::{Polled, poll, set_nonblocking};
 pub use session::{group_of, join_group, replace_stdout, setsid};
 pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
-pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM};
+pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM};
 pub use socket::{has_no_delay, set_keepalive};
 pub use standard_output::stdout_was_closed;
 pub use trace::seize;

@@ -8,7 +8,7 @@ use std::ptr;
 use crate::check::{check, retry};
 use crate::pid::Pid;
 
-pub use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM};
+pub use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM};
 
 /// `kill(2)` to one process.
 pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {

@@ -262,8 +262,12 @@ fn remark(report: &Report) {
     if report.pipes_held_open {
         tracing::warn!(child.pid = report.pid, "a process that the action left behind kept its output open");
     }
+    if !report.strays_ended.is_empty() {
+        let strays = report.strays_ended.join(", ");
+        tracing::warn!(child.pid = report.pid, strays, "processes that the action left behind were ended");
+    }
     for note in &report.notes {
-        tracing::warn!(child.pid = report.pid, note, "the child could not be set up as asked");
+        tracing::warn!(child.pid = report.pid, note, "a setting of the child was not kept or may have ended it");
     }
 }
 
