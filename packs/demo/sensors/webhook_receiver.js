@@ -1,4 +1,6 @@
-// demo.webhook_receiver: an HTTP server on 127.0.0.1 that turns what is posted to it into demo.webhook events.
+// demo.webhook_receiver: an HTTP server that turns what is posted to it into demo.webhook events.
+//
+// It listens on 127.0.0.1. Where workers are other containers, DEMO_WEBHOOK_HOST is the name by which they know this one.
 'use strict';
 
 const fs = require('node:fs');
@@ -76,5 +78,6 @@ sensor.onStop(() => {
   server.close(() => process.exit(0));
   server.closeAllConnections?.();
 });
+const host = process.env.DEMO_WEBHOOK_HOST || '127.0.0.1';
 const port = sensor.rules.map((rule) => rule.config?.port).find(Boolean) ?? 0;
-server.listen(port, '127.0.0.1', () => announce(`http://127.0.0.1:${server.address().port}`));
+server.listen(port, host, () => announce(`http://${host}:${server.address().port}`));
