@@ -129,18 +129,20 @@ impl Cgroup {
 
     /// Kills everything in it; returns who that was, without the group of `leader`.
     pub(crate) fn kill(&self, leader: Option<Pid>) -> Ended {
-        let members: Ended = self.members().into_iter().map(|member| (member, name_of(member))).collect();
+        let members = self.members();
         if members.is_empty() {
-            return members;
-        }
-        if let Err(error) = fs::write(self.folder.join(KILL), "1") {
-            tracing::warn!(folder = %self.folder.display(), %error, "a control group could not be killed");
+            return Ended::new();
         }
         let is_stray = |member: &Pid| {
             let group = Stat::of(*member).map(|stat| stat.group);
             leader.is_none_or(|leader| group != Some(leader.get()))
         };
-        members.into_iter().filter(|(member, _)| is_stray(member)).collect()
+        // Looked at while they are there.
+        let strays = members.into_iter().filter(is_stray).map(|stray| (stray, name_of(stray))).collect();
+        if let Err(error) = fs::write(self.folder.join(KILL), "1") {
+            tracing::warn!(folder = %self.folder.display(), %error, "a control group could not be killed");
+        }
+        strays
     }
 
     /// Whether it is gone; not yet as long as somebody in it is still dying.

@@ -7,19 +7,19 @@
 //! would clear it. What goes wrong is told in lines at the very start of standard error; whoever started the child makes an
 //! error of them that names the program.
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::parent_id;
 use std::process::ExitCode;
-use std::thread;
 
 use attune_sys::{Disposition, Limit, Pid, Resource, SIGKILL, SignalSet};
 
 use crate::notes::refusal;
 use crate::policy::{Limits, Session, Setup, User};
-use crate::spawn::{BUSY_PAUSE, BUSY_RETRIES};
+use crate::spawn::patiently;
 
 /// The applet was called in a way that the agent does not call it, or could not take the user on.
 const FAILED: u8 = 125;
@@ -67,20 +67,13 @@ pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Comes back with the reason when the kernel refuses; later where somebody is still writing the program.
-#[expect(clippy::disallowed_methods, reason = "this process has nothing else to do meanwhile")]
 fn become_program(program: &CStr, words: &[CString], memory_bytes: Option<u64>, notes: &mut Notes<'_>) -> io::Error {
     if memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY_BYTES) {
         return io::Error::from_raw_os_error(ENOMEM);
     }
-    let mut attempt = || attune_sys::exec(program, words, || limit_memory(memory_bytes, notes));
-    for _ in 0..BUSY_RETRIES {
-        let error = attempt();
-        if error.kind() != io::ErrorKind::ExecutableFileBusy {
-            return error;
-        }
-        thread::sleep(BUSY_PAUSE);
-    }
-    attempt()
+    let attempt = || Err::<Infallible, _>(attune_sys::exec(program, words, || limit_memory(memory_bytes, notes)));
+    let Err(refused) = patiently(attempt);
+    refused
 }
 
 /// The last step: with a low limit nothing here could have memory any more, not even stack.

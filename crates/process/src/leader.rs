@@ -70,7 +70,7 @@ impl Leader {
         reaped?.ok_or_else(|| io::Error::other("the process has not ended"))
     }
 
-    /// Ends the descendants of a leader that was buried that have left its group; says how many they were.
+    /// Ends the descendants of a leader that was buried that have left its group; says which they were.
     pub(crate) async fn end_strays(&mut self, strays: Strays) -> Ended {
         if strays == Strays::LeaveAlone {
             return Ended::new();

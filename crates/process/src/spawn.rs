@@ -28,8 +28,8 @@ use crate::start_error::StartError;
 pub(crate) const NULL_DEVICE: &str = "/dev/null";
 
 /// A program that has just been written may still be open elsewhere for a moment.
-pub(crate) const BUSY_RETRIES: u32 = 5;
-pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(25);
+const BUSY_RETRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 /// What the kernel gets.
 pub(crate) struct Request<'a> {
@@ -161,18 +161,19 @@ fn keep_exit_statuses() {
     });
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that starts processes; and the pause is for a rare case, at most 125 ms in all"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that starts processes")]
 fn start_patiently(mut command: StdCommand, mark: Option<&Mark>) -> io::Result<std::process::Child> {
+    patiently(|| register(mark, || command.spawn()))
+}
+
+/// Tries again for a moment as long as somebody is still writing the program.
+#[expect(clippy::disallowed_methods, reason = "a pause for a rare case, at most 125 ms in all")]
+pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..BUSY_RETRIES {
-        match register(mark, || command.spawn()) {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(BUSY_PAUSE);
-            }
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),
             done => return done,
         }
     }
-    register(mark, || command.spawn())
+    attempt()
 }
