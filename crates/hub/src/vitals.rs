@@ -6,12 +6,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use attune_lifecycle::Stop;
+use attune_lifecycle::{Standing, Stop};
 use attune_model::activity::Observer;
 use attune_model::chain;
 use attune_model::condition::Condition;
 use attune_model::measure::{ConnectionState, ConsumerChange, Measure, Server};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::core::Core;
 
@@ -39,20 +39,10 @@ impl Part {
     }
 }
 
-/// One part, as it was last reported.
-#[derive(Debug, Clone, Copy)]
-struct State {
-    up: bool,
-    /// Since when.
-    since: Instant,
-    /// When it was last reported as well.
-    seen: Instant,
-}
-
 /// The state of all parts. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Vitals {
-    states: Arc<Mutex<[State; PARTS.len()]>>,
+    states: Arc<Mutex<[Standing; PARTS.len()]>>,
     period: Duration,
     observer: Arc<dyn Observer>,
 }
@@ -60,12 +50,10 @@ pub(crate) struct Vitals {
 impl Vitals {
     /// Nothing is well yet. Storage will be asked once per `period`.
     pub(crate) fn new(period: Duration, observer: Arc<dyn Observer>) -> Self {
-        let now = Instant::now();
-        let nothing = State { up: false, since: now, seen: now };
-        Self { states: Arc::new(Mutex::new([nothing; PARTS.len()])), period, observer }
+        Self { states: Arc::new(Mutex::new([Standing::down(); PARTS.len()])), period, observer }
     }
 
-    fn states(&self) -> MutexGuard<'_, [State; PARTS.len()]> {
+    fn states(&self) -> MutexGuard<'_, [Standing; PARTS.len()]> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,31 +61,19 @@ impl Vitals {
     pub(crate) fn conditions(&self, all: &mut Vec<Condition>) {
         let states = *self.states();
         let fresh_for = self.period * 2;
-        all.extend(PARTS.into_iter().zip(states).map(|(part, State { up, since, seen })| {
+        all.extend(PARTS.into_iter().zip(states).map(|(part, standing)| {
             let (name, problem) = part.words();
-            if !up {
-                Condition::problem(name, problem, since.into_std())
-            } else if part == Part::Storage && seen.elapsed() >= fresh_for {
-                Condition::problem(name, problem, (seen + fresh_for).into_std())
-            } else {
-                Condition::well(name, since.into_std())
+            match standing.stale_since(fresh_for).filter(|_| part == Part::Storage) {
+                _ if !standing.is_up() => Condition::problem(name, problem, standing.since()),
+                Some(stale_since) => Condition::problem(name, problem, stale_since),
+                None => Condition::well(name, standing.since()),
             }
         }));
     }
 
     /// `part` is well, or is not.
     pub(crate) fn report(&self, part: Part, up: bool) {
-        let now = Instant::now();
-        let mut states = self.states();
-        let state = &mut states[part as usize];
-        let changed = state.up != up;
-        if changed {
-            (state.up, state.since) = (up, now);
-        }
-        if up {
-            state.seen = now;
-        }
-        drop(states);
+        let changed = self.states()[part as usize].tell(up);
         if changed {
             self.observer.measure(match (part, up) {
                 (Part::Storage, true) => {

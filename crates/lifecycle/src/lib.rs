@@ -10,6 +10,7 @@
 //! reaping of strays (attune-process) listens for a signal.
 
 mod backoff;
+mod standing;
 
 use std::future::Future;
 use std::io;
@@ -23,6 +24,7 @@ pub use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use backoff::Backoff;
+pub use standing::Standing;
 
 /// How long tasks have after the hard stop.
 pub const HARD_STOP_LIMIT: Duration = Duration::from_secs(5);

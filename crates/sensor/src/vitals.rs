@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use attune_lifecycle::Standing;
 use attune_model::activity::Observer;
 use attune_model::condition::Condition;
 use attune_model::measure::{ConsumerChange, Kind as _, Measure, SensorState, Success};
@@ -70,8 +71,7 @@ struct State {
     /// Whether the last attempt failed.
     failing: bool,
     /// Whether changes are heard of.
-    listening: bool,
-    listening_since: Instant,
+    listening: Standing,
 }
 
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Vitals {
     /// Nothing is well yet. The row is fresh for two intervals of the heartbeat.
     pub(crate) fn new(heartbeat_interval: Duration, observer: Arc<dyn Observer>) -> Self {
         let now = Instant::now();
-        let state = State { written: None, row_since: now, failing: false, listening: false, listening_since: now };
+        let state = State { written: None, row_since: now, failing: false, listening: Standing::down() };
         let inner = Inner { state: Mutex::new(state), fresh_for: heartbeat_interval * 2, observer };
         Self { inner: Arc::new(inner) }
     }
@@ -116,12 +116,9 @@ impl Vitals {
 
     /// The consumer of changes was confirmed, or lost.
     pub(crate) fn listening(&self, listening: bool) {
-        let mut state = self.state();
-        if state.listening == listening {
+        if !self.state().listening.tell(listening) {
             return;
         }
-        (state.listening, state.listening_since) = (listening, Instant::now());
-        drop(state);
         let change = if listening { ConsumerChange::Confirmed } else { ConsumerChange::Lost };
         self.inner.observer.measure(Measure::Consumer(change));
     }
@@ -144,8 +141,8 @@ impl Vitals {
             }
             Some(_) => Condition::well(ROW, since),
         });
-        let since = state.listening_since.into_std();
-        all.push(if state.listening {
+        let since = state.listening.since();
+        all.push(if state.listening.is_up() {
             Condition::well(RULES, since)
         } else {
             Condition::problem(RULES, "the broker has not confirmed the consumer of changes of rules", since)

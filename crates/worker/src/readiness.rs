@@ -6,11 +6,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use attune_lifecycle::Standing;
 use attune_model::activity::Observer;
 use attune_model::condition::Condition;
 use attune_model::measure::{ConsumerChange, Measure};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// What has to be well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,19 +49,9 @@ impl Part {
     }
 }
 
-/// One part, as it was last reported.
-#[derive(Debug, Clone, Copy)]
-struct State {
-    up: bool,
-    /// Since when.
-    since: Instant,
-    /// When it was last reported as well.
-    seen: Instant,
-}
-
 #[derive(Debug)]
 struct Inner {
-    states: Mutex<[State; PARTS.len()]>,
+    states: Mutex<[Standing; PARTS.len()]>,
     ready: watch::Sender<bool>,
     /// A row that was written before that time is not fresh.
     fresh_for: Duration,
@@ -77,10 +67,8 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// Nothing is well yet. The row is fresh for two intervals of the heartbeat.
     pub(crate) fn new(heartbeat_interval: Duration, observer: Arc<dyn Observer>) -> Self {
-        let now = Instant::now();
-        let nothing = State { up: false, since: now, seen: now };
         let inner = Inner {
-            states: Mutex::new([nothing; PARTS.len()]),
+            states: Mutex::new([Standing::down(); PARTS.len()]),
             ready: watch::Sender::new(false),
             fresh_for: heartbeat_interval * 2,
             observer,
@@ -88,7 +76,7 @@ impl Readiness {
         Self { inner: Arc::new(inner) }
     }
 
-    fn states(&self) -> MutexGuard<'_, [State; PARTS.len()]> {
+    fn states(&self) -> MutexGuard<'_, [Standing; PARTS.len()]> {
         self.inner.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,16 +89,15 @@ impl Readiness {
     pub(crate) fn conditions(&self, all: &mut Vec<Condition>) {
         let states = *self.states();
         let fresh_for = self.inner.fresh_for;
-        all.extend(PARTS.into_iter().zip(states).map(|(part, state)| {
-            let State { up, since, seen } = state;
-            if !up {
-                return Condition::problem(part.name(), part.problem(), since.into_std());
+        all.extend(PARTS.into_iter().zip(states).map(|(part, standing)| {
+            match standing.stale_since(fresh_for).filter(|_| part == Part::Heartbeat) {
+                _ if !standing.is_up() => Condition::problem(part.name(), part.problem(), standing.since()),
+                Some(stale_since) => {
+                    let problem = "the worker's row is not fresh: two heartbeats were not written in time";
+                    Condition::problem(part.name(), problem, stale_since)
+                }
+                None => Condition::well(part.name(), standing.since()),
             }
-            if part == Part::Heartbeat && seen.elapsed() >= fresh_for {
-                let problem = "the worker's row is not fresh: two heartbeats were not written in time";
-                return Condition::problem(part.name(), problem, (seen + fresh_for).into_std());
-            }
-            Condition::well(part.name(), since.into_std())
         }));
     }
 
@@ -125,17 +112,9 @@ impl Readiness {
     }
 
     fn report(&self, part: Part, up: bool) {
-        let now = Instant::now();
         let mut states = self.states();
-        let state = &mut states[part as usize];
-        let changed = state.up != up;
-        if changed {
-            (state.up, state.since) = (up, now);
-        }
-        if up {
-            state.seen = now;
-        }
-        let ready = states.iter().all(|state| state.up);
+        let changed = states[part as usize].tell(up);
+        let ready = states.iter().all(Standing::is_up);
         self.inner.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
         drop(states);
         if changed && part != Part::Heartbeat {
