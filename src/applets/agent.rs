@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 
 use crate::applet::VERSION;
-use crate::applets::detect::{self, Detecting, Detection, Style};
+use crate::applets::detect::{self, Detecting, Style};
 use crate::applets::dev::STRAYS_LIMIT;
 use crate::applets::host;
 use crate::applets::machine;
@@ -150,22 +150,13 @@ impl Start {
 
     /// Decides which runtimes this agent offers, as soon as they are known.
     pub(crate) async fn offer(self, platform: &PlatformConfig, capabilities: &JsonMap) -> Result<Advertised, Failure> {
-        Ok(advertise(&self.detection.answer().await?, self.role, platform, capabilities))
+        let advertised = self.detection.answer().await?.advertise(self.role, capabilities);
+        for warning in &advertised.warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!(environment = platform.environment, "runtimes offered: {}", advertised.runtimes.join(", "));
+        Ok(advertised)
     }
-
-    /// [`Self::offer`] where nothing asynchronous runs yet.
-    pub(crate) fn offer_now(self, platform: &PlatformConfig, capabilities: &JsonMap) -> Result<Advertised, Failure> {
-        Ok(advertise(&self.detection.blocking_answer()?, self.role, platform, capabilities))
-    }
-}
-
-fn advertise(detection: &Detection, role: Role, platform: &PlatformConfig, capabilities: &JsonMap) -> Advertised {
-    let advertised = detection.advertise(role, capabilities);
-    for warning in &advertised.warnings {
-        tracing::warn!("{warning}");
-    }
-    tracing::info!(environment = platform.environment, "runtimes offered: {}", advertised.runtimes.join(", "));
-    advertised
 }
 
 /// Connects to the platform, while `prepare` goes on, starts the service with both, and runs it until it is asked to stop.
@@ -182,11 +173,10 @@ pub(crate) fn live<T>(
         let (stop, tasks) = (lifecycle.stop().clone(), lifecycle.tasks().clone());
         let listen = config.health.listen_of(service.role, service.name, &machine::process_space());
         let (health, _address) = vitals::begin(service, &listen, (&stop, &tasks)).await?;
-        let beginning = async { tokio::join!(Platform::connect(config, service.name), prepare) };
-        let Some((platform, prepared)) = lifecycle.starting(beginning).await else {
+        let beginning = async { tokio::try_join!(Platform::connect(config, service.name), prepare) };
+        let Some((platform, prepared)) = lifecycle.starting(beginning).await.transpose()? else {
             return Ok(Exit::Success);
         };
-        let (platform, prepared) = (platform?, prepared?);
         vitals::watch_bus(&health, platform.bus.state(), &tasks);
         let begun = started(&mut lifecycle, start(&platform, prepared, &health, (&stop, &tasks))).await;
         match &begun {

@@ -71,11 +71,6 @@ impl Detecting {
     pub(crate) async fn answer(self) -> Result<Detection, Failure> {
         self.answer.await.map_err(|error| Failure::new(Exit::Internal, error))
     }
-
-    /// Waits for it where nothing asynchronous runs yet.
-    pub(crate) fn blocking_answer(self) -> Result<Detection, Failure> {
-        self.answer.blocking_recv().map_err(|error| Failure::new(Exit::Internal, error))
-    }
 }
 
 /// What the variables say.

@@ -54,8 +54,8 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         telemetry.set_level(level(config.platform.log_level));
         let settings = settings(&config)?;
         let service = Service { role: "hub", name: NAME, parts: Parts::NONE };
-        let ready = std::future::ready(Ok(()));
-        agent::live(service, &config.platform, GRACE, ready, async |platform, (), health, (stop, tasks)| {
+        let prepared = std::future::ready(Ok(settings));
+        agent::live(service, &config.platform, GRACE, prepared, async |platform, settings, health, (stop, tasks)| {
             platform.check(StoreRole::Hub).await?;
             let Platform { store, bus } = platform.clone();
             let settings = HubConfig { observer: health.metrics(), ..settings };

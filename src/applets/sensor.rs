@@ -37,14 +37,16 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
         let Some(start) = agent::begin(Role::Sensor, arguments)? else { return Ok(Exit::Success) };
         let config = accept(load_sensor(start.sources(), start.name()))?;
         start.log_as(&config.platform);
-        let visible = child_env(&start.environment, &config.sensor.pass_env);
-        let advertised = start.offer_now(&config.platform, &config.sensor.capabilities)?;
-        let settings = settings(&config, &advertised, visible)?;
-        let name = settings.name.clone();
-        let grace = config.sensor.shutdown_timeout;
+        let SensorAgentConfig { platform, sensor, .. } = &config;
+        let name = sensor.worker_name.clone().unwrap_or_else(|| Role::Sensor.default_name(&machine::host_name()));
         let service = Service { role: Role::Sensor.as_str(), name: &name, parts: Parts::SENSOR };
-        let ready = std::future::ready(Ok(()));
-        agent::live(service, &config.platform, grace, ready, async |platform, (), health, (stop, tasks)| {
+        let visible = child_env(&start.environment, &sensor.pass_env);
+        let prepare = async {
+            let advertised = start.offer(platform, &sensor.capabilities).await?;
+            settings(&config, &name, &advertised, visible)
+        };
+        let grace = sensor.shutdown_timeout;
+        agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
             platform.check(StoreRole::Sensor).await?;
             let Platform { store, bus } = platform.clone();
             let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
@@ -58,12 +60,12 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
 
 fn settings(
     config: &SensorAgentConfig,
+    name: &str,
     advertised: &Advertised,
     visible: Vec<(OsString, OsString)>,
 ) -> Result<SensorConfig, Failure> {
     let SensorAgentConfig { platform, sensor, sensors_message_queue_url } = config;
     let token_key = platform.security.jwt_secret.as_ref().map(TokenKey::new);
-    let host_name = machine::host_name();
     let program = machine::program()?;
     let host = Arc::new(Host::new(visible.clone()));
     let folders = &platform.folders;
@@ -80,8 +82,8 @@ fn settings(
     // Sensors see what their host offers under the name by which an operator would choose it.
     let handed_on = advertised.handed_on.iter().map(|runtimes| (SENSOR_RUNTIMES.into(), runtimes.into()));
     Ok(SensorConfig {
-        name: sensor.worker_name.clone().unwrap_or_else(|| format!("sensor-{host_name}")),
-        host: Some(sensor.host.clone().unwrap_or(host_name)),
+        name: name.to_owned(),
+        host: Some(sensor.host.clone().unwrap_or_else(machine::host_name)),
         capabilities,
         max_concurrent_sensors: sensor.max_concurrent_sensors,
         paths: SensorPaths {
