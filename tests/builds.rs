@@ -9,19 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use attune_testkit::eventually_blocking;
+use attune_testkit::wheel::{WHEEL, WHEEL_FILE};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_attune-agents");
-
-/// A package as pip installs it; building one would need packages from the network.
-const WHEEL: &str = r#"
-import sys, zipfile
-with zipfile.ZipFile(sys.argv[1], "w") as wheel:
-    wheel.writestr("thing.py", "ANSWER = 42\n")
-    wheel.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
-    wheel.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    wheel.writestr("thing-1.0.dist-info/RECORD", "")
-"#;
 
 /// A pack with one action in Python that needs the package.
 fn folder() -> TempDir {
@@ -34,7 +25,7 @@ fn folder() -> TempDir {
                   runner_type: python\nentry_point: answer.py\n";
     fs::write(pack.join("actions/answer.yaml"), action).unwrap();
     fs::write(pack.join("actions/answer.py"), "import thing\nprint(thing.ANSWER)\n").unwrap();
-    let wheel = pack.join("thing-1.0-py3-none-any.whl");
+    let wheel = pack.join(WHEEL_FILE);
     assert!(Command::new("python3").args(["-c", WHEEL]).arg(wheel).status().unwrap().success());
     folder
 }

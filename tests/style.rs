@@ -27,6 +27,11 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
+/// Without the unit tests at the end of the file, which may play the user. Those in a file of their own end nothing.
+fn without_unit_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
 #[test]
 fn no_source_file_is_longer_than_a_reader_can_hold() {
     let long: Vec<String> = sources()
@@ -56,7 +61,7 @@ fn only_one_crate_touches_what_is_unsafe_and_only_the_binary_names_a_backend() {
         let service = ["worker", "sensor", "hub"].iter().any(|name| place.starts_with(format!("crates/{name}/src")));
         if service {
             // Unit tests run on the embedded store; the service itself does not know it.
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let code = without_unit_tests(&text);
             for backend in ["attune_store_sqlite", "attune_store_postgres", "attune_bus_amqp", "MemoryBus"] {
                 assert!(!code.contains(backend), "{} names the backend {backend}", place.display());
             }
@@ -72,9 +77,7 @@ fn only_one_crate_starts_processes() {
         let place = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
         let is_test = place.components().any(|part| ["tests", "benches"].iter().any(|name| part.as_os_str() == *name));
         let text = fs::read_to_string(&path).unwrap();
-        // Unit tests may play the user; a unit test comes last in its file.
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let starts = code.lines().any(|line| {
+        let starts = without_unit_tests(&text).lines().any(|line| {
             let names_command = line.contains("process::") && line.contains("Command") && line.contains("std::");
             names_command || line.contains("tokio::process")
         });

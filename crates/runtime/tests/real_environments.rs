@@ -11,6 +11,7 @@ use attune_model::activity::NoObserver;
 use attune_runtime::Host;
 use attune_runtime::environment::{Environment, Environments};
 use attune_runtime::plan::{Chosen, Code, Kind};
+use attune_testkit::wheel::{WHEEL, WHEEL_FILE};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,21 +77,11 @@ impl World {
     }
 }
 
-/// Makes a wheel by hand: building one would need packages from the network.
-const WHEEL: &str = r#"
-import sys, zipfile
-with zipfile.ZipFile(sys.argv[1], "w") as wheel:
-    wheel.writestr("thing.py", "ANSWER = 42\n")
-    wheel.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
-    wheel.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    wheel.writestr("thing-1.0.dist-info/RECORD", "")
-"#;
-
 #[tokio::test]
 async fn a_virtual_environment_has_what_its_manifest_names_and_the_system_does_not() {
     let world = World::new();
     let python = world.program("python3");
-    world.told(&python, &["-c", WHEEL, world.pack("thing-1.0-py3-none-any.whl").to_str().unwrap()], &[]);
+    world.told(&python, &["-c", WHEEL, world.pack(WHEEL_FILE).to_str().unwrap()], &[]);
     fs::write(world.pack("requirements.txt"), "--no-index\n./thing-1.0-py3-none-any.whl\n").unwrap();
     let chosen = world.chosen(
         "python3",

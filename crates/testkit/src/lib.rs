@@ -8,6 +8,7 @@ mod lacking;
 mod private_postgres;
 mod proxy;
 pub mod store_contract;
+pub mod wheel;
 
 pub use broker::{Management, PrivateBroker, TestBroker};
 pub use lacking::{SKIP_VARIABLE, is_given_up, lacking};
