@@ -101,7 +101,8 @@ impl PostgresStore {
     /// Compares the tables that `role` uses with what it needs; the first difference is the error.
     pub async fn check(&self, role: Role) -> Result<(), CheckError> {
         let operation = || "read the schema".to_owned();
-        let (needed, enums) = (tables(role), enums(&tables(role)));
+        let needed = tables(role);
+        let enums = enums(&needed);
         let names: Vec<&str> = needed.iter().map(|need| need.table).collect();
         let types: Vec<&str> = enums.iter().map(|(name, _)| *name).collect();
         let row = self.pool.one(sqlx::query(FIND).bind(names).bind(types)).await.during(operation)?;

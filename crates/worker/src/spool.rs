@@ -1,8 +1,9 @@
 //! Results that cannot be written for now: kept on disk as well, so that they outlive this process.
 //!
 //! An entry holds what the row would hold, and where an encryption key is configured it is sealed with it. Without one it is
-//! plain, as the row is then: only the worker's own user may read it (0600, below a 0700 folder). It is complete or not there: written beside its place, synced, renamed. The row decides what becomes of it: an entry whose execution
-//! was ended by somebody else is dropped.
+//! plain, as the row is then: only the worker's own user may read it (0600, below a 0700 folder). It is complete or not
+//! there: written beside its place, synced, renamed. The row decides what becomes of it: an entry whose execution was ended
+//! by somebody else is dropped.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
