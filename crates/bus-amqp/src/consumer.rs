@@ -49,7 +49,7 @@ enum Ended {
 /// Subscribes, and keeps it so until the consumer is cancelled or dropped, or the bus closed.
 pub(crate) async fn consume(shared: Arc<Shared>, wanted: Wanted) -> Result<AmqpConsumer, BusError> {
     let session = shared.available(crate::shared::Blocked::Goes).await?;
-    let subscription = subscribe(&session, &wanted, None).await?;
+    let subscription = subscribe(&shared, &session, &wanted, None).await?;
     let mailbox = Arc::new(Mailbox::default());
     let cancel = shared.closing.child_token();
     let ended = CancellationToken::new();
@@ -66,12 +66,50 @@ pub(crate) async fn consume(shared: Arc<Shared>, wanted: Wanted) -> Result<AmqpC
     Ok(AmqpConsumer { mailbox, ended, cancel })
 }
 
+/// A channel that nobody consumes from yet. Dropped, it is closed: the broker may have made the consumer already, and would
+/// give it messages that nobody sees.
+struct Unused<'a> {
+    shared: &'a Shared,
+    queue: &'a str,
+    channel: Option<Channel>,
+}
+
+impl Unused<'_> {
+    fn keep(mut self) {
+        self.channel = None;
+    }
+}
+
+impl Drop for Unused<'_> {
+    fn drop(&mut self) {
+        if let Some(channel) = self.channel.take() {
+            let queue = self.queue.to_owned();
+            self.shared.tasks.spawn(async move { close(&channel, &queue).await });
+        }
+    }
+}
+
+/// Closes a channel, so that the broker takes back at once what was not answered.
+async fn close(channel: &Channel, queue: &str) {
+    if !channel.status().connected() {
+        return;
+    }
+    match timeout(limits::CLOSE_CHANNEL, channel.close(200, "OK".into())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(error = words(&error), queue, "channel not closed"),
+        Err(_elapsed) => tracing::debug!(queue, "channel not closed in time"),
+    }
+}
+
+/// Subscribes on a channel of its own. Given up halfway, or refused, it leaves no consumer.
 async fn subscribe(
+    shared: &Shared,
     session: &Arc<Session>,
     wanted: &Wanted,
     redeclare: Option<&attune_bus::QueueSpec>,
 ) -> Result<Subscription, BusError> {
     let channel = session.channel().await?;
+    let unused = Unused { shared, queue: &wanted.queue, channel: Some(channel.clone()) };
     if let Some(spec) = redeclare {
         declare_queue(session, &channel, spec).await?;
     }
@@ -90,6 +128,7 @@ async fn subscribe(
         BusError::Refused { reason, .. } if reason.contains("NOT_FOUND") => BusError::NoSuchQueue(wanted.queue.clone()),
         other => other,
     })?;
+    unused.keep();
     Ok(Subscription { session: session.clone(), channel, stream, over: CancellationToken::new() })
 }
 
@@ -150,21 +189,14 @@ impl Keeper {
         }
     }
 
-    /// Closes the channel, so that the broker takes back at once what was not answered.
     async fn leave(&self, subscription: Subscription) {
         let Subscription { session, channel, over, stream } = subscription;
         if self.cancel.is_cancelled() {
             self.mailbox.close();
         }
         over.cancel();
-        if !session.over.is_cancelled() && channel.status().connected() {
-            match timeout(limits::CLOSE_CHANNEL, channel.close(200, "OK".into())).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::debug!(error = words(&error), queue = self.wanted.queue, "channel not closed")
-                }
-                Err(_elapsed) => tracing::debug!(queue = self.wanted.queue, "channel not closed in time"),
-            }
+        if !session.over.is_cancelled() {
+            close(&channel, &self.wanted.queue).await;
         }
         drop(stream);
     }
@@ -184,7 +216,7 @@ impl Keeper {
             let subscribed = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return None,
-                subscribed = subscribe(&session, &self.wanted, spec.as_ref()) => subscribed,
+                subscribed = subscribe(&self.shared, &session, &self.wanted, spec.as_ref()) => subscribed,
             };
             match subscribed {
                 Ok(subscription) => {

@@ -1,5 +1,7 @@
 //! A queue that is consumed for as long as a service wants it, however often broker or queue go away.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,12 +34,25 @@ pub enum Event {
     Closed,
 }
 
+/// On its way to a consumer.
+struct Consuming(Pin<Box<dyn Future<Output = Consumed> + Send>>);
+
+type Consumed = Result<Box<dyn Consumer>, BusError>;
+
+impl fmt::Debug for Consuming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Consuming")
+    }
+}
+
 /// A source that is consumed.
 #[derive(Debug)]
 pub struct Subscription {
     bus: Arc<dyn Bus>,
     source: Source,
     consumer: Option<Box<dyn Consumer>>,
+    /// A consumer that is being made, kept here so that nobody who stops waiting for it makes it begin again.
+    consuming: Option<Consuming>,
     /// Whether the queue was made a moment ago.
     declared: bool,
     backoff: Backoff,
@@ -49,7 +64,7 @@ impl Subscription {
     pub async fn declare(bus: Arc<dyn Bus>, source: Source) -> Result<Self, BusError> {
         bus.declare(&source.queue).await?;
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        Ok(Self { bus, source, consumer: None, declared: true, backoff, not_before: Instant::now() })
+        Ok(Self { bus, source, consumer: None, consuming: None, declared: true, backoff, not_before: Instant::now() })
     }
 
     /// The next event. Cancel-safe: what it has reached is kept.
@@ -75,7 +90,14 @@ impl Subscription {
                 }
             }
             sleep_until(self.not_before).await;
-            match self.consume().await {
+            let consuming = self.consuming.get_or_insert_with(|| {
+                // After the first time it declares too: somebody may have deleted the queue.
+                let declares = !std::mem::take(&mut self.declared);
+                Consuming(Box::pin(consume(self.bus.clone(), self.source.clone(), declares)))
+            });
+            let made = consuming.0.as_mut().await;
+            self.consuming = None;
+            match made {
                 Ok(consumer) => {
                     self.consumer = Some(consumer);
                     return Event::Up;
@@ -105,16 +127,8 @@ impl Subscription {
         self.release().await;
     }
 
-    /// Declares too, after the first time: somebody may have deleted the queue.
-    async fn consume(&mut self) -> Result<Box<dyn Consumer>, BusError> {
-        let Source { queue, tag, prefetch } = &self.source;
-        if !std::mem::take(&mut self.declared) {
-            self.bus.declare(queue).await?;
-        }
-        self.bus.consume(&queue.name, tag, *prefetch).await
-    }
-
     async fn release(&mut self) {
+        self.consuming = None;
         if let Some(mut consumer) = self.consumer.take()
             && let Err(error) = consumer.cancel().await
         {
@@ -125,6 +139,14 @@ impl Subscription {
             );
         }
     }
+}
+
+async fn consume(bus: Arc<dyn Bus>, source: Source, declares: bool) -> Consumed {
+    let Source { queue, tag, prefetch } = &source;
+    if declares {
+        bus.declare(queue).await?;
+    }
+    bus.consume(&queue.name, tag, *prefetch).await
 }
 
 /// Answers a message that is dealt with.

@@ -1,5 +1,8 @@
 //! From queue to consumer, and what becomes of a delivery.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use attune_bus::{BusError, ConsumerEvent, QueueSpec, Requeue};
 use tokio::time::timeout;
 use tokio::{join, select};
@@ -95,6 +98,32 @@ pub async fn a_dropped_consumer_gives_back_what_it_had(lab: &impl Lab) {
     let mut next = bus.consume("q", "t", 1).await.unwrap();
     let again = delivery(&mut next).await;
     assert!(again.redelivered);
+}
+
+pub async fn a_consume_that_is_given_up_takes_nothing(lab: &impl Lab) {
+    let bus = lab.bus();
+    bus.declare(&queue("q", &["#"])).await.unwrap();
+    // Given up after one step more each time, until one gets through.
+    let mut steps = 0;
+    let mut consumer = loop {
+        let (mut left, mut consume) = (steps, bus.consume("q", "t", 1));
+        let consumed = poll_fn(|context| match consume.as_mut().poll(context) {
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => {
+                left -= 1;
+                Poll::Pending
+            }
+            Poll::Ready(consumed) => Poll::Ready(Some(consumed)),
+        });
+        if let Some(consumed) = consumed.await {
+            break consumed.unwrap();
+        }
+        steps += 1;
+    };
+    bus.publish(&messages(1..=20)).await.unwrap();
+    let mut seen = drain(&mut consumer, 20).await;
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=20).collect::<Vec<_>>());
 }
 
 pub async fn an_answer_after_the_cancel_is_an_error(lab: &impl Lab) {

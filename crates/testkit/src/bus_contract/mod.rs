@@ -103,6 +103,7 @@ macro_rules! bus_contract_tests {
                 a_refused_message_without_dead_letters_is_gone,
                 a_cancelled_consumer_gives_back_in_order,
                 a_dropped_consumer_gives_back_what_it_had,
+                a_consume_that_is_given_up_takes_nothing,
                 an_answer_after_the_cancel_is_an_error,
                 a_dropped_delivery_stays_unanswered,
                 two_consumers_share_a_queue,
