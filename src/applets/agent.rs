@@ -173,10 +173,13 @@ pub(crate) fn live<T>(
         let (stop, tasks) = (lifecycle.stop().clone(), lifecycle.tasks().clone());
         let listen = config.health.listen_of(service.role, service.name, &machine::process_space());
         let (health, _address) = vitals::begin(service, &listen, (&stop, &tasks)).await?;
-        let beginning = async { tokio::try_join!(Platform::connect(config, service.name), prepare) };
+        // A setting that cannot work ends the start at once, a server that cannot be reached when the rest is told.
+        let connect = async { Ok(Platform::connect(config, service.name).await) };
+        let beginning = async { tokio::try_join!(connect, prepare) };
         let Some((platform, prepared)) = lifecycle.starting(beginning).await.transpose()? else {
             return Ok(Exit::Success);
         };
+        let platform = platform?;
         vitals::watch_bus(&health, platform.bus.state(), &tasks);
         let begun = started(&mut lifecycle, start(&platform, prepared, &health, (&stop, &tasks))).await;
         match &begun {
