@@ -112,3 +112,23 @@ async fn cancelled_while_its_end_is_written() {
     worker.stop();
     hub.stop();
 }
+
+/// The worker has only the row to see it by: no message comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_that_the_row_alone_knows_is_kept() {
+    let rig = Rig::new().await;
+    let hub = rig.hub().await;
+    let worker = rig.worker().await;
+    let running = rig.ask_gated(1);
+    rig.begun(&running).await;
+    let held = hold(&rig, running[0]);
+    rig.open();
+    rig.no_action().await;
+    held.commit(running[0], "canceling");
+    rig.ended(&running).await;
+    rig.until(&running, "cancelled").await;
+    let result = rig.result(running[0]).await;
+    assert_eq!((&result["cancelled"], &result["exit_code"]), (&json!(true), &json!(0)), "{result}");
+    worker.stop();
+    hub.stop();
+}

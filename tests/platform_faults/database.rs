@@ -139,6 +139,14 @@ pub(crate) mod row_lock {
 
     pub(crate) struct Held(Child);
 
+    impl Held {
+        /// Sets the status of the row in passing: what was locked is let go as somebody has changed it.
+        pub(crate) fn commit(mut self, execution: i64, status: &str) {
+            let sql = format!("UPDATE execution SET status = '{status}' WHERE id = {execution}; COMMIT;\n");
+            self.0.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
+        }
+    }
+
     /// Locks the row of an execution.
     pub(crate) fn hold(rig: &Rig, execution: i64) -> Held {
         let mut child = Command::new("psql")
@@ -147,7 +155,9 @@ pub(crate) mod row_lock {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let sql = format!("BEGIN; SELECT 'held' FROM attune.execution WHERE id = {execution} FOR UPDATE;\n");
+        let sql = format!(
+            "SET search_path = attune; BEGIN; SELECT 'held' FROM execution WHERE id = {execution} FOR UPDATE;\n"
+        );
         child.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

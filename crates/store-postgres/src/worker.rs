@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use attune_model::rows::{Action, Execution, Pack};
 use attune_model::status::ExecutionStatus;
 use attune_model::{ExecutionId, JsonMap, WorkerId};
-use attune_store::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore};
+use attune_store::{
+    Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore, cancelled_result, cancelled_status,
+};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::Row as _;
@@ -15,9 +17,6 @@ use sqlx::postgres::PgRow;
 use crate::columns::{Columns, document, json, secrets};
 use crate::error::{During as _, refused};
 use crate::{PostgresStore, rows};
-
-/// What a row is given that was cancelled before its worker began.
-const CANCELLED_RESULT: &str = r#"{"succeeded":false,"cancelled":true,"error":"Execution cancelled by user"}"#;
 
 /// The row is locked first: what `seen` has is the last word, also for those who had to wait for another claim.
 /// `started_at` is the fence, so it differs from that of any former claim even when the clock was set back.
@@ -68,12 +67,15 @@ const CLAIM: &str = r"
     LEFT JOIN enforcement ON enforcement.id = taken.enforcement
 ";
 
-/// A `canceling` row cannot end as `timeout`: the cancel came first, and $6 says so.
+/// A cancel that came first is kept: then $6 is the status, and the result gets the keys of $8. Who waited for the row sees
+/// what the other one made of it.
 const FINISH: &str = r"
     WITH ended AS (
-        UPDATE execution SET status = $4::execution_status_enum, result = $5::jsonb
-        WHERE id = $1 AND worker = $2 AND started_at = $3 AND (status = 'running' OR status = 'canceling' AND $6)
-        RETURNING id
+        UPDATE execution SET
+            status = CASE status WHEN 'canceling' THEN $6 ELSE $4 END::execution_status_enum,
+            result = CASE WHEN status = 'canceling' AND $6 <> $4 THEN $5::jsonb || $8::jsonb ELSE $5::jsonb END
+        WHERE id = $1 AND worker = $2 AND started_at = $3 AND status IN ('running', 'canceling')
+        RETURNING id, status
     ), stored AS (
         INSERT INTO execution_secret_value (entity_type, entity_id, json_path, source_kind, source_ref, encrypted_value,
                                             encryption_key_hash)
@@ -87,7 +89,7 @@ const FINISH: &str = r"
             encrypted_value = excluded.encrypted_value,
             encryption_key_hash = excluded.encryption_key_hash
     )
-    SELECT FROM ended
+    SELECT status::text FROM ended
 ";
 
 #[async_trait]
@@ -99,7 +101,11 @@ impl WorkerStore for PostgresStore {
         scheduled_at: Option<DateTime<Utc>>,
     ) -> Result<Claim, StoreError> {
         let operation = || format!("claim execution {execution} for worker {worker}");
-        let query = sqlx::query(CLAIM).bind(execution.0).bind(worker.0).bind(CANCELLED_RESULT).bind(scheduled_at);
+        let query = sqlx::query(CLAIM)
+            .bind(execution.0)
+            .bind(worker.0)
+            .bind(json(&cancelled_result(&Value::Null)))
+            .bind(scheduled_at);
         let Some(row) = self.pool.optional(query).await.during(operation)? else {
             return Ok(Claim::NotOurs { status: None });
         };
@@ -120,7 +126,7 @@ impl WorkerStore for PostgresStore {
         status: ExecutionStatus,
         result: &Value,
         new: &[SecretValue],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<ExecutionStatus>, StoreError> {
         let operation = || format!("finish execution {} as {status}", fence.execution);
         if !status.is_terminal() {
             return Err(refused(operation(), "this status is not an end"));
@@ -131,17 +137,18 @@ impl WorkerStore for PostgresStore {
             .bind(fence.started_at)
             .bind(status.as_str())
             .bind(json(result))
-            .bind(ExecutionStatus::Canceling.may_become(status))
-            .bind(secrets(new));
-        Ok(self.pool.optional(query).await.during(operation)?.is_some())
+            .bind(cancelled_status(status).as_str())
+            .bind(secrets(new))
+            .bind(json(&cancelled_result(&Value::Null)));
+        let Some(row) = self.pool.optional(query).await.during(operation)? else { return Ok(None) };
+        status_of(&row, fence.execution, operation)
     }
 
     async fn execution_status(&self, execution: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError> {
         let operation = || format!("read the status of execution {execution}");
         let query = sqlx::query("SELECT status::text FROM execution WHERE id = $1").bind(execution.0);
         let Some(row) = self.pool.optional(query).await.during(operation)? else { return Ok(None) };
-        let status = row.try_get::<&str, _>(0).during(operation)?.parse();
-        status.map(Some).map_err(|error| bad_status(execution, &error))
+        status_of(&row, execution, operation)
     }
 
     async fn unfinished_executions(&self, worker: WorkerId) -> Result<Vec<(Fence, Execution)>, StoreError> {
@@ -264,6 +271,16 @@ fn secret_value(row: JsonMap) -> Result<SecretValue, StoreError> {
         encrypted_value: of.get("encrypted_value")?,
         encryption_key_hash: of.get("encryption_key_hash")?,
     })
+}
+
+/// The status in the only column of a row.
+fn status_of(
+    row: &PgRow,
+    execution: ExecutionId,
+    operation: impl FnOnce() -> String,
+) -> Result<Option<ExecutionStatus>, StoreError> {
+    let status = row.try_get::<&str, _>(0).during(operation)?.parse();
+    status.map(Some).map_err(|error| bad_status(execution, &error))
 }
 
 fn bad_status(execution: ExecutionId, error: &dyn std::fmt::Display) -> StoreError {

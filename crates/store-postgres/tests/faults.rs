@@ -107,7 +107,13 @@ async fn claim_finish_and_log_versions_are_one_round_trip_each() {
     let world = World::of(Arc::clone(&store) as _).await;
     let end = async |fence| {
         let secrets = [secret("/data/a", "YQ=="), secret("/data/b", "Yg==")];
-        assert!(store.finish_execution(&fence, ExecutionStatus::Completed, &json!({"x": 1}), &secrets).await.unwrap());
+        assert!(
+            store
+                .finish_execution(&fence, ExecutionStatus::Completed, &json!({"x": 1}), &secrets)
+                .await
+                .unwrap()
+                .is_some()
+        );
     };
     // The first of each kind prepares its statement, and makes the artifact.
     end(world.running().await.fence).await;
@@ -148,7 +154,7 @@ async fn a_claim_whose_answer_was_lost_is_granted_once_and_can_be_ended() {
     assert_eq!(again, Claim::NotOurs { status: Some(ExecutionStatus::Running) });
     let left = store.unfinished_executions(world.worker.id).await.unwrap();
     let (fence, _) = left.into_iter().find(|(fence, _)| fence.execution == execution).unwrap();
-    assert!(store.finish_execution(&fence, ExecutionStatus::Abandoned, &json!({}), &[]).await.unwrap());
+    assert!(store.finish_execution(&fence, ExecutionStatus::Abandoned, &json!({}), &[]).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -237,7 +243,7 @@ async fn a_read_only_database_is_a_reason_to_try_again() {
     let claim =
         eventually("a claim", async || store.claim_execution(scheduled, world.worker.id, None).await.ok()).await;
     assert!(matches!(claim, Claim::Claimed(_)));
-    assert!(store.finish_execution(&running, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
+    assert!(store.finish_execution(&running, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -251,7 +257,7 @@ async fn what_no_retry_can_mend_says_so() {
     let refused = store.finish_execution(&fence, ExecutionStatus::Completed, &result, &[]).await.unwrap_err();
     assert_eq!(refused.decision(), Decision::Fail, "{refused:?}");
     // The connection that heard it goes on.
-    assert!(store.finish_execution(&fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap());
+    assert!(store.finish_execution(&fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -261,6 +267,6 @@ async fn output_with_nul_is_stored_without() {
     let world = World::of(Arc::clone(&store) as _).await;
     let fence = world.running().await.fence;
     let result = json!({"stdout": "a\u{0}b"});
-    assert!(store.finish_execution(&fence, ExecutionStatus::Completed, &result, &[]).await.unwrap());
+    assert!(store.finish_execution(&fence, ExecutionStatus::Completed, &result, &[]).await.unwrap().is_some());
     assert_eq!(world.row(fence.execution).await.result, Some(json!({"stdout": "a\u{fffd}b"})));
 }

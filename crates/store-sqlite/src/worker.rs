@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use attune_model::rows::{Action, Execution, Pack};
 use attune_model::status::ExecutionStatus;
 use attune_model::{ExecutionId, WorkerId};
-use attune_store::{Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore};
+use attune_store::{
+    Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore, cancelled_result, cancelled_status,
+};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -12,9 +14,6 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use crate::columns::{Columns, id_list, json, micros};
 use crate::error::{During, refused};
 use crate::{SqliteStore, now, rows};
-
-/// What a row is given that was cancelled before its worker began.
-const CANCELLED_RESULT: &str = r#"{"succeeded":false,"cancelled":true,"error":"Execution cancelled by user"}"#;
 
 #[async_trait]
 impl WorkerStore for SqliteStore {
@@ -50,38 +49,44 @@ impl WorkerStore for SqliteStore {
         status: ExecutionStatus,
         result: &Value,
         secrets: &[SecretValue],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<ExecutionStatus>, StoreError> {
         let operation = format!("finish execution {} as {status}", fence.execution);
         if !status.is_terminal() {
             return Err(refused(operation, "this status is not an end"));
         }
         let mut unit = self.write(&operation).await?;
-        // A `canceling` row cannot end as `timeout`: the cancel came first.
-        let done = sqlx::query(
+        let row = sqlx::query(
             r"
-            UPDATE execution SET status = ?4, result = ?5, updated = max(?6, updated + 1)
-            WHERE id = ?1 AND worker = ?2 AND started_at = ?3
-              AND (status = 'running' OR (status = 'canceling' AND ?7))
+            SELECT id, status FROM execution
+            WHERE id = ?1 AND worker = ?2 AND started_at = ?3 AND status IN ('running', 'canceling')
             ",
         )
         .bind(fence.execution.0)
         .bind(fence.worker.0)
         .bind(micros(fence.started_at))
-        .bind(status.as_str())
-        .bind(json(result))
-        .bind(micros(now()))
-        .bind(ExecutionStatus::Canceling.may_become(status))
-        .execute(&mut *unit)
+        .fetch_optional(&mut *unit)
         .await
         .during(|| operation.clone())?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
+        let Some(row) = row else { return Ok(None) };
+        // A cancel that came first is kept.
+        let end = match Columns::new("execution", &row).word("status")? {
+            ExecutionStatus::Canceling => cancelled_status(status),
+            _ => status,
+        };
+        let result = if end == status { json(result) } else { json(&cancelled_result(result)) };
+        sqlx::query("UPDATE execution SET status = ?2, result = ?3, updated = max(?4, updated + 1) WHERE id = ?1")
+            .bind(fence.execution.0)
+            .bind(end.as_str())
+            .bind(result)
+            .bind(micros(now()))
+            .execute(&mut *unit)
+            .await
+            .during(|| operation.clone())?;
         for secret in secrets {
             put_secret(&mut unit, "execution_result", fence.execution.0, secret).await.during(|| operation.clone())?;
         }
         unit.commit().await.during(|| operation)?;
-        Ok(true)
+        Ok(Some(end))
     }
 
     async fn execution_status(&self, execution: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError> {
@@ -213,7 +218,7 @@ async fn cancel_unstarted(
     .bind(execution.0)
     .bind(worker.0)
     .bind(micros(now()))
-    .bind(CANCELLED_RESULT)
+    .bind(json(&cancelled_result(&Value::Null)))
     .fetch_optional(unit)
     .await
 }

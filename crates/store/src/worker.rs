@@ -20,6 +20,26 @@ pub struct Fence {
     pub started_at: DateTime<Utc>,
 }
 
+/// The error text of an execution that somebody cancelled (a fact of the platform).
+pub const CANCELLED_TEXT: &str = "Execution cancelled by user";
+
+/// The result of a run that was cancelled: what is known of it stays, and it was no success.
+pub fn cancelled_result(result: &Value) -> Value {
+    let mut keys = result.as_object().cloned().unwrap_or_default();
+    keys.insert("succeeded".to_owned(), false.into());
+    keys.insert("cancelled".to_owned(), true.into());
+    keys.insert("error".to_owned(), CANCELLED_TEXT.into());
+    Value::Object(keys)
+}
+
+/// What a `canceling` row becomes when its run ends with this status.
+pub const fn cancelled_status(status: ExecutionStatus) -> ExecutionStatus {
+    match status {
+        ExecutionStatus::Abandoned => ExecutionStatus::Abandoned,
+        _ => ExecutionStatus::Cancelled,
+    }
+}
+
 /// What became of a claim.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Claim {
@@ -106,14 +126,18 @@ pub trait WorkerStore: AgentStore + EnvironmentStore + LogStore {
     ) -> Result<Claim, StoreError>;
 
     /// Writes the end of a run, with secrets of the result, in one unit. Guarded by the fence and by status `running`
-    /// or `canceling`. False when somebody else decided in the meantime: the result is to be dropped.
+    /// or `canceling`. Returns the status that is in the row now; none when somebody else decided in the meantime: the
+    /// result is to be dropped.
+    ///
+    /// A cancel that was accepted is kept: a `canceling` row ends as `cancelled`, whatever came of the run, and its
+    /// result is [`cancelled_result`] of this one. Only `abandoned` stays what it is.
     async fn finish_execution(
         &self,
         fence: &Fence,
         status: ExecutionStatus,
         result: &Value,
         secrets: &[SecretValue],
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Option<ExecutionStatus>, StoreError>;
 
     /// The current status.
     async fn execution_status(&self, execution: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError>;

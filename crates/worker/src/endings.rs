@@ -8,14 +8,13 @@ use attune_model::measure::{FinishAnswer, Measure};
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
 use attune_model::{ActionId, ExecutionId, chain};
-use attune_store::{Decision, Fence, SecretValue, StoreError};
+use attune_store::{Decision, Fence, SecretValue, StoreError, cancelled_result, cancelled_status};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::announce::End;
 use crate::filing::Entered;
 use crate::logs::LogOwner;
-use crate::result::CANCELLED_TEXT;
 use crate::shared::Shared;
 use crate::spool::Kept;
 
@@ -76,12 +75,21 @@ async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> Fin
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut reduced = false;
     loop {
-        let error = match store(shared, end).await {
-            Ok(true) => return FinishAnswer::Written,
-            Ok(false) if (backoff.attempts() > 0 || kept.is_some()) && is_written(shared, end).await => {
+        let written = match store(shared, end).await {
+            // The answer to an earlier attempt may be what was lost.
+            Ok(None) if backoff.attempts() > 0 || kept.is_some() => found_written(shared, end).await,
+            other => other,
+        };
+        let error = match written {
+            Ok(Some(status)) => {
+                if status != end.status {
+                    tracing::info!(status = %end.status, "execution was cancelled before its end could be written");
+                    end.result = cancelled_result(&end.result);
+                    end.status = status;
+                }
                 return FinishAnswer::Written;
             }
-            Ok(false) => {
+            Ok(None) => {
                 tracing::warn!(execution.id = %end.fence.execution, status = %end.status, "result dropped: the execution was ended by somebody else");
                 return FinishAnswer::NotOurs;
             }
@@ -112,7 +120,7 @@ async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> Fin
 }
 
 /// One attempt. Where standard error is has to be in the result, so its logs come first; others are filed at the same time.
-async fn store(shared: &Shared, end: &mut Ended) -> Result<bool, StoreError> {
+async fn store(shared: &Shared, end: &mut Ended) -> Result<Option<ExecutionStatus>, StoreError> {
     if let Some(owner) = end.logs.take_if(|owner| shared.filing.logs().has_stderr(owner)) {
         match shared.filing.enter(&owner).await {
             Ok(entered) => {
@@ -159,9 +167,10 @@ fn reduce(end: &mut Ended, error: &StoreError) {
     end.secrets.clear();
 }
 
-/// Whether an earlier attempt, whose answer was lost, has written this end.
-async fn is_written(shared: &Shared, end: &Ended) -> bool {
-    matches!(shared.store.execution_status(end.fence.execution).await, Ok(Some(status)) if status == end.status)
+/// What an earlier attempt, whose answer was lost, has written: this end, or that of a cancel before it.
+async fn found_written(shared: &Shared, end: &Ended) -> Result<Option<ExecutionStatus>, StoreError> {
+    let status = shared.store.execution_status(end.fence.execution).await?;
+    Ok(status.filter(|status| [end.status, cancelled_status(end.status)].contains(status)))
 }
 
 /// Writes the ends that an earlier life could only keep on disk, unless their rows moved on.
@@ -203,8 +212,7 @@ pub(crate) async fn end_unfinished(shared: &Shared, only: Option<ExecutionId>, r
 
 async fn end_one(shared: &Shared, fence: Fence, execution: Execution, reason: &str) {
     let (status, result) = if execution.status == ExecutionStatus::Canceling {
-        let result = json!({"succeeded": false, "cancelled": true, "error": CANCELLED_TEXT});
-        (ExecutionStatus::Cancelled, result)
+        (ExecutionStatus::Cancelled, cancelled_result(&Value::Null))
     } else {
         (ExecutionStatus::Abandoned, json!({"succeeded": false, "error": reason}))
     };

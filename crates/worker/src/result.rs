@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use attune_model::status::ExecutionStatus;
-use attune_store::SecretValue;
+use attune_store::{CANCELLED_TEXT, SecretValue, cancelled_result};
 use serde_json::{Map, Value, json};
 
 use crate::output::truncation_notice;
@@ -14,9 +14,6 @@ const UNREAD_PARAMETERS_LIMIT: Duration = Duration::from_millis(500);
 
 /// More lines of standard error than this are too long for an error text.
 const ERROR_LINES: usize = 5;
-
-/// The error text of a cancelled execution.
-pub(crate) const CANCELLED_TEXT: &str = "Execution cancelled by user";
 
 /// How a run ended, as far as the result tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,9 +149,7 @@ impl Conclusion {
         match self {
             Self::Ran(ran) => ran.document(stderr_log),
             Self::Failed(text) => json!({"succeeded": false, "error": without_nul(text)}),
-            Self::CancelledEarly => {
-                json!({"succeeded": false, "cancelled": true, "error": CANCELLED_TEXT})
-            }
+            Self::CancelledEarly => cancelled_result(&Value::Null),
             Self::StoppedEarly => {
                 json!({"succeeded": false, "error": "worker was stopped before the action started"})
             }

@@ -16,11 +16,11 @@ pub async fn an_end_is_written_once(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let fence = world.running().await.fence;
     let result = json!({"succeeded": true, "exit_code": 0, "data": {"z": 1, "a": [null, "ü\n"]}});
-    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &result, &[]).await.unwrap());
+    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &result, &[]).await.unwrap().is_some());
     let row = world.row(fence.execution).await;
     assert_eq!(row.status, ExecutionStatus::Completed);
     assert_eq!(row.result.as_ref(), Some(&result));
-    assert!(!world.store.finish_execution(&fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap());
+    assert_eq!(world.store.finish_execution(&fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap(), None);
     assert_eq!(world.row(fence.execution).await, row);
 }
 
@@ -35,10 +35,13 @@ pub async fn only_the_claim_that_runs_may_end_the_run(lab: &dyn Lab) {
         Fence { started_at: fence.started_at + microsecond, ..fence },
         Fence { started_at: fence.started_at - microsecond, ..fence },
     ] {
-        assert!(!world.store.finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
+        assert_eq!(
+            world.store.finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap(),
+            None
+        );
     }
     assert_eq!(world.row(fence.execution).await, before);
-    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap());
+    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &[]).await.unwrap().is_some());
 }
 
 /// Somebody took the execution away while it ran.
@@ -50,23 +53,29 @@ pub async fn an_end_after_somebody_elses_end_is_dropped(lab: &dyn Lab) {
         world.store.end_execution(&guard, end, &json!({"by": "monitor"})).await.unwrap().unwrap();
         let late =
             world.store.finish_execution(&claimed.fence, ExecutionStatus::Completed, &json!({"late": true}), &[]).await;
-        assert!(!late.unwrap());
+        assert_eq!(late.unwrap(), None);
         let row = world.row(claimed.execution.id).await;
         assert_eq!((row.status, row.result), (end, Some(json!({"by": "monitor"}))));
     }
 }
 
-/// The cancel came first, so the run cannot have timed out.
-pub async fn a_run_that_is_being_cancelled_can_end_but_not_time_out(lab: &dyn Lab) {
+/// The cancel came first, and whoever asked for it was told so: no other end takes its place.
+pub async fn a_run_that_is_being_cancelled_ends_as_cancelled(lab: &dyn Lab) {
     let world = World::new(lab).await;
+    let result = json!({"succeeded": true, "exit_code": 0, "data": {"z": 1}, "error": "late"});
+    let cancelled = json!({"succeeded": false, "cancelled": true, "exit_code": 0, "data": {"z": 1},
+                           "error": "Execution cancelled by user"});
     for end in ExecutionStatus::ALL.iter().copied().filter(|status| status.is_terminal()) {
         let fence = world.running().await.fence;
         world.store.cancel_execution(fence.execution, &json!({})).await.unwrap();
-        assert_eq!(
-            world.store.finish_execution(&fence, end, &json!({}), &[]).await.unwrap(),
-            ExecutionStatus::Canceling.may_become(end),
-            "{end}"
-        );
+        let written = world.store.finish_execution(&fence, end, &result, &[]).await.unwrap().unwrap();
+        let row = world.row(fence.execution).await;
+        assert_eq!(written, row.status, "{end}");
+        let (status, kept) = match end {
+            ExecutionStatus::Abandoned | ExecutionStatus::Cancelled => (end, &result),
+            _ => (ExecutionStatus::Cancelled, &cancelled),
+        };
+        assert_eq!((row.status, row.result.as_ref()), (status, Some(kept)), "{end}");
     }
 }
 
@@ -76,9 +85,14 @@ pub async fn secrets_are_written_with_the_end_or_not_at_all(lab: &dyn Lab) {
     let fence = world.running().await.fence;
     let secrets = [secret("/data/token", "b25l"), secret("/data/key", "dHdv"), secret("/data/key", "bmV3")];
     let wrong = Fence { started_at: fence.started_at + TimeDelta::microseconds(1), ..fence };
-    assert!(!world.store.finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &secrets).await.unwrap());
+    assert_eq!(
+        world.store.finish_execution(&wrong, ExecutionStatus::Completed, &json!({}), &secrets).await.unwrap(),
+        None
+    );
     assert_eq!(lab.number(SECRETS).await, 0);
-    assert!(world.store.finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &secrets).await.unwrap());
+    assert!(
+        world.store.finish_execution(&fence, ExecutionStatus::Completed, &json!({}), &secrets).await.unwrap().is_some()
+    );
     assert_eq!(lab.number(SECRETS).await, 2, "one for each path, the last one counts");
     let newest = format!("{SECRETS} AND json_path = '/data/key' AND encrypted_value = '\"bmV3\"'");
     assert_eq!(lab.number(&newest).await, 1);
@@ -103,7 +117,9 @@ pub async fn an_earlier_life_left_what_was_running_or_canceling(lab: &dyn Lab) {
     let canceling = world.running().await;
     world.store.cancel_execution(canceling.execution.id, &json!({})).await.unwrap();
     let ended = world.running().await;
-    assert!(world.store.finish_execution(&ended.fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap());
+    assert!(
+        world.store.finish_execution(&ended.fence, ExecutionStatus::Failed, &json!({}), &[]).await.unwrap().is_some()
+    );
     world.scheduled().await;
 
     assert_eq!(world.store.unfinished_executions(WorkerId(4711)).await.unwrap(), []);
@@ -113,7 +129,9 @@ pub async fn an_earlier_life_left_what_was_running_or_canceling(lab: &dyn Lab) {
     assert_eq!(left[0].1, running.execution);
     assert_eq!(left[1].1.status, ExecutionStatus::Canceling);
     for fence in fences {
-        assert!(world.store.finish_execution(&fence, ExecutionStatus::Abandoned, &json!({}), &[]).await.unwrap());
+        assert!(
+            world.store.finish_execution(&fence, ExecutionStatus::Abandoned, &json!({}), &[]).await.unwrap().is_some()
+        );
     }
     assert_eq!(world.store.unfinished_executions(world.worker.id).await.unwrap(), []);
 }
@@ -140,7 +158,9 @@ pub async fn ended_executions_of_a_worker_are_told_from_others(lab: &dyn Lab) {
     let me = world.worker.id;
     let (ended, running) = (world.running().await, world.running().await.execution.id);
     let fence = ended.fence;
-    assert!(world.store.finish_execution(&fence, ExecutionStatus::Failed, &json!({"a": 1}), &[]).await.unwrap());
+    assert!(
+        world.store.finish_execution(&fence, ExecutionStatus::Failed, &json!({"a": 1}), &[]).await.unwrap().is_some()
+    );
     let asked = [running, ExecutionId(4711), fence.execution, world.requested().await.id];
     assert_eq!(world.store.ended_executions(me, &asked).await.unwrap(), [world.row(fence.execution).await]);
     assert_eq!(world.store.ended_executions(WorkerId(me.0 + 1), &asked).await.unwrap(), []);

@@ -72,7 +72,7 @@ macro_rules! store_contract_tests {
             finish: an_end_is_written_once,
                 only_the_claim_that_runs_may_end_the_run,
                 an_end_after_somebody_elses_end_is_dropped,
-                a_run_that_is_being_cancelled_can_end_but_not_time_out,
+                a_run_that_is_being_cancelled_ends_as_cancelled,
                 secrets_are_written_with_the_end_or_not_at_all,
                 a_status_that_is_no_end_is_refused,
                 an_earlier_life_left_what_was_running_or_canceling,

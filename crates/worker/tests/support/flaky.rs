@@ -83,7 +83,7 @@ impl WorkerStore for Flaky {
         status: ExecutionStatus,
         result: &Value,
         secrets: &[SecretValue],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<ExecutionStatus>, StoreError> {
         let finish = self.store.finish_execution(fence, status, result, secrets);
         through(&self.finishes, finish).await
     }
