@@ -22,6 +22,10 @@ macro_rules! id {
 id! {
     /// `action.id`.
     ActionId,
+    /// `artifact.id`.
+    ArtifactId,
+    /// `artifact_version.id`.
+    ArtifactVersionId,
     /// `enforcement.id`.
     EnforcementId,
     /// `event.id`.

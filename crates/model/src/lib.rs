@@ -23,8 +23,8 @@ pub mod version;
 
 pub use chain::chain;
 pub use ids::{
-    ActionId, EnforcementId, EventId, ExecutionId, IdentityId, PackEnvironmentId, PackId, RuleId, RuntimeId,
-    RuntimeVersionId, SensorId, TriggerId, WorkerId,
+    ActionId, ArtifactId, ArtifactVersionId, EnforcementId, EventId, ExecutionId, IdentityId, PackEnvironmentId,
+    PackId, RuleId, RuntimeId, RuntimeVersionId, SensorId, TriggerId, WorkerId,
 };
 pub use secret::Secret;
 

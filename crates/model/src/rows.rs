@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::status::{
-    ExecutionStatus, OutputFormat, ParameterDelivery, ParameterFormat, RetentionPolicy, SensorProcessStatus,
-    WorkerRole, WorkerStatus, WorkerType,
+    ArtifactType, ArtifactVisibility, ExecutionStatus, OutputFormat, OwnerType, ParameterDelivery, ParameterFormat,
+    RetentionPolicy, SensorProcessStatus, WorkerRole, WorkerStatus, WorkerType,
 };
 use crate::{
-    ActionId, EnforcementId, EventId, ExecutionId, IdentityId, JsonMap, PackId, RuleId, RuntimeId, RuntimeVersionId,
-    SensorId, TriggerId, WorkerId,
+    ActionId, ArtifactId, ArtifactVersionId, EnforcementId, EventId, ExecutionId, IdentityId, JsonMap, PackId, RuleId,
+    RuntimeId, RuntimeVersionId, SensorId, TriggerId, WorkerId,
 };
 
 /// Which versions of a log or file artifact are kept; `None` means the configured default.
@@ -375,4 +375,66 @@ pub struct SensorProcess {
     pub active_rule_count: i32,
     /// At which count of failures an alert was last raised.
     pub last_alerted_failure_count: i32,
+}
+
+/// `artifact`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Key.
+    pub id: ArtifactId,
+    /// Name, parts separated by dots. Not unique; the lowest id counts.
+    pub r#ref: String,
+    /// What owns it.
+    pub scope: OwnerType,
+    /// That owner's ref.
+    pub owner: String,
+    /// Kind.
+    pub r#type: ArtifactType,
+    /// Who may read it.
+    pub visibility: ArtifactVisibility,
+    /// For people.
+    pub name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Of the newest version.
+    pub content_type: Option<String>,
+    /// Of the newest version; none while its writer has not said.
+    pub size_bytes: Option<i64>,
+    /// Entries of progress, an address, or what else is no file.
+    pub data: Option<Value>,
+    /// Unit of retention.
+    pub retention_policy: RetentionPolicy,
+    /// How many of it.
+    pub retention_limit: i32,
+    /// Row's birth.
+    pub created: DateTime<Utc>,
+    /// Last change.
+    pub updated: DateTime<Utc>,
+}
+
+/// `artifact_version`, without `content`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArtifactVersion {
+    /// Key.
+    pub id: ArtifactVersionId,
+    /// Of which artifact.
+    pub artifact: ArtifactId,
+    /// From 1.
+    pub version: i32,
+    /// Which execution made it.
+    pub execution: Option<ExecutionId>,
+    /// MIME type.
+    pub content_type: Option<String>,
+    /// None while its writer has not said.
+    pub size_bytes: Option<i64>,
+    /// The content, when it is a document.
+    pub content_json: Option<Value>,
+    /// Where the content is below the folder of artifacts, when it is a file.
+    pub file_path: Option<String>,
+    /// Free.
+    pub meta: Option<Value>,
+    /// For people.
+    pub created_by: Option<String>,
+    /// Row's birth.
+    pub created: DateTime<Utc>,
 }

@@ -210,6 +210,36 @@ text_enum! {
 }
 
 text_enum! {
+    /// `artifact_type_enum`.
+    ArtifactType, "artifact type" {
+        /// Any bytes.
+        FileBinary => "file_binary",
+        /// Rows and columns.
+        FileDatatable => "file_datatable",
+        /// A picture.
+        FileImage => "file_image",
+        /// Text.
+        FileText => "file_text",
+        /// Something else.
+        Other => "other",
+        /// Entries that say how far something is, in `artifact.data`.
+        Progress => "progress",
+        /// An address, in `artifact.data`.
+        Url => "url",
+    }
+}
+
+text_enum! {
+    /// `artifact_visibility_enum`: who may read it.
+    ArtifactVisibility, "artifact visibility" {
+        /// Everybody.
+        Public => "public",
+        /// Its owner, and who was granted it.
+        Private => "private",
+    }
+}
+
+text_enum! {
     /// `owner_type_enum`: whose a key or an artifact is.
     OwnerType, "owner type" {
         /// Everybody's.

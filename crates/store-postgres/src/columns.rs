@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use attune_model::JsonMap;
-use attune_store::{SecretValue, StoreError};
+use attune_store::{PageRequest, SecretValue, StoreError};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sqlx::Row as _;
@@ -109,6 +109,12 @@ pub(crate) fn micros(duration: Duration) -> i64 {
 /// An age in microseconds; the future counts as now.
 pub(crate) fn age(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+/// `LIMIT` and `OFFSET`. Page 0 counts as 1.
+pub(crate) fn bounds(page: PageRequest) -> (i64, i64) {
+    let size = i64::from(page.page_size);
+    (size, size * i64::from(page.page.saturating_sub(1)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! closes its connection; whether it was carried out is then not known, and every writer's guard makes that harmless.
 
 mod agent;
+mod artifact;
 mod check;
 mod columns;
 mod connect;
@@ -27,6 +28,7 @@ mod worker;
 use attune_config::DatabaseConfig;
 use attune_model::JsonMap;
 use attune_store::StoreError;
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 pub use check::{CheckError, Role};
@@ -101,6 +103,12 @@ impl PostgresStore {
 }
 
 impl Unit {
+    /// The number that `query` yields.
+    async fn count(&mut self, query: Query<'_>, operation: impl Fn() -> String) -> Result<u64, StoreError> {
+        let row = self.one(query).await;
+        row.and_then(|row| row.try_get::<i64, _>(0)).during(operation).map(i64::unsigned_abs)
+    }
+
     /// Rows of one table, as the only column of `query`.
     async fn rows<T>(
         &mut self,

@@ -172,9 +172,14 @@ pub(crate) async fn add_locked(unit: &mut Unit, artifact: &LogArtifact) -> Resul
     Err(sqlx::Error::RowNotFound)
 }
 
-async fn make(unit: &mut Unit, artifact: &LogArtifact) -> Result<(), sqlx::Error> {
+/// Whoever makes an artifact of this ref is alone with it until the end of the unit.
+pub(crate) async fn lock_ref(unit: &mut Unit, artifact_ref: &str) -> Result<(), sqlx::Error> {
     let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('attune artifact ' || $1, 0))");
-    unit.execute(lock.bind(&artifact.r#ref)).await?;
+    unit.execute(lock.bind(artifact_ref)).await.map(drop)
+}
+
+async fn make(unit: &mut Unit, artifact: &LogArtifact) -> Result<(), sqlx::Error> {
+    lock_ref(unit, &artifact.r#ref).await?;
     let query = sqlx::query(
         r"
         INSERT INTO artifact (ref, scope, owner, type, visibility, name, description, content_type, retention_policy,

@@ -1,8 +1,8 @@
 //! What each role uses of the platform's schema (facts of the platform).
 
 use attune_model::status::{
-    EnforcementStatus, ExecutionStatus, OwnerType, PackEnvironmentStatus, RetentionPolicy, SensorProcessStatus,
-    WorkerRole, WorkerStatus, WorkerType,
+    ArtifactType, ArtifactVisibility, EnforcementStatus, ExecutionStatus, OwnerType, PackEnvironmentStatus,
+    RetentionPolicy, SensorProcessStatus, WorkerRole, WorkerStatus, WorkerType,
 };
 
 use crate::check::Role;
@@ -186,6 +186,26 @@ const SENSOR_PROCESS: Need = Need {
 
 const IDENTITY: Need = Need { table: "identity", columns: "id bigint=, login text", keys: &["login"], inserts: true };
 
+/// What the hub needs of artifacts besides: it takes and gives what is in them.
+const FILLED_ARTIFACT: Need = Need {
+    table: "artifact",
+    columns: "id bigint=, ref text, scope owner_type_enum, owner text, type artifact_type_enum,
+        visibility artifact_visibility_enum, name text, description text, content_type text, size_bytes bigint,
+        data jsonb, retention_policy artifact_retention_enum, retention_limit integer,
+        created timestamp with time zone=, updated timestamp with time zone=",
+    keys: &[],
+    inserts: true,
+};
+
+const FILLED_VERSION: Need = Need {
+    table: "artifact_version",
+    columns: "id bigint=, artifact bigint, version integer, execution bigint, content_type text, size_bytes bigint,
+        content bytea, content_json jsonb, file_path text, meta jsonb, created_by text,
+        created timestamp with time zone=",
+    keys: &["artifact, version"],
+    inserts: true,
+};
+
 /// What the hub needs of enforcements and executions besides: it makes them.
 const MADE_ENFORCEMENT: Need = Need {
     table: "enforcement",
@@ -198,13 +218,25 @@ const MADE_ENFORCEMENT: Need = Need {
 
 /// The tables of a role.
 pub(crate) fn tables(role: Role) -> Vec<Need> {
-    let common = [WORKER, PACK, RUNTIME, RUNTIME_VERSION, PACK_ENVIRONMENT, ARTIFACT, ARTIFACT_VERSION];
+    let common = [WORKER, PACK, RUNTIME, RUNTIME_VERSION, PACK_ENVIRONMENT];
     let own: &[Need] = match role {
-        Role::Worker => &[ACTION, EXECUTION, SECRETS, ENFORCEMENT, KEY],
-        Role::Sensor => &[SENSOR, TRIGGER, RULE, EVENT, SENSOR_PROCESS],
-        Role::Hub => {
-            &[ACTION, EXECUTION, SECRETS, MADE_ENFORCEMENT, KEY, SENSOR, TRIGGER, RULE, EVENT, SENSOR_PROCESS, IDENTITY]
-        }
+        Role::Worker => &[ARTIFACT, ARTIFACT_VERSION, ACTION, EXECUTION, SECRETS, ENFORCEMENT, KEY],
+        Role::Sensor => &[ARTIFACT, ARTIFACT_VERSION, SENSOR, TRIGGER, RULE, EVENT, SENSOR_PROCESS],
+        Role::Hub => &[
+            FILLED_ARTIFACT,
+            FILLED_VERSION,
+            ACTION,
+            EXECUTION,
+            SECRETS,
+            MADE_ENFORCEMENT,
+            KEY,
+            SENSOR,
+            TRIGGER,
+            RULE,
+            EVENT,
+            SENSOR_PROCESS,
+            IDENTITY,
+        ],
     };
     common.iter().chain(own).copied().collect()
 }
@@ -222,8 +254,8 @@ pub(crate) fn enums(needed: &[Need]) -> Vec<(&'static str, Vec<&'static str>)> {
         ("enforcement_status_enum", texts(EnforcementStatus::ALL, EnforcementStatus::as_str)),
         ("execution_status_enum", texts(ExecutionStatus::ALL, ExecutionStatus::as_str)),
         ("owner_type_enum", texts(OwnerType::ALL, OwnerType::as_str)),
-        ("artifact_type_enum", vec!["file_text"]),
-        ("artifact_visibility_enum", vec!["private"]),
+        ("artifact_type_enum", texts(ArtifactType::ALL, ArtifactType::as_str)),
+        ("artifact_visibility_enum", texts(ArtifactVisibility::ALL, ArtifactVisibility::as_str)),
         ("artifact_retention_enum", texts(RetentionPolicy::ALL, RetentionPolicy::as_str)),
         ("pack_environment_status_enum", texts(PackEnvironmentStatus::ALL, PackEnvironmentStatus::as_str)),
     ];

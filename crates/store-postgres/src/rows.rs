@@ -2,8 +2,8 @@
 
 use attune_model::JsonMap;
 use attune_model::rows::{
-    Action, Event, Execution, Pack, RawPlacement, Retention, Rule, Runtime, RuntimeVersion, Sensor, SensorProcess,
-    Trigger, Worker,
+    Action, Artifact, ArtifactVersion, Event, Execution, Pack, RawPlacement, Retention, Rule, Runtime, RuntimeVersion,
+    Sensor, SensorProcess, Trigger, Worker,
 };
 use attune_store::StoreError;
 
@@ -228,4 +228,43 @@ fn placement(of: &mut Columns) -> Result<RawPlacement, StoreError> {
 
 fn log_retention(of: &mut Columns) -> Result<Retention, StoreError> {
     Ok(Retention { policy: of.get("log_retention_policy")?, limit: of.get("log_retention_limit")? })
+}
+
+pub(crate) fn artifact(row: JsonMap) -> Result<Artifact, StoreError> {
+    let mut of = Columns::new("artifact", row);
+    Ok(Artifact {
+        id: of.get("id")?,
+        r#ref: of.get("ref")?,
+        scope: of.get("scope")?,
+        owner: of.get("owner")?,
+        r#type: of.get("type")?,
+        visibility: of.get("visibility")?,
+        name: of.get("name")?,
+        description: of.get("description")?,
+        content_type: of.get("content_type")?,
+        size_bytes: of.get("size_bytes")?,
+        data: of.get("data")?,
+        retention_policy: of.get("retention_policy")?,
+        retention_limit: of.get("retention_limit")?,
+        created: of.get("created")?,
+        updated: of.get("updated")?,
+    })
+}
+
+/// Takes a row without `content`.
+pub(crate) fn artifact_version(row: JsonMap) -> Result<ArtifactVersion, StoreError> {
+    let mut of = Columns::new("artifact_version", row);
+    Ok(ArtifactVersion {
+        id: of.get("id")?,
+        artifact: of.get("artifact")?,
+        version: of.get("version")?,
+        execution: of.get("execution")?,
+        content_type: of.get("content_type")?,
+        size_bytes: of.get("size_bytes")?,
+        content_json: of.get("content_json")?,
+        file_path: of.get("file_path")?,
+        meta: of.get("meta")?,
+        created_by: of.get("created_by")?,
+        created: of.get("created")?,
+    })
 }

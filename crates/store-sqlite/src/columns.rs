@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use attune_model::{ExecutionId, JsonMap};
-use attune_store::StoreError;
+use attune_store::{PageRequest, StoreError};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -96,4 +96,10 @@ pub(crate) fn object(map: &JsonMap) -> String {
 /// A time as it is stored.
 pub(crate) fn micros(time: DateTime<Utc>) -> i64 {
     time.timestamp_micros()
+}
+
+/// `LIMIT` and `OFFSET`. Page 0 counts as 1.
+pub(crate) fn bounds(page: PageRequest) -> (i64, i64) {
+    let size = i64::from(page.page_size);
+    (size, size * i64::from(page.page.saturating_sub(1)))
 }

@@ -9,6 +9,7 @@
 //! execution that runs twice.
 
 mod agent;
+mod artifact;
 mod columns;
 mod environment;
 mod error;

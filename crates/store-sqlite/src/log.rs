@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use attune_model::ExecutionId;
 use attune_model::status::RetentionPolicy;
-use attune_store::{EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, RegisteredFile, StoreError};
+use attune_store::{EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, RegisteredFile, StoreError, artifact_path};
 use sqlx::sqlite::SqliteConnection;
 
 use crate::columns::{id_list, json, micros};
@@ -56,9 +56,9 @@ impl LogStore for SqliteStore {
 async fn add(unit: &mut SqliteConnection, artifact: &LogArtifact) -> Result<LogVersion, sqlx::Error> {
     let id = find_or_make(unit, artifact).await?;
     let version = next_version(unit, id).await?;
-    let file_path = format!("{}/v{version}.txt", artifact.r#ref.replace('.', "/"));
+    let file_path = artifact_path(&artifact.r#ref, version, "txt");
     let version_id = insert_version(unit, id, artifact, (version, &file_path)).await?;
-    let expired_files = expire(unit, id, artifact).await?;
+    let expired_files = expire(unit, id, (artifact.retention_policy, artifact.retention_limit)).await?;
     Ok(LogVersion { id: version_id, version, file_path, expired_files })
 }
 
@@ -122,7 +122,7 @@ async fn make(unit: &mut SqliteConnection, artifact: &LogArtifact) -> Result<i64
     .await
 }
 
-async fn next_version(unit: &mut SqliteConnection, artifact: i64) -> Result<i32, sqlx::Error> {
+pub(crate) async fn next_version(unit: &mut SqliteConnection, artifact: i64) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar("SELECT coalesce(max(version), 0) + 1 FROM artifact_version WHERE artifact = ?1")
         .bind(artifact)
         .fetch_one(unit)
@@ -154,8 +154,12 @@ async fn insert_version(
 }
 
 /// Removes the oldest versions beyond the limit; their files, oldest first. Retention by time is not this store's.
-async fn expire(unit: &mut SqliteConnection, id: i64, artifact: &LogArtifact) -> Result<Vec<String>, sqlx::Error> {
-    if artifact.retention_policy != RetentionPolicy::Versions || artifact.retention_limit <= 0 {
+pub(crate) async fn expire(
+    unit: &mut SqliteConnection,
+    id: i64,
+    (policy, limit): (RetentionPolicy, i32),
+) -> Result<Vec<String>, sqlx::Error> {
+    if policy != RetentionPolicy::Versions || limit <= 0 {
         return Ok(Vec::new());
     }
     let mut removed: Vec<(i32, Option<String>)> = sqlx::query_as(
@@ -167,7 +171,7 @@ async fn expire(unit: &mut SqliteConnection, id: i64, artifact: &LogArtifact) ->
         ",
     )
     .bind(id)
-    .bind(artifact.retention_limit)
+    .bind(limit)
     .fetch_all(unit)
     .await?;
     removed.sort_unstable();

@@ -1,12 +1,12 @@
 //! Rows of the schema as rows of the model. Every function takes a row that was selected with all columns of its table.
 
 use attune_model::rows::{
-    Action, Event, Execution, Pack, RawPlacement, Retention, Rule, Runtime, RuntimeVersion, Sensor, SensorProcess,
-    Trigger, Worker,
+    Action, Artifact, ArtifactVersion, Event, Execution, Pack, RawPlacement, Retention, Rule, Runtime, RuntimeVersion,
+    Sensor, SensorProcess, Trigger, Worker,
 };
 use attune_model::{
-    ActionId, EnforcementId, EventId, ExecutionId, IdentityId, PackId, RuleId, RuntimeId, RuntimeVersionId, SensorId,
-    TriggerId, WorkerId,
+    ActionId, ArtifactId, ArtifactVersionId, EnforcementId, EventId, ExecutionId, IdentityId, PackId, RuleId,
+    RuntimeId, RuntimeVersionId, SensorId, TriggerId, WorkerId,
 };
 use attune_store::StoreError;
 use serde_json::Value;
@@ -233,4 +233,43 @@ fn placement(of: &Columns<'_>) -> Result<RawPlacement, StoreError> {
 
 fn log_retention(of: &Columns<'_>) -> Result<Retention, StoreError> {
     Ok(Retention { policy: of.optional_word("log_retention_policy")?, limit: of.get("log_retention_limit")? })
+}
+
+pub(crate) fn artifact(row: &SqliteRow) -> Result<Artifact, StoreError> {
+    let of = Columns::new("artifact", row);
+    Ok(Artifact {
+        id: ArtifactId(of.get("id")?),
+        r#ref: of.get("ref")?,
+        scope: of.word("scope")?,
+        owner: of.get("owner")?,
+        r#type: of.word("type")?,
+        visibility: of.word("visibility")?,
+        name: of.get("name")?,
+        description: of.get("description")?,
+        content_type: of.get("content_type")?,
+        size_bytes: of.get("size_bytes")?,
+        data: of.optional_json("data")?,
+        retention_policy: of.word("retention_policy")?,
+        retention_limit: of.get("retention_limit")?,
+        created: of.time("created")?,
+        updated: of.time("updated")?,
+    })
+}
+
+/// Takes a row without `content`.
+pub(crate) fn artifact_version(row: &SqliteRow) -> Result<ArtifactVersion, StoreError> {
+    let of = Columns::new("artifact_version", row);
+    Ok(ArtifactVersion {
+        id: ArtifactVersionId(of.get("id")?),
+        artifact: ArtifactId(of.get("artifact")?),
+        version: of.get("version")?,
+        execution: of.get::<Option<i64>>("execution")?.map(ExecutionId),
+        content_type: of.get("content_type")?,
+        size_bytes: of.get("size_bytes")?,
+        content_json: of.optional_json("content_json")?,
+        file_path: of.get("file_path")?,
+        meta: of.optional_json("meta")?,
+        created_by: of.get("created_by")?,
+        created: of.time("created")?,
+    })
 }

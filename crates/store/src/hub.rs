@@ -15,7 +15,7 @@ use attune_model::status::ExecutionStatus;
 use attune_model::{ActionId, ExecutionId, IdentityId, PackId, TriggerId, WorkerId};
 use serde_json::Value;
 
-use crate::{AgentStore, StoreError};
+use crate::{AgentStore, ArtifactStore, StoreError};
 
 pub use event::{Decide, Enforced, EventSource, Intake, NewEnforcement, NewEvent, RuleTarget};
 pub use execution::{
@@ -29,7 +29,7 @@ pub use pack::{
 
 /// Packs, events, enforcements, scheduling.
 #[async_trait]
-pub trait HubStore: AgentStore {
+pub trait HubStore: AgentStore + ArtifactStore {
     /// Makes the stored pack equal to `pack`: rows are found by ref and keep their ids, rows that are equal are not
     /// written (their `updated` stays), components that vanished are removed, refs are resolved to ids of any pack.
     ///

@@ -5,6 +5,7 @@
 //! is open while anything outside the store is awaited. Times in rows come from the store's clock, never the caller's.
 
 mod agent;
+mod artifact;
 mod environment;
 mod error;
 mod hub;
@@ -14,6 +15,9 @@ mod sensor;
 mod worker;
 
 pub use agent::{AgentStore, DetectedRuntime, WorkerRegistration};
+pub use artifact::{
+    AddedVersion, ArtifactChange, ArtifactStore, NewArtifact, NewVersion, VersionContent, VersionNumber, artifact_path,
+};
 pub use environment::{EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget};
 pub use error::{Decision, StoreError};
 pub use hub::{

@@ -5,21 +5,10 @@ use attune_model::{ExecutionId, JsonMap, TriggerId};
 use attune_store::{Candidate, ExecutionFilter, ExecutionView, Page, PageRequest, StoreError};
 use sqlx::Row as _;
 
-use crate::columns::{Columns, age, document};
+use crate::columns::{Columns, age, bounds, document};
 use crate::error::During as _;
-use crate::pool::{Query, Unit};
+use crate::pool::Unit;
 use crate::{PostgresStore, rows};
-
-/// `LIMIT` and `OFFSET`. Page 0 counts as 1.
-fn bounds(page: PageRequest) -> (i64, i64) {
-    let size = i64::from(page.page_size);
-    (size, size * i64::from(page.page.saturating_sub(1)))
-}
-
-async fn count(unit: &mut Unit, query: Query<'_>, operation: impl Fn() -> String) -> Result<u64, StoreError> {
-    let row = unit.one(query).await;
-    row.and_then(|row| row.try_get::<i64, _>(0)).during(operation).map(i64::unsigned_abs)
-}
 
 pub(super) async fn sensor(
     unit: &mut Unit,
@@ -42,7 +31,7 @@ pub(super) async fn trigger_rules(
     let operation = || format!("list the rules of trigger {trigger}");
     let (limit, offset) = bounds(page);
     let query = sqlx::query(r#"SELECT count(*) FROM rule WHERE "trigger" = $1"#).bind(trigger.0);
-    let total = count(unit, query, operation).await?;
+    let total = unit.count(query, operation).await?;
     let query = sqlx::query(r#"SELECT to_json(rule.*) FROM rule WHERE "trigger" = $1 ORDER BY id LIMIT $2 OFFSET $3"#)
         .bind(trigger.0)
         .bind(limit)
@@ -81,7 +70,7 @@ pub(super) async fn executions(
     )
     .bind(&statuses)
     .bind(&filter.action_ref);
-    let total = count(unit, query, operation).await?;
+    let total = unit.count(query, operation).await?;
     let query = sqlx::query(
         r"
         SELECT to_json(found.*) FROM (
@@ -135,7 +124,7 @@ pub(super) async fn action_workers(store: &PostgresStore) -> Result<Vec<Candidat
 pub(super) async fn workers(unit: &mut Unit, page: PageRequest) -> Result<Page<Worker>, StoreError> {
     let operation = || "list workers".to_owned();
     let (limit, offset) = bounds(page);
-    let total = count(unit, sqlx::query("SELECT count(*) FROM worker"), operation).await?;
+    let total = unit.count(sqlx::query("SELECT count(*) FROM worker"), operation).await?;
     let query = sqlx::query(r#"SELECT to_json(worker.*) FROM worker ORDER BY name COLLATE "C" LIMIT $1 OFFSET $2"#)
         .bind(limit)
         .bind(offset);

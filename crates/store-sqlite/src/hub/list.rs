@@ -7,15 +7,9 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::age;
-use crate::columns::{Columns, list};
+use crate::columns::{Columns, bounds, list};
 use crate::error::During;
 use crate::{now, rows};
-
-/// `LIMIT` and `OFFSET`. Page 0 counts as 1.
-fn bounds(page: PageRequest) -> (i64, i64) {
-    let size = i64::from(page.page_size);
-    (size, size * i64::from(page.page.saturating_sub(1)))
-}
 
 pub(super) async fn trigger_rules(
     unit: &mut SqliteConnection,

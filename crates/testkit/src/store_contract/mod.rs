@@ -10,6 +10,7 @@
 )]
 
 pub mod agent;
+pub mod artifact;
 pub mod claim;
 pub mod environment;
 pub mod event;
@@ -94,6 +95,15 @@ macro_rules! store_contract_tests {
                 a_size_of_zero_removes_the_version,
                 logs_that_ended_together_are_filed_together,
                 files_that_actions_registered_are_found_until_they_have_a_size;
+            artifact: an_artifact_is_made_once_and_found_by_id_and_ref,
+                of_twenty_makers_at_once_one_makes_it,
+                a_change_of_an_artifact_leaves_the_rest,
+                no_entry_of_progress_is_lost,
+                a_version_holds_what_was_given,
+                versions_added_at_once_differ,
+                versions_beyond_the_limit_go_and_name_their_files,
+                a_removed_artifact_names_its_files,
+                an_execution_is_asked_for_its_artifacts;
             sensor: desired_sensors_come_by_ref_with_all_that_decides,
                 only_enabled_sensors_and_rules_are_desired,
                 an_alert_needs_its_trigger;
@@ -169,6 +179,7 @@ mod tests {
         let list = include_str!("mod.rs");
         let parts = [
             ("agent", include_str!("agent.rs")),
+            ("artifact", include_str!("artifact.rs")),
             ("claim", include_str!("claim.rs")),
             ("environment", include_str!("environment.rs")),
             ("event", include_str!("event.rs")),
