@@ -171,9 +171,26 @@ fn with_policy(mut command: Command) -> Command {
     command
 }
 
+/// Sets up what a process has once and leaves free blocks of every size, as in an agent that has run for a while: it is the
+/// start of a child that is to fail for want of memory, not this program. A C library may ask the kernel for every few blocks.
+pub(crate) fn warm_up() -> Step<()> {
+    drop(single()?);
+    let sizes = std::iter::successors(Some(16_usize), |size| Some(size + size / 8)).take_while(|size| *size < 1 << 16);
+    for size in sizes {
+        let blocks: Vec<Vec<u8>> = (0..32).map(|_| Vec::with_capacity(size)).collect();
+        // The neighbours stay, so that what lies between them is not given back to the kernel.
+        blocks.into_iter().step_by(2).for_each(std::mem::forget);
+    }
+    Ok(())
+}
+
+fn single() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Says why a program does not start, by itself and with a policy; with as few threads and descriptors as possible.
 pub(crate) fn try_to_start(program: &str) -> Step<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = single()?;
     let _inside = runtime.enter();
     for policy in [None, Some(Policy::default())] {
         let command = Command { policy, ..Command::new(program) };

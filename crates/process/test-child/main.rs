@@ -235,7 +235,10 @@ fn bomb(depth: u32, folder: &str) -> Step<()> {
 /// For this process and what it starts.
 fn limit(what: &str, value: u64) -> Step<()> {
     let resource = match what {
-        "memory" => Resource::AddressSpace,
+        "memory" => {
+            agent::warm_up()?;
+            Resource::AddressSpace
+        }
         "processes" => Resource::Processes,
         "files" => Resource::OpenFiles,
         _ => return Err(format!("unknown limit {what}").into()),

@@ -101,7 +101,7 @@ fn the_environment_of_the_init_is_hidden_from_processes_of_the_same_user() {
     let mut command = under_init(&["print-environment-of-parent"]);
     command.program = program;
     command.env = vec![("SECRET".into(), "hush".into())];
-    // Root may read it where it has the privilege to trace; so this is another user if possible.
+    // Root may read it where it has the privilege to trace; so root is another user here.
     command.policy = support::is_root().then(|| Policy {
         user: Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() }),
         launcher: Launcher { program: TEST_CHILD.into(), args: vec![EXEC_APPLET.into()] },
@@ -126,12 +126,8 @@ fn the_init_needs_less_than_a_mebibyte_of_its_own() {
         let pid = init.pid();
         let looked = async {
             pid_in(&file).await;
-            let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-            // The clean pages are the file's, whoever else has it mapped at the moment.
-            let private = text.lines().filter(|line| line.starts_with("Private_Dirty:"));
-            let kibibytes: u64 =
-                private.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum();
-            assert!(kibibytes > 0 && kibibytes < 1024, "{kibibytes} KiB: {text}");
+            let kibibytes = support::own_kibibytes(pid);
+            assert!(kibibytes > 0 && kibibytes < 1024, "{kibibytes} KiB");
         };
         init.supervise(None, looked).await;
     });

@@ -1,8 +1,5 @@
-//! That no child is started by copying the agent, seen by the kernel: with both C libraries.
-//!
-//! `ATTUNE_TEST_MUSL_CHILD` may name the helper child as it was built for musl, whose rules for the fast path differ.
+//! That no child is started by copying the agent, seen by the kernel; with whatever C library this is built for.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::disallowed_methods, reason = "a variable of the tests")]
 
 mod support;
 
@@ -12,27 +9,23 @@ use support::{TEST_CHILD, child, ended};
 
 #[test]
 fn every_process_is_started_without_a_copy_of_the_memory() {
-    let musl = std::env::var_os("ATTUNE_TEST_MUSL_CHILD").map(|path| path.into_string().unwrap());
-    for program in [Some(TEST_CHILD.to_owned()), musl].into_iter().flatten() {
-        for how in ["run", "run-and-tell"] {
-            let Some(calls) = traced(&program, how) else {
-                attune_testkit::lacking("tracing", "install strace (scripts/setup) and allow ptrace");
-                return;
-            };
-            // The program itself is not among them; with a policy its child becomes another one on the way.
-            let (threads, processes): (Vec<_>, Vec<_>) =
-                calls.into_iter().partition(|call| call.contains("CLONE_THREAD"));
-            assert!(!threads.is_empty() && processes.len() == 1, "{program} {how}: {processes:?}");
-            for call in processes {
-                let is_fast = call.contains("CLONE_VM") && call.contains("CLONE_VFORK") || call.contains("vfork(");
-                assert!(is_fast, "{program} {how}: {call}");
-            }
+    for how in ["run", "run-and-tell"] {
+        let Some(calls) = traced(how) else {
+            attune_testkit::lacking("tracing", "install strace (scripts/setup) and allow ptrace");
+            return;
+        };
+        // The program itself is not among them; with a policy its child becomes another one on the way.
+        let (threads, processes): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.contains("CLONE_THREAD"));
+        assert!(!threads.is_empty() && processes.len() == 1, "{how}: {processes:?}");
+        for call in processes {
+            let is_fast = call.contains("CLONE_VM") && call.contains("CLONE_VFORK") || call.contains("vfork(");
+            assert!(is_fast, "{how}: {call}");
         }
     }
 }
 
 /// The calls that make threads and processes; none where tracing is not possible.
-fn traced(program: &str, how: &str) -> Option<Vec<String>> {
+fn traced(how: &str) -> Option<Vec<String>> {
     let strace = Path::new("/usr/bin/strace");
     if !strace.exists() {
         return None;
@@ -41,7 +34,7 @@ fn traced(program: &str, how: &str) -> Option<Vec<String>> {
     let log = folder.path().join("log");
     let mut command = child(&[]);
     command.program = strace.into();
-    let words = ["-f", "-e", "trace=clone,clone3,fork,vfork", "-o", log.to_str().unwrap(), program];
+    let words = ["-f", "-e", "trace=clone,clone3,fork,vfork", "-o", log.to_str().unwrap(), TEST_CHILD];
     command.args = words.iter().chain(&["prepare", how, "2", "print", "hi"]).map(Into::into).collect();
     let report = ended(command);
     if report.outcome != attune_process::Outcome::Exited(0) {

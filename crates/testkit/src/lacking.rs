@@ -1,7 +1,7 @@
 //! Tests that need something that a machine may lack: they fail and say so, unless somebody has said that this is known.
 #![expect(clippy::disallowed_methods, reason = "a variable of the tests")]
 
-/// Names what is known to be missing, separated by commas: `containers,control-groups,namespaces,root,tracing`.
+/// Names what is known to be missing, separated by commas, by the names that the failures tell.
 pub const SKIP_VARIABLE: &str = "ATTUNE_TEST_SKIP";
 
 /// Whether [`SKIP_VARIABLE`] names `what`.
