@@ -329,6 +329,23 @@ fn what_an_action_leaves_behind_is_ended_and_named_in_its_log() {
 }
 
 #[test]
+fn a_daemon_that_the_pack_declares_is_left_alone() {
+    let folder = Folder::new();
+    let (manifest, pid) = (folder.path().join("packs/mine/pack.yaml"), folder.path().join("pid"));
+    let declared = "meta: &meta { daemon_starters: [mine.daemon] }\nmetadata: *meta\n";
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap() + declared).unwrap();
+    let code = "setsid sh -c 'echo $$ >PID.new; exec sleep 1000' >/dev/null 2>&1 &\n\
+                until [ \"$(cat \"/proc/$(cat PID.new)/comm\")\" = sleep ]; do sleep 0.01; done 2>/dev/null\n\
+                mv PID.new PID\n";
+    folder.action("daemon", "", &code.replace("PID", pid.to_str().unwrap()));
+    let (code, _, stderr) = folder.run(&["mine.daemon"]);
+    assert_eq!((code, stderr.contains("left behind")), (0, false), "{stderr}");
+    let daemon = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    assert_eq!(fs::read_to_string(format!("/proc/{daemon}/comm")).unwrap(), "sleep\n");
+    attune_sys::kill(attune_sys::Pid::new(daemon).unwrap(), attune_sys::SIGKILL).unwrap();
+}
+
+#[test]
 fn a_reader_that_goes_away_is_a_failure_and_hangs_nothing() {
     let folder = Folder::new();
     folder.action("flood", "", "head -c 1000000 /dev/zero | tr '\\0' y");

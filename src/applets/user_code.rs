@@ -1,7 +1,7 @@
 //! From the settings about processes of user code to what these processes set up in themselves.
 
 use attune_config::ChildConfig;
-use attune_process::{Limits, Policy, User};
+use attune_process::{Limits, Policy, Session, User};
 
 /// What a worker's actions or a sensor host's sensors get; all of them die with the agent.
 pub(crate) fn policy(config: &ChildConfig) -> Policy {
@@ -15,10 +15,12 @@ pub(crate) fn policy(config: &ChildConfig) -> Policy {
         oom_score_adj,
         no_new_privileges,
         run_as,
+        new_session,
         stop_signal: _,
         stop_grace: _,
     } = config;
     Policy {
+        session: if *new_session { Session::New } else { Session::Inherited },
         limits: Limits {
             memory_bytes: *memory_bytes,
             // Part of a second is not counted by the kernel.
@@ -42,7 +44,6 @@ mod tests {
     use std::path::Path;
 
     use attune_config::{MapSource, Sources, load_sensor, load_worker};
-    use attune_process::Session;
 
     use super::*;
 
@@ -59,6 +60,7 @@ mod tests {
                 ("OOM_SCORE_ADJ", "900"),
                 ("NO_NEW_PRIVILEGES", "true"),
                 ("RUN_AS", "1000:50:4,5"),
+                ("NEW_SESSION", "true"),
                 ("STOP_SIGNAL", "int"),
                 ("STOP_GRACE", "10s"),
             ]
@@ -80,7 +82,7 @@ mod tests {
         assert_eq!(worker, sensor);
         assert_eq!((worker.stop_signal, worker.stop_grace.as_secs()), (2, 10));
         let expected = Policy {
-            session: Session::Inherited,
+            session: Session::New,
             limits: Limits {
                 memory_bytes: Some(512 << 20),
                 cpu_seconds: Some(90),

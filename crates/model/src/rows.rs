@@ -65,6 +65,18 @@ pub struct Pack {
     pub is_standard: bool,
 }
 
+impl Pack {
+    /// The key of `meta` that lists the actions which start daemons on purpose. Not a fact of the platform, which leaves
+    /// `meta` to packs and those who read it.
+    pub const DAEMON_STARTERS: &str = "daemon_starters";
+
+    /// Whether the pack says that this action leaves processes behind on purpose.
+    pub fn starts_daemons(&self, action_ref: &str) -> bool {
+        let listed = self.meta.get(Self::DAEMON_STARTERS).and_then(Value::as_array);
+        listed.is_some_and(|listed| listed.iter().any(|listed| listed == action_ref))
+    }
+}
+
 /// `runtime`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Runtime {

@@ -3,11 +3,13 @@
 //! What belongs to a pack that is not at hand can be right, so it is only warned about: packs are loaded independently.
 
 use attune_model::JsonMap;
+use attune_model::rows::Pack;
 use attune_model::schema::{self, Values};
 use attune_yaml::{Problem, Report};
 use serde_json::Value;
 
 use crate::content::{ComponentKind, PackContent};
+use crate::folder;
 use crate::world::{Absence, World};
 
 /// The pack with its runtimes by ref, and what is wrong with it among the others.
@@ -25,6 +27,7 @@ pub(crate) fn link(content: &PackContent, world: &World<'_>) -> (PackContent, Ve
     }
     checks.sensors();
     checks.rules();
+    checks.daemon_starters();
     (linked, checks.problems)
 }
 
@@ -88,6 +91,23 @@ impl Checks<'_> {
                 None => self.absent(place, "action_ref", ("action", &rule.action_ref), ""),
             }
         }
+    }
+
+    /// Others may read the same key of `meta`, so nothing here keeps the pack from being loaded.
+    fn daemon_starters(&mut self) {
+        let pack = &self.content.pack;
+        let Some(listed) = pack.meta.get(Pack::DAEMON_STARTERS) else { return };
+        let is_known = |entry: &Value| pack.actions.iter().any(|action| *entry == *action.r#ref);
+        let wrong: Vec<&Value> = match listed.as_array() {
+            Some(entries) => entries.iter().filter(|entry| !is_known(entry)).collect(),
+            None => vec![listed],
+        };
+        let report = Report::new(self.content.path.join(folder::MANIFEST));
+        for wrong in wrong {
+            let message = format!("{} lists actions of this pack by ref, and {wrong} is none", Pack::DAEMON_STARTERS);
+            report.warning(1, "metadata", message);
+        }
+        self.problems.extend(report.into_problems());
     }
 
     fn parameters(&mut self, rule: &str, field: &str, schema: Option<&Value>, given: &Value) {

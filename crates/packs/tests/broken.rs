@@ -162,6 +162,17 @@ fn what_crosses_packs_must_exist_and_have_one_owner() {
 }
 
 #[test]
+fn what_starts_daemons_must_be_an_action_of_the_pack() {
+    let folder = Folder::shop(&[
+        ("actions/open.yaml", "ref: shop.open\nlabel: Open\nentry_point: echo open\n"),
+        ("pack.yaml", &format!("{MANIFEST}meta: &m {{daemon_starters: [shop.open, shop.close]}}\nmetadata: *m\n")),
+    ]);
+    let wrong = "shop/pack.yaml:1: metadata: warning: daemon_starters lists actions of this pack by ref, and \"shop.close\" is none";
+    assert_eq!(folder.problems(), [wrong]);
+    assert!(!folder.load().has_errors());
+}
+
+#[test]
 fn native_code_must_be_executable() {
     let folder = Folder::shop(&[
         ("actions/a.yaml", "ref: shop.a\nrunner_type: native\nentry_point: a\n"),

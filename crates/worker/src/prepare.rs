@@ -11,7 +11,7 @@ use attune_model::execution_config::{InlineExecution, InlineStrategy};
 use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
-use attune_process::{Command, Ending, Input, Keep, Redactor, Sink, Stream};
+use attune_process::{Command, Ending, Input, Keep, Redactor, Sink, Strays, Stream};
 use attune_runtime::environment::Environment;
 use attune_runtime::plan::{Chosen, Code, LaunchPlan, PlanError, PlanRequest};
 use attune_security::{ExecutionToken, sign_execution_token};
@@ -124,7 +124,7 @@ impl Executor {
             signal: self.config.child_signal,
             grace: self.config.child_grace,
             drain: PIPE_DRAIN,
-            ..Ending::default()
+            strays: strays(claimed, action),
         };
         Ok(Prepared {
             command,
@@ -280,6 +280,14 @@ impl Executor {
             }
         };
         Ok(Delivery { args, stdin, files })
+    }
+}
+
+/// What becomes of processes that the action leaves behind.
+fn strays(claimed: &ClaimedExecution, action: &Action) -> Strays {
+    match &claimed.pack {
+        Some(pack) if pack.starts_daemons(&action.r#ref) => Strays::LeaveAlone,
+        _ => Strays::End,
     }
 }
 

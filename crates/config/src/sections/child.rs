@@ -27,6 +27,8 @@ pub struct ChildConfig {
     pub no_new_privileges: bool,
     /// Whom it runs as; none: as the agent.
     pub run_as: Option<RunAs>,
+    /// Whether it leads a session of its own.
+    pub new_session: bool,
     /// Number of the signal that asks it to end.
     pub stop_signal: i32,
     /// How long it may take to obey.
@@ -106,6 +108,7 @@ pub(crate) struct Keys {
     pub(crate) oom_score_adj: Key<Whole<i32>>,
     pub(crate) no_new_privileges: Key<Flag>,
     pub(crate) run_as: Key<Ids>,
+    pub(crate) new_session: Key<Flag>,
     pub(crate) stop_signal: Key<Choice<i32>>,
     pub(crate) stop_grace: Key<Seconds>,
 }
@@ -177,6 +180,13 @@ macro_rules! keys {
                 doc: concat!("User that ", $one, " runs as; the agent must be root."),
                 reason: "the agent's own user; another one also hides the agent's files",
             },
+            new_session: Key {
+                path: concat!($section, ".new_session"),
+                kind: Flag,
+                default: "false",
+                doc: concat!("Whether ", $one, " leads a session of its own, without a terminal."),
+                reason: "a group of its own is what the platform gives, and agents in containers have no terminal",
+            },
             stop_signal: Key {
                 path: concat!($section, ".stop_signal"),
                 kind: SIGNALS,
@@ -210,6 +220,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, keys: &Keys) -> ChildConfig {
         oom_score_adj: reader.optional(&keys.oom_score_adj),
         no_new_privileges: reader.value(&keys.no_new_privileges),
         run_as: reader.optional(&keys.run_as),
+        new_session: reader.value(&keys.new_session),
         stop_signal: reader.value(&keys.stop_signal),
         stop_grace: reader.value(&keys.stop_grace),
     }

@@ -198,6 +198,7 @@ pub(crate) const KEYS: &[&dyn Described] = &[
     &CHILD.oom_score_adj,
     &CHILD.no_new_privileges,
     &CHILD.run_as,
+    &CHILD.new_session,
     &CHILD.stop_signal,
     &CHILD.stop_grace,
     &CAPABILITIES,
