@@ -111,8 +111,22 @@ enum Fate {
 impl Family {
     /// Reaps the strays that have ended, kills those that `decide` wants dead, and returns which ones these are.
     fn look(&mut self, decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> Ended {
+        self.look_at(&own_children(), decide)
+    }
+
+    /// The same, and whether another look would find nobody new.
+    ///
+    /// A stray that ends by itself in the middle of it is not killed, and leaves children that come here only then.
+    fn look_for_good(&mut self, decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> (Ended, bool) {
+        let children = own_children();
+        let killed = self.look_at(&children, decide);
+        let is_all = killed.is_empty() && own_children().iter().all(|child| children.contains(child));
+        (killed, is_all)
+    }
+
+    fn look_at(&mut self, children: &[Pid], decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> Ended {
         let mut killed = Ended::new();
-        for stray in own_children() {
+        for &stray in children {
             if self.leaders.contains_key(&stray) {
                 continue;
             }
@@ -162,11 +176,11 @@ pub(crate) async fn end_strays_of(mark: &Mark) -> Ended {
     let begun = Instant::now();
     let mut ended = Ended::new();
     loop {
-        let killed = kill_strays_of(mark);
-        if killed.is_empty() || begun.elapsed() > SWEEP_LIMIT {
+        let (killed, is_all) = kill_strays_of(mark);
+        ended.extend(killed);
+        if is_all || begun.elapsed() > SWEEP_LIMIT {
             return ended;
         }
-        ended.extend(killed);
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
 }
@@ -180,7 +194,7 @@ pub(crate) fn end_strays_of_blocking(mark: &Mark) {
 /// end of the agent, when nothing runs any more; says how many processes that were.
 pub fn end_all_strays(limit: Duration) -> usize {
     let ended = repeat(limit, || {
-        lock().look(&mut |_, stray| {
+        lock().look_for_good(&mut |_, stray| {
             let is_left_alone = Mark::of(stray).is_some_and(|mark| mark.is_left_alone());
             if is_left_alone { Fate::Lives } else { Fate::Dies }
         })
@@ -189,19 +203,19 @@ pub fn end_all_strays(limit: Duration) -> usize {
     ended
 }
 
-fn kill_strays_of(mark: &Mark) -> Ended {
-    lock().look(&mut |family, stray| family.fate(stray, mark))
+fn kill_strays_of(mark: &Mark) -> (Ended, bool) {
+    lock().look_for_good(&mut |family, stray| family.fate(stray, mark))
 }
 
-fn repeat(limit: Duration, kill: impl Fn() -> Ended) -> usize {
+fn repeat(limit: Duration, kill: impl Fn() -> (Ended, bool)) -> usize {
     let begun = Instant::now();
     let mut ended = Ended::new();
     loop {
-        let killed = kill();
-        if killed.is_empty() || begun.elapsed() > limit {
+        let (killed, is_all) = kill();
+        ended.extend(killed);
+        if is_all || begun.elapsed() > limit {
             return ended.len();
         }
-        ended.extend(killed);
         thread::park_timeout(SWEEP_PAUSE);
     }
 }

@@ -39,15 +39,16 @@ pub(crate) fn supervise_doomed(steps: &[String]) -> Step<()> {
     Err(format!("the child ended: {report:?}").into())
 }
 
-/// Starts a child under guard, for `life`, and then does nothing any more; a guardian is all that ends the child.
-pub(crate) fn guard(life: Duration, steps: &[String]) -> Step<()> {
+/// Starts a child under guard, for `life`, says in the file `guarded` that it is, and then does nothing any more; a guardian is
+/// all that ends the child.
+pub(crate) fn guard(life: Duration, guarded: &str, steps: &[String]) -> Step<()> {
     let runtime = runtime()?;
     let _inside = runtime.enter();
     let guard = Guard::start(None)?;
     guard.allow_until(Some(attune_process::boottime() + life));
     let child = attune_process::start(command(steps))?;
     let _watched = guard.watch(&child);
-    writeln!(io::stdout(), "guarded")?;
+    crate::write_pid(guarded)?;
     loop {
         thread::park();
     }

@@ -90,8 +90,9 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
         }
         "guard-ms" => {
             let life = Duration::from_millis(operand()?.parse()?);
+            let guarded = operand()?;
             let count = operand()?.parse()?;
-            agent::guard(life, &steps.take(count).collect::<Vec<_>>())?;
+            agent::guard(life, &guarded, &steps.take(count).collect::<Vec<_>>())?;
         }
         "prepare" => prepare()?,
         "unblock-signals" => SignalSet::empty()?.block_only()?,
@@ -160,6 +161,7 @@ fn odd_step(name: &str, steps: &mut impl Iterator<Item = String>) -> Step<bool> 
         "close-stdout" => close_stdout()?,
         "obey-late" => obey_late(operand()?.parse()?, &operand()?)?,
         "bomb" => bomb(operand()?.parse()?, &operand()?)?,
+        "relay" => relay(operand()?.parse()?)?,
         "limit" => limit(&operand()?, operand()?.parse()?)?,
         _ => return Ok(false),
     }
@@ -230,6 +232,15 @@ fn bomb(depth: u32, folder: &str) -> Step<()> {
     loop {
         thread::park();
     }
+}
+
+/// Starts another one of its kind in a session of its own and ends at once, as does that one, `hops` times.
+fn relay(hops: u32) -> Step<()> {
+    if hops > 0 {
+        let steps = ["new-session", "relay", &(hops - 1).to_string()].map(str::to_owned);
+        other(steps.into_iter()).spawn()?;
+    }
+    Ok(())
 }
 
 /// For this process and what it starts.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_process::{Child, Command, GUARD_APPLET, Guard, Launcher, Stream, boottime, start};
+use attune_process::{Child, GUARD_APPLET, Guard, Launcher, Stream, boottime, start};
 use attune_sys::{Pid, SIGKILL, SIGSTOP};
 use attune_testkit::{eventually, eventually_blocking};
 use support::{TEST_CHILD, child, gone, is_alive, pid_in, runtime, scratch, written};
@@ -21,14 +21,18 @@ fn stubborn(path: &str) -> [&str; 4] {
     ["ignore-term", "write-pid", path, "wait-for-ever"]
 }
 
-/// An agent with one child under guard that may live for `life`. It adopts strays, so its child is marked.
-fn agent(life: Duration, steps: &[&str]) -> Command {
+/// An agent with one child under guard that may live for `life`; started and has told its guardian. It adopts strays, so its
+/// child is marked.
+async fn agent(life: Duration, steps: &[&str]) -> Child {
+    let (_folder, guarded) = scratch();
     let (life, count) = (life.as_millis().to_string(), steps.len().to_string());
-    let mut words = vec!["prepare", "guard-ms", &life, &count];
+    let mut words = vec!["prepare", "guard-ms", &life, guarded.to_str().unwrap(), &count];
     words.extend_from_slice(steps);
     let mut command = child(&words);
     command.stdout = Stream::null();
-    command
+    let agent = start(command).unwrap();
+    written(&guarded).await;
+    agent
 }
 
 fn signal(pid: u32, signal: i32) {
@@ -56,7 +60,7 @@ fn guardians() -> Vec<u32> {
 fn a_stopped_agent_loses_its_children_when_their_time_is_over() {
     let (_folder, file) = scratch();
     runtime().block_on(async {
-        let agent = start(agent(Duration::from_secs(2), &stubborn(file.to_str().unwrap()))).unwrap();
+        let agent = agent(Duration::from_secs(2), &stubborn(file.to_str().unwrap())).await;
         let victim = pid_in(&file).await;
         signal(agent.pid(), SIGSTOP);
         gone(victim).await;
@@ -71,7 +75,7 @@ fn a_killed_agent_leaves_neither_its_children_nor_what_left_their_group() {
     let daemon = ["new-session", "ignore-term", "write-pid", stray.to_str().unwrap(), "wait-for-ever"];
     let steps = [&["spawn", "5"], &daemon[..], &stubborn(file.to_str().unwrap())].concat();
     runtime().block_on(async {
-        let agent = start(agent(LONG, &steps)).unwrap();
+        let agent = agent(LONG, &steps).await;
         let (victim, stray) = (pid_in(&file).await, pid_in(&stray).await);
         // Not its group: the guardian has one of its own.
         signal(agent.pid(), SIGKILL);
@@ -141,17 +145,10 @@ fn a_guardian_that_was_killed_is_replaced_and_told_everything() {
 fn a_guardian_is_small_and_ends_with_its_agent() {
     let guard = guard();
     let pid = eventually_blocking("the guardian", || guardians().first().copied());
-    let rollup = eventually_blocking("its memory", || {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        // Only when it waits has it done all that it does.
-        (support::state(pid)? == 'S').then_some(text)
-    });
-    let field = |name: &str| -> u64 {
-        let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
-    let private_kib = field("Private_Dirty:");
-    assert!(private_kib < 1024, "{private_kib} KiB\n{rollup}");
+    // Only when it waits has it done all that it does.
+    eventually_blocking("the guardian to wait", || (support::state(pid)? == 'S').then_some(()));
+    let private_kib = support::own_kibibytes(pid);
+    assert!(private_kib < 1024, "{private_kib} KiB");
     println!("private memory of a guardian: {private_kib} KiB");
     drop(guard);
     eventually_blocking("its end", || (!is_alive(pid)).then_some(()));

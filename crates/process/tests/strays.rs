@@ -155,6 +155,16 @@ fn a_bomb_of_processes_that_leave_their_group_is_cleared_away() {
     });
 }
 
+/// At any moment one of them is just ending by itself, and the next one is not yet a child of the agent.
+#[test]
+fn a_relay_of_processes_that_end_by_themselves_is_stopped() {
+    for nap in ["0", "1", "2", "3", "5", "8", "13", "21"] {
+        let report = ended(agent("run", &["spawn", "2", "relay", "100000", "nap-ms", nap]));
+        let text = String::from_utf8(report.stdout.bytes).unwrap();
+        assert!(text.ends_with(" held false children 0\n"), "{text} {:?}", report.stderr);
+    }
+}
+
 /// Needs a control group of its own for the run: nothing else ties such a process to it while another run lives.
 #[test]
 fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
