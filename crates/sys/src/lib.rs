@@ -11,6 +11,7 @@ mod check;
 mod clock;
 mod environment;
 mod exec;
+mod folder;
 mod limits;
 mod own;
 mod pid;
@@ -29,6 +30,7 @@ pub use beneath::open_beneath;
 pub use clock::boottime;
 pub use environment::empty_variables;
 pub use exec::exec;
+pub use folder::{Opening, folder_in, make_folder_in, open_in, remove_in, rename_in};
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{
     close_others_on_exec, set_group, set_groups, set_nice, set_no_new_privileges, set_parent_death_signal,

@@ -46,11 +46,40 @@ pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> Answer {
     parse(&answer)
 }
 
+/// The head, in lower case, and a body that need not be text.
+pub(crate) async fn bytes(address: SocketAddr, request: &[u8]) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    (String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec())
+}
+
 fn parse(answer: &[u8]) -> Answer {
     let text = String::from_utf8(answer.to_vec()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{text:?}"));
     Answer { status, head: head.to_lowercase(), text: body.to_owned() }
+}
+
+/// Any method, with a token, more headers (each ends its line) and a body.
+pub(crate) async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: &str,
+    headers: &str,
+    body: &[u8],
+) -> Answer {
+    let length = body.len();
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+         content-length: {length}\r\n{headers}\r\n"
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    raw(address, &request).await
 }
 
 pub(crate) async fn get(address: SocketAddr, path: &str, token: Option<&str>) -> Answer {
