@@ -32,23 +32,28 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
             let message = "the body must be JSON: send the header content-type: application/json";
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
-        let read = tokio::time::timeout(BODY_LIMIT, Bytes::from_request(request, api)).await;
-        let read = read.map_err(|_elapsed| {
-            let message = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
-        })?;
-        let body = read.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = format!("the body is larger than {LARGEST_BODY} bytes");
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-            }
-            _ => ApiError::bad_request("the body could not be read to its end"),
-        })?;
+        let body = read_body(request, api).await?;
         let value: Value = serde_json::from_slice(&body)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))?;
         let typed = T::deserialize(&value).map_err(|error| ApiError::invalid(&[error.to_string()]))?;
         Ok(Self(typed))
     }
+}
+
+/// The whole body, up to [`LARGEST_BODY`].
+pub(super) async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+    let read = tokio::time::timeout(BODY_LIMIT, Bytes::from_request(request, api)).await;
+    let read = read.map_err(|_elapsed| {
+        let message = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
+    })?;
+    read.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the body is larger than {LARGEST_BODY} bytes");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        }
+        _ => ApiError::bad_request("the body could not be read to its end"),
+    })
 }
 
 /// Also keeps web pages away: a browser sends this type to another origin only after asking.
@@ -94,6 +99,24 @@ impl FromRequestParts<Api> for Id {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let Name(text) = Name::from_request_parts(parts, api).await?;
-        text.parse().map(Self).map_err(|_error| ApiError::bad_request(format!("{text:?} is not an id")))
+        read_id(&text).map(Self)
     }
+}
+
+/// The two variable parts of a path: a row id, and a name.
+#[derive(Debug)]
+pub(super) struct IdAndName(pub(super) i64, pub(super) String);
+
+impl FromRequestParts<Api> for IdAndName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, api).await;
+        let Path((id, name)) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
+        Ok(Self(read_id(&id)?, name))
+    }
+}
+
+fn read_id(text: &str) -> Result<i64, ApiError> {
+    text.parse().map_err(|_error| ApiError::bad_request(format!("{text:?} is not an id")))
 }

@@ -1,6 +1,7 @@
 //! The HTTP API: paths, bodies, status codes and error shapes are facts of the platform.
 
 mod agent;
+mod artifacts;
 mod auth;
 mod error;
 mod events;
@@ -8,6 +9,7 @@ mod executions;
 mod extract;
 mod files;
 mod health;
+mod multipart;
 mod page;
 mod request;
 mod server;
@@ -104,6 +106,7 @@ fn router(api: Api, reach: Reach) -> Router {
         .route("/api/v1/executions/{id}", get(executions::get))
         .route("/api/v1/executions/{id}/cancel", post(executions::cancel))
         .route("/api/v1/workers", get(workers::list))
+        .nest("/api/v1", artifacts::routes())
         .route("/api/v1/agent/binary", get(agent::binary))
         .route("/api/v1/agent/info", get(agent::info))
         .route(
