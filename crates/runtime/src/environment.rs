@@ -21,6 +21,7 @@ mod generation;
 mod inspect;
 mod lock;
 mod manifest;
+mod shared;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,7 @@ use attune_process::{Captured, Command, Keep, Outcome, Report, Stream};
 
 use super::generation::{self, Generation};
 use super::inspect::{Condition, MARKER};
-use super::{Environment, EnvironmentError, Environments, Step};
+use super::{Environment, EnvironmentError, Environments, Step, shared};
 use crate::places::is_executable;
 use crate::plan::Chosen;
 use crate::template::Templates;
@@ -175,7 +175,7 @@ impl Environments {
         let report = child.supervise(Some(self.limits.command), std::future::pending()).await;
         record(log, work, &report);
         let path = work.site.beside("log");
-        if let Err(error) = fs::write(&path, log.as_str()) {
+        if let Err(error) = shared::write(&path, log.as_bytes()) {
             tracing::warn!(path = %path.display(), %error, "the log of a build could not be written");
         }
         let Some(how) = failure(&report.outcome) else {

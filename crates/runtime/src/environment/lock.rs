@@ -1,21 +1,18 @@
 //! One builder at a time in this process, and on this machine.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::EnvironmentError;
 use super::build::Site;
+use super::{EnvironmentError, shared};
 
 /// How often a lock of another process is tried: the kernel has no asynchronous way to wait for it.
 const TRY_EVERY: Duration = Duration::from_millis(50);
-/// Builders may run as different users of one group.
-const LOCK_MODE: u32 = 0o664;
 
 /// How the last build of an environment in this process failed.
 #[derive(Debug)]
@@ -60,17 +57,7 @@ pub(super) async fn acquire(site: &Site<'_>, limit: Duration) -> Result<FileLock
         move |source| EnvironmentError::Io { what, path, source }
     };
     // The file is never removed: whoever removed it could take it from under another process that just opened it.
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(LOCK_MODE)
-        .open(&path)
-        .map_err(refused("open the lock file"))?;
-    // The umask has taken bits from the mode. Only the owner can put them back, and has done so when it was not us.
-    if let Err(error) = file.set_permissions(Permissions::from_mode(LOCK_MODE)) {
-        tracing::debug!(path = %path.display(), %error, "the mode of the lock file is left as it is");
-    }
+    let file = shared::open(&path).map_err(refused("open the lock file"))?;
     let deadline = Instant::now() + limit;
     loop {
         match file.try_lock() {
