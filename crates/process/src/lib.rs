@@ -39,7 +39,7 @@ mod spawn;
 mod spawner;
 mod start_error;
 
-pub use attune_sys::{SIGINT, SIGKILL, SIGTERM, boottime, effective_user, may_execute};
+pub use attune_sys::{SIGINT, SIGKILL, SIGTERM, boottime, effective_user, may_execute, may_write};
 pub use child::{Child, start};
 pub use command::{Command, Ending, Input, Keep, Sink, Strays, Stream};
 pub use exec::exec_main;

@@ -15,6 +15,7 @@
 //! (the claim in `pack_environment`), always in this order. Losers wait for the winner and then look again.
 
 mod build;
+mod caches;
 mod claim;
 mod error;
 mod generation;

@@ -24,11 +24,19 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("home");
+        fs::create_dir(&home).unwrap();
+        Self::at(dir, &home)
+    }
+
+    fn with_home(home: &Path) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), home)
+    }
+
+    fn at(dir: tempfile::TempDir, home: &Path) -> Self {
         fs::create_dir_all(dir.path().join("packs/demo")).unwrap();
-        fs::create_dir(dir.path().join("home")).unwrap();
         let path = ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
-        let home = ("HOME".into(), dir.path().join("home").into());
-        Self { dir, host: Arc::new(Host::new(vec![path, home])) }
+        Self { dir, host: Arc::new(Host::new(vec![path, ("HOME".into(), home.into())])) }
     }
 
     fn program(&self, name: &str) -> PathBuf {
@@ -111,7 +119,19 @@ async fn a_virtual_environment_has_what_its_manifest_names_and_the_system_does_n
 
 #[tokio::test]
 async fn node_modules_are_installed_outside_the_pack_and_found_through_the_environment() {
-    let world = World::new();
+    installs_node_modules(&World::new()).await;
+}
+
+#[tokio::test]
+async fn npm_needs_no_home_folder_that_it_can_write() {
+    // Nobody makes files there, not even root.
+    let world = World::with_home(Path::new("/proc/sys"));
+    installs_node_modules(&world).await;
+    let left = fs::read_dir(world.dir.path().join("envs/demo")).unwrap().flatten().map(|entry| entry.path());
+    assert_eq!(left.filter(|path| path.extension().is_some_and(|kind| kind == "cache")).count(), 0);
+}
+
+async fn installs_node_modules(world: &World) {
     let thing = world.pack("thing");
     fs::create_dir(&thing).unwrap();
     fs::write(thing.join("package.json"), r#"{"name": "thing", "version": "1.0.0", "main": "thing.js"}"#).unwrap();

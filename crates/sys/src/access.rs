@@ -6,11 +6,20 @@ use std::path::Path;
 
 /// `access(2)`: whether this process may execute the file `path`, or search the folder. Symlinks are followed.
 pub fn may_execute(path: &Path) -> bool {
+    may(path, libc::X_OK)
+}
+
+/// Whether this process may write the file `path`, or make files in the folder: what it is allowed, and what the mount is.
+pub fn may_write(path: &Path) -> bool {
+    may(path, libc::W_OK)
+}
+
+fn may(path: &Path, what: libc::c_int) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
         return false;
     };
     // SAFETY: the pointer is to a text with a NUL at its end that lives until after the call.
-    unsafe { libc::access(path.as_ptr(), libc::X_OK) == 0 }
+    unsafe { libc::access(path.as_ptr(), what) == 0 }
 }
 
 #[cfg(test)]
@@ -33,5 +42,13 @@ mod tests {
         assert!(may(0o755));
         assert!(!may_execute(&dir.path().join("gone")));
         assert!(!may_execute(Path::new("a\0b")));
+    }
+
+    #[test]
+    fn a_folder_may_be_written_unless_the_kernel_says_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(may_write(dir.path()));
+        assert!(!may_write(Path::new("/proc/sys")), "not even root makes files there");
+        assert!(!may_write(&dir.path().join("gone")));
     }
 }

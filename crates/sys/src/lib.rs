@@ -25,7 +25,7 @@ mod user;
 mod wait;
 mod watch;
 
-pub use access::may_execute;
+pub use access::{may_execute, may_write};
 pub use beneath::open_beneath;
 pub use clock::boottime;
 pub use environment::empty_variables;

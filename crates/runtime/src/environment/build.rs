@@ -13,7 +13,7 @@ use attune_process::{Captured, Command, Keep, Outcome, Report, Stream};
 
 use super::generation::{self, Generation};
 use super::inspect::{Condition, MARKER};
-use super::{Environment, EnvironmentError, Environments, Step, shared};
+use super::{Environment, EnvironmentError, Environments, Step, caches, shared};
 use crate::places::is_executable;
 use crate::plan::Chosen;
 use crate::template::Templates;
@@ -110,6 +110,7 @@ impl Environments {
         let generation = Generation::new(&site.env_dir);
         let mut log = String::new();
         let result = self.build_steps(site, &generation, checksum, &mut log).await;
+        discard(caches::folder(&generation)).await;
         if result.is_err() {
             discard(generation.path.clone()).await;
         }
@@ -130,12 +131,19 @@ impl Environments {
         log: &mut String,
     ) -> Result<Environment, EnvironmentError> {
         let folder = generation.path.as_path();
+        let caches = caches::variables(&self.host, &caches::folder(generation));
         let outside = site.chosen.interpreter.as_deref();
         if site.settings.create_command.is_empty() {
             return Err(EnvironmentError::NoCreateCommand { runtime: site.chosen.runtime_ref.clone() });
         }
-        let create =
-            Work { site, step: Step::Create, command: &site.settings.create_command, folder, interpreter: outside };
+        let create = Work {
+            site,
+            step: Step::Create,
+            command: &site.settings.create_command,
+            folder,
+            interpreter: outside,
+            caches,
+        };
         self.run(&create, log).await?;
         let inside = site.interpreter_in(folder);
         let made = inside.as_deref().map_or_else(|| folder.is_dir(), is_executable);
@@ -145,7 +153,7 @@ impl Environments {
         if let (Some(checksum), Some(command)) = (checksum, site.install_command()) {
             // Resolved again: dependencies belong into the environment, not into the interpreter it was made with.
             let interpreter = inside.as_deref().or(outside);
-            self.run(&Work { site, step: Step::Install, command, folder, interpreter }, log).await?;
+            self.run(&Work { step: Step::Install, command, interpreter, ..create }, log).await?;
             let marker = folder.join(MARKER);
             fs::write(&marker, checksum).map_err(io_error("write the marker", &marker))?;
         }
@@ -199,6 +207,7 @@ struct Work<'a> {
     command: &'a [String],
     folder: &'a Path,
     interpreter: Option<&'a Path>,
+    caches: Vec<(OsString, OsString)>,
 }
 
 impl Work<'_> {
@@ -214,7 +223,8 @@ impl Work<'_> {
         let folders: Vec<&Path> =
             [self.interpreter, Some(&program)].into_iter().flatten().filter_map(Path::parent).collect();
         let quiet = QUIET.iter().map(|&(name, value)| (OsString::from(name), OsString::from(value)));
-        let env = environments.host.env_with_path(&folders).into_iter().chain(quiet).collect();
+        let set = quiet.chain(self.caches.iter().cloned());
+        let env = environments.host.env_with_path(&folders).into_iter().chain(set).collect();
         let keep = || Stream::keep(Keep::Tail { limit_bytes: KEPT_OUTPUT_BYTES });
         let cwd = Some(self.site.chosen.pack_dir.clone());
         let policy = environments.policy.clone();
@@ -289,7 +299,7 @@ fn quoted(report: &Report) -> String {
 async fn discard(folder: PathBuf) {
     in_background(move || {
         if let Err(error) = generation::remove(&folder) {
-            tracing::warn!(path = %folder.display(), %error, "a failed build could not be removed");
+            tracing::warn!(path = %folder.display(), %error, "what a build left could not be removed");
         }
     })
     .await;

@@ -110,7 +110,7 @@ pub(super) fn hidden(env_dir: &Path, tag: &str) -> PathBuf {
 fn is_build(path: &Path, env_dir: &Path) -> bool {
     let name = env_dir.file_name().unwrap_or_default().to_string_lossy();
     let tag = path.file_name().and_then(OsStr::to_str).and_then(|own| own.strip_prefix(&format!(".{name}.")));
-    let tag = tag.map(|tag| tag.strip_suffix(".link").unwrap_or(tag));
+    let tag = tag.map(|tag| tag.strip_suffix(".link").or_else(|| tag.strip_suffix(".cache")).unwrap_or(tag));
     tag.is_some_and(|tag| tag.len() == TAG_DIGITS && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
