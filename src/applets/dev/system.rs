@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use attune_bus::{Bus, MemoryBus};
 use attune_config::SENSOR_RUNTIMES;
-use attune_hub::{Hub, HubConfig, HubError, HubHandle};
+use attune_hub::{DEFAULT_UPLOAD_LIMIT_BYTES, Folders, Hub, HubConfig, HubError, HubHandle};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::Observer;
 use attune_model::clock::{Clock, SystemClock};
@@ -91,7 +91,12 @@ pub(super) struct Machine {
 pub(super) async fn build_hub(listen: SocketAddr, ground: &Ground, data: &Data) -> Result<Hub, Failure> {
     let token_key = TokenKey::new(data.key()).map_err(|error| Failure::new(Exit::Configuration, error))?;
     let sealing_key = SealingKey::new(data.key()).map_err(|error| Failure::new(Exit::Configuration, error))?;
-    let config = HubConfig::new(listen, token_key, sealing_key);
+    let mut config = HubConfig::new(listen, token_key, sealing_key);
+    config.folders = Some(Folders {
+        packs_dir: data.packs(),
+        artifacts_dir: data.artifacts(),
+        upload_limit_bytes: DEFAULT_UPLOAD_LIMIT_BYTES,
+    });
     Hub::build(config, ground.hub_store(), ground.bus.clone(), ground.clock.clone()).await.map_err(hub_failed)
 }
 
