@@ -5,6 +5,7 @@
 //!   <envs>/<pack>/.python.4be1…   a build, complete or unseen  ◄─┘
 //!   <envs>/<pack>/.python.lock    held while building
 //!   <envs>/<pack>/.python.log     output of the last build
+//!   <envs>/<pack>/python.for-1f…  the same for images that `python` does not fit
 //! ```
 //!
 //! Virtual environments contain their own path, so they cannot be built elsewhere and moved. Each build therefore gets a
@@ -22,6 +23,7 @@ mod generation;
 mod inspect;
 mod lock;
 mod manifest;
+mod origin;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,8 @@ pub enum Environment {
     NotNeeded,
     /// Complete, and fit for this image.
     Ready {
+        /// Its folder: one build, which stays as it is whatever is built later.
+        folder: PathBuf,
         /// The interpreter inside it; none when environments of this runtime have none.
         interpreter: Option<PathBuf>,
     },
@@ -139,21 +143,47 @@ impl Environments {
         let Some(site) = build::Site::of(chosen) else {
             return Ok(Environment::NotNeeded);
         };
-        match self.inspector.inspect(&site)?.condition {
-            Condition::Ready(ready) => return Ok(ready),
-            Condition::Unfit(reason) => return Err(site.unfit(reason)),
-            Condition::Missing(_) => {}
-        }
         // The row of the table has one path; a sensor's base folder may have another name than the action's.
         let coordination = coordination.filter(|_| chosen.has_shared_name());
         let claimed = Mutex::new(None);
         tokio::select! {
             biased;
-            ready = self.build_or_wait(&site, coordination, &claimed) => ready,
+            ready = self.shared_or_own(&site, coordination, &claimed) => ready,
             () = stop => {
                 self.give_back(coordination, &claimed).await;
                 Err(EnvironmentError::Cancelled { env_dir: site.env_dir.clone() })
             }
+        }
+    }
+
+    /// The environment that all share; where that one serves another kind of image, one for images like this. The table
+    /// has no row for the latter: its row tells of the shared one.
+    async fn shared_or_own(
+        &self,
+        site: &build::Site<'_>,
+        coordination: Option<Coordination<'_>>,
+        claimed: &Mutex<Option<PackEnvironmentId>>,
+    ) -> Result<Environment, EnvironmentError> {
+        match self.look_or_build(site, coordination, claimed).await {
+            Err(EnvironmentError::Unfit { reason, .. }) => {
+                let own = site.for_this_image();
+                tracing::debug!(env_dir = %site.env_dir.display(), own = %own.env_dir.display(), reason, "not for this image");
+                self.look_or_build(&own, None, claimed).await
+            }
+            other => other,
+        }
+    }
+
+    async fn look_or_build(
+        &self,
+        site: &build::Site<'_>,
+        coordination: Option<Coordination<'_>>,
+        claimed: &Mutex<Option<PackEnvironmentId>>,
+    ) -> Result<Environment, EnvironmentError> {
+        match self.inspector.inspect(site)?.condition {
+            Condition::Ready(ready) => Ok(ready),
+            Condition::Unfit(reason) => Err(site.unfit(reason)),
+            Condition::Missing(_) => self.build_or_wait(site, coordination, claimed).await,
         }
     }
 

@@ -106,10 +106,12 @@ async fn a_virtual_environment_has_what_its_manifest_names_and_the_system_does_n
             },
         }),
     );
-    let inside = world.env_dir().join("bin/python3");
-    assert_eq!(world.ensure(&chosen).await, Environment::Ready { interpreter: Some(inside.clone()) });
+    let ready = world.ensure(&chosen).await;
+    let folder = fs::canonicalize(world.env_dir()).unwrap();
+    let inside = folder.join("bin/python3");
+    assert_eq!(ready, Environment::Ready { folder: folder.clone(), interpreter: Some(inside.clone()) });
     let ask = ["-c", "import sys, thing; print(thing.ANSWER, sys.prefix)"];
-    assert_eq!(world.told(&inside, &ask, &[]), format!("42 {}\n", world.env_dir().display()));
+    assert_eq!(world.told(&inside, &ask, &[]), format!("42 {}\n", folder.display()));
     let outside = attune_process::probe(&python, &ask, world.host.env(), PATIENCE).unwrap();
     assert_ne!(outside.exit_code, Some(0), "nothing was installed into the system");
     let built = fs::read_link(world.env_dir()).unwrap();
@@ -154,7 +156,8 @@ async fn installs_node_modules(world: &World) {
             "env_vars": {"NODE_PATH": "{env_dir}/node_modules"},
         }),
     );
-    assert_eq!(world.ensure(&chosen).await, Environment::Ready { interpreter: None });
+    let ready = world.ensure(&chosen).await;
+    assert_eq!(ready, Environment::Ready { folder: fs::canonicalize(world.env_dir()).unwrap(), interpreter: None });
     let modules = world.env_dir().join("node_modules");
     let node = world.program("node");
     assert_eq!(world.told(&node, &["-p", "require('thing')"], &[("NODE_PATH", modules)]), "42\n");

@@ -13,7 +13,7 @@ use attune_process::{Captured, Command, Keep, Outcome, Report, Stream};
 
 use super::generation::{self, Generation};
 use super::inspect::{Condition, MARKER};
-use super::{Environment, EnvironmentError, Environments, Step, caches, shared};
+use super::{Environment, EnvironmentError, Environments, Step, caches, origin, shared};
 use crate::places::is_executable;
 use crate::plan::Chosen;
 use crate::template::Templates;
@@ -53,6 +53,19 @@ impl<'a> Site<'a> {
     pub(super) fn of(chosen: &'a Chosen) -> Option<Self> {
         let settings = chosen.config.environment.as_ref().filter(|settings| settings.env_type != "none")?;
         Some(Self { chosen, env_dir: chosen.env_dir.clone(), manifest: chosen.manifest(), settings })
+    }
+
+    /// The same for images like this one, beside the shared environment.
+    pub(super) fn for_this_image(&self) -> Self {
+        let mut name = self.env_dir.file_name().unwrap_or_default().to_owned();
+        name.push(".for-");
+        name.push(origin::tag(self.chosen));
+        Self {
+            chosen: self.chosen,
+            env_dir: self.env_dir.with_file_name(name),
+            manifest: self.manifest.clone(),
+            settings: self.settings,
+        }
     }
 
     /// Whether there is a command that installs the manifest.
@@ -163,7 +176,7 @@ impl Environments {
             Condition::Ready(ready) => Ok(ready),
             Condition::Unfit(reason) => Err(site.unfit(reason)),
             // The manifest changed while it was being installed; the next user builds again.
-            Condition::Missing(_) => Ok(Environment::Ready { interpreter: site.interpreter_in(&site.env_dir) }),
+            Condition::Missing(_) => Ok(Environment::Ready { folder: generation.path.clone(), interpreter: inside }),
         }
     }
 

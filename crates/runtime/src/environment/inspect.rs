@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::build::Site;
+use super::generation;
 use super::manifest::{Checksums, Stamp};
 use super::{Environment, EnvironmentError};
 use crate::image::Image;
@@ -14,6 +15,9 @@ use crate::places::is_executable;
 
 /// Holds the checksum of the manifest that was installed; name and content are facts of the platform.
 pub(super) const MARKER: &str = ".attune_deps_installed";
+
+/// As many as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,21 +64,23 @@ impl Inspector {
     }
 
     fn condition(&self, site: &Site<'_>, checksum: Option<&str>) -> Result<Condition, Condition> {
-        if !site.env_dir.is_dir() {
+        // The build itself, not the link: what is started in it must not see another build half-way.
+        let folder = generation::current(&site.env_dir).unwrap_or_else(|| site.env_dir.clone());
+        if !folder.is_dir() {
             return Err(Condition::Missing("it does not exist".to_owned()));
         }
-        let interpreter = site.interpreter_in(&site.env_dir);
+        let interpreter = site.interpreter_in(&folder);
         if let Some(interpreter) = &interpreter {
-            self.check_interpreter(interpreter, &site.env_dir)?;
+            self.check_interpreter(interpreter, &folder)?;
         }
         if let Some(checksum) = checksum {
-            check_marker(&site.env_dir.join(MARKER), checksum)?;
+            check_marker(&folder.join(MARKER), checksum)?;
         }
-        Ok(Condition::Ready(Environment::Ready { interpreter }))
+        Ok(Condition::Ready(Environment::Ready { folder, interpreter }))
     }
 
     fn check_interpreter(&self, interpreter: &Path, env_dir: &Path) -> Result<(), Condition> {
-        let metadata = fs::metadata(interpreter).map_err(|error| absent(interpreter, &error))?;
+        let metadata = fs::metadata(interpreter).map_err(|error| absent(interpreter, env_dir, &error))?;
         let stamp = Stamp::of(&metadata);
         let fitting = || self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
         if fitting().get(interpreter) == Some(&stamp) {
@@ -89,11 +95,24 @@ impl Inspector {
     }
 }
 
-fn absent(interpreter: &Path, error: &io::Error) -> Condition {
-    Condition::Missing(match fs::read_link(interpreter) {
-        Ok(target) => format!("{} points to {}, which does not exist here", interpreter.display(), target.display()),
-        Err(_) => format!("{} cannot be used ({error})", interpreter.display()),
-    })
+/// A link out of the environment leads to the Python of the image that built it, where that may well exist. What is not
+/// there at all, or leads nowhere inside, was never complete.
+fn absent(interpreter: &Path, env_dir: &Path, error: &io::Error) -> Condition {
+    let end = end_of_links(interpreter);
+    if end.starts_with(env_dir) {
+        return Condition::Missing(format!("{} cannot be used ({error})", interpreter.display()));
+    }
+    Condition::Unfit(format!("{} leads to {}, which does not exist here", interpreter.display(), end.display()))
+}
+
+/// Where the links lead that begin at `path`, whether or not there is anything.
+fn end_of_links(path: &Path) -> PathBuf {
+    let mut end = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&end) else { break };
+        end = end.parent().unwrap_or(&end).join(target);
+    }
+    end
 }
 
 /// A virtual environment, also one with copied binaries, needs the standard library of the Python it was made from.
@@ -114,7 +133,7 @@ fn check_base(env_dir: &Path) -> Result<(), Condition> {
     if is_executable(&base) {
         return Ok(());
     }
-    Err(Condition::Missing(format!("it was made from {}, which does not exist here", base.display())))
+    Err(Condition::Unfit(format!("it was made from {}, which does not exist here", base.display())))
 }
 
 fn check_marker(marker: &Path, checksum: &str) -> Result<(), Condition> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::pin::pin;
 
 use attune_model::RuntimeId;
@@ -80,6 +81,13 @@ impl World {
         calls.lines().map(str::to_owned).collect()
     }
 
+    /// The environments for other images than the one that the shared environment fits.
+    fn own(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.env_dir().parent().unwrap()).unwrap().flatten().map(|entry| entry.path());
+        let is_own = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("tool.for-");
+        entries.filter(is_own).collect()
+    }
+
     /// Builds and publishes lie beside the environment; nothing else is counted.
     fn builds(&self) -> usize {
         let entries = fs::read_dir(self.env_dir().parent().unwrap()).unwrap().flatten();
@@ -92,7 +100,12 @@ async fn ensure(environments: &Environments, chosen: &Chosen) -> Result<Environm
 }
 
 fn ready(world: &World) -> Environment {
-    Environment::Ready { interpreter: Some(world.env_dir().join("bin/run")) }
+    ready_at(&world.env_dir())
+}
+
+fn ready_at(env_dir: &Path) -> Environment {
+    let folder = generation::current(env_dir).unwrap_or_else(|| env_dir.to_owned());
+    Environment::Ready { interpreter: Some(folder.join("bin/run")), folder }
 }
 
 #[tokio::test]
@@ -190,30 +203,47 @@ async fn a_half_built_folder_of_another_builder_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_environment_whose_interpreter_is_gone_is_built_again() {
+async fn an_environment_without_its_interpreter_is_built_again() {
     let world = World::new();
     let chosen = world.chosen(CREATE, INSTALL);
     let environments = world.environments();
     ensure(&environments, &chosen).await.unwrap();
-    fs::remove_file(world.env_dir().join("bin/run")).unwrap();
-    symlink("/nowhere/python3", world.env_dir().join("bin/run")).unwrap();
+    let inside = world.env_dir().join("bin/run");
+    fs::remove_file(&inside).unwrap();
     assert_eq!(ensure(&environments, &chosen).await.unwrap(), ready(&world));
-    fs::write(world.env_dir().join("pyvenv.cfg"), "home = /nowhere\nversion = 3.12.1\n").unwrap();
-    ensure(&environments, &chosen).await.unwrap();
+    let inside = fs::canonicalize(inside).unwrap();
+    fs::remove_file(&inside).unwrap();
+    symlink("run-3", &inside).unwrap();
+    assert_eq!(ensure(&environments, &chosen).await.unwrap(), ready(&world));
     assert_eq!(world.calls().iter().filter(|call| *call == "create").count(), 3);
 }
 
+/// Each of these environments serves an image with another Python, for another libc, …
 #[tokio::test]
-async fn an_environment_of_another_image_is_reported_and_left_alone() {
-    let world = World::new();
-    let chosen = world.chosen(CREATE, INSTALL);
-    ensure(&world.environments(), &chosen).await.unwrap();
-    let foreign = world.env_dir().join("bin/run");
-    fs::write(&foreign, "#!/nowhere/musl-python\n").unwrap();
-    let refused = ensure(&world.environments(), &chosen).await.unwrap_err();
-    assert!(matches!(refused, EnvironmentError::Unfit { .. }), "{refused}");
-    assert!(refused.to_string().contains("/nowhere/musl-python"), "{refused}");
-    assert_eq!(world.calls().len(), 2);
+async fn an_environment_of_another_image_stays_intact_and_this_image_gets_its_own() {
+    for kind in ["a Python at another path", "copied from a Python at another path", "another libc"] {
+        let world = World::new();
+        let chosen = world.chosen(CREATE, INSTALL);
+        ensure(&world.environments(), &chosen).await.unwrap();
+        let shared = fs::read_link(world.env_dir()).unwrap();
+        let inside = world.env_dir().join("bin/run");
+        match kind {
+            "a Python at another path" => {
+                fs::remove_file(&inside).unwrap();
+                symlink("run-3", &inside).unwrap();
+                symlink("/nowhere/python3", inside.with_file_name("run-3")).unwrap();
+            }
+            "another libc" => fs::write(&inside, "#!/nowhere/musl-python\n").unwrap(),
+            _ => fs::write(world.env_dir().join("pyvenv.cfg"), "home = /nowhere\nversion = 3.12.1\n").unwrap(),
+        }
+        for _ in 0..2 {
+            let ensured = ensure(&world.environments(), &chosen).await.unwrap();
+            let own = world.own();
+            assert_eq!((own.len(), ensured), (1, ready_at(&own[0])), "{kind}");
+        }
+        assert_eq!(fs::read_link(world.env_dir()).unwrap(), shared, "{kind}");
+        assert_eq!(world.calls().len(), 4, "{kind}: built twice, and never in turns");
+    }
 }
 
 #[tokio::test]

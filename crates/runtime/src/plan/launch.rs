@@ -18,15 +18,14 @@ impl Chosen {
         environment: &Environment,
         existing: &[(OsString, OsString)],
     ) -> Result<LaunchPlan, PlanError> {
-        let inside = match environment {
-            Environment::Ready { interpreter } => interpreter.as_deref(),
-            Environment::NotNeeded => None,
+        let (env_dir, inside) = match environment {
+            Environment::Ready { folder, interpreter } => (folder, interpreter.as_deref()),
+            Environment::NotNeeded => (&self.env_dir, None),
         };
         let interpreter = inside.or(self.interpreter.as_deref());
         let (program, args) = self.command(interpreter)?;
         let manifest = self.manifest();
-        let templates =
-            Templates { pack_dir: &self.pack_dir, env_dir: &self.env_dir, interpreter, manifest: manifest.as_deref() };
+        let templates = Templates { pack_dir: &self.pack_dir, env_dir, interpreter, manifest: manifest.as_deref() };
         // Sensors and native code run wherever the agent is: a fact of the platform that packs rely on.
         let in_pack = self.kind == Kind::Action && interpreter.is_some() && self.pack_dir.is_dir();
         Ok(LaunchPlan {
@@ -35,7 +34,7 @@ impl Chosen {
             code: self.code.clone(),
             cwd: in_pack.then(|| self.pack_dir.clone()),
             env: variables(&self.config, &templates, existing),
-            env_dir: self.env_dir.clone(),
+            env_dir: env_dir.clone(),
             version: self.version.as_ref().map(|(_, text)| text.clone()),
         })
     }

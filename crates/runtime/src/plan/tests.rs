@@ -141,7 +141,9 @@ fn a_ready_environment_lends_its_interpreter_and_an_empty_variable_no_separator(
     let python = python();
     let chosen = world.planner().choose(&request(Kind::Action, "run.py", &python)).unwrap();
     let inside = world.path("envs/demo/python/bin/python3");
-    let plan = chosen.launch(&Environment::Ready { interpreter: Some(inside.clone()) }, &[]).unwrap();
+    let plan = chosen
+        .launch(&Environment::Ready { folder: chosen.env_dir.clone(), interpreter: Some(inside.clone()) }, &[])
+        .unwrap();
     assert_eq!(plan.program, inside);
     assert!(plan.env.contains(&("PYTHONPATH".into(), world.path("packs/demo/lib").into())));
     assert!(plan.env.contains(&("TRAIL".into(), "end".into())));
