@@ -53,3 +53,21 @@ pub fn eventually_blocking<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
+
+/// Makes a test of each async function on each of the places that it is given: `module: value, … => [function, …]`.
+#[macro_export]
+macro_rules! tests_on_each {
+    ($($place:ident: $on:expr),+ => $tests:tt) => {
+        $($crate::tests_on_each! { @ $place $on; $tests })+
+    };
+    (@ $place:ident $on:expr; [$($test:ident),+ $(,)?]) => {
+        mod $place {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test($on).await;
+            })+
+        }
+    };
+}

@@ -7,10 +7,10 @@ mod support;
 use attune_model::PackId;
 use attune_model::message::PackRegistered;
 use attune_model::status::ExecutionStatus;
-use attune_store::{HubStore, NewPack, NewRuntime, NewRuntimeVersion, PageRequest};
+use attune_store::{NewPack, NewRuntime, NewRuntimeVersion, PageRequest};
 use attune_testkit::eventually;
 use serde_json::{Value, json};
-use support::rig::{Rig, new_action, runtime};
+use support::rig::{Backend, Rig, new_action, runtime};
 
 /// Shell files; versions that exist here and one that does not.
 fn versioned(versions: &[(&str, &str)]) -> NewRuntime {
@@ -50,9 +50,8 @@ async fn capabilities(rig: &Rig) -> Value {
     Value::Object(workers.items[0].capabilities.clone())
 }
 
-#[tokio::test]
-async fn runtimes_and_versions_prove_themselves_at_the_start_and_when_a_pack_comes() {
-    let mut rig = Rig::new(&[("ok", "echo fine".to_owned())]).await;
+async fn runtimes_and_versions_prove_themselves_at_the_start_and_when_a_pack_comes(on: Backend) {
+    let mut rig = Rig::new(on, &[("ok", "echo fine".to_owned())]).await;
     let here = versioned(&[("1.0", "/bin/sh"), ("2.0", "/no/such/shell")]);
     rig.store.upsert_pack(&pack(here)).await.unwrap();
     let life = rig.live().await;
@@ -83,9 +82,8 @@ async fn runtimes_and_versions_prove_themselves_at_the_start_and_when_a_pack_com
     life.finish().await;
 }
 
-#[tokio::test]
-async fn an_action_without_a_runtime_gets_the_one_for_its_file_even_when_that_came_later() {
-    let mut rig = Rig::new(&[("ok", "echo fine".to_owned())]).await;
+async fn an_action_without_a_runtime_gets_the_one_for_its_file_even_when_that_came_later(on: Backend) {
+    let mut rig = Rig::new(on, &[("ok", "echo fine".to_owned())]).await;
     let other = NewRuntime {
         r#ref: "demo.lua".to_owned(),
         ..runtime("lua", json!({"interpreter": {"binary": "lua", "file_extension": ".lua"}}))
@@ -111,4 +109,11 @@ async fn an_action_without_a_runtime_gets_the_one_for_its_file_even_when_that_ca
     })
     .await;
     life.finish().await;
+}
+
+attune_testkit::tests_on_each! {
+    embedded: Backend::Embedded, servers: Backend::Servers => [
+        runtimes_and_versions_prove_themselves_at_the_start_and_when_a_pack_comes,
+        an_action_without_a_runtime_gets_the_one_for_its_file_even_when_that_came_later,
+    ]
 }

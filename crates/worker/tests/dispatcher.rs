@@ -7,14 +7,13 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use attune_bus::Bus;
 use attune_model::message::{MessageType, PackDeleted, PackRegistered};
 use attune_model::status::{ExecutionStatus, WorkerStatus};
 use attune_model::{ExecutionId, PackId};
-use attune_store::{AgentStore, HubStore, PageRequest};
+use attune_store::PageRequest;
 use attune_testkit::eventually;
 use serde_json::{Value, json};
-use support::rig::Rig;
+use support::rig::{Backend, Rig};
 use support::{is_alive, text};
 
 /// An action that waits for the file `go` and leaves the file `started`.
@@ -23,8 +22,8 @@ fn waiting() -> (&'static str, String) {
 }
 
 /// Rigs whose actions find their folder in `OUT`.
-async fn rig(actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
-    let rig = Rig::new(actions).await;
+async fn rig(on: Backend, actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
+    let rig = Rig::new(on, actions).await;
     let mut config = rig.config();
     config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
     (rig, config)
@@ -35,9 +34,8 @@ async fn worker_status(rig: &Rig) -> WorkerStatus {
     page.items[0].status
 }
 
-#[tokio::test]
-async fn an_execution_is_claimed_run_stored_and_announced_in_that_order() {
-    let (mut rig, config) = rig(&[("ok", "echo fine".to_owned()), ("bad", "echo no >&2; exit 3".to_owned())]).await;
+async fn an_execution_is_claimed_run_stored_and_announced_in_that_order(on: Backend) {
+    let (mut rig, config) = rig(on, &[("ok", "echo fine".to_owned()), ("bad", "echo no >&2; exit 3".to_owned())]).await;
     let life = rig.live_with(config).await;
     for (action, status, word) in
         [("ok", ExecutionStatus::Completed, "Completed"), ("bad", ExecutionStatus::Failed, "Failed")]
@@ -71,10 +69,9 @@ async fn an_execution_is_claimed_run_stored_and_announced_in_that_order() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn the_row_says_what_the_worker_can_and_whether_it_works() {
-    let (rig, mut config) = rig(&[waiting()]).await;
-    config.capabilities = json!({"agent_mode": true, "worker_version": "mine"}).as_object().unwrap().clone();
+async fn the_row_says_what_the_worker_can_and_whether_it_works(on: Backend) {
+    let (rig, mut config) = rig(on, &[waiting()]).await;
+    config.capabilities.clone_from(json!({"agent_mode": true, "worker_version": "mine"}).as_object().unwrap());
     let life = rig.live_with(config).await;
     let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
     let row = &page.items[0];
@@ -92,9 +89,8 @@ async fn the_row_says_what_the_worker_can_and_whether_it_works() {
     assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
 }
 
-#[tokio::test]
-async fn a_dispatch_that_comes_again_and_again_runs_once() {
-    let (mut rig, config) = rig(&[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+async fn a_dispatch_that_comes_again_and_again_runs_once(on: Backend) {
+    let (mut rig, config) = rig(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
     let life = rig.live_with(config).await;
     let execution = rig.scheduled(life.id, "count").await;
     for _ in 0..5 {
@@ -108,9 +104,8 @@ async fn a_dispatch_that_comes_again_and_again_runs_once() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_cancel_that_overtakes_its_dispatch_is_obeyed() {
-    let (mut rig, config) = rig(&[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
+async fn a_cancel_that_overtakes_its_dispatch_is_obeyed(on: Backend) {
+    let (mut rig, config) = rig(on, &[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
     let life = rig.live_with(config).await;
     let execution = rig.scheduled(life.id, "mark").await;
     let bystander = rig.submit(life.id, "wait").await;
@@ -129,10 +124,9 @@ async fn a_cancel_that_overtakes_its_dispatch_is_obeyed() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_running_execution_is_cancelled_with_everything_it_started() {
+async fn a_running_execution_is_cancelled_with_everything_it_started(on: Backend) {
     let action = ("tree", "sleep 600 & echo $! > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; wait".to_owned());
-    let (mut rig, config) = rig(&[action]).await;
+    let (mut rig, config) = rig(on, &[action]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "tree").await;
     let pid = fs::read_to_string(rig.file("started").await).unwrap();
@@ -147,9 +141,8 @@ async fn a_running_execution_is_cancelled_with_everything_it_started() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_than_there_are_slots() {
-    let (mut rig, mut config) = rig(&[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
+async fn an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_than_there_are_slots(on: Backend) {
+    let (mut rig, mut config) = rig(on, &[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
     config.max_concurrent_tasks = 2;
     let life = rig.live_with(config).await;
     let first = rig.submit(life.id, "wait").await;
@@ -179,9 +172,8 @@ async fn an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_tha
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_cancel_is_obeyed_while_an_environment_is_built() {
-    let (mut rig, config) = rig(&[("slow", "echo never".to_owned())]).await;
+async fn a_cancel_is_obeyed_while_an_environment_is_built(on: Backend) {
+    let (mut rig, config) = rig(on, &[("slow", "echo never".to_owned())]).await;
     let create = "touch \"$1/building\"; sleep 600";
     let environment = json!({
         "env_type": "virtualenv",
@@ -213,11 +205,10 @@ async fn a_cancel_is_obeyed_while_an_environment_is_built() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn output_can_be_watched_and_ends_as_versions_of_the_actions_logs() {
+async fn output_can_be_watched_and_ends_as_versions_of_the_actions_logs(on: Backend) {
     let code =
         "echo out; echo err >&2; touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done; echo more";
-    let (mut rig, config) = rig(&[("talk", code.to_owned()), ("quiet", "exit 0".to_owned())]).await;
+    let (mut rig, config) = rig(on, &[("talk", code.to_owned()), ("quiet", "exit 0".to_owned())]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "talk").await;
     rig.file("started").await;
@@ -242,9 +233,8 @@ async fn output_can_be_watched_and_ends_as_versions_of_the_actions_logs() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn messages_that_make_no_sense_harm_nothing() {
-    let (mut rig, config) = rig(&[("ok", "echo fine".to_owned())]).await;
+async fn messages_that_make_no_sense_harm_nothing(on: Backend) {
+    let (mut rig, config) = rig(on, &[("ok", "echo fine".to_owned())]).await;
     let life = rig.live_with(config).await;
     let mut execution = rig.scheduled(life.id, "ok").await;
     execution.id = ExecutionId(999_999);
@@ -270,9 +260,8 @@ async fn messages_that_make_no_sense_harm_nothing() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_deleted_pack_loses_its_environments() {
-    let (rig, config) = rig(&[waiting()]).await;
+async fn a_deleted_pack_loses_its_environments(on: Backend) {
+    let (rig, config) = rig(on, &[waiting()]).await;
     let life = rig.live_with(config).await;
     let (own, other) = (rig.place.path("envs/demo/python"), rig.place.path("envs/other/python"));
     fs::create_dir_all(&own).unwrap();
@@ -283,10 +272,9 @@ async fn a_deleted_pack_loses_its_environments() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn secrets_are_in_no_row_no_log_and_no_message() {
+async fn secrets_are_in_no_row_no_log_and_no_message(on: Backend) {
     let code = "read -r line; echo \"$line\"; echo \"$line\" >&2; env; exit 1";
-    let (mut rig, config) = rig(&[("leak", code.to_owned())]).await;
+    let (mut rig, config) = rig(on, &[("leak", code.to_owned())]).await;
     let key = support::key();
     rig.store
         .put_key(&attune_store::NewKey {
@@ -312,4 +300,20 @@ async fn secrets_are_in_no_row_no_log_and_no_message() {
         assert!(!kept.contains(support::KEY), "{what}: {kept}");
     }
     life.finish().await;
+}
+
+attune_testkit::tests_on_each! {
+    embedded: Backend::Embedded, servers: Backend::Servers => [
+        an_execution_is_claimed_run_stored_and_announced_in_that_order,
+        the_row_says_what_the_worker_can_and_whether_it_works,
+        a_dispatch_that_comes_again_and_again_runs_once,
+        a_cancel_that_overtakes_its_dispatch_is_obeyed,
+        a_running_execution_is_cancelled_with_everything_it_started,
+        an_execution_that_waits_for_a_slot_can_be_cancelled_and_no_more_run_than_there_are_slots,
+        a_cancel_is_obeyed_while_an_environment_is_built,
+        output_can_be_watched_and_ends_as_versions_of_the_actions_logs,
+        messages_that_make_no_sense_harm_nothing,
+        a_deleted_pack_loses_its_environments,
+        secrets_are_in_no_row_no_log_and_no_message,
+    ]
 }

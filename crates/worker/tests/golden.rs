@@ -13,7 +13,7 @@ use attune_model::status::{OutputFormat, ParameterFormat};
 use attune_testkit::eventually;
 use attune_worker::Executor;
 use serde_json::{Map, Value, json};
-use support::rig::Rig;
+use support::rig::{Backend, Rig};
 use support::{Place, action, claimed, conclude, native, run, shell, undisturbed};
 
 #[track_caller]
@@ -55,7 +55,9 @@ fn named(mut value: Value, id: i64) -> Value {
 #[tokio::test]
 async fn messages_are_what_the_platform_reads() {
     let wait = "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done".to_owned();
-    let mut rig = Rig::new(&[("good", "echo fine".to_owned()), ("bad", "exit 3".to_owned()), ("wait", wait)]).await;
+    let mut rig =
+        Rig::new(Backend::Embedded, &[("good", "echo fine".to_owned()), ("bad", "exit 3".to_owned()), ("wait", wait)])
+            .await;
     let mut config = rig.config();
     config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
     let life = rig.live_with(config).await;

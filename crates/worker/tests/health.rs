@@ -7,7 +7,6 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::Bus;
 use attune_health::{About, Health, Parts};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::clock::SystemClock;
@@ -15,7 +14,7 @@ use attune_model::condition::Condition;
 use attune_testkit::eventually;
 use attune_worker::{Overview, Worker};
 use sqlx::{Connection, Executor};
-use support::rig::Rig;
+use support::rig::{Backend, Rig};
 
 struct Watched {
     health: Health,
@@ -33,7 +32,7 @@ async fn watched(rig: &Rig, heartbeat: Duration) -> Watched {
     config.heartbeat_interval = heartbeat;
     // 128 of them are kept free for the notice.
     config.executor.max_stdout_bytes = 1128;
-    let store = Arc::new(rig.store.clone());
+    let store = rig.store.clone();
     let worker = Worker::build(config, store, rig.bus.clone(), Arc::new(SystemClock), health.metrics()).await.unwrap();
     let overview = worker.overview();
     let watched = overview.clone();
@@ -70,7 +69,7 @@ impl Watched {
 #[tokio::test]
 async fn every_execution_is_counted_by_how_it_ends() {
     let actions = [("good", "true"), ("bad", "exit 3"), ("loud", "head -c 3000 /dev/zero"), ("long", "sleep 1000")];
-    let rig = Rig::new(&actions.map(|(name, code)| (name, code.to_owned()))).await;
+    let rig = Rig::new(Backend::Embedded, &actions.map(|(name, code)| (name, code.to_owned()))).await;
     let watched = watched(&rig, Duration::from_secs(5)).await;
     let id = watched.overview.id();
     for action in ["good", "loud", "bad"] {
@@ -115,7 +114,7 @@ async fn every_execution_is_counted_by_how_it_ends() {
 
 #[tokio::test]
 async fn a_dispatch_that_comes_twice_is_counted_as_not_ours() {
-    let rig = Rig::new(&[("good", "true".to_owned())]).await;
+    let rig = Rig::new(Backend::Embedded, &[("good", "true".to_owned())]).await;
     let watched = watched(&rig, Duration::from_millis(20)).await;
     let execution = rig.scheduled(watched.overview.id(), "good").await;
     rig.dispatch(&execution).await;
@@ -132,7 +131,7 @@ async fn a_dispatch_that_comes_twice_is_counted_as_not_ours() {
 
 #[tokio::test]
 async fn storage_that_does_not_answer_is_seen_within_two_heartbeats_and_so_is_its_return() {
-    let rig = Rig::new(&[("good", "true".to_owned())]).await;
+    let rig = Rig::new(Backend::Embedded, &[("good", "true".to_owned())]).await;
     let heartbeat = Duration::from_millis(200);
     let watched = watched(&rig, heartbeat).await;
     let url = format!("sqlite://{}", rig.place.path("attune.db").display());
@@ -157,7 +156,7 @@ async fn storage_that_does_not_answer_is_seen_within_two_heartbeats_and_so_is_it
 
 #[tokio::test]
 async fn a_bus_that_is_gone_is_named() {
-    let rig = Rig::new(&[("good", "true".to_owned())]).await;
+    let rig = Rig::new(Backend::Embedded, &[("good", "true".to_owned())]).await;
     let watched = watched(&rig, Duration::from_millis(20)).await;
     rig.bus.close().await;
     let expected = ["executions", "cancels", "packs"];

@@ -9,22 +9,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use attune_bus::{Bus, ConsumerEvent, Outgoing};
+use attune_bus::{ConsumerEvent, Outgoing};
 use attune_model::measure::Measure;
 use attune_model::message::ExecutionDispatch;
 use attune_model::status::ExecutionStatus;
-use attune_store::{ExecutionGuard, HubStore};
+use attune_store::ExecutionGuard;
 use attune_testkit::eventually;
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use support::flaky::{Flaky, Lost};
-use support::rig::Rig;
+use support::rig::{Backend, Rig};
 use support::text;
 
 const NEVER: [Lost; 10_000] = [Lost::Call; 10_000];
 
-async fn rig(actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
-    let rig = Rig::new(actions).await;
+async fn rig(on: Backend, actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
+    let rig = Rig::new(on, actions).await;
     let mut config = rig.config();
     config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
     (rig, config)
@@ -41,7 +41,7 @@ async fn life_without_results(
     rig: &Rig,
     config: attune_worker::WorkerConfig,
 ) -> (attune_model::ExecutionId, attune_model::WorkerId) {
-    let store = Flaky::new(&rig.store, &[], &NEVER);
+    let store = Flaky::new(rig.store.clone(), &[], &NEVER);
     let has_key = config.executor.encryption_key.is_some();
     let life = rig.live_on(config, Arc::new(store)).await;
     let (worker, id) = (life.id, rig.submit(life.id, "say").await);
@@ -57,9 +57,8 @@ async fn life_without_results(
     (id, worker)
 }
 
-#[tokio::test]
-async fn a_result_that_storage_does_not_take_is_written_by_the_next_life() {
-    let (mut rig, config) = rig(&[("say", "echo precious; echo trouble >&2".to_owned())]).await;
+async fn a_result_that_storage_does_not_take_is_written_by_the_next_life(on: Backend) {
+    let (mut rig, config) = rig(on, &[("say", "echo precious; echo trouble >&2".to_owned())]).await;
     let (id, worker) = life_without_results(&rig, config.clone()).await;
 
     let life = rig.live_with(config).await;
@@ -76,9 +75,8 @@ async fn a_result_that_storage_does_not_take_is_written_by_the_next_life() {
 }
 
 /// Such a worker could not keep secrets apart in the row either; the file is its own.
-#[tokio::test]
-async fn a_worker_without_a_key_keeps_results_for_its_own_eyes() {
-    let (mut rig, mut config) = rig(&[("say", "echo precious".to_owned())]).await;
+async fn a_worker_without_a_key_keeps_results_for_its_own_eyes(on: Backend) {
+    let (mut rig, mut config) = rig(on, &[("say", "echo precious".to_owned())]).await;
     config.executor.encryption_key = None;
     let (id, worker) = life_without_results(&rig, config.clone()).await;
     let life = rig.live_with(config).await;
@@ -88,9 +86,8 @@ async fn a_worker_without_a_key_keeps_results_for_its_own_eyes() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_kept_result_is_dropped_when_the_row_moved_on() {
-    let (rig, config) = rig(&[("say", "echo precious".to_owned())]).await;
+async fn a_kept_result_is_dropped_when_the_row_moved_on(on: Backend) {
+    let (rig, config) = rig(on, &[("say", "echo precious".to_owned())]).await;
     let (id, worker) = life_without_results(&rig, config.clone()).await;
     let guard = ExecutionGuard::from(&rig.row(id).await);
     let by_monitor = json!({"error": "worker lost"});
@@ -105,22 +102,20 @@ async fn a_kept_result_is_dropped_when_the_row_moved_on() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_disk_that_takes_nothing_costs_only_the_next_life_its_copy() {
-    let (mut rig, mut config) = rig(&[("say", "echo precious".to_owned())]).await;
+async fn a_disk_that_takes_nothing_costs_only_the_next_life_its_copy(on: Backend) {
+    let (mut rig, mut config) = rig(on, &[("say", "echo precious".to_owned())]).await;
     let blocked = rig.place.path("blocked");
     fs::write(&blocked, "no folder").unwrap();
     config.spool_dir = blocked;
-    let store = Flaky::new(&rig.store, &[], &[Lost::Call, Lost::Call]);
+    let store = Flaky::new(rig.store.clone(), &[], &[Lost::Call, Lost::Call]);
     let life = rig.live_on(config, Arc::new(store)).await;
     let id = rig.submit(life.id, "say").await;
     assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Completed");
     life.finish().await;
 }
 
-#[tokio::test]
-async fn an_entry_that_cannot_be_read_is_put_aside_and_harms_nothing_else() {
-    let (mut rig, config) = rig(&[("say", "echo precious".to_owned())]).await;
+async fn an_entry_that_cannot_be_read_is_put_aside_and_harms_nothing_else(on: Backend) {
+    let (mut rig, config) = rig(on, &[("say", "echo precious".to_owned())]).await;
     let first = rig.live_with(config.clone()).await;
     let folder = rig.place.path("spool").join(first.id.to_string());
     first.finish().await;
@@ -136,9 +131,8 @@ async fn an_entry_that_cannot_be_read_is_put_aside_and_harms_nothing_else() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn logs_that_a_life_left_are_filed_by_the_next_one() {
-    let (mut rig, config) = rig(&[("say", "echo precious".to_owned())]).await;
+async fn logs_that_a_life_left_are_filed_by_the_next_one(on: Backend) {
+    let (mut rig, config) = rig(on, &[("say", "echo precious".to_owned())]).await;
     let life = rig.live_with(config.clone()).await;
     let id = rig.submit(life.id, "say").await;
     rig.told(id).await;
@@ -158,10 +152,9 @@ async fn logs_that_a_life_left_are_filed_by_the_next_one() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_full_worker_gives_waiting_messages_back() {
+async fn a_full_worker_gives_waiting_messages_back(on: Backend) {
     let wait = "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done".to_owned();
-    let (mut rig, mut config) = rig(&[("wait", wait)]).await;
+    let (mut rig, mut config) = rig(on, &[("wait", wait)]).await;
     config.max_concurrent_tasks = 1;
     let life = rig.live_with(config).await;
     let running = rig.submit(life.id, "wait").await;
@@ -183,9 +176,8 @@ async fn a_full_worker_gives_waiting_messages_back() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn a_message_of_an_earlier_attempt_starts_nothing_and_the_row_is_found_all_the_same() {
-    let (mut rig, config) = rig(&[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+async fn a_message_of_an_earlier_attempt_starts_nothing_and_the_row_is_found_all_the_same(on: Backend) {
+    let (mut rig, config) = rig(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
     let life = rig.live_with(config).await;
     let row = rig.scheduled(life.id, "count").await;
     let stale = ExecutionDispatch {
@@ -209,4 +201,17 @@ async fn a_message_of_an_earlier_attempt_starts_nothing_and_the_row_is_found_all
     rig.ended(last).await;
     life.finish().await;
     assert_eq!(fs::read_to_string(rig.place.path("runs")).unwrap(), "run\nrun\nrun\n");
+}
+
+attune_testkit::tests_on_each! {
+    embedded: Backend::Embedded, servers: Backend::Servers => [
+        a_result_that_storage_does_not_take_is_written_by_the_next_life,
+        a_worker_without_a_key_keeps_results_for_its_own_eyes,
+        a_kept_result_is_dropped_when_the_row_moved_on,
+        a_disk_that_takes_nothing_costs_only_the_next_life_its_copy,
+        an_entry_that_cannot_be_read_is_put_aside_and_harms_nothing_else,
+        logs_that_a_life_left_are_filed_by_the_next_one,
+        a_full_worker_gives_waiting_messages_back,
+        a_message_of_an_earlier_attempt_starts_nothing_and_the_row_is_found_all_the_same,
+    ]
 }

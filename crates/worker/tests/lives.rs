@@ -6,12 +6,11 @@ mod support;
 
 use std::fs;
 
-use attune_bus::Bus;
 use attune_model::status::{ExecutionStatus, WorkerStatus};
-use attune_store::{AgentStore, HubStore, PageRequest, WorkerStore};
+use attune_store::PageRequest;
 use attune_testkit::eventually;
 use serde_json::json;
-use support::rig::Rig;
+use support::rig::{Backend, Rig};
 use support::{is_alive, text};
 
 /// An action that waits for the file `go` and leaves the file `started`.
@@ -20,8 +19,8 @@ fn waiting() -> (&'static str, String) {
 }
 
 /// Rigs whose actions find their folder in `OUT`.
-async fn rig(actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
-    let rig = Rig::new(actions).await;
+async fn rig(on: Backend, actions: &[(&str, String)]) -> (Rig, attune_worker::WorkerConfig) {
+    let rig = Rig::new(on, actions).await;
     let mut config = rig.config();
     config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
     (rig, config)
@@ -32,9 +31,8 @@ async fn worker_status(rig: &Rig) -> WorkerStatus {
     page.items[0].status
 }
 
-#[tokio::test]
-async fn a_soft_stop_takes_nothing_new_and_lets_what_runs_finish() {
-    let (mut rig, config) = rig(&[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
+async fn a_soft_stop_takes_nothing_new_and_lets_what_runs_finish(on: Backend) {
+    let (mut rig, config) = rig(on, &[waiting(), ("mark", "touch \"$OUT/marked\"".to_owned())]).await;
     let life = rig.live_with(config.clone()).await;
     let running = rig.submit(life.id, "wait").await;
     rig.file("started").await;
@@ -60,14 +58,13 @@ async fn a_soft_stop_takes_nothing_new_and_lets_what_runs_finish() {
     next.finish().await;
 }
 
-#[tokio::test]
-async fn a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it() {
+async fn a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it(on: Backend) {
     let action = (
         "stubborn",
         "trap '' TERM; echo $$ > \"$OUT/pid\"; mv \"$OUT/pid\" \"$OUT/started\"; while true; do sleep 0.01; done"
             .to_owned(),
     );
-    let (mut rig, config) = rig(&[action]).await;
+    let (mut rig, config) = rig(on, &[action]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "stubborn").await;
     let pid = fs::read_to_string(rig.file("started").await).unwrap();
@@ -82,9 +79,8 @@ async fn a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it() {
     assert_eq!(worker_status(&rig).await, WorkerStatus::Inactive);
 }
 
-#[tokio::test]
-async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run() {
-    let (mut rig, mut config) = rig(&[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run(on: Backend) {
+    let (mut rig, mut config) = rig(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
     let first = rig.live_with(config.clone()).await;
     let id = first.id;
     first.finish().await;
@@ -115,9 +111,11 @@ async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_i
     second.finish().await;
 }
 
+/// The embedded bus only: the one to a broker is closed by its own process and by nobody else, and what a broker can do is in
+/// `tests/platform_faults`.
 #[tokio::test]
 async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop() {
-    let (rig, config) = rig(&[waiting()]).await;
+    let (rig, config) = rig(Backend::Embedded, &[waiting()]).await;
     let life = rig.live_with(config.clone()).await;
     let id = rig.submit(life.id, "wait").await;
     rig.file("started").await;
@@ -133,11 +131,11 @@ async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop() {
 #[tokio::test]
 async fn a_result_waits_for_storage_that_is_away() {
     use sqlx::{Connection, Executor};
-    let (mut rig, config) = rig(&[waiting()]).await;
+    let (mut rig, config) = rig(Backend::Embedded, &[waiting()]).await;
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "wait").await;
     rig.file("started").await;
-    let url = format!("sqlite://{}", rig.store.path().display());
+    let url = format!("sqlite://{}", rig.place.path("attune.db").display());
     let mut blocker = sqlx::SqliteConnection::connect(&url).await.unwrap();
     blocker.execute("BEGIN IMMEDIATE").await.unwrap();
     fs::write(rig.place.path("go"), "").unwrap();
@@ -148,4 +146,12 @@ async fn a_result_waits_for_storage_that_is_away() {
     assert_eq!(rig.row(id).await.status, ExecutionStatus::Completed);
     eventually("it is ready again", async || life.ready.borrow().then_some(())).await;
     life.finish().await;
+}
+
+attune_testkit::tests_on_each! {
+    embedded: Backend::Embedded, servers: Backend::Servers => [
+        a_soft_stop_takes_nothing_new_and_lets_what_runs_finish,
+        a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it,
+        what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run,
+    ]
 }

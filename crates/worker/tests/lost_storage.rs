@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use attune_model::status::ExecutionStatus;
 use support::flaky::{Flaky, Lost};
-use support::rig::Rig;
+use support::rig::{Backend, Rig};
 use support::text;
 
 /// Runs one execution of an action that counts its runs; returns the row, how often it ran and the announced status.
-async fn run(claims: &[Lost], finishes: &[Lost]) -> (attune_model::rows::Execution, usize, String) {
-    let mut rig = Rig::new(&[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+async fn run(on: Backend, claims: &[Lost], finishes: &[Lost]) -> (attune_model::rows::Execution, usize, String) {
+    let mut rig = Rig::new(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
     let mut config = rig.config();
     let out = rig.place.path(".");
     config.executor.passed_environment.push(("OUT".into(), out.into()));
-    let store = Flaky::new(&rig.store, claims, finishes);
+    let store = Flaky::new(rig.store.clone(), claims, finishes);
     let life = rig.live_on(config, Arc::new(store.clone())).await;
     let id = rig.submit(life.id, "count").await;
     let told = rig.told(id).await;
@@ -29,15 +29,13 @@ async fn run(claims: &[Lost], finishes: &[Lost]) -> (attune_model::rows::Executi
     (row, runs.lines().count(), text(&told.last().unwrap().payload, "status").to_owned())
 }
 
-#[tokio::test]
-async fn a_claim_that_does_not_get_through_is_repeated() {
-    let (row, runs, announced) = run(&[Lost::Call, Lost::Call], &[]).await;
+async fn a_claim_that_does_not_get_through_is_repeated(on: Backend) {
+    let (row, runs, announced) = run(on, &[Lost::Call, Lost::Call], &[]).await;
     assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Completed, 1, "Completed"));
 }
 
-#[tokio::test]
-async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_running() {
-    let (row, runs, announced) = run(&[Lost::Answer], &[]).await;
+async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_running(on: Backend) {
+    let (row, runs, announced) = run(on, &[Lost::Answer], &[]).await;
     assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Abandoned, 0, "Abandoned"));
     assert_eq!(
         text(row.result.as_ref().unwrap(), "error"),
@@ -45,21 +43,28 @@ async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_r
     );
 }
 
-#[tokio::test]
-async fn an_end_that_does_not_get_through_is_repeated() {
-    let (row, runs, announced) = run(&[], &[Lost::Call, Lost::Call, Lost::Call]).await;
+async fn an_end_that_does_not_get_through_is_repeated(on: Backend) {
+    let (row, runs, announced) = run(on, &[], &[Lost::Call, Lost::Call, Lost::Call]).await;
     assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Completed, 1, "Completed"));
 }
 
-#[tokio::test]
-async fn an_end_whose_answer_is_lost_is_announced_all_the_same() {
-    let (row, runs, announced) = run(&[], &[Lost::Call, Lost::Answer]).await;
+async fn an_end_whose_answer_is_lost_is_announced_all_the_same(on: Backend) {
+    let (row, runs, announced) = run(on, &[], &[Lost::Call, Lost::Answer]).await;
     assert_eq!((row.status, runs, announced.as_str()), (ExecutionStatus::Completed, 1, "Completed"));
 }
 
-#[tokio::test]
-async fn a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason() {
-    let (row, _, announced) = run(&[], &[Lost::Refused]).await;
+async fn a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason(on: Backend) {
+    let (row, _, announced) = run(on, &[], &[Lost::Refused]).await;
     assert_eq!((row.status, announced.as_str()), (ExecutionStatus::Failed, "Failed"));
     assert!(text(row.result.as_ref().unwrap(), "error").starts_with("result could not be stored: "), "{row:?}");
+}
+
+attune_testkit::tests_on_each! {
+    embedded: Backend::Embedded, servers: Backend::Servers => [
+        a_claim_that_does_not_get_through_is_repeated,
+        a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_running,
+        an_end_that_does_not_get_through_is_repeated,
+        an_end_whose_answer_is_lost_is_announced_all_the_same,
+        a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason,
+    ]
 }

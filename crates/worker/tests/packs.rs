@@ -10,13 +10,10 @@ use attune_model::PackId;
 use attune_model::capabilities::DetectedInterpreter;
 use attune_model::message::PackRegistered;
 use attune_model::status::PackEnvironmentStatus;
-use attune_store::{
-    AgentStore, EnvironmentOutcome, EnvironmentStore, EnvironmentTarget, HubStore, NewPack, NewRuntime,
-    NewRuntimeVersion, WorkerStore,
-};
+use attune_store::{EnvironmentOutcome, EnvironmentTarget, NewPack, NewRuntime, NewRuntimeVersion};
 use attune_testkit::eventually;
 use serde_json::{Value, json};
-use support::rig::{Rig, new_action, runtime};
+use support::rig::{Backend, Rig, new_action, runtime};
 
 /// SHA-256 of `one` and a line feed.
 const CHECKSUM: &str = "2c8b08da5ce60398e1f19af0e5dccc744df274b826abe585eaba68c525434806";
@@ -77,9 +74,8 @@ fn marker(rig: &Rig, label: &str) -> Option<String> {
     fs::read_to_string(rig.place.path("envs/demo").join(label).join(".attune_deps_installed")).ok()
 }
 
-#[tokio::test]
-async fn a_pack_that_comes_gets_its_environments_before_anybody_needs_them() {
-    let rig = Rig::new(&[("ok", "echo fine".to_owned())]).await;
+async fn a_pack_that_comes_gets_its_environments_before_anybody_needs_them(on: Backend) {
+    let rig = Rig::new(on, &[("ok", "echo fine".to_owned())]).await;
     load(&rig, &[]).await;
     let life = rig.live().await;
     load(&rig, &["1", "9"]).await;
@@ -110,9 +106,8 @@ async fn a_pack_that_comes_gets_its_environments_before_anybody_needs_them() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn an_environment_that_another_worker_builds_is_waited_for() {
-    let rig = Rig::new(&[("ok", "echo \"$0\"".to_owned())]).await;
+async fn an_environment_that_another_worker_builds_is_waited_for(on: Backend) {
+    let rig = Rig::new(on, &[("ok", "echo \"$0\"".to_owned())]).await;
     load(&rig, &[]).await;
     // Says itself what it can run, so that it builds nothing before somebody asks.
     let mut config = rig.config();
@@ -135,7 +130,7 @@ async fn an_environment_that_another_worker_builds_is_waited_for() {
     let row = rig.store.upsert_environment(&target).await.unwrap();
     let claim = rig.store.claim_environment(row.id, other_id, std::time::Duration::from_mins(5)).await;
     assert!(claim.unwrap());
-    config.name = "second".to_owned();
+    "second".clone_into(&mut config.name);
     let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "ok").await;
     eventually("it is started", async || {
@@ -156,9 +151,8 @@ async fn an_environment_that_another_worker_builds_is_waited_for() {
     life.finish().await;
 }
 
-#[tokio::test]
-async fn detected_runtimes_that_nobody_knows_get_rows_of_their_own() {
-    let rig = Rig::new(&[("ok", "echo fine".to_owned())]).await;
+async fn detected_runtimes_that_nobody_knows_get_rows_of_their_own(on: Backend) {
+    let rig = Rig::new(on, &[("ok", "echo fine".to_owned())]).await;
     let mut config = rig.config();
     config.registers_runtimes = true;
     let found = |name: &str| DetectedInterpreter {
@@ -169,7 +163,7 @@ async fn detected_runtimes_that_nobody_knows_get_rows_of_their_own() {
     config.executor.advertised.detected_interpreters = vec![found("shell"), found("perl")];
     let first = rig.live_with(config.clone()).await;
     let mut second = config;
-    second.name = "second".to_owned();
+    "second".clone_into(&mut second.name);
     let second = rig.live_with(second).await;
     let runtimes = rig.store.runtimes().await.unwrap();
     let refs: Vec<&str> = runtimes.iter().map(|runtime| runtime.r#ref.as_str()).collect();
@@ -177,4 +171,12 @@ async fn detected_runtimes_that_nobody_knows_get_rows_of_their_own() {
     assert_eq!(runtimes[0].aliases, ["perl", "perl5"]);
     first.finish().await;
     second.finish().await;
+}
+
+attune_testkit::tests_on_each! {
+    embedded: Backend::Embedded, servers: Backend::Servers => [
+        a_pack_that_comes_gets_its_environments_before_anybody_needs_them,
+        an_environment_that_another_worker_builds_is_waited_for,
+        detected_runtimes_that_nobody_knows_get_rows_of_their_own,
+    ]
 }

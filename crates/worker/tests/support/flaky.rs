@@ -13,7 +13,6 @@ use attune_store::{
     EnvironmentTarget, Fence, FiledLogs, LogArtifact, LogStore, LogVersion, SecretValue, StoreError,
     WorkerRegistration, WorkerStore,
 };
-use attune_store_sqlite::SqliteStore;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -31,16 +30,16 @@ pub enum Lost {
 /// Real storage behind a connection that fails as planned.
 #[derive(Debug, Clone)]
 pub struct Flaky {
-    store: SqliteStore,
+    store: Arc<dyn WorkerStore>,
     claims: Arc<Mutex<VecDeque<Lost>>>,
     finishes: Arc<Mutex<VecDeque<Lost>>>,
 }
 
 impl Flaky {
     /// The next claims and finishes fail like this, later ones work.
-    pub fn new(store: &SqliteStore, claims: &[Lost], finishes: &[Lost]) -> Self {
+    pub fn new(store: Arc<dyn WorkerStore>, claims: &[Lost], finishes: &[Lost]) -> Self {
         let plan = |losses: &[Lost]| Arc::new(Mutex::new(losses.iter().copied().collect()));
-        Self { store: store.clone(), claims: plan(claims), finishes: plan(finishes) }
+        Self { store, claims: plan(claims), finishes: plan(finishes) }
     }
 
     /// Whether everything that was planned has happened.

@@ -1,10 +1,11 @@
-//! A worker on real storage and the in-process bus, and somebody who schedules for it.
+//! A worker on real storage and a real bus, embedded or on servers, and somebody who schedules for it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use attune_bus::{Bus, Consumer, ConsumerEvent, MemoryBus, Outgoing, QueueLifetime, QueueSpec};
+use attune_bus_amqp::{AmqpBus, AmqpConfig};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::{Activity, Observer};
 use attune_model::clock::SystemClock;
@@ -12,12 +13,13 @@ use attune_model::measure::Measure;
 use attune_model::message::{Envelope, Exchange, ExecutionCancelRequested, ExecutionDispatch, MessageType, Payload};
 use attune_model::rows::{Execution, RawPlacement, Retention};
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, WorkerType};
-use attune_model::{ExecutionId, IdentityId, JsonMap, WorkerId};
-use attune_store::{
-    ExecutionGuard, HubStore, NewAction, NewExecution, NewPack, NewRuntime, PlacementOverride, WorkerStore,
-};
+use attune_model::{ExecutionId, IdentityId, JsonMap, Secret, WorkerId};
+use attune_store::{ExecutionGuard, NewAction, NewExecution, NewPack, NewRuntime, PlacementOverride, WorkerStore};
+use attune_store_postgres::PostgresStore;
 use attune_store_sqlite::SqliteStore;
-use attune_testkit::eventually;
+use attune_testkit::database::TestDatabase;
+use attune_testkit::store_contract::Store;
+use attune_testkit::{TestBroker, eventually};
 use attune_worker::{Transports, Worker, WorkerConfig};
 use chrono::Utc;
 use serde_json::{Value, json};
@@ -27,18 +29,29 @@ use super::Place;
 /// Long enough for anything that is to happen.
 const LONG: Duration = Duration::from_hours(1);
 
+/// What a rig is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// SQLite and the bus in the process.
+    Embedded,
+    /// PostgreSQL and RabbitMQ, a database and a virtual host for each rig.
+    Servers,
+}
+
 /// Storage, bus and packs; workers come and go.
 pub struct Rig {
     /// Folders.
     pub place: Place,
-    /// Rows.
-    pub store: SqliteStore,
-    /// Messages.
-    pub bus: Arc<MemoryBus>,
-    /// What workers counted.
-    pub measured: Arc<Measured>,
     /// What is told about executions.
     spy: Box<dyn Consumer>,
+    /// Rows.
+    pub store: Arc<dyn Store>,
+    /// Messages.
+    pub bus: Arc<dyn Bus>,
+    /// What workers counted.
+    pub measured: Arc<Measured>,
+    /// Go last: dropping them ends every connection.
+    _servers: Option<(TestDatabase, TestBroker)>,
 }
 
 /// Everything that was counted.
@@ -74,9 +87,12 @@ pub struct Life {
 
 impl Rig {
     /// Shell actions of pack `demo` by name and code.
-    pub async fn new(actions: &[(&str, String)]) -> Self {
+    pub async fn new(on: Backend, actions: &[(&str, String)]) -> Self {
         let place = Place::new();
-        let store = SqliteStore::open(&place.path("attune.db")).await.unwrap();
+        let (store, bus, servers) = match on {
+            Backend::Embedded => embedded(&place).await,
+            Backend::Servers => servers().await,
+        };
         let pack = NewPack {
             r#ref: "demo".to_owned(),
             label: "Demo".to_owned(),
@@ -92,7 +108,6 @@ impl Rig {
             place.file(&format!("{name}.sh"), code);
         }
         assert_eq!(store.upsert_pack(&pack).await.unwrap().skipped, []);
-        let bus = Arc::new(MemoryBus::new());
         let queue = QueueSpec {
             name: "spy".to_owned(),
             bindings: vec![
@@ -105,7 +120,7 @@ impl Rig {
         };
         bus.declare(&queue).await.unwrap();
         let spy = bus.consume("spy", "spy", 0).await.unwrap();
-        Self { place, store, bus, measured: Arc::default(), spy }
+        Self { place, spy, store, bus, measured: Arc::default(), _servers: servers }
     }
 
     /// Settings of the worker.
@@ -133,7 +148,7 @@ impl Rig {
 
     /// A worker with these settings that is ready.
     pub async fn live_with(&self, config: WorkerConfig) -> Life {
-        self.live_on(config, Arc::new(self.store.clone())).await
+        self.live_on(config, self.store.clone()).await
     }
 
     /// A worker that sees storage through `store`.
@@ -251,6 +266,20 @@ impl Life {
     pub async fn drained(self) {
         tokio::time::timeout(attune_testkit::PATIENCE, self.tasks.drained()).await.unwrap();
     }
+}
+
+type Parts = (Arc<dyn Store>, Arc<dyn Bus>, Option<(TestDatabase, TestBroker)>);
+
+async fn embedded(place: &Place) -> Parts {
+    let store = SqliteStore::open(&place.path("attune.db")).await.unwrap();
+    (Arc::new(store), Arc::new(MemoryBus::new()), None)
+}
+
+async fn servers() -> Parts {
+    let (database, broker) = (TestDatabase::new().await, TestBroker::new());
+    let store = PostgresStore::connect(&database.config()).await.unwrap();
+    let bus = AmqpBus::connect(&AmqpConfig::new(Secret::new(broker.url()), "test")).await.unwrap();
+    (Arc::new(store), Arc::new(bus), Some((database, broker)))
 }
 
 /// A runtime of the pack.
