@@ -328,21 +328,36 @@ fn what_an_action_leaves_behind_is_ended_and_named_in_its_log() {
     assert!(stderr.contains(remark), "{stderr}");
 }
 
-#[test]
-fn a_daemon_that_the_pack_declares_is_left_alone() {
+/// An action that the pack declares as a starter of daemons, whose daemon has its output as `redirected` says: the log, and the
+/// daemon, which is there and is ended here.
+fn declared_daemon(redirected: &str) -> (String, u32) {
     let folder = Folder::new();
     let (manifest, pid) = (folder.path().join("packs/mine/pack.yaml"), folder.path().join("pid"));
     let declared = "meta: &meta { daemon_starters: [mine.daemon] }\nmetadata: *meta\n";
     fs::write(&manifest, fs::read_to_string(&manifest).unwrap() + declared).unwrap();
-    let code = "setsid sh -c 'echo $$ >PID.new; exec sleep 1000' >/dev/null 2>&1 &\n\
+    let code = "setsid sh -c 'echo $$ >PID.new; exec sleep 1000' REDIRECTED &\n\
                 until [ \"$(cat \"/proc/$(cat PID.new)/comm\")\" = sleep ]; do sleep 0.01; done 2>/dev/null\n\
                 mv PID.new PID\n";
-    folder.action("daemon", "", &code.replace("PID", pid.to_str().unwrap()));
+    folder.action("daemon", "", &code.replace("PID", pid.to_str().unwrap()).replace("REDIRECTED", redirected));
     let (code, _, stderr) = folder.run(&["mine.daemon"]);
-    assert_eq!((code, stderr.contains("left behind")), (0, false), "{stderr}");
+    assert_eq!(code, 0, "{stderr}");
     let daemon = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
     assert_eq!(fs::read_to_string(format!("/proc/{daemon}/comm")).unwrap(), "sleep\n");
     attune_sys::kill(attune_sys::Pid::new(daemon).unwrap(), attune_sys::SIGKILL).unwrap();
+    (stderr, daemon)
+}
+
+#[test]
+fn a_daemon_that_the_pack_declares_is_left_alone() {
+    let (log, _) = declared_daemon(">/dev/null 2>&1");
+    assert!(!log.contains("left behind"), "{log}");
+}
+
+#[test]
+fn a_daemon_that_keeps_the_output_of_its_action_is_named_in_its_log() {
+    let (log, daemon) = declared_daemon("");
+    let remark = format!("kept its output open, which was not read any further: sleep ({daemon})]\n");
+    assert!(log.contains(&remark), "{log}");
 }
 
 #[test]

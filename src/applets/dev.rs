@@ -39,6 +39,7 @@ use crate::applets::agent::Role;
 use crate::applets::detect::Detection;
 use crate::applets::host;
 use crate::applets::machine;
+use crate::applets::user_code;
 use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
@@ -236,6 +237,7 @@ impl Start<'_> {
         let (worker, sensors) = agents.overviews();
         vitals::watch_worker(&health, worker);
         vitals::watch_sensors(&health, sensors);
+        user_code::tell_limits(user_code::unconfigured(), &health, tasks);
         health.started();
         match watch {
             Ok(watch) => drop(tasks.spawn(loader.follow(watch, stop.clone()))),

@@ -1,10 +1,13 @@
 //! What is the same for every service of this binary: the host's name, this program, programs that are built in.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use attune_runtime::plan::Builtin;
 
 use crate::exit::{Exit, Failure};
+
+/// What is running here and in every child until it has become its program.
+const OWN_BINARY: &str = "/proc/self/exe";
 
 /// Rows of agents that have no name of their own are found again by it.
 pub(crate) fn host_name() -> String {
@@ -25,11 +28,13 @@ pub(crate) fn program() -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::message(Exit::OperatingSystem, format!("failed to find this program: {error}")))
 }
 
-/// The core pack's native sensor is an applet of this program: it needs no file in the pack.
-pub(crate) fn builtins(program: &Path) -> Vec<Builtin> {
+/// The core pack's native sensor is an applet of this program: it needs no file in the pack, and none of this program, which
+/// may be replaced or missing while it runs.
+pub(crate) fn builtins() -> Vec<Builtin> {
     vec![Builtin {
         name: "core/attune-core-timer-sensor".to_owned(),
-        program: program.to_owned(),
+        program: OWN_BINARY.into(),
         args: vec!["timer-sensor".into()],
+        stand_in: include_bytes!("../../packs/core/sensors/attune-core-timer-sensor"),
     }]
 }

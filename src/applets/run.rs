@@ -16,7 +16,7 @@ use attune_config::{Source, child_env};
 use attune_lifecycle::Lifecycle;
 use attune_model::Secret;
 use attune_model::status::{ExecutionStatus, RetentionPolicy};
-use attune_process::{Policy, SIGTERM};
+use attune_process::SIGTERM;
 use attune_store::ClaimedExecution;
 use attune_worker::{
     CHILD_GRACE, Conclusion, Control, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, Ending, Executor, ExecutorConfig,
@@ -26,6 +26,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::applets::dev::STRAYS_LIMIT;
 use crate::applets::host;
+use crate::applets::user_code;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -130,7 +131,7 @@ fn executor_config(
         max_stderr_bytes: DEFAULT_OUTPUT_LIMIT,
         log_retention: (RetentionPolicy::Days, 7),
         // Costs a second start of this program, and a killed `run` leaves nothing behind for it.
-        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+        policy: Some(user_code::unconfigured()),
         child_signal: SIGTERM,
         child_grace: CHILD_GRACE,
         encryption_key: Some(key),

@@ -52,6 +52,7 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
             let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
             let host = host.map_err(|error| Failure::new(Exit::Unavailable, error))?;
             vitals::watch_sensors(health, host.overview());
+            user_code::tell_limits(user_code::policy(&config.sensor.child), health, tasks);
             host.spawn(stop, tasks);
             Ok(())
         })
@@ -70,7 +71,7 @@ fn settings(
     let host = Arc::new(Host::new(visible.clone()));
     let folders = &platform.folders;
     let planner = Planner::new(host.clone(), folders.packs.clone(), folders.runtime_envs.clone(), advertised)
-        .with_builtins(machine::builtins(&program));
+        .with_builtins(machine::builtins());
     let mut capabilities = agent::capabilities(PROGRAM, &sensor.labels, &sensor.taints, &sensor.capabilities);
     for (key, value) in [
         ("runtimes", json!(advertised.runtimes)),

@@ -1,7 +1,13 @@
 //! From the settings about processes of user code to what these processes set up in themselves.
 
+use std::sync::{Arc, OnceLock};
+
 use attune_config::ChildConfig;
+use attune_health::Health;
+use attune_lifecycle::Tasks;
+use attune_model::chain;
 use attune_process::{Limits, Policy, Session, User};
+use serde_json::{Value, json};
 
 /// What a worker's actions or a sensor host's sensors get; all of them die with the agent.
 pub(crate) fn policy(config: &ChildConfig) -> Policy {
@@ -37,6 +43,36 @@ pub(crate) fn policy(config: &ChildConfig) -> Policy {
         dies_with_agent: true,
         ..Policy::default()
     }
+}
+
+/// What children get where nothing is configured.
+pub(crate) fn unconfigured() -> Policy {
+    Policy { dies_with_agent: true, ..Policy::default() }
+}
+
+/// Finds out beside the start what children cannot have here: for the log, once, and for the status document.
+pub(crate) fn tell_limits(policy: Policy, health: &Health, tasks: &Tasks) {
+    let found = Arc::new(OnceLock::new());
+    let shown = found.clone();
+    health.section("children", move || shown.get().cloned().unwrap_or(Value::Null));
+    tasks.spawn_attendant(|rest| async move {
+        let refused = tokio::select! {
+            () = rest.cancelled() => return,
+            refused = attune_process::refused(&policy) => refused,
+        };
+        let refused = refused.unwrap_or_else(|error| vec![format!("no child can be started: {}", chain(&*error))]);
+        let surroundings = attune_process::surroundings();
+        let offered: Vec<_> = surroundings.iter().map(|(what, offered)| format!("{what}: {offered}")).collect();
+        tracing::info!("{}", offered.join("; "));
+        if !refused.is_empty() {
+            tracing::warn!("asked for by the configuration and not to be had here: {}", refused.join("; "));
+        }
+        let mut section: serde_json::Map<_, _> =
+            surroundings.into_iter().map(|(what, offered)| (what.to_owned(), offered.into())).collect();
+        section.insert("refused".to_owned(), json!(refused));
+        // Nobody else sets it.
+        found.set(section.into()).unwrap_or_default();
+    });
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
             let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
             let worker = worker.map_err(|error| Failure::new(Exit::Unavailable, error))?;
             vitals::watch_worker(health, worker.overview());
+            user_code::tell_limits(user_code::policy(&config.worker.child), health, tasks);
             worker.spawn(stop, tasks);
             Ok(())
         })
@@ -82,7 +83,7 @@ fn settings(
             time_limit: worker.task_timeout,
             packs: PackFolders::base(&platform.folders.packs),
             advertised,
-            builtins: machine::builtins(&program),
+            builtins: machine::builtins(),
             runtime_envs_dir: platform.folders.runtime_envs.clone(),
             artifacts_dir: platform.folders.artifacts.clone(),
             temp_dir: std::env::temp_dir(),

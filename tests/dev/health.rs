@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use attune_testkit::eventually_blocking;
+use serde_json::{Value, json};
 
 use crate::support::{Dev, write};
 
@@ -67,6 +68,7 @@ fn a_health_check_sees_what_is_true() {
     let sensor = &status["sensor"]["sensors"][0];
     assert_eq!((&sensor["ref"], &sensor["state"]), (&"core.timer_sensor".into(), &"running".into()), "{status:#}");
     assert!(sensor["pid"].is_u64() && sensor["active_rules"] == 1, "{status:#}");
+    children_have_everything(socket);
     let metrics = health(&["--socket", socket, "--ask", "metrics"]);
     for line in [
         "attune_sensor_sensors{state=\"running\"} 1",
@@ -97,6 +99,17 @@ fn a_health_check_sees_what_is_true() {
     dev.expect_exit(0);
     assert_eq!(health(&["--socket", socket]).status.code(), Some(69));
     assert!(fs::symlink_metadata(socket).is_err(), "the socket is gone with its owner");
+}
+
+/// The policy of actions is tried beside the start.
+fn children_have_everything(socket: &str) {
+    let children = eventually_blocking("what children can have here", || {
+        let status = health(&["--socket", socket, "--ask", "status"]);
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+        Some(status["children"].clone()).filter(Value::is_object)
+    });
+    assert_eq!(children["refused"], json!([]), "{children:#}");
+    assert_eq!(children["processes that leave their group are adopted"], "yes", "{children:#}");
 }
 
 fn signal(dev: &Dev, signal: &str) {

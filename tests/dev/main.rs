@@ -162,7 +162,11 @@ fn a_failing_action_and_a_failing_sensor_say_why_and_where_the_log_is() {
         "ref: tick.faulty\nlabel: Faulty\nrunner_type: shell\nentry_point: faulty.sh\nenabled: true\n\
          trigger_types: [tick.never]\n",
     );
-    write(&pack.join("sensors/faulty.sh"), "echo 'cannot see anything' >&2\nexit 4\n");
+    write(
+        &pack.join("sensors/faulty.sh"),
+        "echo 'cannot see anything' >&2\nmark=$(mktemp -u)\nsetsid sh -c \"touch $mark; exec sleep 1000\" &\n\
+         until [ -e \"$mark\" ]; do sleep 0.01; done\nrm \"$mark\"\nexit 4\n",
+    );
     write(
         &pack.join("rules/never.yaml"),
         "ref: tick.on_never\nlabel: Never\ntrigger_ref: tick.never\naction_ref: tick.say\nenabled: true\naction_params: { text: x }\n",
@@ -188,7 +192,8 @@ fn a_failing_action_and_a_failing_sensor_say_why_and_where_the_log_is() {
     }
     let (sensor, unmarked) = (&failed["tick.faulty"], &failed["tick.unmarked"]);
     assert!(unmarked["reason"].as_str().unwrap().contains("neither a program nor a script"), "{unmarked}");
-    assert!(sensor["reason"].as_str().unwrap().contains('4'), "{sensor}");
+    let reason = sensor["reason"].as_str().unwrap();
+    assert!(reason.starts_with("it exited with code 4; it left s"), "{reason}");
     assert!(fs::read_to_string(sensor["log"].as_str().unwrap()).unwrap().contains("cannot see anything"), "{sensor}");
     let run = dev.wait("failed run", |line| line["kind"] == "execution" && line["status"] == "failed");
     assert_eq!(run["result"]["exit_code"], 3, "{run}");
@@ -245,6 +250,28 @@ fn the_next_start_goes_on_with_the_same_data() {
     let after = second.wait("a run", completed("tick.say"))["id"].as_i64().unwrap();
     assert!(after > before, "{after} is not after {before}");
     second.stop_and_expect(0);
+}
+
+#[test]
+fn the_timer_sensor_starts_again_without_the_file_of_the_program() {
+    let scratch = tempfile::tempdir().unwrap();
+    ticking_pack(&scratch.path().join("tick"));
+    let program = scratch.path().join("attune-agents");
+    fs::copy(support::BINARY, &program).unwrap();
+    let mut dev = Dev::start_from(&program, scratch.path(), &[&core(), "tick"]);
+    dev.wait("first run", completed("tick.say"));
+    fs::remove_file(&program).unwrap();
+    let is_timer = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(b"timer-sensor")
+    };
+    let timer = descendants_of(dev.pid()).into_iter().find(is_timer).unwrap();
+    attune_sys::kill(attune_sys::Pid::new(timer).unwrap(), attune_sys::SIGKILL).unwrap();
+    for status in ["backoff", "running"] {
+        dev.wait(status, |line| line["kind"] == "sensor" && line["status"] == status);
+    }
+    dev.wait("it works again", completed("tick.say"));
+    dev.stop_and_expect(0);
 }
 
 #[test]

@@ -14,8 +14,11 @@ use serde_json::Value;
 /// A line may take this long on a busy machine; environments are built meanwhile.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_attune-agents"));
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_attune-agents");
+
+fn command(program: &Path, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).args(["dev", "--json"]).args(arguments);
     if !arguments.contains(&"--data") {
         command.args(["--data", "data"]);
@@ -26,7 +29,7 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
 
 /// Runs `dev` to its end.
 pub(crate) fn run_dev(folder: &Path, arguments: &[&str]) -> Output {
-    command(folder, arguments).output().unwrap()
+    command(BINARY.as_ref(), folder, arguments).output().unwrap()
 }
 
 /// A running `dev`; killed when dropped.
@@ -45,9 +48,18 @@ impl Dev {
 
     /// … with a changed command.
     pub(crate) fn start_with(folder: &Path, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
-        let mut command = command(folder, arguments);
-        command.stdout(Stdio::piped());
+        let mut command = command(BINARY.as_ref(), folder, arguments);
         change(&mut command);
+        Self::spawn(command)
+    }
+
+    /// … from another file.
+    pub(crate) fn start_from(program: &Path, folder: &Path, arguments: &[&str]) -> Self {
+        Self::spawn(command(program, folder, arguments))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (sender, lines) = channel();
@@ -65,7 +77,7 @@ impl Dev {
 
     /// … with somebody at its output who does not read.
     pub(crate) fn start_unread(folder: &Path, arguments: &[&str]) -> (Self, ChildStdout) {
-        let mut child = command(folder, arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command(BINARY.as_ref(), folder, arguments).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         (Self { child, lines: None, seen: Vec::new() }, stdout)
     }

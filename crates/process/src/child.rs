@@ -33,7 +33,7 @@ use crate::leader::{ExitNotice, Leader};
 use crate::mark::Mark;
 use crate::notes::{new_token, read_refusal};
 use crate::policy::Setup;
-use crate::procfs::has_followers;
+use crate::procfs::{described, has_followers, holders_of};
 use crate::pumps::{Gathered, Pumps, Reader, Writer};
 use crate::report::{Outcome, Report, Usage, remark};
 use crate::spawn::{Channel, Request, Spawned, absolute, spawn};
@@ -199,15 +199,17 @@ impl Child {
         let reaped = ended.and_then(|()| self.leader.bury());
         // While they die the pipes are not served: there are only milliseconds to wait, and a limit.
         let strays_ended = self.leader.end_strays(self.ending.strays).await;
-        let strays_ended: Vec<_> = strays_ended.iter().map(|(pid, name)| format!("{name} ({pid})")).collect();
+        let strays_ended: Vec<_> = strays_ended.iter().map(|(pid, name)| described(*pid, name)).collect();
         self.pumps.close_input();
-        let drained = timeout(self.ending.drain, self.pumps.run()).await;
-        let pipes_held_open = drained.is_err() && self.pumps.outputs_are_open();
+        // Whether that was enough is seen by the pipes.
+        timeout(self.ending.drain, self.pumps.run()).await.unwrap_or_default();
+        let pipes_held_open = self.pumps.outputs_are_open();
+        let pipe_holders = holders_of(&self.pumps.open_outputs());
         let pid = self.pid();
         let usage = reaped.as_ref().map_or_else(|_| Usage::default(), usage);
         let oom_kills = self.oom_kills_before.and_then(|before| cgroup::oom_kills()?.checked_sub(before));
         let Gathered { stdout, stderr, stdin_error, mut notes } =
-            self.pumps.finish(remark(&strays_ended, pipes_held_open).as_deref());
+            self.pumps.finish(remark(&strays_ended, pipes_held_open.then_some(&pipe_holders)).as_deref());
         let wanted = self.wanted.filter(|_| cause == Cause::Itself);
         let refused = wanted.as_ref().and_then(|wanted| wanted.refused(&mut notes));
         let outcome = match (reaped, refused) {
@@ -230,6 +232,7 @@ impl Child {
             usage,
             oom_kills,
             pipes_held_open,
+            pipe_holders,
             strays_ended,
             notes,
         }

@@ -38,6 +38,7 @@ mod report;
 mod spawn;
 mod spawner;
 mod start_error;
+mod trial;
 
 pub use attune_sys::{SIGINT, SIGKILL, SIGTERM, boottime, effective_user, may_execute, may_write};
 pub use child::{Child, start};
@@ -55,3 +56,4 @@ pub use redact::{MASK, MIN_SECRET_BYTES, Redactor};
 pub use remains::end_remains;
 pub use report::{Captured, Outcome, Report, Usage};
 pub use start_error::StartError;
+pub use trial::refused;

@@ -3,7 +3,7 @@
 use attune_sys::{Disposition, SIGCHLD, SignalSet};
 
 use crate::cgroup;
-use crate::family::adopt;
+use crate::family::{adopt, adopts};
 
 /// Makes this process fit to run other people's programs. To be called first in `main`, before any other thread exists.
 ///
@@ -51,5 +51,10 @@ pub fn surroundings() -> Vec<(&'static str, String)> {
         || "no: a child that is killed for lack of memory is reported as killed".to_owned(),
         |file| format!("yes, in {}", file.display()),
     );
-    vec![("control groups for children", groups), ("kills for lack of memory are seen", counted)]
+    let adopted = if adopts() { "yes" } else { "no: processes that leave their group outlive their run" };
+    vec![
+        ("control groups for children", groups),
+        ("kills for lack of memory are seen", counted),
+        ("processes that leave their group are adopted", adopted.to_owned()),
+    ]
 }

@@ -1,8 +1,14 @@
 //! What `/proc` says about processes. Names and variables are bytes of other people: anything may be in them.
 
 use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use attune_sys::Pid;
+
+/// How long holders of a pipe are looked for, and how many are named: there may be any number of processes.
+const HOLDERS_LIMIT: Duration = Duration::from_millis(50);
+const HOLDERS: usize = 8;
 
 /// A part of `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +49,31 @@ impl Stat {
 pub(crate) fn name_of(process: Pid) -> String {
     let name = fs::read(format!("/proc/{process}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&name).trim_end().escape_debug().to_string()
+}
+
+/// A process in words.
+pub(crate) fn described(process: Pid, name: &str) -> String {
+    format!("{name} ({process})")
+}
+
+/// The other processes that have one of `pipes` open, in words. A pipe is what a link in `/proc/<pid>/fd` shows. Those of other
+/// users may be hidden, and there is a limit.
+pub(crate) fn holders_of(pipes: &[PathBuf]) -> Vec<String> {
+    if pipes.is_empty() {
+        return Vec::new();
+    }
+    let begun = Instant::now();
+    let holds = |process: &Pid| {
+        let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| pipes.contains(&file))
+    };
+    processes()
+        .take_while(|_| begun.elapsed() < HOLDERS_LIMIT)
+        .filter(|process| *process != Pid::current())
+        .filter(holds)
+        .take(HOLDERS)
+        .map(|process| described(process, &name_of(process)))
+        .collect()
 }
 
 /// All processes that can be seen from here.

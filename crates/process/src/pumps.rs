@@ -4,10 +4,12 @@
 //! all progress lives in [`Pumps`] and none in a future, so dropping [`Pumps::run`] between two polls loses nothing.
 
 use std::convert::Infallible;
+use std::fs;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -50,6 +52,12 @@ impl Pumps {
     /// Whether somebody could still write to a pipe that is read here.
     pub(crate) fn outputs_are_open(&self) -> bool {
         self.stdout.pipe.is_some() || self.stderr.pipe.is_some()
+    }
+
+    /// The pipes that somebody could still write to, as links in `/proc` show them.
+    pub(crate) fn open_outputs(&self) -> Vec<PathBuf> {
+        let pipes = [&self.stdout, &self.stderr].into_iter().filter_map(|reader| reader.pipe.as_ref());
+        pipes.filter_map(|pipe| fs::read_link(format!("/proc/self/fd/{}", pipe.as_raw_fd())).ok()).collect()
     }
 
     /// The child is gone: what it has not read is lost.

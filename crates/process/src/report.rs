@@ -29,6 +29,8 @@ pub struct Report {
     pub oom_kills: Option<u64>,
     /// A descendant still held one of its output pipes when the time for reading them was over.
     pub pipes_held_open: bool,
+    /// Who that was, as far as it could be seen: each as `name (pid)`.
+    pub pipe_holders: Vec<String>,
     /// The descendants that had left its group and were ended after it, each as `name (pid)`.
     pub strays_ended: Vec<String>,
     /// Which parts of its policy could not be set up, and why; and what else its policy may have to do with its end.
@@ -36,15 +38,16 @@ pub struct Report {
 }
 
 /// The line about what a child left behind, for the end of its log; none when there is nothing to say.
-pub(crate) fn remark(strays_ended: &[String], pipes_held_open: bool) -> Option<String> {
+pub(crate) fn remark(strays_ended: &[String], pipe_holders: Option<&Vec<String>>) -> Option<String> {
     let mut parts = Vec::new();
     if !strays_ended.is_empty() {
         parts.push(format!("processes that the program left behind were ended: {}", strays_ended.join(", ")));
     }
-    if pipes_held_open {
-        parts.push(
-            "a process that the program left behind kept its output open, which was not read any further".to_owned(),
-        );
+    if let Some(holders) = pipe_holders {
+        let who = if holders.is_empty() { String::new() } else { format!(": {}", holders.join(", ")) };
+        parts.push(format!(
+            "a process that the program left behind kept its output open, which was not read any further{who}"
+        ));
     }
     (!parts.is_empty()).then(|| format!("[attune-agents: {}]\n", parts.join("; ")))
 }

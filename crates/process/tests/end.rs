@@ -163,7 +163,9 @@ fn a_daemon_that_holds_the_pipes_is_reported_and_does_not_hang_the_run() {
         let report = start(command).unwrap().supervise(None, pending()).await;
         let daemon = pid_in(&file).await;
         assert_eq!(report.outcome, Outcome::Exited(0));
+        let name = std::fs::read_to_string(format!("/proc/{daemon}/comm")).unwrap();
         assert!(report.pipes_held_open, "{report:?}");
+        assert_eq!(report.pipe_holders, [format!("{} ({daemon})", name.trim())]);
         let daemon = attune_sys::Pid::new(daemon).unwrap();
         attune_sys::kill(daemon, attune_process::SIGKILL).unwrap();
     });

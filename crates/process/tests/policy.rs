@@ -5,7 +5,7 @@ mod support;
 
 use std::future::pending;
 
-use attune_process::{Command, Limits, Outcome, Policy, Session, StartError, User, start};
+use attune_process::{Command, Launcher, Limits, Outcome, Policy, Session, StartError, User, refused, start};
 use attune_testkit::eventually;
 use support::{child, ended, launcher, pid_in, reachable, runtime, scratch, state};
 
@@ -188,6 +188,17 @@ fn a_part_that_is_refused_is_reported_and_the_program_runs_all_the_same() {
     assert_eq!(report.stderr.bytes, b"hello\n");
     assert_eq!(report.notes.len(), 1);
     assert!(report.notes[0].starts_with("the OOM score was not set"), "{:?}", report.notes);
+}
+
+#[test]
+fn what_is_refused_is_known_before_the_first_program() {
+    let tried = |policy| runtime().block_on(refused(&Policy { launcher: launcher(), ..policy }));
+    assert_eq!(tried(Policy { dies_with_agent: true, ..Policy::default() }).unwrap(), Vec::<String>::new());
+    let notes = tried(Policy { oom_score_adj: Some(5000), ..Policy::default() }).unwrap();
+    assert!(notes[0].starts_with("the OOM score was not set"), "{notes:?}");
+    let nowhere = Launcher { program: "/no/such/agent".into(), args: Vec::new() };
+    let error = runtime().block_on(refused(&Policy { launcher: nowhere, ..Policy::default() })).unwrap_err();
+    assert!(matches!(&*error, StartError::NotFound { .. }), "{error:?}");
 }
 
 #[test]

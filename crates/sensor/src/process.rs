@@ -189,7 +189,9 @@ impl Process {
         let stderr = last_words.as_deref().unwrap_or_default();
         let hint = cause::hint(End { exit_code, signal, stderr });
         let left = (!report.strays_ended.is_empty()).then(|| format!("it left {}", report.strays_ended.join(", ")));
-        let reason = iter::once(reason).chain(hint.clone()).chain(left).chain(report.notes.iter().cloned());
+        let held = (!report.pipe_holders.is_empty())
+            .then(|| format!("its output was kept open by {}", report.pipe_holders.join(", ")));
+        let reason = iter::once(reason).chain(hint.clone()).chain(left).chain(held).chain(report.notes.iter().cloned());
         let reason = reason.collect::<Vec<_>>().join("; ");
         Failure {
             reason,

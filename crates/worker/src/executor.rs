@@ -260,7 +260,8 @@ fn remark(report: &Report) {
         "the child has ended"
     );
     if report.pipes_held_open {
-        tracing::warn!(child.pid = report.pid, "a process that the action left behind kept its output open");
+        let holders = report.pipe_holders.join(", ");
+        tracing::warn!(child.pid = report.pid, holders, "a process that the action left behind kept its output open");
     }
     if !report.strays_ended.is_empty() {
         let strays = report.strays_ended.join(", ");

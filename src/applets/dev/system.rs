@@ -14,7 +14,7 @@ use attune_model::activity::Observer;
 use attune_model::clock::{Clock, SystemClock};
 use attune_model::status::{RetentionPolicy, WorkerType};
 use attune_model::{JsonMap, Secret};
-use attune_process::{Policy, SIGTERM};
+use attune_process::SIGTERM;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::{SealingKey, TokenKey};
@@ -29,6 +29,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::applets::machine::builtins;
+use crate::applets::user_code;
 use crate::exit::{Exit, Failure};
 
 use super::data::Data;
@@ -201,7 +202,7 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
             max_stdout_bytes: DEFAULT_OUTPUT_LIMIT,
             max_stderr_bytes: DEFAULT_OUTPUT_LIMIT,
             log_retention: (RetentionPolicy::Days, 7),
-            policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+            policy: Some(user_code::unconfigured()),
             child_signal: SIGTERM,
             child_grace: CHILD_GRACE,
             encryption_key: Some(data.key().clone()),
@@ -212,8 +213,8 @@ fn worker_config(machine: &Machine, api: &str, data: &Data) -> WorkerConfig {
 
 fn sensor_config(machine: &Machine, api: &str, data: &Data) -> SensorConfig {
     let host = Arc::new(Host::new(machine.passed.clone()));
-    let planner = Planner::new(host.clone(), data.packs(), data.runtime_envs(), &machine.sensor)
-        .with_builtins(builtins(&machine.program));
+    let planner =
+        Planner::new(host.clone(), data.packs(), data.runtime_envs(), &machine.sensor).with_builtins(builtins());
     SensorConfig {
         name: format!("sensor-{}", machine.host),
         host: Some(machine.host.clone()),
@@ -233,7 +234,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data) -> SensorConfig {
         base_environment: sensor_environment(machine),
         planner,
         build_host: host,
-        policy: Some(Policy { dies_with_agent: true, ..Policy::default() }),
+        policy: Some(user_code::unconfigured()),
         guard: None,
         timing: SensorTiming {
             heartbeat_interval: HEARTBEAT,

@@ -26,7 +26,8 @@ pub enum Code {
     },
 }
 
-/// A program of this installation that stands for an entry point, used when the pack has no such file.
+/// A program of this installation that stands for an entry point, used when the pack has no such file, or only one that starts
+/// this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Builtin {
     /// Pack and entry point, as `core/attune-core-timer-sensor`.
@@ -35,6 +36,16 @@ pub struct Builtin {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// The content of the file by which packs start it. It would need a file of the program, which a running agent does not.
+    pub stand_in: &'static [u8],
+}
+
+impl Builtin {
+    fn is_behind(&self, file: &Path) -> bool {
+        // What stands there instead may be a large program.
+        let is_as_long = fs::metadata(file).is_ok_and(|file| file.len() == self.stand_in.len() as u64);
+        is_as_long && fs::read(file).is_ok_and(|content| content == self.stand_in)
+    }
 }
 
 /// Code before the configuration is known.
@@ -59,12 +70,13 @@ pub(super) fn find(request: &PlanRequest<'_>, planner: &Planner) -> Result<Sourc
     let folder_of = |pack: &str| planner.packs_dir.join(pack).join(request.kind.folder());
     let may_be_file = !request.is_adhoc || request.pack_ref.starts_with("core");
     let own = folder_of(plain_name(request.pack_ref, request)?);
-    if may_be_file && let Some(file) = inside(&own, request)? {
-        return Ok(Source::File(file));
-    }
+    let file = if may_be_file { inside(&own, request)? } else { None };
     let name = format!("{}/{}", request.pack_ref, request.entrypoint);
-    if let Some(builtin) = planner.builtins.iter().find(|builtin| builtin.name == name) {
-        return Ok(Source::Builtin(builtin.clone()));
+    match (planner.builtins.iter().find(|builtin| builtin.name == name), file) {
+        (Some(builtin), None) => return Ok(Source::Builtin(builtin.clone())),
+        (Some(builtin), Some(file)) if builtin.is_behind(&file) => return Ok(Source::Builtin(builtin.clone())),
+        (_, Some(file)) => return Ok(Source::File(file)),
+        (None, None) => {}
     }
     if request.kind == Kind::Action && names_of(request.runtime).contains(&fold("shell")) {
         return Ok(Source::Text(request.entrypoint.to_owned()));

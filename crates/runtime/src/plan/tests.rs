@@ -218,16 +218,25 @@ fn shell_text_is_code_and_other_missing_files_are_named() {
 }
 
 #[test]
-fn a_builtin_stands_in_for_a_file_that_the_pack_does_not_have() {
+fn a_builtin_stands_in_for_a_file_that_the_pack_does_not_have_or_that_only_starts_it() {
     let world = World::new(&[]);
     let native = runtime("Native", "core.native", json!({}));
-    let builtin = Builtin { name: "demo/timer".into(), program: "/bin/agent".into(), args: vec!["timer".into()] };
+    let builtin = Builtin {
+        name: "demo/timer".into(),
+        program: "/bin/agent".into(),
+        args: vec!["timer".into()],
+        stand_in: b"#!agent",
+    };
     let planner = world.planner().with_builtins(vec![builtin]);
     let plan =
         || planner.choose(&request(Kind::Sensor, "timer", &native)).unwrap().launch(&Environment::NotNeeded, &[]);
     assert_eq!(plan().unwrap().program, Path::new("/bin/agent"));
     let own = program(&world.path("packs/demo/sensors/timer"), "");
     assert_eq!(plan().unwrap().program, own);
+    fs::write(&own, "#!other").unwrap();
+    assert_eq!(plan().unwrap().program, own);
+    fs::write(&own, "#!agent").unwrap();
+    assert_eq!(plan().unwrap().program, Path::new("/bin/agent"));
 }
 
 #[test]
