@@ -134,6 +134,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::corpus::{cases, pieces};
+
+    #[test]
+    fn the_corpus_is_told_apart_into_notes_and_output() {
+        for (path, case) in cases("capture", 13) {
+            let [text, notes, output] = &case[..] else { panic!("{}", path.display()) };
+            let stream = Stream::keep(Keep::Head { limit_bytes: usize::MAX });
+            let mut capture = Capture::new(stream).with_notes(Some("#note "));
+            for piece in pieces(text) {
+                capture.accept(&piece);
+            }
+            let (captured, found) = capture.finish(None);
+            assert_eq!(found.join("\n").as_bytes(), notes, "{}", path.display());
+            assert_eq!(captured.bytes, *output, "{}", path.display());
+        }
+    }
 
     fn captured(keep: Keep, chunks: &[Vec<u8>]) -> Captured {
         let mut capture = Capture::new(Stream::keep(keep));

@@ -262,41 +262,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn found(memberships: &str, mounts: &str) -> (Option<PathBuf>, Option<PathBuf>) {
-        let Own { unified, memory_events } = locate(memberships.as_bytes(), mounts.as_bytes());
-        (unified, memory_events)
-    }
-
-    fn paths(unified: &str, events: &str) -> (Option<PathBuf>, Option<PathBuf>) {
-        (Some(unified.into()), Some(events.into()))
-    }
+    use crate::corpus::cases;
 
     #[test]
-    fn the_folders_are_found_on_hosts_and_in_containers() {
-        let unified = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(
-            found("0::/system.slice/attune.service\n", unified),
-            paths(
-                "/sys/fs/cgroup/system.slice/attune.service",
-                "/sys/fs/cgroup/system.slice/attune.service/memory.events"
-            )
-        );
-        assert_eq!(found("0::/\n", unified), paths("/sys/fs/cgroup", "/sys/fs/cgroup/memory.events"));
-        assert_eq!(found("0::/../other\n", unified), paths("/sys/fs/cgroup", "/sys/fs/cgroup/memory.events"));
-        let hybrid = "40 39 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-                      41 39 0:34 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            found("9:name=systemd:/\n4:memory:/a/b\n0::/c\n", hybrid),
-            paths("/sys/fs/cgroup/unified/c", "/sys/fs/cgroup/memory/a/b/memory.oom_control")
-        );
-        // Version 1 in a container: the path is the host's, and only its end is mounted.
-        let inside = "50 49 0:33 /docker/ab12 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
-        assert_eq!(
-            found("4:memory:/docker/ab12\n", inside),
-            (None, Some("/sys/fs/cgroup/memory/memory.oom_control".into()))
-        );
-        assert_eq!(found("", ""), (None, None));
+    fn the_corpus_of_hosts_and_containers_is_read_as_expected() {
+        for (path, case) in cases("cgroup", 10) {
+            let [memberships, mounts, unified, events] = &case[..] else { panic!("{}", path.display()) };
+            let found = locate(memberships, mounts);
+            let path_in =
+                |part: &[u8]| (part != b"none").then(|| PathBuf::from(String::from_utf8_lossy(part).as_ref()));
+            let expected = (path_in(unified), path_in(events));
+            assert_eq!((found.unified, found.memory_events), expected, "{}", path.display());
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod capture;
 mod cgroup;
 mod child;
 mod command;
+#[cfg(test)]
+mod corpus;
 mod diagnose;
 mod exec;
 mod executable;

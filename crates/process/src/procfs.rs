@@ -112,6 +112,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::corpus::cases;
+
+    #[test]
+    fn the_corpus_of_states_is_read_as_expected() {
+        for (path, case) in cases("stat", 15) {
+            let [line, expected] = &case[..] else { panic!("{}", path.display()) };
+            let found = Stat::parse(line).map_or_else(
+                || "none".to_owned(),
+                |stat| format!("{} {} {} {}", char::from(stat.state), stat.parent, stat.group, stat.started),
+            );
+            assert_eq!(found.as_bytes(), expected, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn the_corpus_of_environments_is_read_as_expected() {
+        for (path, case) in cases("environ", 12) {
+            let [environment, expected] = &case[..] else { panic!("{}", path.display()) };
+            let found = variable_in(environment, "ATTUNE").unwrap_or("none");
+            assert_eq!(found.as_bytes(), expected, "{}", path.display());
+        }
+    }
 
     proptest! {
         #[test]

@@ -230,12 +230,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::corpus::{cases, pieces, split};
 
-    fn streamed(redactor: &Arc<Redactor>, chunks: &[&[u8]]) -> Vec<u8> {
+    fn streamed(redactor: &Arc<Redactor>, chunks: &[impl AsRef<[u8]>]) -> Vec<u8> {
         let mut stream = RedactedStream::new(Arc::clone(redactor));
         let mut clean = Vec::new();
         for chunk in chunks {
-            stream.push(chunk, &mut |part| clean.extend_from_slice(part));
+            stream.push(chunk.as_ref(), &mut |part| clean.extend_from_slice(part));
         }
         stream.finish(&mut |part| clean.extend_from_slice(part));
         clean
@@ -332,36 +333,18 @@ mod tests {
         assert_eq!(clean, b"hello secret-agent\n");
     }
 
-    /// Cases by hand, each a file: the secrets, the text with a sign where it is cut, what is to come out.
     #[test]
     fn the_corpus_comes_out_as_expected_whole_and_in_pieces() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/redact");
-        let mut count = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let case = std::fs::read(&path).unwrap();
-            let [secrets, text, expected] = &split(&case, b"\n--\n")[..] else { panic!("{}", path.display()) };
+        for (path, case) in cases("redact", 20) {
+            let [secrets, text, expected] = &case[..] else { panic!("{}", path.display()) };
             let redactor = Arc::new(Redactor::new(split(secrets, b"\n")));
-            let chunks = split(text, "\u{2702}".as_bytes());
+            let chunks = pieces(text);
             let whole = chunks.concat();
             let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             assert_eq!(shown(&streamed(&redactor, &chunks)), shown(expected), "{}", path.display());
             assert_eq!(shown(&redactor.redact_bytes(&whole)), shown(expected), "{}", path.display());
             assert_eq!(oracle(&redactor, &whole), *expected, "{}", path.display());
-            count += 1;
         }
-        assert!(count >= 20, "only {count} cases in {folder}");
-    }
-
-    fn split<'a>(bytes: &'a [u8], at: &[u8]) -> Vec<&'a [u8]> {
-        let mut parts = Vec::new();
-        let mut rest = bytes;
-        while let Some(found) = rest.windows(at.len()).position(|window| window == at) {
-            parts.push(&rest[..found]);
-            rest = &rest[found + at.len()..];
-        }
-        parts.push(rest);
-        parts
     }
 
     #[test]
