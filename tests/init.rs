@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use attune_testkit::eventually_blocking;
@@ -113,6 +114,51 @@ fn secrets_are_gone_from_the_environment_that_the_kernel_shows_once_the_agent_ha
     terminate(&child);
     let status = eventually_blocking("the end", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
+}
+
+/// Signals of one line of `/proc/<pid>/status`, one bit for each.
+fn signals(pid: &str, line: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let signals = status.lines().find_map(|found| found.strip_prefix(line))?;
+    u64::from_str_radix(signals.trim(), 16).ok()
+}
+
+fn only_child(pid: &str) -> Option<String> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next().map(str::to_owned)
+}
+
+/// From the moment in which process 1 has its signals blocked. Before that the kernel throws away what comes, because process
+/// 1 of a namespace has no default for signals.
+#[test]
+fn a_signal_at_any_moment_of_the_start_ends_the_container() {
+    const TERM: u64 = 1 << 14;
+    type Moment = (&'static str, fn(&str) -> Option<()>);
+    let moments: [Moment; 3] = [
+        // Once it waits for them, the kernel shows them as not blocked.
+        ("process 1 has its signals blocked", |init| {
+            let is_blocked = signals(init, "SigBlk:").is_some_and(|blocked| blocked & TERM != 0);
+            (is_blocked || only_child(init).is_some()).then_some(())
+        }),
+        ("the agent is there", |init| only_child(init).map(drop)),
+        ("the agent takes signals", |init| {
+            signals(&only_child(init)?, "SigCgt:").filter(|caught| caught & TERM != 0).map(drop)
+        }),
+    ];
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    for (what, has_come) in moments.iter().cycle().take(12) {
+        let Some(mut command) = as_process_1(&["dev", "--json", "--data", data, "packs/core"]) else { return };
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let init = eventually_blocking("process 1", || {
+            let init = only_child(&child.id().to_string())?;
+            (fs::read_link(format!("/proc/{init}/exe")).ok()? == Path::new(PROGRAM)).then_some(init)
+        });
+        eventually_blocking(what, || has_come(&init));
+        assert!(Command::new("kill").args(["-TERM", &init]).status().unwrap().success());
+        let status = eventually_blocking("the end", || child.try_wait().unwrap());
+        assert!(matches!(status.code(), Some(0 | 143)), "{what}: {status:?}");
+    }
 }
 
 /// A signal that comes before anything is set up ends the agent, or stops it in order; it is never lost.
