@@ -26,6 +26,25 @@ async fn a_killed_hub_goes_on_where_it_was() {
     hub.stop();
 }
 
+/// Another hub could still be at it, so it takes as long as the platform gives it: 30 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_hub_was_scheduling_is_taken_over() {
+    let rig = Rig::new().await;
+    let hub = rig.hub().await;
+    let worker = rig.worker().await;
+    worker.stop();
+    let waiting = rig.ask(2);
+    rig.until(&waiting, "requested").await;
+    hub.kill();
+    let claim = format!("UPDATE execution SET status = 'scheduling' WHERE id = {}", waiting[0]);
+    rig.installation.database.execute(&claim).await;
+    let hub = rig.hub().await;
+    let worker = rig.worker().await;
+    rig.completed(&waiting).await;
+    worker.stop();
+    hub.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_whose_connections_are_cut_or_refused_loses_no_execution() {
     let rig = Rig::new().await;

@@ -59,6 +59,8 @@ pub(crate) struct Scheduler {
     undelivered: Vec<ExecutionId>,
     sweeps: Backoff,
     next_sweep: Instant,
+    /// When claims can be taken over that an earlier life of the hub, or an error, may have left in `scheduling`.
+    take_over: Option<Instant>,
 }
 
 impl Scheduler {
@@ -72,6 +74,7 @@ impl Scheduler {
             waiting_for: None,
             undelivered: Vec::new(),
             next_sweep: Instant::now(),
+            take_over: Some(Instant::now() + STALE),
         }
     }
 
@@ -134,7 +137,8 @@ impl Scheduler {
                 Err(error) => log_store_error("read the workers", &error),
             }
         }
-        if Instant::now() >= self.next_sweep {
+        let now = Instant::now();
+        if now >= self.next_sweep || self.take_over.take_if(|at| now >= *at).is_some() {
             self.sweep().await;
         }
     }
@@ -142,8 +146,14 @@ impl Scheduler {
     /// Schedules one execution. Errors are logged; the row stays for the sweep.
     async fn schedule(&mut self, id: ExecutionId) {
         if let Err(error) = self.try_schedule(id).await {
-            log_store_error(&format!("schedule execution {id}"), &error);
+            self.failed(id, &error);
         }
+    }
+
+    /// The claim may be in the row all the same.
+    fn failed(&mut self, id: ExecutionId, error: &StoreError) {
+        log_store_error(&format!("schedule execution {id}"), error);
+        self.take_over = Some(Instant::now() + STALE);
     }
 
     /// Whether it left the queue of waiting executions.

@@ -29,7 +29,7 @@ impl Scheduler {
                 }
                 match self.try_schedule(*id).await {
                     Ok(left) => progress |= left,
-                    Err(error) => log_store_error(&format!("schedule execution {id}"), &error),
+                    Err(error) => self.failed(*id, &error),
                 }
             }
             if news.is_empty() {
