@@ -20,6 +20,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, PublisherConfirm};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Mutex;
 
@@ -43,6 +44,7 @@ struct Shared {
     deliveries: Mutex<lapin::Consumer>,
     channel: Channel,
     publisher: Channel,
+    interpreter: PathBuf,
     script: PathBuf,
 }
 
@@ -64,8 +66,12 @@ impl Floor {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await.context("a prefetch")?;
         let consumed = channel.basic_consume(queue.into(), "floor".into(), BasicConsumeOptions::default(), none());
         let deliveries = Mutex::new(consumed.await.context("the floor's consumer")?);
+        // What the action's runtime says: another shell would be another program.
+        let sql = "SELECT execution_config #>> '{interpreter,binary}' FROM runtime WHERE ref = 'core.shell'";
+        let row = sqlx::query(sql).fetch_one(&mut site.database.connection().await).await.context("the runtime")?;
+        let interpreter = PathBuf::from(row.try_get::<String, _>(0).context("the runtime")?);
         let script = site.path("packs/core/actions/echo.sh");
-        let shared = Arc::new(Shared { deliveries, channel, publisher, script });
+        let shared = Arc::new(Shared { deliveries, channel, publisher, interpreter, script });
         let loops = Tasks::default();
         for _ in 0..at_once {
             let (shared, mut database) = (shared.clone(), site.database.connection().await);
@@ -86,8 +92,8 @@ impl Shared {
         sqlx::query(TAKE).bind(id).execute(&mut *database).await.context("a row")?;
         self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.context("an answer")?;
         let running = self.send(&changed(id, "scheduled", "running")).await?;
-        let script = self.script.clone();
-        let ran = tokio::task::spawn_blocking(move || run(&script)).await.context("a thread")??;
+        let (interpreter, script) = (self.interpreter.clone(), self.script.clone());
+        let ran = tokio::task::spawn_blocking(move || run(&interpreter, &script)).await.context("a thread")??;
         let result = json!({"succeeded": true, "exit_code": 0, "duration_ms": 1, "stdout": ran});
         sqlx::query(END).bind(id).bind(result.to_string()).execute(&mut *database).await.context("a row")?;
         let changed = self.send(&changed(id, "running", "completed")).await?;
@@ -131,8 +137,8 @@ fn completed(id: i64, result: Value) -> ExecutionCompleted {
 
 /// The script with its parameters on standard input; what it printed.
 #[expect(clippy::disallowed_methods, reason = "the least that starts a process is the floor")]
-fn run(script: &Path) -> Result<String, String> {
-    let mut command = Command::new("/bin/sh");
+fn run(interpreter: &Path, script: &Path) -> Result<String, String> {
+    let mut command = Command::new(interpreter);
     command.arg(script).env_clear().env("PATH", "/usr/bin:/bin");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("the script")?;

@@ -157,7 +157,7 @@ async fn idle(agent: &Agent, report: &mut Report) -> Result<(), String> {
     let share = count_of(used) / 1e9 / begun.elapsed().as_secs_f64() * 100.0;
     report.add("idle_cpu_percent", format!("of a core when idle, over {IDLE:?}"), share, "%", Goal::Most(0.01));
     report.add("idle_mb", "resident when idle", megabytes(memory.resident), "MB", Goal::Most(10.0));
-    report.add("idle_private_mb", "… of it private", megabytes(memory.private), "MB", Goal::Most(5.0));
+    report.add("idle_private_mb", "… of it written to, its own", megabytes(memory.own), "MB", Goal::Most(5.0));
     report.add("threads", "threads when idle", count_of(memory.threads), "", Goal::None);
     Ok(())
 }

@@ -134,7 +134,7 @@ pub(crate) struct Agent {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Memory {
     pub(crate) resident: u64,
-    pub(crate) private: u64,
+    pub(crate) own: u64,
     pub(crate) peak: u64,
     pub(crate) threads: u64,
 }
@@ -170,7 +170,8 @@ impl Agent {
         let kilobytes = |text: &str, name: &str| number(text, name).unwrap_or_default() * 1024;
         Ok(Memory {
             resident: kilobytes(&rollup, "Rss:"),
-            private: kilobytes(&rollup, "Private_Clean:") + kilobytes(&rollup, "Private_Dirty:"),
+            // Clean pages of the binary's file are shared by all that run it, and the kernel may take them back.
+            own: kilobytes(&rollup, "Private_Dirty:"),
             peak: kilobytes(&status, "VmHWM:"),
             threads: number(&status, "Threads:").unwrap_or_default(),
         })
