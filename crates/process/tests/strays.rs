@@ -225,3 +225,20 @@ fn what_a_killed_agent_left_ends_with_the_next_start_and_nothing_of_a_living_one
         }
     });
 }
+
+/// Questions to programs have no policy, so they do not die with the agent that asks.
+#[test]
+fn a_question_that_a_killed_agent_asked_ends_with_the_next_start() {
+    runtime().block_on(async {
+        let (_folder, file) = scratch();
+        let asking = start(agent("ask", &["write-pid", file.to_str().unwrap(), "wait-for-ever"])).unwrap();
+        let question = pid_in(&file).await;
+        attune_sys::kill(attune_sys::Pid::new(asking.pid()).unwrap(), attune_process::SIGKILL).unwrap();
+        asking.supervise(None, pending()).await;
+        // A group of its own keeps it from the end of the agent's.
+        assert!(is_alive(question));
+        let next = start(child(&["prepare", "end-remains"])).unwrap().supervise(None, pending()).await;
+        assert_eq!(next.outcome, Outcome::Exited(0), "{next:?}");
+        gone(question).await;
+    });
+}
