@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::database::row_lock::hold;
+use crate::database::row_lock::held_at_its_end;
 use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,11 +93,7 @@ async fn cancelled_while_its_end_is_written() {
     let rig = Rig::new().await;
     let hub = rig.hub().await;
     let worker = rig.worker().await;
-    let running = rig.ask_gated(1);
-    rig.begun(&running).await;
-    let held = hold(&rig, running[0]);
-    rig.open();
-    rig.no_action().await;
+    let (running, held) = held_at_its_end(&rig).await;
     // The cancel waits for the row as the end does; whoever is first decides.
     let answer = std::thread::scope(|scope| {
         let cancel = scope.spawn(|| rig.cancel(running[0]));
@@ -119,11 +115,7 @@ async fn a_cancel_that_the_row_alone_knows_is_kept() {
     let rig = Rig::new().await;
     let hub = rig.hub().await;
     let worker = rig.worker().await;
-    let running = rig.ask_gated(1);
-    rig.begun(&running).await;
-    let held = hold(&rig, running[0]);
-    rig.open();
-    rig.no_action().await;
+    let (running, held) = held_at_its_end(&rig).await;
     held.commit(running[0], "canceling");
     rig.ended(&running).await;
     rig.until(&running, "cancelled").await;

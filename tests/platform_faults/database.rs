@@ -114,15 +114,11 @@ async fn a_database_that_takes_no_writes_for_a_while_loses_no_execution() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_that_somebody_holds_for_a_while_loses_no_execution() {
-    use row_lock::hold;
+    use row_lock::held_at_its_end;
     let rig = Rig::new().await;
     let hub = rig.hub().await;
     let worker = rig.worker().await;
-    let running = rig.ask_gated(1);
-    rig.begun(&running).await;
-    let held = hold(&rig, running[0]);
-    rig.open();
-    rig.no_action().await;
+    let (running, held) = held_at_its_end(&rig).await;
     said(&worker, KEPT).await;
     drop(held);
     rig.completed(&running).await;
@@ -147,8 +143,18 @@ pub(crate) mod row_lock {
         }
     }
 
+    /// An execution, alone in its list, whose action is over and whose row is locked before its end could be written.
+    pub(crate) async fn held_at_its_end(rig: &Rig) -> (Vec<i64>, Held) {
+        let running = rig.ask_gated(1);
+        rig.begun(&running).await;
+        let held = hold(rig, running[0]);
+        rig.open();
+        rig.no_action().await;
+        (running, held)
+    }
+
     /// Locks the row of an execution.
-    pub(crate) fn hold(rig: &Rig, execution: i64) -> Held {
+    fn hold(rig: &Rig, execution: i64) -> Held {
         let mut child = Command::new("psql")
             .args(["-qAt", "-X", &rig.installation.database.url()])
             .stdin(Stdio::piped())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use attune_lifecycle::Stop;
 use attune_model::rows::Worker;
 use attune_model::status::ExecutionStatus;
-use attune_store::{EventSource, ExecutionGuard, Intake, NewEvent, Orphan, Overdue, StoreError};
+use attune_store::{CANCELLED_TEXT, EventSource, ExecutionGuard, Intake, NewEvent, Orphan, Overdue, StoreError};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval_at};
@@ -148,9 +148,7 @@ async fn orphans(core: &Core, stop: &Stop) -> Result<(), StoreError> {
         let reason = reason(&orphan);
         let before = orphan.execution.status;
         let (status, error) = match before {
-            ExecutionStatus::Canceling => {
-                (ExecutionStatus::Cancelled, format!("Execution cancelled by user; {reason}"))
-            }
+            ExecutionStatus::Canceling => (ExecutionStatus::Cancelled, format!("{CANCELLED_TEXT}; {reason}")),
             _ => (ExecutionStatus::Abandoned, format!("Execution abandoned: {reason}")),
         };
         let mut result = json!({

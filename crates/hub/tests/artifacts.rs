@@ -5,12 +5,11 @@ mod support;
 
 use std::fs;
 
-use attune_hub::Folders;
 use attune_security::TokenType;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use support::http::{Answer, get, post, send};
-use support::{World, ask, config, load, token};
+use support::{World, ask, config_with_folders, load, token};
 use tempfile::TempDir;
 
 const API: &str = "/api/v1";
@@ -25,13 +24,7 @@ struct Place {
 impl Place {
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let mut config = config();
-        config.folders = Some(Folders {
-            packs_dir: dir.path().join("packs"),
-            artifacts_dir: dir.path().join("artifacts"),
-            upload_limit_bytes: 1000,
-        });
-        let world = World::with(config).await;
+        let world = World::with(config_with_folders(dir.path(), 1000)).await;
         load(&world, vec![]).await;
         let user = world.user();
         Self { world, dir, user }

@@ -7,10 +7,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use attune_hub::Folders;
 use attune_testkit::eventually;
 use support::http::{Answer, get, send};
-use support::{World, config};
+use support::{World, config_with_folders};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -28,13 +27,7 @@ struct Place {
 impl Place {
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let mut config = config();
-        config.folders = Some(Folders {
-            packs_dir: dir.path().join("packs"),
-            artifacts_dir: dir.path().join("artifacts"),
-            upload_limit_bytes: LIMIT,
-        });
-        let world = World::with(config).await;
+        let world = World::with(config_with_folders(dir.path(), LIMIT)).await;
         let token = world.user();
         Self { world, dir, token }
     }

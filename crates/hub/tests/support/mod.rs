@@ -6,11 +6,12 @@
 pub(crate) mod http;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use attune_bus::{Bus, ConsumerEvent, MemoryBus, QueueLifetime, QueueSpec};
-use attune_hub::{Hub, HubConfig, HubHandle};
+use attune_hub::{Folders, Hub, HubConfig, HubHandle};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::clock::SystemClock;
 use attune_model::message::{Envelope, Exchange, MessageType};
@@ -51,6 +52,12 @@ pub(crate) fn token_key() -> TokenKey {
 
 pub(crate) fn sealing_key() -> SealingKey {
     SealingKey::new(&Secret::new("encryption key of the tests, long".to_owned())).unwrap()
+}
+
+/// [`config`] of a hub with folders in `dir`, which takes files of at most so many bytes.
+pub(crate) fn config_with_folders(dir: &Path, upload_limit_bytes: u64) -> HubConfig {
+    let (packs_dir, artifacts_dir) = (dir.join("packs"), dir.join("artifacts"));
+    HubConfig { folders: Some(Folders { packs_dir, artifacts_dir, upload_limit_bytes }), ..config() }
 }
 
 /// Short periods, so that what happens on a timer happens soon.
