@@ -12,16 +12,23 @@ const MAX_NOTE_BYTES: usize = 4096;
 /// How a note begins that says that the program was not started.
 const REFUSED: &str = "not started: ";
 
-/// Why a program was not started, as a note: the number of `error`, and the step that was refused; empty stands for
-/// executing the program.
-pub(crate) fn refusal(error: &io::Error, step: &str) -> String {
-    format!("{REFUSED}{} {step}", error.raw_os_error().unwrap_or(0))
-}
+/// How a note begins about what the launcher went on without.
+const LEFT_OUT: &str = "left out: ";
 
-/// What [`refusal`] wrote.
+/// Why the program was not started, and the step that was refused; empty stands for executing the program.
 pub(crate) fn read_refusal(note: &str) -> Option<(io::Error, &str)> {
     let (number, step) = note.strip_prefix(REFUSED)?.split_once(' ')?;
     Some((io::Error::from_raw_os_error(number.parse().ok()?), step))
+}
+
+/// A note in words: the launcher knows errors by number only.
+fn in_words(note: &str) -> String {
+    let left_out = note.strip_prefix(LEFT_OUT).and_then(|rest| rest.split_once(' '));
+    let known = left_out.and_then(|(number, what)| Some((number.parse().ok()?, what)));
+    known.map_or_else(
+        || note.to_owned(),
+        |(number, what)| format!("{what} was not set: {}", io::Error::from_raw_os_error(number)),
+    )
 }
 
 /// A token that nobody else uses.
@@ -66,7 +73,7 @@ impl NoteFilter {
             return false;
         };
         let text = &self.held[self.token.len()..end];
-        self.notes.push(String::from_utf8_lossy(text).into_owned());
+        self.notes.push(in_words(&String::from_utf8_lossy(text)));
         self.held.drain(..=end);
         true
     }
@@ -128,11 +135,20 @@ mod tests {
     #[test]
     fn a_refusal_is_read_as_it_was_written() {
         for step in ["", "become user 7"] {
-            let note = refusal(&io::Error::from_raw_os_error(8), step);
-            let (error, found) = read_refusal(&note).unwrap();
-            assert_eq!((error.raw_os_error(), found), (Some(8), step));
+            let (error, found) =
+                read_refusal(&format!("not started: 8 {step}")).map(|(e, s)| (e, s.to_owned())).unwrap();
+            assert_eq!((error.raw_os_error(), &found[..]), (Some(8), step));
         }
-        assert!(read_refusal("the OOM score was not set: denied").is_none());
+        assert!(read_refusal("left out: 13 the OOM score").is_none());
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_in_words() {
+        assert_eq!(
+            in_words("left out: 13 the OOM score"),
+            "the OOM score was not set: Permission denied (os error 13)"
+        );
+        assert_eq!(in_words("left out: many"), "left out: many");
     }
 
     #[test]

@@ -7,12 +7,11 @@
 //!   /proc/self/exe __exec parent=71 notes=<token> umask=18 memory=268435456 … -- /usr/bin/python3 main.py
 //! ```
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The name of the hidden applet.
-pub const EXEC_APPLET: &str = "__exec";
+pub const EXEC_APPLET: &str = attune_sys::LAUNCHER_ARGUMENT;
 
 /// What a child sets up in itself before it becomes its program.
 ///
@@ -164,63 +163,36 @@ impl Setup {
         .flatten()
         .collect()
     }
-
-    /// Reads what [`Setup::words`] wrote, up to and including `--`; none when it is anything else.
-    pub(crate) fn read(words: &mut impl Iterator<Item = OsString>) -> Option<Self> {
-        let mut setup = Self::default();
-        setup.policy.limits.core_bytes = None;
-        loop {
-            let word = words.next()?;
-            if word == OsStr::new("--") {
-                return Some(setup);
-            }
-            let word = str::from_utf8(word.as_bytes()).ok()?;
-            let (name, value) = word.split_once('=')?;
-            setup.set(name, value)?;
-        }
-    }
-
-    fn set(&mut self, name: &str, value: &str) -> Option<()> {
-        let policy = &mut self.policy;
-        let user = |user: &mut Option<User>| user.take().unwrap_or(User { uid: 0, gid: 0, groups: Vec::new() });
-        match name {
-            "parent" => self.parent = Some(value.parse().ok()?),
-            "notes" => self.token = Some(value.to_owned()),
-            "cgroup" => self.cgroup = Some(value.to_owned()),
-            "session" => policy.session = Session::New,
-            "memory" => policy.limits.memory_bytes = Some(value.parse().ok()?),
-            "cpu" => policy.limits.cpu_seconds = Some(value.parse().ok()?),
-            "files" => policy.limits.open_files = Some(value.parse().ok()?),
-            "processes" => policy.limits.processes = Some(value.parse().ok()?),
-            "core" => policy.limits.core_bytes = Some(value.parse().ok()?),
-            "umask" => policy.umask = Some(value.parse().ok()?),
-            "nice" => policy.nice = Some(value.parse().ok()?),
-            "oom" => policy.oom_score_adj = Some(value.parse().ok()?),
-            "no-new-privileges" => policy.no_new_privileges = true,
-            "uid" => {
-                let uid = value.parse().ok()?;
-                policy.user = Some(User { uid, ..user(&mut policy.user) });
-            }
-            "gid" => {
-                let gid = value.parse().ok()?;
-                policy.user = Some(User { gid, ..user(&mut policy.user) });
-            }
-            "groups" => {
-                let groups = value.split(',').filter(|group| !group.is_empty());
-                let groups = groups.map(str::parse).collect::<Result<_, _>>().ok()?;
-                policy.user = Some(User { groups, ..user(&mut policy.user) });
-            }
-            _ => return None,
-        }
-        Some(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use attune_sys::ChildSetup;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn is_same(asked: &Setup, read: &ChildSetup) -> bool {
+        let Policy { session, limits, umask, nice, oom_score_adj, no_new_privileges, user, .. } = asked.policy.clone();
+        let Limits { memory_bytes, cpu_seconds, open_files, processes, core_bytes } = limits;
+        let text = |word: Option<&str>| word.map(str::to_owned);
+        let numbers = user.as_ref().map(|user| user.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+        read.parent == asked.parent.map(u64::from)
+            && read.token() == text(asked.token.as_deref())
+            && read.cgroup() == text(asked.cgroup.as_deref())
+            && read.new_session == (session == Session::New)
+            && (read.memory_bytes, read.cpu_seconds) == (memory_bytes, cpu_seconds)
+            && (read.open_files, read.processes, read.core_bytes) == (open_files, processes, core_bytes)
+            && (read.umask, read.nice) == (umask.map(u64::from), nice)
+            && read.oom_score() == oom_score_adj.map(|score| score.to_string())
+            && read.no_new_privileges == no_new_privileges
+            && read.uid == user.as_ref().map(|user| u64::from(user.uid))
+            && read.gid == user.as_ref().map(|user| u64::from(user.gid))
+            && read.groups() == numbers
+    }
 
     prop_compose! {
         fn any_limits()(
@@ -263,24 +235,18 @@ mod tests {
             policy in any_policy(),
             parent in any::<Option<u32>>(),
             token in any::<Option<u64>>(),
-            cgroup in prop::option::of("/\\PC{0,9}"),
-            args in prop::collection::vec("\\PC*|--|umask=3", 0..4),
+            cgroup in prop::option::of("/[^\\x00]{0,9}"),
+            args in prop::collection::vec("[^\\x00]*|--|umask=3", 0..4),
         ) {
             let setup = Setup { policy, parent, token: token.map(|token| token.to_string()), cgroup };
             let args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
-            let mut words = setup.arguments(Path::new("/bin/x"), &args).into_iter();
-            prop_assert_eq!(words.next().unwrap(), EXEC_APPLET);
-            prop_assert_eq!(Setup::read(&mut words), Some(setup));
-            prop_assert_eq!(words.next().unwrap(), "/bin/x");
-            prop_assert_eq!(words.collect::<Vec<_>>(), args);
-        }
-    }
-
-    #[test]
-    fn anything_else_is_refused() {
-        for words in [&["umask=18"][..], &["umask=x", "--"], &["unknown=1", "--"], &["word", "--"]] {
-            let mut words = words.iter().map(OsString::from);
-            assert_eq!(Setup::read(&mut words), None);
+            let words = setup.arguments(Path::new("/bin/x"), &args);
+            prop_assert_eq!(&words[0], EXEC_APPLET);
+            let read: Vec<CString> = words[1..].iter().map(|word| CString::new(word.as_bytes()).unwrap()).collect();
+            let (found, taken) = ChildSetup::of(read.leak()).unwrap();
+            prop_assert!(is_same(&setup, &found));
+            prop_assert_eq!(&words[1 + taken], "/bin/x");
+            prop_assert_eq!(&words[2 + taken..], args);
         }
     }
 }

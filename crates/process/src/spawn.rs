@@ -168,7 +168,7 @@ fn start_patiently(mut command: StdCommand, mark: Option<&Mark>) -> io::Result<s
 
 /// Tries again for a moment as long as somebody is still writing the program.
 #[expect(clippy::disallowed_methods, reason = "a pause for a rare case, at most 125 ms in all")]
-pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..BUSY_RETRIES {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),

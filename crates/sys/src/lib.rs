@@ -10,8 +10,8 @@ mod beneath;
 mod check;
 mod clock;
 mod environment;
-mod exec;
 mod folder;
+mod launcher;
 mod limits;
 mod own;
 mod pid;
@@ -29,16 +29,13 @@ pub use access::{may_execute, may_write};
 pub use beneath::open_beneath;
 pub use clock::boottime;
 pub use environment::empty_variables;
-pub use exec::exec;
 pub use folder::{Opening, folder_in, make_folder_in, open_in, remove_in, rename_in};
+pub use launcher::{ChildSetup, LAUNCHER_ARGUMENT, become_program};
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
-pub use own::{
-    close_others_on_exec, set_group, set_groups, set_nice, set_no_new_privileges, set_parent_death_signal,
-    set_subreaper, set_umask, set_undumpable, set_user,
-};
+pub use own::{set_subreaper, set_undumpable};
 pub use pid::{Pid, pidfd_open, pidfd_send_signal};
 pub use poll::{Polled, poll, set_nonblocking};
-pub use session::{group_of, join_group, replace_stdout, setsid};
+pub use session::{replace_stdout, setsid};
 pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
 pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM};
 pub use socket::{has_no_delay, set_keepalive};

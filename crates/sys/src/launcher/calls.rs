@@ -1,0 +1,238 @@
+//! System calls without a C library.
+
+use std::ffi::{c_char, c_int, c_long};
+use std::ptr;
+
+use super::word::{Word, Words};
+
+/// The number of an error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Errno(pub(super) c_int);
+
+pub(super) type Called = Result<(), Errno>;
+
+/// The kernel's form of a signal's action: handler, flags, restorer and mask, all zero for the default one.
+const DEFAULT_ACTION: [u64; 4] = [0; 4];
+
+/// Bytes of the kernel's signal sets.
+const SIGNAL_SET_BYTES: usize = 8;
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn raw(number: c_long, args: [usize; 5]) -> isize {
+    let returned;
+    // SAFETY: the kernel changes rax, rcx and r11; what it does to memory is up to the caller.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number => returned,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    returned
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn raw(number: c_long, args: [usize; 5]) -> isize {
+    let returned;
+    // SAFETY: the kernel changes x0; what it does to memory is up to the caller.
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") args[0] => returned,
+            in("x1") args[1],
+            in("x2") args[2],
+            in("x3") args[3],
+            in("x4") args[4],
+            options(nostack)
+        );
+    }
+    returned
+}
+
+/// Elsewhere the launcher is reached from `main` only, when the C library is there.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn raw(number: c_long, args: [usize; 5]) -> isize {
+    // SAFETY: what the kernel does to memory is up to the caller.
+    let returned = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4]) };
+    let error = || std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
+    if returned == -1 { isize::try_from(-error()).unwrap_or(-1) } else { isize::try_from(returned).unwrap_or(-1) }
+}
+
+unsafe fn call(number: c_long, args: [usize; 5]) -> Result<usize, Errno> {
+    // SAFETY: the same as for the caller.
+    let returned = unsafe { raw(number, args) };
+    usize::try_from(returned).map_err(|_| Errno(c_int::try_from(returned.unsigned_abs()).unwrap_or(libc::EINVAL)))
+}
+
+/// A number as the kernel takes it; of a negative one it looks at the lower half only.
+fn signed(value: c_int) -> usize {
+    usize::try_from(value.cast_unsigned()).unwrap_or(usize::MAX)
+}
+
+fn wide(value: u64) -> Result<usize, Errno> {
+    usize::try_from(value).map_err(|_| Errno(libc::EINVAL))
+}
+
+fn address<T>(pointer: *const T) -> usize {
+    pointer.expose_provenance()
+}
+
+/// A call whose arguments are numbers.
+fn plain(number: c_long, args: [usize; 5]) -> Result<usize, Errno> {
+    // SAFETY: only called with system calls that touch no memory of this process.
+    unsafe { call(number, args) }
+}
+
+/// `write(2)`, all of `bytes`, as far as it goes.
+pub(super) fn write(descriptor: usize, bytes: &[u8]) -> Called {
+    let mut left = bytes;
+    while !left.is_empty() {
+        // SAFETY: write reads as many bytes as it is told, and those are there.
+        match unsafe { call(libc::SYS_write, [descriptor, address(left.as_ptr()), left.len(), 0, 0]) } {
+            Ok(written) => left = left.get(written..).unwrap_or_default(),
+            Err(Errno(libc::EINTR)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes `bytes` into a file that is there.
+pub(super) fn write_file(path: *const c_char, bytes: &[u8]) -> Called {
+    let here = signed(libc::AT_FDCWD);
+    let flags = signed(libc::O_WRONLY | libc::O_CLOEXEC | libc::O_NOCTTY);
+    // SAFETY: openat reads a string that ends with zero.
+    let file = unsafe { call(libc::SYS_openat, [here, address(path), flags, 0, 0]) }?;
+    let written = write(file, bytes);
+    plain(libc::SYS_close, [file, 0, 0, 0, 0])?;
+    written
+}
+
+/// `getppid(2)`.
+pub(super) fn parent() -> u64 {
+    plain(libc::SYS_getppid, [0; 5]).ok().and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0)
+}
+
+/// The leader of a group cannot start a session, and the agent has made this process one: it goes back to the agent's group
+/// for a moment. Where that fails it stays in its own group.
+pub(super) fn new_session() -> Called {
+    let group = plain(libc::SYS_getpgid, [wide(parent())?, 0, 0, 0, 0])?;
+    plain(libc::SYS_setpgid, [0, group, 0, 0, 0])?;
+    plain(libc::SYS_setsid, [0; 5]).map(drop)
+}
+
+/// `setpriority(2)`, of this process.
+pub(super) fn set_nice(nice: c_int) -> Called {
+    let this_process = 0;
+    plain(libc::SYS_setpriority, [this_process, 0, signed(nice), 0, 0]).map(drop)
+}
+
+/// `umask(2)`.
+pub(super) fn set_umask(mask: u64) -> Called {
+    plain(libc::SYS_umask, [wide(mask & 0o777)?, 0, 0, 0, 0]).map(drop)
+}
+
+/// Resources by the kernel's numbers, for which the two C libraries have different types.
+#[derive(Clone, Copy)]
+pub(super) struct Resource(usize);
+
+impl Resource {
+    pub(super) const CPU_TIME: Self = Self(0);
+    pub(super) const CORE_FILE: Self = Self(4);
+    pub(super) const PROCESSES: Self = Self(6);
+    pub(super) const OPEN_FILES: Self = Self(7);
+    pub(super) const ADDRESS_SPACE: Self = Self(9);
+}
+
+/// `prlimit(2)`: both the soft and the hard limit.
+pub(super) fn set_limit(resource: Resource, limit: u64) -> Called {
+    let limits = [limit; 2];
+    let Resource(number) = resource;
+    // SAFETY: prlimit64 reads two numbers, and the pointer to an old limit may be null.
+    unsafe { call(libc::SYS_prlimit64, [0, number, address(limits.as_ptr()), 0, 0]) }.map(drop)
+}
+
+/// `prctl(2)` for options that take a number.
+pub(super) fn prctl(option: c_int, value: usize) -> Called {
+    plain(libc::SYS_prctl, [signed(option), value, 0, 0, 0]).map(drop)
+}
+
+/// `setgroups(2)`.
+pub(super) fn set_groups(groups: &[u32]) -> Called {
+    // SAFETY: setgroups reads as many numbers as it is told, and those are there.
+    unsafe { call(libc::SYS_setgroups, [groups.len(), address(groups.as_ptr()), 0, 0, 0]) }.map(drop)
+}
+
+/// `setresgid(2)`.
+pub(super) fn set_group(group: u64) -> Called {
+    let group = wide(group)?;
+    plain(libc::SYS_setresgid, [group, group, group, 0, 0]).map(drop)
+}
+
+/// `setresuid(2)`.
+pub(super) fn set_user(user: u64) -> Called {
+    let user = wide(user)?;
+    plain(libc::SYS_setresuid, [user, user, user, 0, 0]).map(drop)
+}
+
+/// `rt_sigaction(2)`: gives every signal its default action. Refused for KILL and STOP, which are never ignored.
+pub(super) fn reset_signals() {
+    const LAST: usize = 64;
+    for signal in 1..=LAST {
+        let action = address(DEFAULT_ACTION.as_ptr());
+        // SAFETY: rt_sigaction reads one action, and the pointer to an old one may be null; the default runs no code.
+        let done = unsafe { call(libc::SYS_rt_sigaction, [signal, action, 0, SIGNAL_SET_BYTES, 0]) };
+        done.map(drop).unwrap_or_default();
+    }
+}
+
+/// `rt_sigprocmask(2)`: no signal is blocked.
+pub(super) fn unblock_signals() -> Called {
+    let none = 0_u64;
+    let how = signed(libc::SIG_SETMASK);
+    // SAFETY: rt_sigprocmask reads one set, and the pointer to an old one may be null.
+    unsafe { call(libc::SYS_rt_sigprocmask, [how, address(&raw const none), 0, SIGNAL_SET_BYTES, 0]) }.map(drop)
+}
+
+/// `close_range(2)`: every descriptor but the three standard ones is closed by the next exec. Linux 5.11.
+pub(super) fn close_others_on_exec() -> Called {
+    const CLOSE_ON_EXEC: usize = 4;
+    let last = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+    // With this flag it closes nothing now, so it takes no descriptor away from its owner.
+    plain(libc::SYS_close_range, [3, last, CLOSE_ON_EXEC, 0, 0]).map(drop)
+}
+
+/// `nanosleep(2)`.
+pub(super) fn pause(nanoseconds: u64) {
+    let time = [0, nanoseconds];
+    // SAFETY: nanosleep reads seconds and nanoseconds, and the pointer to the rest may be null.
+    let done = unsafe { call(libc::SYS_nanosleep, [address(time.as_ptr()), address(ptr::null::<u64>()), 0, 0, 0]) };
+    done.map(drop).unwrap_or_default();
+}
+
+/// `execve(2)`; returns only the error.
+pub(super) fn exec(program: Word, args: Words, environment: Words) -> Errno {
+    let (program, args) = (address(program.pointer()), address(args.pointer()));
+    // SAFETY: execve reads a string that ends with zero, and two arrays of such strings that end with a null pointer.
+    match unsafe { call(libc::SYS_execve, [program, args, address(environment.pointer()), 0, 0]) } {
+        Ok(_) => Errno(libc::EINVAL),
+        Err(error) => error,
+    }
+}
+
+/// `exit_group(2)`.
+#[cfg(target_env = "musl")]
+pub(super) fn exit(code: u8) -> ! {
+    loop {
+        let ended = plain(libc::SYS_exit_group, [usize::from(code), 0, 0, 0, 0]);
+        ended.map(drop).unwrap_or_default();
+    }
+}

@@ -1,0 +1,73 @@
+//! Becoming the program of a child, also before there is a C library.
+//!
+//! The agent starts its own binary again for each child that has a policy. That binary is position independent and holds
+//! more than a megabyte of tables of addresses, which its C library puts right before `main`: half a thousand page faults
+//! for a process that makes twenty system calls and becomes another one. So the shipped binary begins at [`entry`], which
+//! looks at the arguments first; only what is not the launcher goes on to the C library.
+//!
+//! Everything below therefore works in a process in which nothing has been set up:
+//!
+//! * System calls are made here and not by the C library, which keeps `errno` in memory of the thread that does not exist yet.
+//! * No constant holds an address: no table of texts, no reference to a reference, no trait object, no formatting. Such constants
+//!   are right only later.
+//! * Nothing is allocated, and nothing panics.
+//!
+//! Builds without this entry (for glibc, and tests) reach the same code from `main`, by [`become_program`].
+
+mod apply;
+mod calls;
+#[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod entry;
+mod notes;
+mod setup;
+mod word;
+
+use std::ffi::{CString, c_char};
+use std::ptr;
+
+pub use setup::ChildSetup;
+use word::Words;
+
+/// The first argument that makes the binary the launcher.
+pub const LAUNCHER_ARGUMENT: &str = "__exec";
+
+/// The launcher was called in a way that the agent does not call it, or could not take the user on.
+const FAILED: u8 = 125;
+/// The program is there and could not be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// The program is not there.
+const NOT_FOUND: u8 = 127;
+
+unsafe extern "C" {
+    /// The environment of this process, kept by the C library.
+    static environ: *const *const c_char;
+}
+
+/// `execve(2)` with the environment of this process, after everything that `words` ask for was set up in it: settings of a
+/// [`ChildSetup`], `--`, the program and its arguments. Returns only when that fails, with 125, 126 or 127.
+///
+/// For processes that have one thread.
+pub fn become_program(words: &[CString]) -> u8 {
+    let pointers: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
+    // SAFETY: an array of strings that ends with a null pointer; it and the strings live until this returns.
+    let words = unsafe { Words::new(pointers.as_ptr()) };
+    // SAFETY: the C library sets it before `main`; nobody changes the environment at the same time.
+    let first = unsafe { environ };
+    // SAFETY: the same form, and it stays as it is.
+    launch(words, unsafe { Words::new(first) })
+}
+
+fn launch(mut words: Words, environment: Words) -> u8 {
+    let setup = ChildSetup::read(&mut words);
+    let (Some(setup), Some(program)) = (setup, words.first()) else {
+        notes::Notes::new(b"").say(b"__exec is for the agent itself, which calls it in another way");
+        return FAILED;
+    };
+    let notes = notes::Notes::new(setup.token.map_or(b"", word::Word::bytes));
+    if apply::apply(&setup, &notes).is_err() {
+        return FAILED;
+    }
+    let refused = apply::execute(program, words, environment, setup.memory_bytes, &notes);
+    notes.refused(refused, b"", None);
+    if refused == calls::Errno(libc::ENOENT) { NOT_FOUND } else { NOT_EXECUTABLE }
+}

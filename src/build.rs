@@ -1,0 +1,19 @@
+//! Lets the program `attune-agents` begin at the launcher, before its C library, where it is linked statically; see
+//! `crates/sys/src/launcher`.
+//!
+//! On x86-64 calls must not go through a table of addresses, which is right only later. The compiler makes direct ones when it
+//! is told `-C relro-level=partial`; full protection is then asked of the linker (`-z now`), as `scripts/build-static` does.
+
+#![expect(clippy::disallowed_methods, reason = "cargo tells what it builds for by the environment")]
+
+use std::env::var;
+
+fn main() {
+    let [library, machine, flags] = ["CARGO_CFG_TARGET_ENV", "CARGO_CFG_TARGET_ARCH", "CARGO_ENCODED_RUSTFLAGS"]
+        .map(|name| var(name).unwrap_or_default());
+    let calls_are_direct = machine == "aarch64" || machine == "x86_64" && flags.contains("relro-level=partial");
+    if library == "musl" && calls_are_direct {
+        println!("cargo:rustc-link-arg-bin=attune-agents=-Wl,-e,attune_entry");
+    }
+    println!("cargo:rerun-if-changed=src/build.rs");
+}
