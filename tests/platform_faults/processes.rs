@@ -56,3 +56,26 @@ async fn a_frozen_worker_does_not_overwrite_what_was_decided_without_it() {
     worker.stop();
     hub.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actions_get_the_session_and_the_mask_that_the_worker_is_told() {
+    let rig = Rig::new().await;
+    let hub = rig.hub().await;
+    for (is_new, mask) in [("true", "0027"), ("false", "0002")] {
+        let settings = [("ATTUNE__WORKER__NEW_SESSION", is_new), ("ATTUNE__WORKER__UMASK", mask)];
+        let worker = rig.worker_with(&settings).await;
+        let running = rig.ask_gated(1);
+        rig.begun(&running).await;
+        let action = rig.actions()[0];
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{action}/{name}")).unwrap();
+        let stat = read("stat");
+        let session = stat.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap();
+        assert_eq!((session == action.to_string()).to_string(), is_new, "{stat}");
+        assert!(read("status").contains(&format!("Umask:\t{mask}\n")));
+        rig.open();
+        rig.completed(&running).await;
+        std::fs::remove_file(rig.gate()).unwrap();
+        worker.stop();
+    }
+    hub.stop();
+}

@@ -6,7 +6,7 @@ use std::ptr;
 
 unsafe extern "C" {
     /// The variables, up to a null pointer; environ(7).
-    static mut environ: *mut *mut c_char;
+    pub(crate) static mut environ: *mut *mut c_char;
 }
 
 /// `environ(7)`: empties the values of the variables whose name `is_secret`, where they are: neither this process nor whoever

@@ -28,6 +28,8 @@ use std::ptr;
 pub use setup::ChildSetup;
 use word::Words;
 
+use crate::environment::environ;
+
 /// The first argument that makes the binary the launcher.
 pub const LAUNCHER_ARGUMENT: &str = "__exec";
 
@@ -37,11 +39,6 @@ const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 /// The program is not there.
 const NOT_FOUND: u8 = 127;
-
-unsafe extern "C" {
-    /// The environment of this process, kept by the C library.
-    static environ: *const *const c_char;
-}
 
 /// `execve(2)` with the environment of this process, after everything that `words` ask for was set up in it: settings of a
 /// [`ChildSetup`], `--`, the program and its arguments. Returns only when that fails, with 125, 126 or 127.
@@ -54,7 +51,7 @@ pub fn become_program(words: &[CString]) -> u8 {
     // SAFETY: the C library sets it before `main`; nobody changes the environment at the same time.
     let first = unsafe { environ };
     // SAFETY: the same form, and it stays as it is.
-    launch(words, unsafe { Words::new(first) })
+    launch(words, unsafe { Words::new(first.cast_const().cast()) })
 }
 
 fn launch(mut words: Words, environment: Words) -> u8 {
