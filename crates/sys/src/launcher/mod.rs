@@ -2,7 +2,7 @@
 //!
 //! The agent starts its own binary again for each child that has a policy. That binary is position independent and holds
 //! more than a megabyte of tables of addresses, which its C library puts right before `main`: half a thousand page faults
-//! for a process that makes twenty system calls and becomes another one. So the shipped binary begins at [`entry`], which
+//! for a process that makes twenty system calls and becomes another one. So the shipped binary begins here (`entry.rs`), which
 //! looks at the arguments first; only what is not the launcher goes on to the C library.
 //!
 //! Everything below therefore works in a process in which nothing has been set up:
