@@ -134,6 +134,14 @@ static APPLETS: &[Applet] = &[
         run: applets::health::run,
     },
     Applet {
+        name: "doctor",
+        aliases: &[],
+        program: None,
+        about: Some("look at everything that an agent needs here, and say what to do"),
+        hosts: Hosts::Nothing,
+        run: applets::doctor::run,
+    },
+    Applet {
         name: "detect",
         aliases: &[],
         program: None,

@@ -7,6 +7,7 @@ mod agent;
 pub(crate) mod config;
 pub(crate) mod detect;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod elsewhere;
 pub(crate) mod exec;
 pub(crate) mod fetch;

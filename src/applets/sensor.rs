@@ -15,6 +15,7 @@ use attune_store_postgres::Role as StoreRole;
 use serde_json::json;
 
 use crate::applets::agent::{self, AgentArguments, Role};
+use crate::applets::doctor::{self, Patient};
 use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
 use crate::applets::sensor_ctl;
@@ -46,16 +47,19 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
             settings(&config, &name, &advertised, visible)
         };
         let grace = sensor.shutdown_timeout;
-        agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
-            platform.check(StoreRole::Sensor).await?;
-            let Platform { store, bus } = platform.clone();
-            let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
-            let host = host.map_err(|error| Failure::new(Exit::Unavailable, error))?;
-            vitals::watch_sensors(health, host.overview());
-            user_code::tell_limits(user_code::policy(&config.sensor.child), health, tasks);
-            host.spawn(stop, tasks);
-            Ok(())
-        })
+        let patient = Patient { role: Role::Sensor, platform, child: &sensor.child };
+        let ended =
+            agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
+                platform.check(StoreRole::Sensor).await?;
+                let Platform { store, bus } = platform.clone();
+                let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
+                let host = host.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+                vitals::watch_sensors(health, host.overview());
+                user_code::tell_limits(user_code::policy(&config.sensor.child), health, tasks);
+                host.spawn(stop, tasks);
+                Ok(())
+            });
+        ended.inspect_err(|failure| doctor::tell(patient, failure))
     })
 }
 

@@ -12,6 +12,7 @@ use attune_store_postgres::Role as StoreRole;
 use attune_worker::{ExecutorConfig, PackFolders, Transport, Transports, Worker, WorkerConfig};
 
 use crate::applets::agent::{self, AgentArguments, Role};
+use crate::applets::doctor::{self, Patient};
 use crate::applets::machine;
 use crate::applets::platform::{Platform, accept};
 use crate::applets::user_code;
@@ -40,16 +41,19 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
             settings(&config, &name, advertised, visible)
         };
         let grace = worker.shutdown_timeout;
-        agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
-            platform.check(StoreRole::Worker).await?;
-            let Platform { store, bus } = platform.clone();
-            let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
-            let worker = worker.map_err(|error| Failure::new(Exit::Unavailable, error))?;
-            vitals::watch_worker(health, worker.overview());
-            user_code::tell_limits(user_code::policy(&config.worker.child), health, tasks);
-            worker.spawn(stop, tasks);
-            Ok(())
-        })
+        let patient = Patient { role: Role::Worker, platform, child: &worker.child };
+        let ended =
+            agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
+                platform.check(StoreRole::Worker).await?;
+                let Platform { store, bus } = platform.clone();
+                let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
+                let worker = worker.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+                vitals::watch_worker(health, worker.overview());
+                user_code::tell_limits(user_code::policy(&config.worker.child), health, tasks);
+                worker.spawn(stop, tasks);
+                Ok(())
+            });
+        ended.inspect_err(|failure| doctor::tell(patient, failure))
     })
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "the program under test is started the way a user starts it")]
 
+mod doctor;
 mod health;
 mod support;
 

@@ -115,7 +115,8 @@ impl Installation {
         Program { child: command.spawn().unwrap(), log }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command in the environment of the installation.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(arguments).env_clear().envs(self.variables()).current_dir(self.folder.path());
         command

@@ -25,6 +25,7 @@ mod lock;
 mod manifest;
 mod origin;
 mod shared;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ use inspect::{Condition, Inspector};
 use lock::{LastFailure, Locks};
 
 pub use error::{EnvironmentError, Step};
+pub use survey::survey;
 
 /// A state in which code can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use attune_store::StoreError;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::Row as _;
 use sqlx::types::Json;
@@ -98,6 +99,13 @@ const FIND: &str = r"
 ";
 
 impl PostgresStore {
+    /// What the server's clock says, on the way back from there.
+    pub async fn clock(&self) -> Result<DateTime<Utc>, StoreError> {
+        let operation = || "read the clock".to_owned();
+        let row = self.pool.one(sqlx::query("SELECT clock_timestamp()")).await.during(operation)?;
+        row.try_get(0).during(operation)
+    }
+
     /// Compares the tables that `role` uses with what it needs; the first difference is the error.
     pub async fn check(&self, role: Role) -> Result<(), CheckError> {
         let operation = || "read the schema".to_owned();

@@ -86,13 +86,19 @@ impl Inspector {
         if fitting().get(interpreter) == Some(&stamp) {
             return check_base(env_dir);
         }
-        if let Some(reason) = Image::of(interpreter).misfit() {
-            return Err(Condition::Unfit(format!("{}: {reason}", interpreter.display())));
-        }
-        check_base(env_dir)?;
+        fit(interpreter, env_dir)?;
         fitting().insert(interpreter.to_owned(), stamp);
         Ok(())
     }
+}
+
+/// Whether programs of this image can be run by the `interpreter` of the environment in `env_dir`, looked at as it is now.
+pub(super) fn fit(interpreter: &Path, env_dir: &Path) -> Result<(), Condition> {
+    fs::metadata(interpreter).map_err(|error| absent(interpreter, env_dir, &error))?;
+    if let Some(reason) = Image::of(interpreter).misfit() {
+        return Err(Condition::Unfit(format!("{}: {reason}", interpreter.display())));
+    }
+    check_base(env_dir)
 }
 
 /// A link out of the environment leads to the Python of the image that built it, where that may well exist. What is not

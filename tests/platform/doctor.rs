@@ -1,0 +1,142 @@
+//! `attune-agents doctor` on an installation that is right, and on what can be wrong with one.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{BINARY, Installation};
+
+/// Variables to change, and the exit code, subject, severity and part of the finding that follow.
+type Case<'a> = (&'a [(&'a str, &'a str)], i32, &'a str, &'a str, &'a str);
+
+/// Exit code and findings: what each is about, how bad, and what was found with what to do.
+fn doctor(installation: &Installation, arguments: &[&str], changed: &[(&str, &str)]) -> (i32, Vec<[String; 3]>) {
+    examined(installation.command(&[&["doctor", "--json"], arguments].concat()).envs(changed.iter().copied()))
+}
+
+fn examined(command: &mut Command) -> (i32, Vec<[String; 3]>) {
+    let output = command.output().unwrap();
+    let code = output.status.code().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert_eq!(answer["exit_code"], code);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let findings = answer["findings"].as_array().unwrap().iter().map(|finding| {
+        let said = format!("{} -> {}", text(&finding["found"]), text(&finding["remedy"]));
+        [text(&finding["about"]), text(&finding["severity"]), said]
+    });
+    (code, findings.collect())
+}
+
+/// Asserts that one of the findings is about this, as bad as this, and says this.
+fn assert_found(findings: &[[String; 3]], about: &str, severity: &str, part: &str) {
+    let is_it = |[what, how, said]: &[String; 3]| what == about && how == severity && said.contains(part);
+    assert!(findings.iter().any(is_it), "{about} {severity} {part}: {findings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installation_that_is_right_is_found_right() {
+    let installation = Installation::bare().await;
+    let hub = installation.start("hub", &["hub"]);
+    installation.wait_for("the hub's schema", "SELECT count(*) FROM runtime", |count| count >= 0).await;
+    attune_testkit::eventually("the hub to answer", async || {
+        std::net::TcpStream::connect(installation.hub_address()).ok()
+    })
+    .await;
+    for role in ["worker", "sensor"] {
+        let (code, findings) = doctor(&installation, &[role], &[]);
+        // As root on a machine of its own the tests may trace, which is worth a warning.
+        let worst = i32::from(findings.iter().any(|[.., said]| said.contains("SYS_PTRACE")));
+        assert_eq!(code, worst, "{findings:#?}");
+        assert!(findings.iter().all(|[about, how, _]| how == "ok" || about == "capabilities"), "{findings:#?}");
+        for (about, part) in [
+            ("runtimes", "shell"),
+            ("packs", "mode"),
+            ("environments", "0 built"),
+            ("schema", "has what is needed"),
+            ("clock", " ms "),
+            ("broker", "answers"),
+            ("queues", "bound to both exchanges"),
+            ("API", "answers with status"),
+        ] {
+            assert_found(&findings, about, "ok", part);
+        }
+    }
+    hub.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_thing_that_is_wrong_is_named_with_its_remedy_and_the_worst_is_the_exit_code() {
+    let installation = Installation::bare().await;
+    let nowhere = installation.database.url().replace(installation.database.name(), "no_such_database");
+    let cases: [Case<'_>; 7] = [
+        (&[("ATTUNE__DATABASE__URL", &nowhere)], 69, "database", "problem", "no database no_such_database -> start it"),
+        (&[("ATTUNE__DATABASE__SCHEMA", "nothing")], 69, "database", "problem", "no schema nothing"),
+        (&[("ATTUNE__MESSAGE_QUEUE__URL", "amqp://127.0.0.1:1")], 69, "broker", "problem", "message_queue.url"),
+        (
+            &[("ATTUNE__MESSAGE_QUEUE__URL", "amqp://no-such-host.invalid")],
+            69,
+            "name",
+            "problem",
+            "no-such-host.invalid",
+        ),
+        (&[("ATTUNE__DATABASE__URL", "mysql://x")], 78, "configuration", "problem", "ATTUNE__DATABASE__URL"),
+        (&[("ATTUNE_WORKER_RUNTIMES", " ")], 69, "runtimes", "warning", "ATTUNE_WORKER_RUNTIMES"),
+        (&[("ATTUNE__PACKS_BASE_DIR", "/etc/passwd")], 78, "packs", "problem", "is no folder"),
+    ];
+    for (changed, code, about, severity, part) in cases {
+        // Whatever else is wrong is less bad than a database that is not there.
+        let away = ("ATTUNE__API_URL", "http://127.0.0.1:1");
+        let database = [("ATTUNE__DATABASE__URL", nowhere.as_str())];
+        let begin: &[_] = if code == 69 && about == "runtimes" { &database } else { &[] };
+        let (seen, findings) = doctor(&installation, &["worker"], &[begin, &[away], changed].concat());
+        assert_found(&findings, about, severity, part);
+        assert_eq!(seen, code, "{findings:#?}");
+    }
+    let short = doctor(&installation, &["worker", "--short"], &[("ATTUNE__PACKS_BASE_DIR", "/etc/passwd")]).1;
+    assert!(short.iter().all(|[_, severity, _]| severity != "ok"), "{short:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folders_are_held_against_mounts_and_environments_against_the_image() {
+    let installation = Installation::bare().await;
+    let foreign = installation.path("envs/pack/python/bin");
+    fs::create_dir_all(&foreign).unwrap();
+    symlink("/another/image/bin/python3.7", foreign.join("python3")).unwrap();
+    let (_, findings) = doctor(&installation, &[], &[]);
+    assert_found(&findings, "environments", "warning", "leads to /another/image/bin/python3.7");
+
+    let script =
+        "mount -t tmpfs -o noexec tmpfs packs && mount -t tmpfs -o ro tmpfs artifacts && exec \"$0\" doctor --json";
+    let usual = installation.command(&[]);
+    let own = if is_root() { "-m" } else { "-rm" };
+    let mut command = Command::new("unshare");
+    command.args([own, "sh", "-c", script, BINARY]).current_dir(installation.folder.path()).env_clear();
+    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (_, findings) = examined(&mut command);
+    assert_found(&findings, "packs", "warning", "is mounted noexec");
+    assert_found(&findings, "artifacts", "warning", "is mounted read-only");
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_start_fails_says_what_else_is_wrong() {
+    let installation = Installation::bare().await;
+    for role in ["worker", "sensor"] {
+        let output = installation
+            .command(&[role])
+            .env("ATTUNE__DATABASE__SCHEMA", "nothing")
+            .env("ATTUNE__STARTUP_TIMEOUT", "1s")
+            .env("ATTUNE__PACKS_BASE_DIR", "/no/such/folder")
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(69), "{log}");
+        assert!(log.contains("doctor: packs: /no/such/folder cannot be used"), "{log}");
+        assert!(log.contains("doctor: database: ") && !log.contains("doctor: kernel"), "{log}");
+    }
+}
