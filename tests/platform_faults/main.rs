@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "the programs under test are started and ended the way operators do it")]
 
+#[path = "../platform/http.rs"]
+mod http;
 #[path = "../platform/support.rs"]
 mod support;
 

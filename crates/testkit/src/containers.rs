@@ -5,12 +5,23 @@
 #![expect(clippy::disallowed_methods, reason = "the command line of an engine is what is driven here")]
 
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::{SKIP_VARIABLE, is_given_up};
+
+mod resources;
+
+pub use resources::{Network, Volume};
+
+/// On everything that tests make, so that what a killed test left can be found: `docker ps -a --filter label=attune.test`.
+const LABEL: &str = "attune.test";
+
+/// On images that stay: an older one is of no use as soon as its name goes to a newer one.
+const STAGE_LABEL: &str = "attune.test.stage";
 
 /// Installing an engine and starting it takes this long at most.
 const ENGINE_LIMIT: Duration = Duration::from_mins(3);
@@ -60,6 +71,37 @@ impl Engine {
         self.build(context.path(), lines)
     }
 
+    /// An image that is there under this name. It stays.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn named(&self, name: &str) -> Image {
+        let Self(()) = self;
+        succeeded("docker image inspect", docker().args(["image", "inspect", name]).output());
+        Image { id: name.to_owned(), stays: true }
+    }
+
+    /// A volume with nothing in it.
+    ///
+    /// # Panics
+    ///
+    /// When the engine refuses.
+    pub fn volume(&self) -> Volume {
+        let Self(()) = self;
+        Volume::new()
+    }
+
+    /// A network of this name.
+    ///
+    /// # Panics
+    ///
+    /// When the engine refuses.
+    pub fn network(&self, name: &str) -> Network {
+        let Self(()) = self;
+        Network::new(name)
+    }
+
     /// Builds an image of the folder `context` with these lines as its Dockerfile.
     ///
     /// # Panics
@@ -71,11 +113,34 @@ impl Engine {
         let file = tempfile::NamedTempFile::new().expect("a scratch file");
         // Equal images would be one, and the first handle that is dropped would take it from the others.
         let build = format!("{}-{}", std::process::id(), BUILDS.fetch_add(1, Ordering::Relaxed));
-        let lines = format!("{dockerfile}\nLABEL attune.test=\"{build}\"\n");
+        let lines = format!("{dockerfile}\nLABEL {LABEL}=\"{build}\"\n");
         fs::write(file.path(), lines).expect("a scratch file that can be written");
         let output =
             docker().env("DOCKER_BUILDKIT", "0").args(["build", "-q", "-f"]).arg(file.path()).arg(context).output();
-        Image { id: text(&succeeded("docker build", output)) }
+        Image { id: text(&succeeded("docker build", output)), stays: false }
+    }
+
+    /// Builds a stage of a Dockerfile of the project and gives it a name. It stays, as the cache of the next run.
+    ///
+    /// # Panics
+    ///
+    /// When the engine refuses.
+    pub fn build_stage(&self, name: &str, context: &Path, dockerfile: &Path, stage: &str) -> Image {
+        let Self(()) = self;
+        let mut command = docker();
+        command.env("DOCKER_BUILDKIT", "0").args([
+            "build",
+            "-q",
+            "--label",
+            STAGE_LABEL,
+            "-t",
+            name,
+            "--target",
+            stage,
+            "-f",
+        ]);
+        succeeded("docker build", command.arg(dockerfile).arg(context).output());
+        self.named(name)
     }
 
     /// Starts a container; `options` are those of `docker run`, `words` what comes after the image.
@@ -85,15 +150,16 @@ impl Engine {
     /// When the engine refuses.
     pub fn run(&self, image: &Image, options: &[&str], words: &[&str]) -> Container {
         let Self(()) = self;
-        let output = docker().args(["run", "-d"]).args(options).arg(&image.id).args(words).output();
+        let output = docker().args(["run", "-d", "--label", LABEL]).args(options).arg(&image.id).args(words).output();
         Container { id: text(&succeeded("docker run", output)) }
     }
 }
 
-/// An image; removed with its handle.
+/// An image; removed with its handle, if that made it.
 #[derive(Debug)]
 pub struct Image {
     id: String,
+    stays: bool,
 }
 
 impl Image {
@@ -105,7 +171,9 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        remove(&["rmi", "-f", &self.id]);
+        if !self.stays {
+            remove(&["rmi", "-f", &self.id]);
+        }
     }
 }
 
@@ -161,6 +229,46 @@ impl Container {
         succeeded("docker kill", docker().args(["kill", "-s", signal, &self.id]).output());
     }
 
+    /// `docker stop`: asks it to end, as an operator does, and waits until it did; its exit code.
+    ///
+    /// # Panics
+    ///
+    /// When the engine does not know it any more.
+    pub fn stop(&self) -> i32 {
+        succeeded("docker stop", docker().args(["stop", "-t", "45", &self.id]).output());
+        self.wait()
+    }
+
+    /// Starts it again after its end.
+    ///
+    /// # Panics
+    ///
+    /// When the engine refuses.
+    pub fn start(&self) {
+        succeeded("docker start", docker().args(["start", &self.id]).output());
+    }
+
+    /// Its address in the network that it is in.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn address(&self) -> IpAddr {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let output = succeeded("docker inspect", docker().args(["inspect", "-f", format, &self.id]).output());
+        text(&output).parse().unwrap_or_else(|error| panic!("the address of {}: {error}: {output:?}", self.id))
+    }
+
+    /// Whether its process 1 runs.
+    ///
+    /// # Panics
+    ///
+    /// When the engine does not know it any more.
+    pub fn is_running(&self) -> bool {
+        let output = docker().args(["inspect", "-f", "{{.State.Running}}", &self.id]).output();
+        text(&succeeded("docker inspect", output)) == "true"
+    }
+
     /// The process id of its process 1 as this machine sees it.
     ///
     /// # Panics
@@ -175,6 +283,13 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(output) = docker().args(["logs", "--tail", "60", &self.id]).output()
+        {
+            let text = [output.stdout, output.stderr].concat();
+            #[expect(clippy::print_stderr, reason = "the log of a container explains the test that failed")]
+            let () = eprintln!("== container {}\n{}", self.id, String::from_utf8_lossy(&text));
+        }
         remove(&["rm", "-f", "-v", &self.id]);
     }
 }
@@ -200,12 +315,16 @@ fn install() {
     if there {
         return;
     }
-    let output = Command::new("apt-get")
-        .args(["install", "-y", "--no-install-recommends", "docker.io"])
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .output();
-    succeeded("no container engine here, and `apt-get install docker.io`", output);
+    // The lists of a machine that was made some time ago name packages that are no longer there.
+    for words in [&["update"][..], &["install", "-y", "--no-install-recommends", "docker.io"]] {
+        let output = Command::new("apt-get")
+            .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
+            .args(words)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .output();
+        succeeded(&format!("no container engine here, and `apt-get {}`", words.join(" ")), output);
+    }
 }
 
 /// In a session of its own: it outlives this test and serves the next ones.

@@ -14,7 +14,7 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a test whose proxy does not work ends here")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -88,6 +88,11 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy to `target` (`host:port`) on a free port of this machine.
     pub fn start(target: &str) -> Self {
+        Self::start_at(IpAddr::V4(Ipv4Addr::LOCALHOST), target)
+    }
+
+    /// … that others reach at this address of the machine.
+    pub fn start_at(address: IpAddr, target: &str) -> Self {
         let target = target.to_owned();
         let weather = watch::Sender::new(Weather::default());
         let (orders, ordered) = mpsc::unbounded_channel();
@@ -97,7 +102,7 @@ impl Proxy {
         let thread = std::thread::Builder::new().name("proxy".to_owned()).spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime for the proxy");
             runtime.block_on(async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port for the proxy");
+                let listener = TcpListener::bind((address, 0)).await.expect("a port for the proxy");
                 let address = listener.local_addr().expect("the proxy's address");
                 ready.send(address).expect("the test waits for the proxy");
                 acceptor.run(listener, address, ordered).await;
