@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::applets;
 use crate::call::{Call, did_you_mean, quoted};
 use crate::exit::{Exit, Failure};
-use crate::init::{self, Entered};
+use crate::init;
 use crate::output;
 
 /// The name of the multi-call binary itself.
@@ -214,6 +214,14 @@ static APPLETS: &[Applet] = &[
         run: applets::exec::run,
     },
     Applet {
+        name: attune_process::INIT_APPLET,
+        aliases: &[],
+        program: None,
+        about: None,
+        hosts: Hosts::Nothing,
+        run: applets::init::run,
+    },
+    Applet {
         name: attune_process::GUARD_APPLET,
         aliases: &[],
         program: None,
@@ -241,10 +249,10 @@ impl Request {
     pub(crate) fn answer(self) -> Result<Exit, Failure> {
         match self {
             Self::Run(call) if call.applet.hosts == Hosts::Nothing => (call.applet.run)(call),
-            Self::Run(call) => match init::enter(call)? {
-                Entered::Itself(call) => (call.applet.run)(call),
-                Entered::Ended(exit) => Ok(exit),
-            },
+            Self::Run(call) => {
+                let call = init::enter(call)?;
+                (call.applet.run)(call)
+            }
             Self::Help => output::print(&help()),
             Self::List => output::print(&list()),
             Self::Version => output::print(&format!("{PROGRAM} {VERSION}\n")),

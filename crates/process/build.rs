@@ -1,5 +1,5 @@
 //! Lets the program `attune-test-child` begin at the launcher, before its C library, where it is linked statically; see
-//! `crates/sys/src/launcher`.
+//! `crates/sys/src/bare`.
 //!
 //! On x86-64 calls must not go through a table of addresses, which is right only later. The compiler makes direct ones when it
 //! is told `-C relro-level=partial`; full protection is then asked of the linker (`-z now`), as `scripts/build-static` does.

@@ -16,6 +16,7 @@ pub(crate) mod health;
 pub(crate) mod host;
 pub(crate) mod http_request;
 pub(crate) mod hub;
+pub(crate) mod init;
 pub(crate) mod install;
 mod machine;
 pub(crate) mod migrate;

@@ -1,15 +1,20 @@
-//! The duties of process 1: start the agent, forward signals to it, reap everything, leave with its code.
+//! Process 1: this process becomes one that has nothing to do but its duties, the agent runs as its child.
 //!
-//! A separate process, because `waitpid` for "any" child would take the children of the agent away from it. It has one thread,
-//! no runtime, and blocks every signal before it starts the agent, so that none is lost in between.
+//! A separate process, because `waitpid` for "any" child would take the children of the agent away from it. What it does is in
+//! [`attune_sys`], because the shipped binary does it before there is a C library, as it does for [`crate::EXEC_APPLET`].
 
-use std::ffi::{OsStr, OsString};
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Command, ExitStatus};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
-use attune_sys::{Pid, SIGCHLD, SignalSet};
+use attune_sys::SignalSet;
 use thiserror::Error;
+
+/// The name of the hidden applet.
+pub const INIT_APPLET: &str = attune_sys::INIT_ARGUMENT;
 
 /// The running binary, also when its file was replaced or removed.
 const OWN_BINARY: &str = "/proc/self/exe";
@@ -17,15 +22,12 @@ const OWN_BINARY: &str = "/proc/self/exe";
 /// Why the duties of process 1 could not be taken on.
 #[derive(Debug, Error)]
 pub enum InitError {
-    /// Signals cannot be blocked or waited for.
-    #[error("cannot wait for signals")]
+    /// Signals cannot be blocked.
+    #[error("cannot block signals")]
     Signals(#[source] io::Error),
-    /// The agent cannot be started.
-    #[error("cannot start the agent from {OWN_BINARY}; /proc must be mounted")]
+    /// This binary cannot be started again.
+    #[error("cannot become process 1 from {OWN_BINARY}; /proc must be mounted")]
     Start(#[source] io::Error),
-    /// Children cannot be waited for.
-    #[error("cannot wait for children")]
-    Wait(#[source] io::Error),
 }
 
 /// Whether this process is the first one of its container or machine, and so has to reap everybody's orphans.
@@ -33,67 +35,22 @@ pub fn is_first_process() -> bool {
     std::process::id() == 1
 }
 
-/// Starts this binary again as the only child, with the same environment, `name` as its `argv[0]` and `args` behind it, and
-/// returns its exit code, or 128 and the number of the signal that ended it, when it has ended.
+/// Becomes a process that starts this binary again as its only child, with the same environment, `name` as its `argv[0]` and
+/// `args` behind it, and leaves with its exit code, or 128 and the number of the signal that ended it. `own_name` chooses the
+/// applet [`INIT_APPLET`]. Comes back only when that fails.
 ///
 /// To be called before any other thread exists. The child is not process 1, so it does not come back here; it has all signals
 /// blocked until it calls [`crate::prepare()`].
-pub fn run_as_first_process(name: &OsStr, args: &[OsString]) -> Result<u8, InitError> {
-    if let Err(error) = attune_sys::set_undumpable() {
-        // Its environment is that of the agent. Everything else works without it.
-        tracing::warn!(%error, "the environment of process 1 stays readable for its own user");
-    }
-    // Where it is not process 1, orphans would otherwise go elsewhere.
-    attune_sys::set_subreaper().map_err(InitError::Signals)?;
-    let all = SignalSet::full().map_err(InitError::Signals)?;
-    all.block_only().map_err(InitError::Signals)?;
-    let agent = start(name, args).map_err(InitError::Start)?;
-    // The agent has its own copy by now; here nobody needs any of it.
-    if let Err(error) = attune_sys::empty_variables(|_| true) {
-        tracing::warn!(%error, "the environment of process 1 keeps the secrets of the agent");
-    }
-    loop {
-        match all.wait().map_err(InitError::Signals)? {
-            SIGCHLD => {
-                if let Some(status) = reap_all(agent).map_err(InitError::Wait)? {
-                    return Ok(code(status));
-                }
-            }
-            signal => forward(agent, signal),
-        }
-    }
+pub fn run_as_first_process(own_name: &str, name: &OsStr, args: &[OsString]) -> Result<Infallible, InitError> {
+    // From here on, so that none is lost: the kernel keeps what is blocked, and throws the rest away for process 1.
+    SignalSet::full().and_then(SignalSet::block_only).map_err(InitError::Signals)?;
+    let error = Command::new(OWN_BINARY).arg0(own_name).arg(INIT_APPLET).arg(name).args(args).exec();
+    Err(InitError::Start(error))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the agent itself, reaped by the loop over all children")]
-fn start(name: &OsStr, args: &[OsString]) -> io::Result<Pid> {
-    // With all signals blocked, until it has called `prepare`.
-    let child = Command::new(OWN_BINARY).arg0(name).args(args).spawn()?;
-    Pid::new(child.id()).ok_or_else(|| io::Error::other("the kernel returned an impossible id"))
-}
-
-/// Reaps whoever has ended; the status of the agent when it was among them.
-fn reap_all(agent: Pid) -> io::Result<Option<ExitStatus>> {
-    let mut ended = None;
-    while let Some((child, status)) = attune_sys::reap_any()? {
-        if child == agent {
-            ended = Some(status);
-        }
-    }
-    Ok(ended)
-}
-
-/// The agent has not been reaped, so its id is its own.
-fn forward(agent: Pid, signal: i32) {
-    if let Err(error) = attune_sys::kill(agent, signal) {
-        tracing::warn!(signal, %error, "a signal could not be forwarded to the agent");
-    }
-}
-
-fn code(status: ExitStatus) -> u8 {
-    let code = match (status.code(), status.signal()) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => 128 + signal,
-        (None, None) => 255,
-    };
-    u8::try_from(code).unwrap_or(u8::MAX)
+/// The applet [`INIT_APPLET`], for builds that reach it from `main`: does the duties of process 1 for the agent with these
+/// arguments, from its name on, and returns its code.
+pub fn init_main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let words: Vec<CString> = args.into_iter().map_while(|word| CString::new(word.into_vec()).ok()).collect();
+    attune_sys::be_first_process(&words)
 }

@@ -49,7 +49,7 @@ pub use exec::exec_main;
 pub use family::end_all_strays;
 pub use guard::{GUARD_APPLET, Guard, Watched};
 pub use guardian::guard_main;
-pub use init::{InitError, is_first_process, run_as_first_process};
+pub use init::{INIT_APPLET, InitError, init_main, is_first_process, run_as_first_process};
 pub use mark::TREE_VARIABLE;
 pub use policy::{EXEC_APPLET, Launcher, Limits, Policy, Session, User};
 pub use prepare::{prepare, surroundings};

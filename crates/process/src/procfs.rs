@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use attune_sys::Pid;
 
 /// How long holders of a pipe are looked for, and how many are named: there may be any number of processes.
-const HOLDERS_LIMIT: Duration = Duration::from_millis(50);
+const HOLDERS_LIMIT: Duration = Duration::from_millis(500);
 const HOLDERS: usize = 8;
 
 /// A part of `/proc/<pid>/stat`.

@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use attune_process::{EXEC_APPLET, GUARD_APPLET, exec_main, guard_main};
+use attune_process::{EXEC_APPLET, GUARD_APPLET, INIT_APPLET, exec_main, guard_main, init_main};
 use attune_sys::{Disposition, Limit, Pid, Resource, SignalSet};
 
 type Step<T> = Result<T, Box<dyn Error>>;
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     match arguments.next() {
         Some(first) if first == EXEC_APPLET => return exec_main(arguments),
         Some(first) if first == GUARD_APPLET => return guard_main(),
+        Some(first) if first == INIT_APPLET => return init_main(arguments).into(),
         Some(first) if first == "init" => return init(&arguments.collect::<Vec<_>>()),
         _ => {}
     }
@@ -42,13 +43,9 @@ fn main() -> ExitCode {
 }
 
 fn init(args: &[OsString]) -> ExitCode {
-    match attune_process::run_as_first_process("agent".as_ref(), args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            drop(writeln!(io::stderr(), "attune-test-child: {error}"));
-            ExitCode::from(98)
-        }
-    }
+    let Err(error) = attune_process::run_as_first_process("init", "agent".as_ref(), args);
+    drop(writeln!(io::stderr(), "attune-test-child: {error}"));
+    ExitCode::from(98)
 }
 
 fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {

@@ -6,12 +6,12 @@
 #![expect(unsafe_code, reason = "the one crate where unsafe code is allowed")]
 
 mod access;
+mod bare;
 mod beneath;
 mod check;
 mod clock;
 mod environment;
 mod folder;
-mod launcher;
 mod limits;
 mod own;
 mod pid;
@@ -26,11 +26,11 @@ mod wait;
 mod watch;
 
 pub use access::{may_execute, may_write};
+pub use bare::{ChildSetup, INIT_ARGUMENT, LAUNCHER_ARGUMENT, be_first_process, become_program};
 pub use beneath::open_beneath;
 pub use clock::boottime;
 pub use environment::empty_variables;
 pub use folder::{Opening, folder_in, make_folder_in, open_in, remove_in, rename_in};
-pub use launcher::{ChildSetup, LAUNCHER_ARGUMENT, become_program};
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{set_subreaper, set_undumpable};
 pub use pid::{Pid, pidfd_open, pidfd_send_signal};
@@ -42,5 +42,5 @@ pub use socket::{has_no_delay, set_keepalive};
 pub use standard_output::stdout_was_closed;
 pub use trace::seize;
 pub use user::{effective_user, peer_user, ticks_per_second};
-pub use wait::{Reaped, has_exited, reap, reap_any};
+pub use wait::{Reaped, has_exited, reap};
 pub use watch::watch_readable;

@@ -65,21 +65,6 @@ pub fn reap(child: Pid) -> io::Result<Option<Reaped>> {
     }))
 }
 
-/// `waitpid(2)` for any child, which takes it away from whoever waits for it: only for a process that has nothing else to do
-/// than that. None when no child has ended, or when there is none.
-pub fn reap_any() -> io::Result<Option<(Pid, ExitStatus)>> {
-    let mut status = 0;
-    // SAFETY: waitpid writes one int, for which the pointer is valid.
-    match retry(|| unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
-        Ok(child) => {
-            let child = Pid::new(child.unsigned_abs());
-            Ok(child.map(|child| (child, ExitStatus::from_raw(status))))
-        }
-        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
         + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))

@@ -26,6 +26,22 @@ impl Word {
         self.0
     }
 
+    /// Puts zeros in the place of what is there.
+    ///
+    /// # Safety
+    ///
+    /// The string is in memory that may be written, and nobody reads it at the same time.
+    pub(super) unsafe fn clear(self) {
+        let mut place = self.0.cast_mut();
+        // SAFETY: a Word ends with zero, and no byte before this place was zero, so it is still part of the string.
+        while unsafe { *place } != 0 {
+            // SAFETY: part of the string, which may be written.
+            unsafe { place.write_volatile(0) };
+            // SAFETY: this byte was not the last one.
+            place = unsafe { place.add(1) };
+        }
+    }
+
     /// The name before the first `=`, and what follows it.
     pub(super) fn split(self) -> Option<(&'static [u8], Self)> {
         let bytes = self.bytes();

@@ -6,7 +6,7 @@
 use std::ffi::c_char;
 
 use super::word::Words;
-use super::{LAUNCHER_ARGUMENT, launch};
+use super::{INIT_ARGUMENT, LAUNCHER_ARGUMENT, calls, first, launch};
 
 unsafe extern "C" {
     /// The beginning of the C library.
@@ -60,7 +60,7 @@ unsafe extern "C" fn attune_entry() {
     )
 }
 
-/// Comes back in a process that is not the launcher.
+/// Comes back in a process that is neither the launcher nor process 1.
 unsafe extern "C" fn begin(stack: *const usize) {
     // SAFETY: the kernel puts the number of arguments there.
     let number = unsafe { *stack };
@@ -71,11 +71,13 @@ unsafe extern "C" fn begin(stack: *const usize) {
     }
     // SAFETY: there are two arguments at least; the array ends with a null pointer, and its strings last as long as the process.
     let mut words = unsafe { Words::new(args.add(1)) };
-    match words.take() {
-        Some(word) if *word.bytes() == *LAUNCHER_ARGUMENT.as_bytes() => {}
-        _ => return,
-    }
     // SAFETY: the environment follows the null pointer behind the arguments, and ends with another one.
     let environment = unsafe { Words::new(args.add(number).add(1)) };
-    super::calls::exit(launch(words, environment));
+    let Some(word) = words.take() else { return };
+    if *word.bytes() == *LAUNCHER_ARGUMENT.as_bytes() {
+        calls::exit(launch(words, environment));
+    }
+    if *word.bytes() == *INIT_ARGUMENT.as_bytes() {
+        calls::exit(first::serve(words, environment));
+    }
 }

@@ -1,9 +1,9 @@
-//! Becoming the program of a child, also before there is a C library.
+//! What this binary does before there is a C library: becoming the program of a child, and being process 1.
 //!
 //! The agent starts its own binary again for each child that has a policy. That binary is position independent and holds
 //! more than a megabyte of tables of addresses, which its C library puts right before `main`: half a thousand page faults
-//! for a process that makes twenty system calls and becomes another one. So the shipped binary begins here (`entry.rs`), which
-//! looks at the arguments first; only what is not the launcher goes on to the C library.
+//! for a process that makes twenty system calls and becomes another one, and a megabyte of memory for a process that only
+//! waits. So the shipped binary begins here (`entry.rs`), which looks at the arguments first; all else goes on to the C library.
 //!
 //! Everything below therefore works in a process in which nothing has been set up:
 //!
@@ -12,12 +12,14 @@
 //!   are right only later.
 //! * Nothing is allocated, and nothing panics.
 //!
-//! Builds without this entry (for glibc, and tests) reach the same code from `main`, by [`become_program`].
+//! Builds without this entry (for glibc, and tests) reach the same code from `main`, by [`become_program`] and
+//! [`be_first_process`].
 
 mod apply;
 mod calls;
 #[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod entry;
+mod first;
 mod notes;
 mod setup;
 mod word;
@@ -33,6 +35,9 @@ use crate::environment::environ;
 /// The first argument that makes the binary the launcher.
 pub const LAUNCHER_ARGUMENT: &str = "__exec";
 
+/// The first argument that makes the binary process 1.
+pub const INIT_ARGUMENT: &str = "__init";
+
 /// The launcher was called in a way that the agent does not call it, or could not take the user on.
 const FAILED: u8 = 125;
 /// The program is there and could not be executed.
@@ -45,13 +50,26 @@ const NOT_FOUND: u8 = 127;
 ///
 /// For processes that have one thread.
 pub fn become_program(words: &[CString]) -> u8 {
+    with_environment(words, launch)
+}
+
+/// Starts this binary again with `words`, from its name on, and with this process's environment, which is empty here afterwards.
+/// Forwards all signals to it and reaps whoever ends, until it has ended: its exit code, or 128 and the number of the signal that
+/// ended it; 71 when the operating system refused something, which was said on standard error then.
+///
+/// For processes that have one thread and nothing else to do. The agent begins with all signals blocked.
+pub fn be_first_process(words: &[CString]) -> u8 {
+    with_environment(words, first::serve)
+}
+
+fn with_environment(words: &[CString], duty: fn(Words, Words) -> u8) -> u8 {
     let pointers: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
     // SAFETY: an array of strings that ends with a null pointer; it and the strings live until this returns.
     let words = unsafe { Words::new(pointers.as_ptr()) };
     // SAFETY: the C library sets it before `main`; nobody changes the environment at the same time.
     let first = unsafe { environ };
     // SAFETY: the same form, and it stays as it is.
-    launch(words, unsafe { Words::new(first.cast_const().cast()) })
+    duty(words, unsafe { Words::new(first.cast_const().cast()) })
 }
 
 fn launch(mut words: Words, environment: Words) -> u8 {

@@ -23,6 +23,16 @@ impl Notes {
         line.write();
     }
 
+    /// What did not work, with the number of the error.
+    pub(super) fn failed(&self, what: &[u8], error: Errno) {
+        let mut line = self.line();
+        line.push(what);
+        line.push(b" (os error ");
+        line.push_error(error);
+        line.push(b")");
+        line.write();
+    }
+
     /// What the launcher goes on without.
     pub(super) fn left_out(&self, error: Errno, what: &[u8]) {
         let mut line = self.line();

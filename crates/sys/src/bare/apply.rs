@@ -123,10 +123,10 @@ pub(super) fn execute(
     // The last step: with a low limit not even the stack could grow any more.
     notes.limit(b"the memory limit", Resource::ADDRESS_SPACE, memory_bytes);
     for _ in 0..BUSY_RETRIES {
-        match calls::exec(program, args, environment) {
+        match calls::exec(program.pointer(), args, environment) {
             Errno(libc::ETXTBSY) => calls::pause(BUSY_PAUSE_NANOSECONDS),
             refused => return refused,
         }
     }
-    calls::exec(program, args, environment)
+    calls::exec(program.pointer(), args, environment)
 }

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int, c_long};
 use std::ptr;
 
-use super::word::{Word, Words};
+use super::word::Words;
 
 /// The number of an error.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -196,10 +196,62 @@ pub(super) fn reset_signals() {
 
 /// `rt_sigprocmask(2)`: no signal is blocked.
 pub(super) fn unblock_signals() -> Called {
-    let none = 0_u64;
+    set_mask(0)
+}
+
+/// `rt_sigprocmask(2)`: every signal is blocked that can be.
+pub(super) fn block_signals() -> Called {
+    set_mask(u64::MAX)
+}
+
+fn set_mask(blocked: u64) -> Called {
     let how = signed(libc::SIG_SETMASK);
     // SAFETY: rt_sigprocmask reads one set, and the pointer to an old one may be null.
-    unsafe { call(libc::SYS_rt_sigprocmask, [how, address(&raw const none), 0, SIGNAL_SET_BYTES, 0]) }.map(drop)
+    unsafe { call(libc::SYS_rt_sigprocmask, [how, address(&raw const blocked), 0, SIGNAL_SET_BYTES, 0]) }.map(drop)
+}
+
+/// `rt_sigtimedwait(2)`: takes the next signal, of those that are blocked.
+pub(super) fn next_signal() -> Result<c_int, Errno> {
+    let all = u64::MAX;
+    // SAFETY: rt_sigtimedwait reads one set; the pointers to what it could say more and to a time limit may be null.
+    let signal = unsafe { call(libc::SYS_rt_sigtimedwait, [address(&raw const all), 0, 0, SIGNAL_SET_BYTES, 0]) }?;
+    c_int::try_from(signal).map_err(|_| Errno(libc::EINVAL))
+}
+
+/// `fork(2)`: zero in the child. For processes of a few pages, whose child becomes another program at once.
+pub(super) fn fork() -> Result<usize, Errno> {
+    // SAFETY: without further flags the child has a copy of everything, and goes on from here with it.
+    unsafe { call(libc::SYS_clone, [signed(libc::SIGCHLD), 0, 0, 0, 0]) }
+}
+
+/// `kill(2)`.
+pub(super) fn kill(process: usize, signal: c_int) -> Called {
+    plain(libc::SYS_kill, [process, signed(signal), 0, 0, 0]).map(drop)
+}
+
+/// A child that has ended, and its status as `waitpid(2)` has it.
+pub(super) struct Ended {
+    pub(super) child: usize,
+    pub(super) status: c_int,
+}
+
+/// `wait4(2)` for any child; none when no child has ended, or when there is none.
+pub(super) fn reap_any() -> Result<Option<Ended>, Errno> {
+    let (any, only_ended) = (signed(-1), signed(libc::WNOHANG));
+    let mut status: c_int = 0;
+    // SAFETY: wait4 writes one int, for which the pointer is valid; that to the resources used may be null.
+    match unsafe { call(libc::SYS_wait4, [any, address(&raw mut status), only_ended, 0, 0]) } {
+        Ok(0) | Err(Errno(libc::ECHILD)) => Ok(None),
+        Ok(child) => Ok(Some(Ended { child, status })),
+        Err(error) => Err(error),
+    }
+}
+
+/// `prctl(2)`, `PR_SET_NAME`: what lists of processes call this one; ends with zero.
+pub(super) fn set_name(name: &'static [u8]) {
+    // SAFETY: prctl reads a string that ends with zero.
+    let named = unsafe { call(libc::SYS_prctl, [signed(libc::PR_SET_NAME), address(name.as_ptr()), 0, 0, 0]) };
+    named.map(drop).unwrap_or_default();
 }
 
 /// `close_range(2)`: every descriptor but the three standard ones is closed by the next exec. Linux 5.11.
@@ -218,9 +270,9 @@ pub(super) fn pause(nanoseconds: u64) {
     done.map(drop).unwrap_or_default();
 }
 
-/// `execve(2)`; returns only the error.
-pub(super) fn exec(program: Word, args: Words, environment: Words) -> Errno {
-    let (program, args) = (address(program.pointer()), address(args.pointer()));
+/// `execve(2)`; returns only the error. `program` ends with zero.
+pub(super) fn exec(program: *const c_char, args: Words, environment: Words) -> Errno {
+    let (program, args) = (address(program), address(args.pointer()));
     // SAFETY: execve reads a string that ends with zero, and two arrays of such strings that end with a null pointer.
     match unsafe { call(libc::SYS_execve, [program, args, address(environment.pointer()), 0, 0]) } {
         Ok(_) => Errno(libc::EINVAL),
@@ -229,7 +281,6 @@ pub(super) fn exec(program: Word, args: Words, environment: Words) -> Errno {
 }
 
 /// `exit_group(2)`.
-#[cfg(target_env = "musl")]
 pub(super) fn exit(code: u8) -> ! {
     loop {
         let ended = plain(libc::SYS_exit_group, [usize::from(code), 0, 0, 0, 0]);
