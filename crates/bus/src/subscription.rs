@@ -30,7 +30,7 @@ pub enum Event {
     Up,
     /// Nothing comes for now.
     Down,
-    /// Nothing comes any more: this process has closed the bus.
+    /// Nothing comes any more: this process has closed the bus. Said once.
     Closed,
 }
 
@@ -57,6 +57,7 @@ pub struct Subscription {
     declared: bool,
     backoff: Backoff,
     not_before: Instant,
+    closed: bool,
 }
 
 impl Subscription {
@@ -64,11 +65,23 @@ impl Subscription {
     pub async fn declare(bus: Arc<dyn Bus>, source: Source) -> Result<Self, BusError> {
         bus.declare(&source.queue).await?;
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        Ok(Self { bus, source, consumer: None, consuming: None, declared: true, backoff, not_before: Instant::now() })
+        Ok(Self {
+            bus,
+            source,
+            consumer: None,
+            consuming: None,
+            declared: true,
+            backoff,
+            not_before: Instant::now(),
+            closed: false,
+        })
     }
 
-    /// The next event. Cancel-safe: what it has reached is kept.
+    /// The next event. Cancel-safe: what it has reached is kept. After [`Event::Closed`] it waits for ever.
     pub async fn next(&mut self) -> Event {
+        if self.closed {
+            return std::future::pending().await;
+        }
         loop {
             if let Some(consumer) = &mut self.consumer {
                 match consumer.next().await {
@@ -102,7 +115,10 @@ impl Subscription {
                     self.consumer = Some(consumer);
                     return Event::Up;
                 }
-                Err(BusError::Closed) => return Event::Closed,
+                Err(BusError::Closed) => {
+                    self.closed = true;
+                    return Event::Closed;
+                }
                 Err(error) => {
                     let queue = &self.source.queue.name;
                     tracing::warn!(

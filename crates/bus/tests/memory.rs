@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+
 use attune_bus::{
-    Bus, BusError, Consumer, ConsumerEvent, Delivery, MemoryBus, Outgoing, QueueLifetime, QueueSpec, Requeue, decode,
+    Bus, BusError, Consumer, ConsumerEvent, Delivery, Event, MemoryBus, Outgoing, QueueLifetime, QueueSpec, Requeue,
+    Source, Subscription, decode,
 };
 use attune_model::PackId;
 use attune_model::message::{Exchange, PackDeleted};
@@ -126,6 +129,19 @@ async fn closing_ends_consumers_and_refuses_publishers() {
     assert!(ended.is_none());
     assert!(matches!(bus.publish(&[message(1)]).await, Err(BusError::Closed)));
     assert!(matches!(bus.consume("q", "t", 1).await, Err(BusError::Closed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_says_once_that_the_bus_is_closed() {
+    let bus = Arc::new(MemoryBus::new());
+    let source = Source { queue: queue("q", "#"), tag: "t".to_owned(), prefetch: 1 };
+    let mut subscription = Subscription::declare(bus.clone(), source).await.unwrap();
+    assert!(matches!(subscription.next().await, Event::Up));
+    bus.close().await;
+    assert!(matches!(subscription.next().await, Event::Down));
+    assert!(matches!(subscription.next().await, Event::Closed));
+    let more = timeout(Duration::from_hours(1), subscription.next()).await;
+    assert!(more.is_err(), "{more:?}");
 }
 
 #[tokio::test]

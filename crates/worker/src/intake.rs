@@ -74,8 +74,8 @@ pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscr
         };
         match event {
             Event::Delivery(delivery) => dispatch(shared, slot, delivery, &mut forgotten).await,
-            Event::Down => shared.readiness.down(Part::Executions),
-            Event::Closed => break,
+            // A closed bus is no reason to stop: what runs has results, and who closed it says when to stop.
+            Event::Down | Event::Closed => shared.readiness.down(Part::Executions),
             Event::Up => {
                 shared.readiness.up(Part::Executions);
                 if !std::mem::take(&mut paused) {
@@ -203,11 +203,10 @@ pub(crate) async fn take_cancels(shared: Arc<Shared>, mut cancels: Subscription,
                 shared.readiness.up(Part::Cancels);
                 continue;
             }
-            Event::Down => {
+            Event::Down | Event::Closed => {
                 shared.readiness.down(Part::Cancels);
                 continue;
             }
-            Event::Closed => break,
         };
         let decoded: Result<(Envelope, ExecutionCancelRequested), _> = decode(&delivery.body);
         match decoded {

@@ -53,8 +53,7 @@ pub(crate) async fn consume(shared: Arc<Shared>, mut packs: Subscription) {
         };
         match event {
             Event::Up => shared.readiness.up(Part::Packs),
-            Event::Down => shared.readiness.down(Part::Packs),
-            Event::Closed => break,
+            Event::Down | Event::Closed => shared.readiness.down(Part::Packs),
             Event::Delivery(delivery) => match read(&delivery) {
                 Ok(event) => {
                     ack(delivery).await;

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::time::Duration;
 
 use attune_model::status::{ExecutionStatus, WorkerStatus};
 use attune_store::PageRequest;
@@ -113,14 +114,23 @@ async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_i
 
 /// The embedded bus only: the one to a broker is closed by its own process and by nobody else, and what a broker can do is in
 /// `tests/platform_faults`.
-#[tokio::test]
-async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop() {
-    let (rig, config) = rig(Backend::Embedded, &[waiting()]).await;
-    let life = rig.live_with(config.clone()).await;
+async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop(on: Backend) {
+    let (rig, mut config) = rig(on, &[waiting()]).await;
+    config.heartbeat_interval = Duration::from_millis(200);
+    let life = rig.live_with(config).await;
     let id = rig.submit(life.id, "wait").await;
     rig.file("started").await;
     rig.bus.close().await;
     eventually("it is not ready any more", async || (!*life.ready.borrow()).then_some(())).await;
+    // It lives on, well beyond the time after which consumers are made again.
+    let mut beats = std::collections::BTreeSet::new();
+    eventually("heartbeats go on", async || {
+        let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
+        beats.insert(page.items[0].last_heartbeat);
+        (beats.len() > 10 || life.stop.soft().is_cancelled()).then_some(())
+    })
+    .await;
+    assert!(!life.stop.soft().is_cancelled(), "a lost bus is no reason to stop");
     fs::write(rig.place.path("go"), "").unwrap();
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
     assert!(!life.stop.soft().is_cancelled(), "a lost bus is no reason to stop");
@@ -153,5 +163,6 @@ attune_testkit::tests_on_each! {
         a_soft_stop_takes_nothing_new_and_lets_what_runs_finish,
         a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it,
         what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run,
+        a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop,
     ]
 }
