@@ -15,7 +15,7 @@ async fn behind_proxy(rig: &Rig) -> (Program, Proxy) {
     (worker, proxy)
 }
 
-async fn said(program: &Program, text: &str) {
+pub(crate) async fn said(program: &Program, text: &str) {
     eventually(&format!("{text:?} in the log"), async || program.log().contains(text).then_some(())).await;
 }
 
@@ -85,6 +85,25 @@ async fn a_database_in_a_black_hole_loses_no_execution() {
     hub.stop();
 }
 
+/// As a standby, or a server whose disk is full.
+pub(crate) async fn take_no_writes(rig: &Rig) {
+    let database = &rig.installation.database;
+    let name = database.name();
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+    database.execute(others).await;
+}
+
+/// As before; whoever mends it may write.
+pub(crate) async fn take_writes(rig: &Rig) {
+    let database = &rig.installation.database;
+    let name = database.name();
+    database
+        .execute(&format!("BEGIN READ WRITE; ALTER DATABASE {name} RESET default_transaction_read_only; COMMIT"))
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_takes_no_writes_for_a_while_loses_no_execution() {
     let rig = Rig::new().await;
@@ -93,19 +112,11 @@ async fn a_database_that_takes_no_writes_for_a_while_loses_no_execution() {
     let running = rig.ask_gated(3);
     rig.begun(&running).await;
     rig.until(&running, "running").await;
-    let database = &rig.installation.database;
-    let name = database.name();
-    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                  WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    database.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
-    database.execute(others).await;
+    take_no_writes(&rig).await;
     rig.open();
     rig.no_action().await;
     said(&worker, KEPT).await;
-    // Whoever mends it may write.
-    database
-        .execute(&format!("BEGIN READ WRITE; ALTER DATABASE {name} RESET default_transaction_read_only; COMMIT"))
-        .await;
+    take_writes(&rig).await;
     rig.completed(&running).await;
     rig.completed(&rig.ask(3)).await;
     worker.stop();

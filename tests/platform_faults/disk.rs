@@ -1,43 +1,11 @@
 //! Disks that are full.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::rig::{Rig, path};
+use attune_testkit::{SmallDisk, eventually};
 
-/// A file system of one megabyte; gone with its handle.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounted; none where nobody may mount.
-    fn mount(place: &Path) -> Option<Self> {
-        fs::create_dir_all(place).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs", path(place)]).status().unwrap();
-        if !mounted.success() {
-            attune_testkit::lacking("mounts", "run as root with CAP_SYS_ADMIN");
-            return None;
-        }
-        Some(Self(place.to_owned()))
-    }
-
-    /// Fills it to the last byte.
-    fn fill(&self) {
-        let full = Command::new("dd").args(["if=/dev/zero", &format!("of={}/filler", path(&self.0)), "bs=4k"]).output();
-        assert!(!full.unwrap().status.success(), "it has an end");
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").args(["-l", path(&self.0)]).status());
-    }
-}
+use crate::database::{said, take_no_writes, take_writes};
+use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_for_logs_costs_the_logs_only() {
@@ -76,6 +44,46 @@ async fn a_full_disk_for_scratch_files_fails_executions_with_the_cause() {
     assert!(result.contains("No space left"), "{result}");
     disk.free();
     rig.completed(&rig.ask(2)).await;
+    worker.stop();
+    hub.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_for_kept_results_costs_none_and_is_used_again_when_there_is_room() {
+    let rig = Rig::new().await;
+    let Some(disk) = SmallDisk::mount(&rig.installation.path("artifacts/_spool")) else { return };
+    let hub = rig.hub().await;
+    let worker = rig.worker().await;
+    let running = rig.ask_gated(2);
+    rig.begun(&running).await;
+    rig.until(&running, "running").await;
+    disk.fill();
+    take_no_writes(&rig).await;
+    rig.open();
+    said(&worker, "result is kept in memory only: the disk does not take it").await;
+    assert!(worker.log().contains("No space left"), "the cause is named: {}", worker.log());
+    take_writes(&rig).await;
+    rig.completed(&running).await;
+
+    // There is room: what is kept now outlives the worker.
+    disk.free();
+    fs::remove_file(rig.gate()).unwrap();
+    let running = rig.ask_gated(2);
+    rig.begun(&running).await;
+    rig.until(&running, "running").await;
+    take_no_writes(&rig).await;
+    rig.open();
+    rig.no_action().await;
+    let spool = rig.installation.path(&format!("artifacts/_spool/{}", rig.worker_id().await));
+    eventually("both are kept", async || {
+        let entries = fs::read_dir(&spool).ok()?.flatten().map(|entry| entry.path());
+        (entries.filter(|path| path.extension().is_some_and(|name| name == "result")).count() == 2).then_some(())
+    })
+    .await;
+    worker.kill();
+    take_writes(&rig).await;
+    let worker = rig.worker().await;
+    rig.completed(&running).await;
     worker.stop();
     hub.stop();
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -232,9 +231,4 @@ impl Rig {
 
 fn list(ids: &[i64]) -> String {
     ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// A variable of a deployment that is a path.
-pub(crate) fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }

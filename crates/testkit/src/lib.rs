@@ -7,6 +7,7 @@ pub mod database;
 mod lacking;
 mod private_postgres;
 mod proxy;
+mod small_disk;
 pub mod store_contract;
 pub mod wheel;
 
@@ -14,6 +15,7 @@ pub use broker::{Management, PrivateBroker, TestBroker};
 pub use lacking::{SKIP_VARIABLE, is_given_up, lacking};
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Direction, Proxy};
+pub use small_disk::SmallDisk;
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use attune_model::capabilities::DetectedInterpreter;
 use attune_model::message::PackRegistered;
 use attune_model::status::PackEnvironmentStatus;
 use attune_store::{EnvironmentOutcome, EnvironmentTarget, NewPack, NewRuntime, NewRuntimeVersion};
-use attune_testkit::eventually;
+use attune_testkit::{SmallDisk, eventually};
 use serde_json::{Value, json};
 use support::rig::{Backend, Rig, new_action, runtime};
 
@@ -34,9 +34,14 @@ fn config(rig: &Rig) -> Value {
 }
 
 async fn load(rig: &Rig, versions: &[&str]) {
+    load_with(rig, &config(rig), versions).await;
+}
+
+/// Action `ok` on a runtime with this configuration.
+async fn load_with(rig: &Rig, config: &Value, versions: &[&str]) {
     let version = |version: &&str| NewRuntimeVersion {
         version: (*version).to_owned(),
-        execution_config: config(rig),
+        execution_config: config.clone(),
         distributions: json!({"verification": {"commands": [{"binary": if *version == "9" { "/no/sh" } else { "/bin/sh" },
             "args": ["-c", "true"]}]}}),
         ..NewRuntimeVersion::default()
@@ -44,7 +49,7 @@ async fn load(rig: &Rig, versions: &[&str]) {
     let shell = NewRuntime {
         distributions: json!({"verification": {"always_available": true}}),
         versions: versions.iter().map(version).collect(),
-        ..runtime("shell", config(rig))
+        ..runtime("shell", config.clone())
     };
     let mut action = new_action("ok");
     action.runtime_ref = Some("demo.shell".to_owned());
@@ -173,10 +178,34 @@ async fn detected_runtimes_that_nobody_knows_get_rows_of_their_own(on: Backend) 
     second.finish().await;
 }
 
+async fn a_full_disk_for_environments_fails_what_needs_one_until_there_is_room(on: Backend) {
+    let mut rig = Rig::new(on, &[("ok", "echo fine".to_owned())]).await;
+    let Some(disk) = SmallDisk::mount(&rig.place.path("envs")) else { return };
+    let mut config = config(&rig);
+    let create = "mkdir -p \"$0/bin\" && ln -s /bin/sh \"$0/bin/sh\" && head -c 100000 /dev/zero > \"$0/data\"";
+    config["environment"]["create_command"] = json!(["/bin/sh", "-c", create, "{env_dir}"]);
+    load_with(&rig, &config, &[]).await;
+    disk.fill();
+    let life = rig.live().await;
+    let id = rig.submit(life.id, "ok").await;
+    let told = rig.told(id).await;
+    let payload = &told.last().unwrap().payload;
+    assert_eq!(payload["status"], "Failed", "{payload}");
+    let error = payload["result"]["error"].as_str().unwrap();
+    assert!(error.contains("No space left on device"), "the cause is named: {error}");
+    disk.free();
+    let id = rig.submit(life.id, "ok").await;
+    let told = rig.told(id).await;
+    assert_eq!(told.last().unwrap().payload["status"], "Completed", "{told:?}");
+    assert_eq!(fs::metadata(rig.place.path("envs/demo/shell/data")).unwrap().len(), 100_000);
+    life.finish().await;
+}
+
 attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_pack_that_comes_gets_its_environments_before_anybody_needs_them,
         an_environment_that_another_worker_builds_is_waited_for,
         detected_runtimes_that_nobody_knows_get_rows_of_their_own,
+        a_full_disk_for_environments_fails_what_needs_one_until_there_is_room,
     ]
 }
