@@ -85,3 +85,51 @@ async fn a_program_that_waits_for_its_servers_is_alive_and_not_ready() {
         program.stop();
     }
 }
+
+/// What is in the status of a worker's health.
+fn metric(installation: &Installation, series: &str) -> u32 {
+    let name = installation.database.name();
+    let (_, metrics) = health(installation, &["worker", "--name", name, "--ask", "metrics"]);
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_the_broker_cancels_is_missed_at_once_and_comes_back_by_itself() {
+    let installation = Installation::bare().await;
+    let name = installation.database.name();
+    let worker = installation.start("worker", &["worker", "--name", name]);
+    becomes(&installation, 0, "ready").await;
+    let id = installation.database.number("SELECT id FROM worker").await;
+    let lost = "attune_consumer_changes_total{change=\"lost\"}";
+    assert_eq!(metric(&installation, lost), 0);
+    for (count, queue) in (1..).zip(["executions", "cancel", "packs"]) {
+        installation.broker.delete_queue(&format!("worker.{id}.{queue}"));
+        // Told by the broker, not found by a clock.
+        eventually("the loss is seen", async || (metric(&installation, lost) == count).then_some(())).await;
+        becomes(&installation, 0, "ready").await;
+        let confirmed = "attune_consumer_changes_total{change=\"confirmed\"}";
+        assert_eq!(metric(&installation, confirmed), 3 + count);
+    }
+    worker.stop();
+}
+
+/// Its id names its queues: with another row it is another worker, and that is for a start to make.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_row_is_gone_ends_with_the_reason_and_starts_as_a_new_one() {
+    let installation = Installation::bare().await;
+    let name = installation.database.name();
+    let begin = || {
+        installation.start_with("worker", &["worker", "--name", name], |command| {
+            command.env("ATTUNE__WORKER__HEARTBEAT_INTERVAL", "1s");
+        })
+    };
+    let mut worker = begin();
+    becomes(&installation, 0, "ready").await;
+    installation.database.execute("DELETE FROM worker").await;
+    assert_eq!(worker.wait().code(), Some(70));
+    assert!(worker.log().contains("the row of this worker is gone"), "{}", worker.log());
+    let worker = begin();
+    becomes(&installation, 0, "ready").await;
+    assert_eq!(installation.database.number("SELECT count(*) FROM worker WHERE status = 'active'").await, 1);
+    worker.stop();
+}

@@ -4,6 +4,7 @@
 
 mod doctor;
 mod health;
+mod rows;
 mod support;
 
 use support::{Installation, processes_with};

@@ -7,9 +7,12 @@ mod support;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use attune_model::message::Envelope;
 use attune_model::status::{OutputFormat, ParameterFormat};
+use attune_store::PageRequest;
 use attune_testkit::eventually;
 use attune_worker::Executor;
 use serde_json::{Map, Value, json};
@@ -54,15 +57,18 @@ fn named(mut value: Value, id: i64) -> Value {
 
 #[tokio::test]
 async fn messages_are_what_the_platform_reads() {
-    let wait = "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done".to_owned();
-    let mut rig =
-        Rig::new(Backend::Embedded, &[("good", "echo fine".to_owned()), ("bad", "exit 3".to_owned()), ("wait", wait)])
-            .await;
+    let wait = "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done";
+    let actions = [("good", "echo fine"), ("bad", "exit 3"), ("wait", wait), ("slow", "sleep 600")];
+    let mut rig = Rig::new(Backend::Embedded, &actions.map(|(name, code)| (name, code.to_owned()))).await;
     let mut config = rig.config();
     config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
-    let life = rig.live_with(config).await;
-    let mut told = Map::new();
-    for name in ["good", "bad", "wait"] {
+    let (mut life, mut told) = (rig.live_with(config.clone()).await, Map::new());
+    for (name, _) in actions {
+        if name == "slow" {
+            life.finish().await;
+            config.executor.time_limit = Duration::from_secs(1);
+            life = rig.live_with(config.clone()).await;
+        }
         let id = rig.submit(life.id, name).await;
         if name == "wait" {
             rig.file("started").await;
@@ -71,7 +77,7 @@ async fn messages_are_what_the_platform_reads() {
         let messages: Vec<Envelope> = rig.told(id).await;
         let messages: Vec<Value> =
             messages.into_iter().map(|message| named(serde_json::to_value(message).unwrap(), id.0)).collect();
-        // The first two are the same for all.
+        // The first is the same for all.
         let from = usize::from(name != "good");
         told.insert(name.to_owned(), messages[from..].into());
     }
@@ -151,6 +157,42 @@ async fn special(place: &Place, executor: &Executor, results: &mut Map<String, V
     results.insert("cancelled with a log".to_owned(), named(stderr_log, 7));
     let cancelled = conclude(executor, &slow, &control).await;
     results.insert("cancelled early".to_owned(), cancelled.document(None));
+}
+
+/// The rows that the captured streams leave, as others find them.
+async fn log_artifacts_are_what_the_platform_reads(on: Backend) {
+    let mut rig = Rig::new(on, &[("talk", "echo out; echo err >&2".to_owned())]).await;
+    let life = rig.live().await;
+    let id = rig.submit(life.id, "talk").await;
+    rig.told(id).await;
+    life.finish().await;
+    let mut rows = Map::new();
+    for stream in ["stdout", "stderr"] {
+        let name = format!("demo.talk.{stream}.log");
+        let artifact = rig.store.artifact_of_ref(&name).await.unwrap().unwrap();
+        let page = rig.store.versions(artifact.id, PageRequest { page: 1, page_size: 10 }).await.unwrap();
+        assert_eq!(page.items.len(), 1);
+        let version = &page.items[0];
+        assert_eq!((version.artifact, version.execution), (artifact.id, Some(id)));
+        let file = rig.place.path("artifacts").join(version.file_path.as_ref().unwrap());
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o664);
+        for folder in file.ancestors().skip(1).take(4) {
+            assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o2775, "{}", folder.display());
+        }
+        let (mut artifact, mut version) =
+            (serde_json::to_value(&artifact).unwrap(), serde_json::to_value(version).unwrap());
+        for (row, keys) in [(&mut artifact, &["id"][..]), (&mut version, &["id", "artifact", "execution"])] {
+            for key in keys {
+                assert!(row.as_object_mut().unwrap().shift_remove(*key).is_some_and(|value| value.is_i64()), "{key}");
+            }
+        }
+        rows.insert(name, json!({"artifact": named(artifact, id.0), "version": named(version, id.0)}));
+    }
+    assert_golden(&Value::Object(rows), include_str!("golden/logs.json"));
+}
+
+attune_testkit::tests_on_each! {
+    embedded: Backend::Embedded, servers: Backend::Servers => [log_artifacts_are_what_the_platform_reads]
 }
 
 #[tokio::test]
