@@ -8,6 +8,7 @@
 #[path = "../platform/http.rs"]
 mod http;
 
+mod compose;
 mod images;
 mod lifecycle;
 mod prepare;

@@ -18,11 +18,12 @@ const AGENT_IMAGE: &str = "attune-test/agent";
 /// The engine and the image of the agent, with these stock images beside it; none where containers are not wanted.
 pub(crate) fn machine(stock: &[&str]) -> Option<(Engine, Image)> {
     let engine = Engine::ensure()?;
-    // One test prepares, the others wait.
+    // Each image is made by one; different ones by different tests, side by side.
+    script("scripts/test-images", stock);
+    // One test builds, the others wait.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let lock = File::create(folder.join("containers.lock")).unwrap();
     lock.lock().unwrap();
-    script("scripts/test-images", stock);
     // Each run looks once whether the file is as the sources are.
     let stamp = folder.join("containers.run");
     let run = env::var("NEXTEST_RUN_ID").ok();

@@ -47,10 +47,30 @@ impl Engine {
         let lock = File::create(LOCK).unwrap_or_else(|error| panic!("{LOCK}: {error}"));
         lock.lock().unwrap_or_else(|error| panic!("{LOCK}: {error}"));
         if !answers() {
-            install();
+            if Command::new("dockerd").arg("--version").output().is_err() {
+                install("docker.io");
+            }
             start();
         }
         Some(Self(()))
+    }
+
+    /// Compose, installed first where it is missing.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be installed.
+    pub fn compose(&self) -> Command {
+        let Self(()) = self;
+        let program = "docker-compose";
+        let lock = File::create(LOCK).unwrap_or_else(|error| panic!("{LOCK}: {error}"));
+        lock.lock().unwrap_or_else(|error| panic!("{LOCK}: {error}"));
+        if Command::new(program).arg("version").output().is_err() {
+            install(program);
+        }
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Builds an image from scratch: each program at its place in the image, with the libraries that it links to.
@@ -310,20 +330,16 @@ fn answers() -> bool {
     docker().args(["version", "-f", "{{.Server.Version}}"]).output().is_ok_and(|output| output.status.success())
 }
 
-fn install() {
-    let there = Command::new("dockerd").arg("--version").output().is_ok_and(|output| output.status.success());
-    if there {
-        return;
-    }
-    // The lists of a machine that was made some time ago name packages that are no longer there.
-    for words in [&["update"][..], &["install", "-y", "--no-install-recommends", "docker.io"]] {
+/// Installs a package of the distribution. The lists of a machine that was made some time ago name some that are gone.
+fn install(package: &str) {
+    for words in [&["update"][..], &["install", "-y", "--no-install-recommends", package]] {
         let output = Command::new("apt-get")
             .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
             .args(words)
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null())
             .output();
-        succeeded(&format!("no container engine here, and `apt-get {}`", words.join(" ")), output);
+        succeeded(&format!("{package} is missing here, and `apt-get {}`", words.join(" ")), output);
     }
 }
 
