@@ -13,7 +13,9 @@ fn main() {
         .map(|name| var(name).unwrap_or_default());
     let calls_are_direct = machine == "aarch64" || machine == "x86_64" && flags.contains("relro-level=partial");
     if library == "musl" && calls_are_direct {
-        println!("cargo:rustc-link-arg-bin=attune-test-child=-Wl,-e,attune_entry");
+        // A compiler that links has the argument handed on.
+        let form = if flags.contains("linker-flavor=ld") { "" } else { "-Wl," };
+        println!("cargo:rustc-link-arg-bin=attune-test-child={form}--entry=attune_entry");
     }
     println!("cargo:rerun-if-changed=build.rs");
 }

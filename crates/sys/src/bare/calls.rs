@@ -210,12 +210,26 @@ fn set_mask(blocked: u64) -> Called {
     unsafe { call(libc::SYS_rt_sigprocmask, [how, address(&raw const blocked), 0, SIGNAL_SET_BYTES, 0]) }.map(drop)
 }
 
+/// A signal that was taken.
+pub(super) struct Arrived {
+    pub(super) signal: c_int,
+    /// The kernel sent it by itself, as it does for a terminal, and no process.
+    pub(super) by_kernel: bool,
+}
+
 /// `rt_sigtimedwait(2)`: takes the next signal, of those that are blocked.
-pub(super) fn next_signal() -> Result<c_int, Errno> {
+pub(super) fn next_signal() -> Result<Arrived, Errno> {
+    /// `SI_KERNEL`.
+    const BY_KERNEL: c_int = 0x80;
     let all = u64::MAX;
-    // SAFETY: rt_sigtimedwait reads one set; the pointers to what it could say more and to a time limit may be null.
-    let signal = unsafe { call(libc::SYS_rt_sigtimedwait, [address(&raw const all), 0, 0, SIGNAL_SET_BYTES, 0]) }?;
-    c_int::try_from(signal).map_err(|_| Errno(libc::EINVAL))
+    // Number, error, code, and what is of no interest here; 128 bytes in all.
+    let mut told: [c_int; 32] = [0; 32];
+    let (wanted, told_at) = (address(&raw const all), address(told.as_mut_ptr()));
+    // SAFETY: rt_sigtimedwait reads one set and writes one siginfo_t of 128 bytes; the pointer to a time limit may be null.
+    let signal = unsafe { call(libc::SYS_rt_sigtimedwait, [wanted, told_at, 0, SIGNAL_SET_BYTES, 0]) }?;
+    let signal = c_int::try_from(signal).map_err(|_| Errno(libc::EINVAL))?;
+    let [_, _, code, ..] = told;
+    Ok(Arrived { signal, by_kernel: code == BY_KERNEL })
 }
 
 /// `fork(2)`: zero in the child. For processes of a few pages, whose child becomes another program at once.

@@ -2,7 +2,7 @@
 //!
 //! In the shipped binary nothing of the C library has begun, so that a process that only waits has a few pages of its own.
 
-use super::calls::{self, Ended, Errno};
+use super::calls::{self, Arrived, Ended, Errno};
 use super::notes::Notes;
 use super::word::Words;
 
@@ -25,6 +25,8 @@ pub(super) fn serve(words: Words, environment: Words) -> u8 {
         // Its environment is that of the agent. Everything else works without it.
         notes.failed(b"the environment of process 1 stays readable for its own user", error);
     }
+    // An ignored SIGCHLD, which whoever started this process may have left behind, would never come.
+    calls::reset_signals();
     let prepared = calls::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).and_then(|()| calls::block_signals());
     let started = prepared.and_then(|()| calls::fork());
     match started {
@@ -49,7 +51,7 @@ pub(super) fn serve(words: Words, environment: Words) -> u8 {
 fn wait(agent: usize, notes: &Notes) -> u8 {
     loop {
         match calls::next_signal() {
-            Ok(libc::SIGCHLD) => match reap_all(agent) {
+            Ok(Arrived { signal: libc::SIGCHLD, .. }) => match reap_all(agent) {
                 Ok(Some(code)) => return code,
                 Ok(None) => {}
                 Err(error) => {
@@ -57,8 +59,10 @@ fn wait(agent: usize, notes: &Notes) -> u8 {
                     return REFUSED;
                 }
             },
+            // The terminal sends its signals to the whole group, and so to the agent as well: a second one would be an order.
+            Ok(Arrived { signal: libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP, by_kernel: true }) => {}
             // The agent has not been reaped, so its id is its own.
-            Ok(signal) => {
+            Ok(Arrived { signal, .. }) => {
                 if let Err(error) = calls::kill(agent, signal) {
                     notes.failed(b"a signal could not be forwarded to the agent", error);
                 }

@@ -10,6 +10,7 @@
 //! * System calls are made here and not by the C library, which keeps `errno` in memory of the thread that does not exist yet.
 //! * No constant holds an address: no table of texts, no reference to a reference, no trait object, no formatting. Such constants
 //!   are right only later.
+//! * What the compiler calls by itself goes through a table of addresses, which is put right first (`table.rs`).
 //! * Nothing is allocated, and nothing panics.
 //!
 //! Builds without this entry (for glibc, and tests) reach the same code from `main`, by [`become_program`] and
@@ -22,6 +23,8 @@ mod entry;
 mod first;
 mod notes;
 mod setup;
+#[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod table;
 mod word;
 
 use std::ffi::{CString, c_char};
