@@ -28,6 +28,7 @@ use crate::procfs::{Stat, name_of, parse_pid};
 const PREFIX: &str = "attune.";
 const KILL: &str = "cgroup.kill";
 const MEMBERS: &str = "cgroup.procs";
+const EVENTS: &str = "cgroup.events";
 
 /// A killed process is gone within this time, as a rule.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -127,12 +128,18 @@ impl Cgroup {
         listed.lines().filter_map(parse_pid).collect()
     }
 
+    /// Whether there is anybody in it or in a group that somebody made below it.
+    fn is_populated(&self) -> bool {
+        let events = fs::read_to_string(self.folder.join(EVENTS)).unwrap_or_default();
+        events.lines().any(|line| line == "populated 1")
+    }
+
     /// Kills everything in it; returns who that was, without the group of `leader`.
     pub(crate) fn kill(&self, leader: Option<Pid>) -> Ended {
-        let members = self.members();
-        if members.is_empty() {
+        if !self.is_populated() {
             return Ended::new();
         }
+        let members = self.members();
         let is_stray = |member: &Pid| {
             let group = Stat::of(*member).map(|stat| stat.group);
             leader.is_none_or(|leader| group != Some(leader.get()))
@@ -149,7 +156,12 @@ impl Cgroup {
     pub(crate) fn remove(&self) -> bool {
         match fs::remove_dir(&self.folder) {
             Ok(()) => true,
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            // Somebody in it may still be dying, or has made groups of his own.
+            Err(_) => {
+                remove_below(&self.folder);
+                fs::remove_dir(&self.folder).is_ok()
+            }
         }
     }
 }
@@ -164,12 +176,18 @@ impl Drop for Cgroup {
     }
 }
 
+/// The empty folders below one, from the deepest on.
+fn remove_below(folder: &Path) {
+    for below in folders_in(folder) {
+        remove_below(&below);
+        // One that is not empty keeps the other from being removed, which is seen there.
+        fs::remove_dir(below).unwrap_or_default();
+    }
+}
+
 /// A folder and the empty folders in it: a control group is removed without the files that it shows.
 fn remove(home: &Path) {
-    for run in folders_in(home) {
-        // One that is not empty keeps the other from being removed, which is said below.
-        fs::remove_dir(run).unwrap_or_default();
-    }
+    remove_below(home);
     if let Err(error) = fs::remove_dir(home) {
         tracing::debug!(folder = %home.display(), %error, "a control group stays until the next start");
     }

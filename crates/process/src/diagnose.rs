@@ -102,6 +102,8 @@ fn missing_behind(program: &Path, depth: u8) -> Option<StartError> {
             Some(StartError::NoSuchInterpreter { program: program.to_owned(), interpreter, advice })
         }
         Executable::Script { interpreter } if depth > 0 => missing_behind(&interpreter, depth - 1),
+        // One for another machine is refused for that, or run by an emulator that has its loaders elsewhere.
+        Executable::Elf { machine, native_layout, .. } if machine != NATIVE_MACHINE || !native_layout => None,
         Executable::Elf { loader: Some(loader), .. } if !loader.exists() => Some(StartError::LoaderMissing {
             program: program.to_owned(),
             advice: if loader.to_string_lossy().contains("ld-musl") {

@@ -8,7 +8,7 @@
 //! long on a slow volume and so happens without the lock, nothing unknown is reaped and nothing unmarked is killed: no leader
 //! is ever taken for a stray. Whoever signals or reaps a stray holds the lock, so its id is its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +29,13 @@ pub(crate) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
 /// A killed process is gone within this time, as a rule.
 pub(crate) const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
-static FAMILY: Mutex<Family> =
-    Mutex::new(Family { adopts: false, leaders: BTreeMap::new(), starting: BTreeMap::new(), postponed: false });
+static FAMILY: Mutex<Family> = Mutex::new(Family {
+    adopts: false,
+    leaders: BTreeMap::new(),
+    starting: BTreeMap::new(),
+    spared: BTreeSet::new(),
+    postponed: false,
+});
 
 struct Family {
     /// Strays come here and not to process 1.
@@ -39,6 +44,9 @@ struct Family {
     leaders: BTreeMap<Pid, Option<Mark>>,
     /// Those that are just being started, by a number of their own.
     starting: BTreeMap<u64, Option<Mark>>,
+    /// Children that no sweep ends: those that were there before this program, whoever started them, and what runs left that may
+    /// leave something.
+    spared: BTreeSet<Pid>,
     /// Something unknown has ended while one was being started.
     postponed: bool,
 }
@@ -94,8 +102,16 @@ pub(crate) fn adopt() -> io::Result<()> {
             }
         });
     })?;
-    lock().adopts = true;
+    let mut family = lock();
+    family.adopts = true;
+    family.spare();
     Ok(())
+}
+
+/// What is here now and belongs to no run that is going on is not ended by a later sweep: for the end of a run that may leave
+/// processes behind. Not all of them can be told by their marks.
+pub(crate) fn spare_strays() {
+    lock().spare();
 }
 
 /// Processes that were ended, and their names.
@@ -109,6 +125,17 @@ enum Fate {
 }
 
 impl Family {
+    fn spare(&mut self) {
+        let of_living_runs = |stray: Pid| {
+            let mark = Mark::of(stray);
+            let mut live = self.leaders.values().chain(self.starting.values()).flatten();
+            mark.is_some_and(|mark| live.any(|run| *run == mark))
+        };
+        let unknown = own_children().into_iter().filter(|child| !self.leaders.contains_key(child));
+        let spared: Vec<Pid> = unknown.filter(|stray| !of_living_runs(*stray)).collect();
+        self.spared.extend(spared);
+    }
+
     /// Reaps the strays that have ended, kills those that `decide` wants dead, and returns which ones these are.
     fn look(&mut self, decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> Ended {
         self.look_at(&own_children(), decide)
@@ -131,13 +158,16 @@ impl Family {
                 continue;
             }
             let done = match attune_sys::has_exited(stray) {
-                Ok(true) if self.starting.is_empty() => attune_sys::reap(stray).map(drop),
+                Ok(true) if self.starting.is_empty() => {
+                    self.spared.remove(&stray);
+                    attune_sys::reap(stray).map(drop)
+                }
                 Ok(true) => {
                     self.postponed = true;
                     Ok(())
                 }
                 // Only this lock reaps it, so even if it ends now, the id stays its own.
-                Ok(false) if decide(self, stray) == Fate::Dies => {
+                Ok(false) if !self.spared.contains(&stray) && decide(self, stray) == Fate::Dies => {
                     let name = name_of(stray);
                     attune_sys::kill(stray, SIGKILL).map(|()| {
                         killed.insert(stray, name);
@@ -157,7 +187,8 @@ impl Family {
     fn fate(&self, stray: Pid, ended: &Mark) -> Fate {
         let Some(mark) = Mark::of(stray) else {
             // It hides where it comes from: from the run that has ended if there is no other one.
-            let is_alone = self.leaders.is_empty() && self.starting.is_empty();
+            // What has no mark, like the guardian, is no run.
+            let is_alone = self.leaders.values().chain(self.starting.values()).all(Option::is_none);
             return if is_alone { Fate::Dies } else { Fate::Lives };
         };
         let mut others = self.leaders.values().chain(self.starting.values()).flatten();

@@ -35,6 +35,8 @@ pub fn guard_main() -> ExitCode {
 }
 
 fn guard() -> io::Result<()> {
+    // Code of the same user could speak to it through /proc, in the agent's place.
+    attune_sys::set_undumpable()?;
     // A service manager signals every process of the service; this one is needed until the last.
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         attune_sys::set_disposition(signal, Disposition::Ignore)?;

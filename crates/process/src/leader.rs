@@ -13,7 +13,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::cgroup::Cgroup;
 use crate::command::Strays;
-use crate::family::{Ended, SWEEP_LIMIT, SWEEP_PAUSE, end_strays_of, end_strays_of_blocking, reap_leader};
+use crate::family::{
+    Ended, SWEEP_LIMIT, SWEEP_PAUSE, end_strays_of, end_strays_of_blocking, reap_leader, spare_strays,
+};
 use crate::mark::Mark;
 
 /// Without process descriptors (kernels before 5.3, some sandboxes) the end is looked for this often.
@@ -73,6 +75,7 @@ impl Leader {
     /// Ends the descendants of a leader that was buried that have left its group; says which they were.
     pub(crate) async fn end_strays(&mut self, strays: Strays) -> Ended {
         if strays == Strays::LeaveAlone {
+            spare_strays();
             return Ended::new();
         }
         let (mark, cgroup) = (self.mark.take(), self.cgroup.take());

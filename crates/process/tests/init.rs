@@ -48,6 +48,14 @@ fn the_code_of_the_agent_is_the_code_of_the_init() {
 }
 
 #[test]
+fn an_init_that_was_started_with_sigchld_ignored_sees_the_end_of_the_agent() {
+    let mut command = under_init(&["exit", "3"]);
+    let program = std::mem::replace(&mut command.program, "/usr/bin/env".into());
+    command.args.splice(0..0, ["--ignore-signal=CHLD".into(), program.into()]);
+    assert_eq!(ended(command).outcome, Outcome::Exited(3));
+}
+
+#[test]
 fn an_agent_that_crashes_gives_128_and_the_signal() {
     both(&["raise", "9"], |report| {
         assert_eq!(report.outcome, Outcome::Exited(128 + 9));

@@ -111,6 +111,17 @@ fn a_program_for_another_processor_names_both() {
 }
 
 #[test]
+fn a_program_for_another_processor_is_not_asked_for_its_loader() {
+    let mut program = std::fs::read("/usr/bin/env").unwrap();
+    let at = program.windows(4).position(|bytes| bytes == b"/ld-").expect("a program of shared libraries");
+    program[at + 1..at + 3].copy_from_slice(b"no");
+    let foreign: u16 = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
+    program[18..20].copy_from_slice(&foreign.to_ne_bytes());
+    let (error, _) = refused_file(&program, 0o755);
+    assert!(matches!(error, StartError::WrongArchitecture { .. }), "{error:?}");
+}
+
+#[test]
 fn a_program_whose_loader_is_missing_names_the_loader() {
     // The helper itself may be a static program, which has no loader to miss.
     let mut program = std::fs::read("/usr/bin/env").unwrap();

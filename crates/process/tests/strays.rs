@@ -43,6 +43,36 @@ fn a_daemon_of_a_deliberate_starter_lives_on() {
 }
 
 #[test]
+fn a_daemon_that_was_left_alone_lives_on_after_later_runs_also_without_a_mark() {
+    let (_folder, file) = scratch();
+    let path = file.to_str().unwrap();
+    let hidden = ["spawn-without-env", "4", "new-session", "write-pid", path, "wait-for-ever", "wait-for-file", path];
+    let count = hidden.len().to_string();
+    let first = [&["prepare", "run-leaving-strays", &count], &hidden[..]].concat();
+    let report = ended(child(&[&first[..], &["run", "2", "print", "hi"]].concat()));
+    let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+    assert_eq!(text.matches("strays 0").count(), 2, "{text} {report:?}");
+    runtime().block_on(async {
+        let daemon = pid_in(&file).await;
+        assert!(is_alive(daemon));
+        attune_sys::kill(attune_sys::Pid::new(daemon).unwrap(), attune_process::SIGKILL).unwrap();
+    });
+}
+
+#[test]
+fn what_was_started_before_the_agent_in_its_process_is_none_of_its_strays() {
+    let (_folder, file) = scratch();
+    let script = "sleep 1000 & echo $! > \"$1\"; exec \"$0\" prepare run 2 print hi";
+    let mut command = child(&[]);
+    command.program = "/bin/sh".into();
+    command.args = ["-c", script, support::TEST_CHILD, file.to_str().unwrap()].map(Into::into).to_vec();
+    let report = ended(command);
+    assert!(report.stdout.bytes.starts_with(b"strays 0 "), "{report:?}");
+    // The run of this test has ended it with its group; what counts is that the agent below did not.
+    assert_eq!(report.strays_ended, Vec::<String>::new());
+}
+
+#[test]
 fn daemons_of_daemons_end_too() {
     let (folder, file) = scratch();
     let inner = folder.path().join("inner");

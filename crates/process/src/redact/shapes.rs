@@ -27,15 +27,19 @@ fn add_shapes(text: &[u8], shapes: &mut Vec<Vec<u8>>) {
         shapes.push(base64(&STANDARD_NO_PAD, text, phase));
         shapes.push(base64(&URL_SAFE_NO_PAD, text, phase));
     }
-    for unreserved in [&b"-_.~"[..], b"-_.!~*'()", b"-_.*"] {
+    // By the RFC, by encodeURIComponent, by forms; then as a path, by Python's quote and by encodeURI.
+    for unreserved in [&b"-_.~"[..], b"-_.!~*'()", b"-_.*", b"-_.~/", b"-_.!~*'();/?:@&=+$,#"] {
         shapes.push(percent(text, unreserved, Hex::Upper, b"%20"));
         shapes.push(percent(text, unreserved, Hex::Lower, b"%20"));
         shapes.push(percent(text, unreserved, Hex::Upper, b"+"));
     }
     if let Ok(text) = str::from_utf8(text) {
-        shapes.push(json(text, |_| false));
-        shapes.push(json(text, |letter| !letter.is_ascii()));
-        shapes.push(json(text, |letter| matches!(letter, '<' | '>' | '&')));
+        // Plain, by Python, by Go, by PHP, by .NET.
+        shapes.push(json(text, Hex::Lower, "/", |_| false));
+        shapes.push(json(text, Hex::Lower, "/", |letter| !letter.is_ascii()));
+        shapes.push(json(text, Hex::Lower, "/", |letter| matches!(letter, '<' | '>' | '&')));
+        shapes.push(json(text, Hex::Lower, "\\/", |letter| !letter.is_ascii()));
+        shapes.push(json(text, Hex::Upper, "/", |letter| !letter.is_ascii() || "<>&+'\"`".contains(letter)));
     }
 }
 
@@ -82,12 +86,13 @@ fn percent(text: &[u8], unreserved: &[u8], hex: Hex, space: &[u8]) -> Vec<u8> {
     escaped
 }
 
-/// The inside of a JSON string; also characters that `as_number` chooses are written as numbers.
-fn json(text: &str, as_number: impl Fn(char) -> bool) -> Vec<u8> {
+/// The inside of a JSON string, with `slash` for a slash; also characters that `as_number` chooses are written as numbers.
+fn json(text: &str, hex: Hex, slash: &str, as_number: impl Fn(char) -> bool) -> Vec<u8> {
     let mut inside = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '"' => inside.push_str("\\\""),
+            '"' if !as_number('"') => inside.push_str("\\\""),
+            '/' => inside.push_str(slash),
             '\\' => inside.push_str("\\\\"),
             '\n' => inside.push_str("\\n"),
             '\r' => inside.push_str("\\r"),
@@ -96,7 +101,11 @@ fn json(text: &str, as_number: impl Fn(char) -> bool) -> Vec<u8> {
             '\u{c}' => inside.push_str("\\f"),
             letter if letter < ' ' || as_number(letter) => {
                 for unit in letter.encode_utf16(&mut [0; 2]) {
-                    write!(inside, "\\u{unit:04x}").expect("a String takes everything");
+                    match hex {
+                        Hex::Lower => write!(inside, "\\u{unit:04x}"),
+                        Hex::Upper => write!(inside, "\\u{unit:04X}"),
+                    }
+                    .expect("a String takes everything");
                 }
             }
             letter => inside.push(letter),
@@ -111,6 +120,15 @@ mod tests {
 
     use super::*;
 
+    /// As `urllib.parse.quote`, `encodeURI` and `JsonSerializer` write it.
+    #[test]
+    fn a_secret_with_signs_is_known_in_addresses_and_in_json_of_net() {
+        let shapes = shapes_of(b"ab/cd+ef==12<x>");
+        for known in ["ab/cd%2Bef%3D%3D12%3Cx%3E", "ab/cd+ef==12%3Cx%3E", "ab/cd\\u002Bef==12\\u003Cx\\u003E"] {
+            assert!(shapes.iter().any(|shape| shape == known.as_bytes()), "{known}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_shape_is_shorter_than_the_shortest_secret(
@@ -122,8 +140,15 @@ mod tests {
         }
 
         #[test]
+        fn a_secret_is_known_as_other_languages_write_it(text in "[!-~]{6,20}") {
+            let shapes = shapes_of(text.as_bytes());
+            let php = serde_json::to_string(&text).unwrap().replace('/', "\\/");
+            prop_assert!(shapes.iter().any(|shape| *shape == php.as_bytes()[1..php.len() - 1]));
+        }
+
+        #[test]
         fn the_plain_json_shape_is_what_json_is(text in "\\PC{6,20}|[\\x00-\\x7f]{6,20}") {
-            let encoded = json(&text, |_| false);
+            let encoded = json(&text, Hex::Lower, "/", |_| false);
             let decoded: String = serde_json::from_slice(&[b"\"", &encoded[..], b"\""].concat()).unwrap();
             prop_assert_eq!(decoded, text);
         }

@@ -60,14 +60,14 @@ fn wait(agent: usize, notes: &Notes) -> u8 {
                 }
             },
             // The terminal sends its signals to the whole group, and so to the agent as well: a second one would be an order.
-            Ok(Arrived { signal: libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP, by_kernel: true }) => {}
+            Ok(Arrived { signal: libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP, by_kernel: true })
+            | Err(Errno(libc::EINTR)) => {}
             // The agent has not been reaped, so its id is its own.
             Ok(Arrived { signal, .. }) => {
                 if let Err(error) = calls::kill(agent, signal) {
                     notes.failed(b"a signal could not be forwarded to the agent", error);
                 }
             }
-            Err(Errno(libc::EINTR)) => {}
             Err(error) => {
                 notes.failed(b"process 1 cannot wait for signals", error);
                 return REFUSED;
