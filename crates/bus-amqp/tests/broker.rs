@@ -31,7 +31,7 @@ async fn what_the_broker_refuses_is_said_without_the_password() {
 fn declared(queue: &serde_json::Value) -> serde_json::Value {
     let mut arguments = queue["arguments"].clone();
     if arguments["x-queue-type"] == "classic" {
-        arguments.as_object_mut().unwrap().remove("x-queue-type");
+        arguments.as_object_mut().expect("arguments are an object").remove("x-queue-type");
     }
     arguments
 }
