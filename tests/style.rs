@@ -163,3 +163,9 @@ fn every_rule_of_the_worker_has_its_test() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/worker.md")).unwrap();
     assert_rows_have_tests(&page, "## What the platform relies on", 45);
 }
+
+#[test]
+fn every_rule_of_the_sensor_host_has_its_test() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sensors.md")).unwrap();
+    assert_rows_have_tests(&page, "## What other programs rely on", 20);
+}

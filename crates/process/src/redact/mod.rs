@@ -11,9 +11,9 @@ mod shapes;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use shapes::shapes_of;
+use shapes::{has_shapes, shapes_of};
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "[redacted]";
@@ -26,33 +26,41 @@ pub const MIN_SECRET_BYTES: usize = 6;
 const KEY_BYTES: usize = 4;
 const _: () = assert!(KEY_BYTES <= MIN_SECRET_BYTES);
 
-/// The secrets to look for. Built once for a child and shared by its streams.
+/// The secrets to look for. Made once for a child and shared by its streams.
 pub struct Redactor {
+    secrets: Vec<Box<[u8]>>,
+    /// Made when there is something to look at: a child that prints nothing does not cost these ten kilobytes.
+    index: OnceLock<Index>,
+}
+
+/// How the secrets are found.
+struct Index {
     /// Ordered by key, the longest first among equal keys.
     shapes: Vec<Box<[u8]>>,
     keys: Keys,
 }
 
 impl fmt::Debug for Redactor {
-    /// The number of shapes only.
+    /// The number of secrets only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({})", self.shapes.len())
+        write!(f, "Redactor({})", self.secrets.len())
     }
 }
 
 impl Redactor {
     /// Looks for every one of `secrets` that has at least [`MIN_SECRET_BYTES`].
     pub fn new<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Self {
-        let mut shapes: Vec<Box<[u8]>> =
-            secrets.into_iter().flat_map(|secret| shapes_of(secret.as_ref())).map(Vec::into_boxed_slice).collect();
-        shapes.sort_by(|a, b| (a[..KEY_BYTES].cmp(&b[..KEY_BYTES])).then(b.len().cmp(&a.len())).then(a.cmp(b)));
-        shapes.dedup();
-        Self { keys: Keys::new(&shapes), shapes }
+        let secrets = secrets.into_iter().filter(|secret| has_shapes(secret.as_ref()));
+        Self { secrets: secrets.map(|secret| secret.as_ref().into()).collect(), index: OnceLock::new() }
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| Index::new(&self.secrets))
     }
 
     /// Whether there is nothing to look for.
     pub fn is_empty(&self) -> bool {
-        self.shapes.is_empty()
+        self.secrets.is_empty()
     }
 
     /// `text` without the secrets.
@@ -68,10 +76,20 @@ impl Redactor {
     pub fn redact_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let mut clean = Vec::new();
         let mut scan = Scan::default();
-        scan.run(self, bytes, Ending::Here, &mut |part| {
+        scan.run(self.index(), bytes, Ending::Here, &mut |part| {
             clean.extend_from_slice(part);
         });
         if clean == bytes { Cow::Borrowed(bytes) } else { Cow::Owned(clean) }
+    }
+}
+
+impl Index {
+    fn new(secrets: &[Box<[u8]>]) -> Self {
+        let mut shapes: Vec<Box<[u8]>> =
+            secrets.iter().flat_map(|secret| shapes_of(secret)).map(Vec::into_boxed_slice).collect();
+        shapes.sort_by(|a, b| (a[..KEY_BYTES].cmp(&b[..KEY_BYTES])).then(b.len().cmp(&a.len())).then(a.cmp(b)));
+        shapes.dedup();
+        Self { keys: Keys::new(&shapes), shapes }
     }
 
     /// What begins with the first byte of `rest`.
@@ -159,16 +177,16 @@ struct Scan {
 
 impl Scan {
     /// Hands what is clean of `bytes` to `emit`, and returns how many bytes are decided.
-    fn run(&mut self, redactor: &Redactor, bytes: &[u8], ending: Ending, emit: &mut dyn FnMut(&[u8])) -> usize {
+    fn run(&mut self, index: &Index, bytes: &[u8], ending: Ending, emit: &mut dyn FnMut(&[u8])) -> usize {
         let mut masked_to = self.masked;
         let mut clean_from = 0;
         let mut at = 0;
         while at < bytes.len() {
             if !self.in_mask {
                 // Nearly all there is, so it has to be fast.
-                at = redactor.skip(bytes, at);
+                at = index.skip(bytes, at);
             }
-            match redactor.look(&bytes[at..], ending) {
+            match index.look(&bytes[at..], ending) {
                 Found::Undecided => break,
                 Found::Secret(length) => {
                     masked_to = masked_to.max(at + length);
@@ -210,18 +228,20 @@ impl RedactedStream {
     pub(crate) fn push(&mut self, chunk: &[u8], emit: &mut dyn FnMut(&[u8])) {
         if self.undecided.is_empty() {
             // The usual case: nothing is copied.
-            let decided = self.scan.run(&self.redactor, chunk, Ending::MoreFollows, emit);
+            let decided = self.scan.run(self.redactor.index(), chunk, Ending::MoreFollows, emit);
             self.undecided.extend_from_slice(&chunk[decided..]);
             return;
         }
         self.undecided.extend_from_slice(chunk);
-        let decided = self.scan.run(&self.redactor, &self.undecided, Ending::MoreFollows, emit);
+        let decided = self.scan.run(self.redactor.index(), &self.undecided, Ending::MoreFollows, emit);
         self.undecided.drain(..decided);
     }
 
     /// Nothing follows: hands on the rest.
     pub(crate) fn finish(mut self, emit: &mut dyn FnMut(&[u8])) {
-        self.scan.run(&self.redactor, &self.undecided, Ending::Here, emit);
+        if !self.undecided.is_empty() {
+            self.scan.run(self.redactor.index(), &self.undecided, Ending::Here, emit);
+        }
     }
 }
 
@@ -245,7 +265,7 @@ mod tests {
     /// What redaction means, without any cleverness.
     fn oracle(redactor: &Redactor, bytes: &[u8]) -> Vec<u8> {
         let mut is_masked = vec![false; bytes.len()];
-        for shape in &redactor.shapes {
+        for shape in &redactor.index().shapes {
             for at in 0..bytes.len() {
                 if bytes[at..].starts_with(shape) {
                     is_masked[at..at + shape.len()].fill(true);

@@ -8,17 +8,25 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use super::MIN_SECRET_BYTES;
 
+/// Whether there is anything to look for.
+pub(super) fn has_shapes(secret: &[u8]) -> bool {
+    texts(secret).next().is_some()
+}
+
 /// All shapes of `secret` as a whole and of each of its lines. Each has at least [`MIN_SECRET_BYTES`].
 pub(super) fn shapes_of(secret: &[u8]) -> Vec<Vec<u8>> {
-    let whole = secret.trim_ascii();
-    let lines = secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let mut shapes = Vec::new();
-    for text in [secret, whole].into_iter().chain(lines) {
-        if text.trim_ascii().len() >= MIN_SECRET_BYTES {
-            add_shapes(text, &mut shapes);
-        }
+    for text in texts(secret) {
+        add_shapes(text, &mut shapes);
     }
     shapes
+}
+
+/// The secret and its lines, those that are long enough.
+fn texts(secret: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let all = [secret, secret.trim_ascii()].into_iter().chain(lines);
+    all.filter(|text| text.trim_ascii().len() >= MIN_SECRET_BYTES)
 }
 
 fn add_shapes(text: &[u8], shapes: &mut Vec<Vec<u8>>) {
