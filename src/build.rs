@@ -1,5 +1,5 @@
-//! Lets the program `attune-agents` begin at the launcher, before its C library, where it is linked statically; see
-//! `crates/sys/src/bare`.
+//! Lets the program of a package begin before its C library, where it is linked statically; see `crates/sys/src/bare`. For the
+//! packages whose only program does.
 //!
 //! On x86-64 calls must not go through a table of addresses, which is right only later. The compiler makes direct ones when it
 //! is told `-C relro-level=partial`; full protection is then asked of the linker (`-z now`), as `scripts/build-static` does.
@@ -15,7 +15,8 @@ fn main() {
     if library == "musl" && calls_are_direct {
         // A compiler that links has the argument handed on.
         let form = if flags.contains("linker-flavor=ld") { "" } else { "-Wl," };
-        println!("cargo:rustc-link-arg-bin=attune-agents={form}--entry=attune_entry");
+        println!("cargo:rustc-link-arg-bins={form}--entry=attune_entry");
     }
-    println!("cargo:rerun-if-changed=src/build.rs");
+    // Of no file but itself, for which cargo looks anyway.
+    println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
 }

@@ -114,8 +114,9 @@ impl Site {
         fs::set_permissions(source, fs::Permissions::from_mode(0o755)).unwrap();
         let mut words = vec!["packs", "load", "--into", "/opt/attune/packs"];
         let inside: Vec<String> = packs.iter().map(|pack| format!("/packs/{}", name(pack))).collect();
+        let busybox = self.engine.named("attune-test/busybox");
         for pack in packs {
-            copy(&Path::new(TOP).join(pack), &source.join(name(pack)));
+            copy(&busybox, &Path::new(TOP).join(pack), &source.join(name(pack)));
         }
         words.extend(inside.iter().map(String::as_str));
         let options = [
@@ -250,22 +251,13 @@ fn name(path: &str) -> &str {
 }
 
 /// With the modes of the files; a native program is added to the pack of these tests: busybox, which links to nothing.
-fn copy(from: &Path, to: &Path) {
+fn copy(busybox: &Image, from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-rL").args([from, to]).status().unwrap();
     assert!(status.success(), "cp {} {}: {status}", from.display(), to.display());
     if to.ends_with("reach") {
         let program = to.join("actions/cat");
         // Out of the image: the archive that it was made from may be gone.
-        let made = docker(&["create", "--label", "attune.test", "attune-test/busybox", "/bin/busybox"]);
-        docker(&["cp", &format!("{made}:/bin/busybox"), program.to_str().unwrap()]);
-        docker(&["rm", &made]);
+        busybox.copy_out("/bin/busybox", &program);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     }
-}
-
-/// Standard output of the engine's client, without the end of the line.
-fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().unwrap();
-    assert!(output.status.success(), "docker {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }

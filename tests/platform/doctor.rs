@@ -110,17 +110,13 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     let script =
         "mount -t tmpfs -o noexec tmpfs packs && mount -t tmpfs -o ro tmpfs artifacts && exec \"$0\" doctor --json";
     let usual = installation.command(&[]);
-    let own = if is_root() { "-m" } else { "-rm" };
+    let own = if attune_process::effective_user() == 0 { "-m" } else { "-rm" };
     let mut command = Command::new("unshare");
     command.args([own, "sh", "-c", script, BINARY]).current_dir(installation.folder.path()).env_clear();
     command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let (_, findings) = examined(&mut command);
     assert_found(&findings, "packs", "warning", "is mounted noexec");
     assert_found(&findings, "artifacts", "warning", "is mounted read-only");
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,10 @@ use std::process::ExitCode;
 /// 125, 126 or 127. What went wrong is then told in lines on standard error; whoever started the child makes an error of them
 /// that names the program.
 pub fn exec_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let words: Vec<CString> = args.into_iter().map_while(|word| CString::new(word.into_vec()).ok()).collect();
-    attune_sys::become_program(&words).into()
+    attune_sys::become_program(&words(args)).into()
+}
+
+/// Arguments for the kernel, up to one that it could not have given.
+pub(crate) fn words(args: impl IntoIterator<Item = OsString>) -> Vec<CString> {
+    args.into_iter().map_while(|word| CString::new(word.into_vec()).ok()).collect()
 }

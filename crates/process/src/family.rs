@@ -125,14 +125,15 @@ enum Fate {
 }
 
 impl Family {
+    /// The marks of the runs that are going on or being started. What has no mark, like the guardian, is no run.
+    fn runs(&self) -> impl Iterator<Item = &Mark> {
+        self.leaders.values().chain(self.starting.values()).flatten()
+    }
+
     fn spare(&mut self) {
-        let of_living_runs = |stray: Pid| {
-            let mark = Mark::of(stray);
-            let mut live = self.leaders.values().chain(self.starting.values()).flatten();
-            mark.is_some_and(|mark| live.any(|run| *run == mark))
-        };
+        let is_of_a_run = |stray: &Pid| Mark::of(*stray).is_some_and(|mark| self.runs().any(|run| *run == mark));
         let unknown = own_children().into_iter().filter(|child| !self.leaders.contains_key(child));
-        let spared: Vec<Pid> = unknown.filter(|stray| !of_living_runs(*stray)).collect();
+        let spared: Vec<Pid> = unknown.filter(|stray| !is_of_a_run(stray)).collect();
         self.spared.extend(spared);
     }
 
@@ -187,12 +188,9 @@ impl Family {
     fn fate(&self, stray: Pid, ended: &Mark) -> Fate {
         let Some(mark) = Mark::of(stray) else {
             // It hides where it comes from: from the run that has ended if there is no other one.
-            // What has no mark, like the guardian, is no run.
-            let is_alone = self.leaders.values().chain(self.starting.values()).all(Option::is_none);
-            return if is_alone { Fate::Dies } else { Fate::Lives };
+            return if self.runs().next().is_none() { Fate::Dies } else { Fate::Lives };
         };
-        let mut others = self.leaders.values().chain(self.starting.values()).flatten();
-        let is_of_living_run = mark != *ended && others.any(|live| *live == mark);
+        let is_of_living_run = mark != *ended && self.runs().any(|live| *live == mark);
         if is_of_living_run || mark.is_left_alone() { Fate::Lives } else { Fate::Dies }
     }
 }

@@ -4,14 +4,15 @@
 //! [`attune_sys`], because the shipped binary does it before there is a C library, as it does for [`crate::EXEC_APPLET`].
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use attune_sys::SignalSet;
 use thiserror::Error;
+
+use crate::exec::words;
 
 /// The name of the hidden applet.
 pub const INIT_APPLET: &str = attune_sys::INIT_ARGUMENT;
@@ -51,6 +52,5 @@ pub fn run_as_first_process(own_name: &str, name: &OsStr, args: &[OsString]) -> 
 /// The applet [`INIT_APPLET`], for builds that reach it from `main`: does the duties of process 1 for the agent with these
 /// arguments, from its name on, and returns its code.
 pub fn init_main(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let words: Vec<CString> = args.into_iter().map_while(|word| CString::new(word.into_vec()).ok()).collect();
-    attune_sys::be_first_process(&words)
+    attune_sys::be_first_process(&words(args))
 }

@@ -223,7 +223,8 @@ pub(crate) fn search_path(schema: &str) -> String {
     if schema.starts_with("test_") { schema.to_owned() } else { format!("{schema},public") }
 }
 
-fn system_roots() -> Option<PathBuf> {
+/// The certificates that the system trusts, where the distribution keeps them.
+pub fn system_roots() -> Option<PathBuf> {
     SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.is_file()).map(Path::to_owned)
 }
 

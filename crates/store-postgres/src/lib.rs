@@ -34,7 +34,7 @@ use sqlx::postgres::PgRow;
 pub use check::{CheckError, Role};
 use columns::whole;
 use connect::Place;
-pub use connect::{ConnectError, RETRY_PAUSE};
+pub use connect::{ConnectError, RETRY_PAUSE, system_roots};
 use error::During as _;
 use pool::{Limits, Pool, Query, Unit};
 

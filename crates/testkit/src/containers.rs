@@ -187,6 +187,19 @@ impl Image {
     pub fn id(&self) -> &str {
         &self.id
     }
+
+    /// Copies the file `inside` of it to `to`, with its mode.
+    ///
+    /// # Panics
+    ///
+    /// When it has no such file.
+    pub fn copy_out(&self, inside: &str, to: &Path) {
+        // Never started: a container is what the engine copies from.
+        let output = docker().args(["create", "--label", LABEL, &self.id, inside]).output();
+        let made = Container { id: text(&succeeded("docker create", output)) };
+        let from = format!("{}:{inside}", made.id);
+        succeeded("docker cp", docker().args(["cp", &from]).arg(to).output());
+    }
 }
 
 impl Drop for Image {

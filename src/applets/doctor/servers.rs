@@ -1,6 +1,5 @@
 //! The servers of the platform: names, certificates, database, broker, API.
 
-use std::path::Path;
 use std::time::Duration;
 
 use attune_bus::{Bus as _, QueueLifetime, QueueSpec};
@@ -9,10 +8,11 @@ use attune_config::PlatformConfig;
 use attune_http::{Client, ClientConfig, Request};
 use attune_model::chain;
 use attune_model::message::Exchange;
-use attune_store_postgres::{CheckError, PostgresStore, Role};
+use attune_store_postgres::{CheckError, PostgresStore, Role, system_roots};
 use chrono::{TimeDelta, Utc};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
+use url::Url;
 use uuid::Uuid;
 
 use super::finding::Finding;
@@ -27,14 +27,6 @@ const TRIAL_LIFETIME: Duration = Duration::from_secs(10);
 /// Tokens are valid for minutes; clocks further apart make them fail.
 const FAR_APART: TimeDelta = TimeDelta::seconds(30);
 
-/// Where distributions keep the certificates that they trust.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// Asks each of them, side by side.
 pub(super) async fn look(role: Role, platform: &PlatformConfig) -> Vec<Finding> {
     let (names, database, broker, api) =
@@ -43,21 +35,17 @@ pub(super) async fn look(role: Role, platform: &PlatformConfig) -> Vec<Finding> 
 }
 
 fn bundle() -> Finding {
-    let found = BUNDLES.into_iter().find(|path| Path::new(path).is_file());
-    let text = found.map_or_else(|| "none in this image: the built-in roots count".to_owned(), str::to_owned);
+    let none = || "none in this image: the built-in roots count".to_owned();
+    let text = system_roots().map_or_else(none, |path| path.display().to_string());
     Finding::fine("certificates", text)
 }
 
 /// Host and port of an address, as far as it has them.
-fn host(url: &str, port: u16) -> Option<(String, u16)> {
-    let rest = url.split_once("://")?.1;
-    let authority = rest.split(['/', '?']).next()?;
-    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
-    let (name, port) = match place.rsplit_once(':') {
-        Some((name, digits)) if !digits.contains(']') => (name, digits.parse().ok()?),
-        _ => (place, port),
-    };
-    (!name.is_empty()).then(|| (name.trim_matches(['[', ']']).to_owned(), port))
+fn host(url: &str, usual_port: u16) -> Option<(String, u16)> {
+    let url = Url::parse(url).ok()?;
+    let name = url.host_str().filter(|name| !name.is_empty())?;
+    // The brackets of an IPv6 address belong to the URL.
+    Some((name.trim_matches(['[', ']']).to_owned(), url.port().unwrap_or(usual_port)))
 }
 
 async fn names(platform: &PlatformConfig) -> Vec<Finding> {

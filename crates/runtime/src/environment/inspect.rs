@@ -1,7 +1,7 @@
 //! Whether the environment that is there can be used: complete, installed from this manifest, fit for this image.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -80,7 +80,7 @@ impl Inspector {
     }
 
     fn check_interpreter(&self, interpreter: &Path, env_dir: &Path) -> Result<(), Condition> {
-        let metadata = fs::metadata(interpreter).map_err(|error| absent(interpreter, env_dir, &error))?;
+        let metadata = present(interpreter, env_dir)?;
         let stamp = Stamp::of(&metadata);
         let fitting = || self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
         if fitting().get(interpreter) == Some(&stamp) {
@@ -92,9 +92,13 @@ impl Inspector {
     }
 }
 
-/// Whether programs of this image can be run by the `interpreter` of the environment in `env_dir`, looked at as it is now.
+/// What the `interpreter` of the environment in `env_dir` is in the end, if it is there.
+pub(super) fn present(interpreter: &Path, env_dir: &Path) -> Result<Metadata, Condition> {
+    fs::metadata(interpreter).map_err(|error| absent(interpreter, env_dir, &error))
+}
+
+/// Whether programs of this image can be run by the `interpreter`, which is there, of the environment in `env_dir`.
 pub(super) fn fit(interpreter: &Path, env_dir: &Path) -> Result<(), Condition> {
-    fs::metadata(interpreter).map_err(|error| absent(interpreter, env_dir, &error))?;
     if let Some(reason) = Image::of(interpreter).misfit() {
         return Err(Condition::Unfit(format!("{}: {reason}", interpreter.display())));
     }

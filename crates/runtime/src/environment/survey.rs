@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::generation;
-use super::inspect::{Condition, fit};
+use super::inspect::{Condition, fit, present};
 
 /// Names under which an environment has its interpreter.
 const INTERPRETERS: [&str; 2] = ["bin/python3", "bin/python"];
@@ -21,9 +21,11 @@ fn look(env_dir: PathBuf) -> (PathBuf, Option<String>) {
     let folder = generation::current(&env_dir).unwrap_or_else(|| env_dir.clone());
     // A dangling link is still an entry: it is what another image's interpreter looks like from here.
     let interpreter = INTERPRETERS.iter().map(|name| folder.join(name)).find(|path| path.is_symlink() || path.exists());
-    let unfit = interpreter.and_then(|interpreter| match fit(&interpreter, &folder) {
-        Err(Condition::Unfit(reason) | Condition::Missing(reason)) => Some(reason),
-        Ok(()) | Err(Condition::Ready(_)) => None,
+    let unfit = interpreter.and_then(|interpreter| {
+        match present(&interpreter, &folder).and_then(|_| fit(&interpreter, &folder)) {
+            Err(Condition::Unfit(reason) | Condition::Missing(reason)) => Some(reason),
+            Ok(()) | Err(Condition::Ready(_)) => None,
+        }
     });
     (env_dir, unfit)
 }
