@@ -28,6 +28,7 @@ mod shared;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -46,6 +47,7 @@ use lock::{LastFailure, Locks};
 
 pub use error::{EnvironmentError, Step};
 pub use survey::survey;
+pub use usage::InUse;
 
 /// A state in which code can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub enum Environment {
         folder: PathBuf,
         /// The interpreter inside it; none when environments of this runtime have none.
         interpreter: Option<PathBuf>,
+        /// To be kept for as long as code of it runs: what is not in use may be removed after a rebuild.
+        in_use: InUse,
     },
 }
 
@@ -168,7 +172,7 @@ impl Environments {
     ) -> Result<Environment, EnvironmentError> {
         match self.look_or_build(site, coordination, claimed).await {
             Err(EnvironmentError::Unfit { reason, .. }) => {
-                let own = site.for_this_image();
+                let own = site.for_this_image(&self.inspector);
                 tracing::debug!(env_dir = %site.env_dir.display(), own = %own.env_dir.display(), reason, "not for this image");
                 self.look_or_build(&own, None, claimed).await
             }

@@ -2,12 +2,12 @@
 //!
 //! Nothing is started. What cannot be read or understood is unknown, never guessed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Enough for the header of any ELF file and for a `#!` line.
 const HEAD_BYTES: usize = 512;
@@ -16,7 +16,7 @@ const PT_INTERP: u32 = 3;
 const SANE_BYTES: u64 = 4096;
 
 /// The C library that a program needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Libc {
     /// GNU.
@@ -86,6 +86,18 @@ impl Image {
         }
     }
 
+    /// Major and minor version of the glibc that this image has for it: the newest of its symbols, which is the most that
+    /// anything built here can ask for. The library is read; nothing is started.
+    pub fn glibc(&self) -> Option<[u32; 2]> {
+        let Self::Elf { libc: Libc::Glibc, loader: Some(loader), .. } = self else {
+            return None;
+        };
+        // The loader's well-known name is a link to where the libraries are.
+        let library = fs::canonicalize(loader).ok()?.with_file_name("libc.so.6");
+        let bytes = fs::read(library).ok()?;
+        bytes.split(|&byte| byte == 0).filter_map(|text| release(text.strip_prefix(b"GLIBC_")?)).max()
+    }
+
     /// Why this host cannot start it; none when nothing speaks against it.
     pub fn misfit(&self) -> Option<String> {
         match self {
@@ -103,6 +115,12 @@ impl Image {
             _ => None,
         }
     }
+}
+
+/// `2.36`, also of `2.2.5`.
+fn release(text: &[u8]) -> Option<[u32; 2]> {
+    let mut parts = std::str::from_utf8(text).ok()?.split('.').map(str::parse);
+    Some([parts.next()?.ok()?, parts.next()?.ok()?])
 }
 
 /// A 64-bit x86 kernel runs 32-bit programs too; 64-bit Arm often does.
@@ -231,7 +249,7 @@ fn text_at(file: &File, at: u64, size: u64) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
     use crate::tests_support::program;
@@ -275,6 +293,22 @@ mod tests {
         assert_eq!(shell.architecture(), Some(std::env::consts::ARCH));
         assert_ne!(shell.libc(), Libc::Unknown);
         assert_eq!(shell.misfit(), None);
+    }
+
+    #[test]
+    fn the_release_of_glibc_is_that_of_the_library_beside_the_loader() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lib, link) = (dir.path().join("lib"), dir.path().join("ld-linux-x86-64.so.2"));
+        fs::create_dir(&lib).unwrap();
+        fs::write(lib.join("ld-2.so"), "").unwrap();
+        symlink(lib.join("ld-2.so"), &link).unwrap();
+        let program = image_of(&elf(62, link.to_str()));
+        assert_eq!(program.glibc(), None, "no library");
+        fs::write(lib.join("libc.so.6"), b"\0GLIBC_2.9\0x\0GLIBC_2.36\0GLIBC_2.2.5\0GLIBC_PRIVATE\0GLIBC_9\0").unwrap();
+        assert_eq!(program.glibc(), Some([2, 36]));
+        assert_eq!(image_of(&elf(62, Some("/lib/ld-musl-x86_64.so.1"))).glibc(), None);
+        let shell = Image::of(Path::new("/bin/sh"));
+        assert_eq!(shell.glibc().is_some(), shell.libc() == Libc::Glibc, "{shell:?}");
     }
 
     #[test]

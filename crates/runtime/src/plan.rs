@@ -25,6 +25,7 @@ use attune_model::rows::{Action, Runtime, RuntimeVersion, Sensor};
 use attune_model::{RuntimeId, RuntimeVersionId};
 
 use crate::advertise::Advertised;
+use crate::environment::InUse;
 use crate::host::Host;
 
 pub use code::{Builtin, Code};
@@ -146,6 +147,8 @@ pub struct Chosen {
     pub label: String,
     /// The interpreter outside any environment; none when the code is executed itself.
     pub interpreter: Option<PathBuf>,
+    /// Its version, where that is known: of the row, else as it was detected.
+    pub interpreter_version: Option<String>,
 }
 
 impl Chosen {
@@ -173,6 +176,8 @@ pub struct LaunchPlan {
     pub env_dir: PathBuf,
     /// The row of `runtime_version` that is used.
     pub version: Option<String>,
+    /// To be kept for as long as the code runs: an environment that is not in use may be removed.
+    pub in_use: InUse,
 }
 
 /// Plans starts on this machine.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use attune_model::RuntimeId;
 use attune_model::activity::NoObserver;
 use attune_runtime::Host;
-use attune_runtime::environment::{Environment, Environments};
+use attune_runtime::environment::{Environment, Environments, InUse};
 use attune_runtime::plan::{Chosen, Code, Kind};
 use attune_testkit::wheel::{WHEEL, WHEEL_FILE};
 use serde_json::{Value, json};
@@ -67,6 +67,7 @@ impl World {
             env_dir: self.env_dir(),
             label: "tested".into(),
             interpreter: Some(self.program(interpreter)),
+            interpreter_version: None,
         }
     }
 
@@ -109,7 +110,10 @@ async fn a_virtual_environment_has_what_its_manifest_names_and_the_system_does_n
     let ready = world.ensure(&chosen).await;
     let folder = fs::canonicalize(world.env_dir()).unwrap();
     let inside = folder.join("bin/python3");
-    assert_eq!(ready, Environment::Ready { folder: folder.clone(), interpreter: Some(inside.clone()) });
+    assert_eq!(
+        ready,
+        Environment::Ready { folder: folder.clone(), interpreter: Some(inside.clone()), in_use: InUse::default() }
+    );
     let ask = ["-c", "import sys, thing; print(thing.ANSWER, sys.prefix)"];
     assert_eq!(world.told(&inside, &ask, &[]), format!("42 {}\n", folder.display()));
     let outside = attune_process::probe(&python, &ask, world.host.env(), PATIENCE).unwrap();
@@ -157,7 +161,14 @@ async fn installs_node_modules(world: &World) {
         }),
     );
     let ready = world.ensure(&chosen).await;
-    assert_eq!(ready, Environment::Ready { folder: fs::canonicalize(world.env_dir()).unwrap(), interpreter: None });
+    assert_eq!(
+        ready,
+        Environment::Ready {
+            folder: fs::canonicalize(world.env_dir()).unwrap(),
+            interpreter: None,
+            in_use: InUse::default(),
+        }
+    );
     let modules = world.env_dir().join("node_modules");
     let node = world.program("node");
     assert_eq!(world.told(&node, &["-p", "require('thing')"], &[("NODE_PATH", modules)]), "42\n");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use attune_lifecycle::CancellationToken;
 use attune_model::chain;
 use attune_process::{Child, Outcome, Report, SIGKILL, Watched};
+use attune_runtime::environment::InUse;
 use tokio::time::{Instant, timeout};
 
 use crate::cause::{self, End};
@@ -61,6 +62,8 @@ pub(crate) struct Attached {
     pub(crate) at_once: CancellationToken,
     /// Kills it when nobody else can.
     pub(crate) guarded: Option<Watched>,
+    /// Keeps the environment of its code.
+    pub(crate) in_use: InUse,
 }
 
 /// Why a sensor does not run although it should.
@@ -83,7 +86,7 @@ pub(crate) struct Failure {
 impl Process {
     /// Supervises `child`.
     pub(crate) fn watch(child: Child, logs: (LogWriter, LogWriter), attached: Attached) -> Self {
-        let Attached { notify, tokens, renew_at, at_once, guarded } = attached;
+        let Attached { notify, tokens, renew_at, at_once, guarded, in_use } = attached;
         let stop = CancellationToken::new();
         let (stdout, stderr) = logs;
         let (output, log) = (stdout.current_file(), stderr.current_file());
@@ -101,7 +104,7 @@ impl Process {
                 }
             };
             // It was reaped: from now on its number may be somebody else's.
-            drop(guarded);
+            drop((guarded, in_use));
             if !logs_are_done && timeout(LOG_LIMIT, logs).await.is_err() {
                 tracing::warn!(child.pid = report.pid, "the last lines of a sensor did not reach its log in time");
             }

@@ -133,8 +133,8 @@ impl Prepared {
         })?;
         context.observer.measure(Measure::ChildStarted { took: begun.elapsed() });
         let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
-        let (renew_at, at_once) = (self.renew_at, grant.killed().clone());
-        let attached = Attached { notify, tokens, renew_at, at_once, guarded };
+        let (renew_at, at_once, in_use) = (self.renew_at, grant.killed().clone(), self.plan.in_use);
+        let attached = Attached { notify, tokens, renew_at, at_once, guarded, in_use };
         Ok(Process::watch(child, (stdout_log, stderr_log), attached))
     }
 

@@ -39,6 +39,16 @@ impl SmallDisk {
         assert!(!full.status.success(), "it has an end");
     }
 
+    /// Nobody can write to it any more.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be mounted anew.
+    pub fn make_read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status();
+        assert!(status.expect("mount runs").success(), "it was mounted before");
+    }
+
     /// Makes room again.
     ///
     /// # Panics

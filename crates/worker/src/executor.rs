@@ -205,7 +205,7 @@ pub(crate) fn has_secret_output(action: Option<&Action>) -> bool {
 }
 
 async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observer) -> Result<Ran, Failure> {
-    let Prepared { command, time_limit, kind, output_format, files, .. } = prepared;
+    let Prepared { command, time_limit, kind, output_format, files, in_use, .. } = prepared;
     let begun = Instant::now();
     let child = start(command).map_err(|error| {
         observer.measure(Measure::ChildNotStarted);
@@ -221,7 +221,7 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
     };
     let report = child.supervise_until(Some(time_limit), control.ended(), at_once).await;
     // They lived as long as the child.
-    drop(files);
+    drop((files, in_use));
     remark(&report);
     let dropped = report.stdout.dropped_bytes + report.stderr.dropped_bytes;
     if dropped > 0 {

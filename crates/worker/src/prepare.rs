@@ -12,7 +12,7 @@ use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
 use attune_process::{Command, Ending, Input, Keep, Redactor, Sink, Strays, Stream};
-use attune_runtime::environment::Environment;
+use attune_runtime::environment::{Environment, InUse};
 use attune_runtime::plan::{Chosen, Code, LaunchPlan, PlanError, PlanRequest};
 use attune_security::{ExecutionToken, sign_execution_token};
 use attune_store::ClaimedExecution;
@@ -69,6 +69,8 @@ pub(crate) struct Prepared {
     pub(crate) output_format: OutputFormat,
     /// What it reads; to be kept until it has ended.
     pub(crate) files: Vec<ScratchFile>,
+    /// Keeps the environment of its code; as long.
+    pub(crate) in_use: InUse,
     /// Knows the secrets that it was given.
     pub(crate) redactor: Option<Arc<Redactor>>,
 }
@@ -132,6 +134,7 @@ impl Executor {
             kind: kind_of(&chosen),
             output_format: action.output_format,
             files: delivery.files,
+            in_use: plan.in_use,
             redactor,
         })
     }

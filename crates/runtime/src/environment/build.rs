@@ -12,8 +12,9 @@ use attune_model::execution_config::{Environment as Settings, ExecutionConfig};
 use attune_process::{Captured, Command, Keep, Outcome, Report, Stream};
 
 use super::generation::{self, Generation};
-use super::inspect::{Condition, MARKER};
-use super::{Environment, EnvironmentError, Environments, Step, caches, origin, shared};
+use super::inspect::{Condition, Inspector, MARKER};
+use super::origin::ORIGIN;
+use super::{Environment, EnvironmentError, Environments, Step, caches, shared, usage};
 use crate::places::is_executable;
 use crate::plan::Chosen;
 use crate::template::Templates;
@@ -56,10 +57,10 @@ impl<'a> Site<'a> {
     }
 
     /// The same for images like this one, beside the shared environment.
-    pub(super) fn for_this_image(&self) -> Self {
+    pub(super) fn for_this_image(&self, inspector: &Inspector) -> Self {
         let mut name = self.env_dir.file_name().unwrap_or_default().to_owned();
         name.push(".for-");
-        name.push(origin::tag(self.chosen));
+        name.push(inspector.origin(self).tag());
         Self {
             chosen: self.chosen,
             env_dir: self.env_dir.with_file_name(name),
@@ -170,13 +171,21 @@ impl Environments {
             let marker = folder.join(MARKER);
             fs::write(&marker, checksum).map_err(io_error("write the marker", &marker))?;
         }
+        if folder.is_dir() {
+            let origin = self.inspector.origin(site);
+            origin.write(folder).map_err(io_error("write the origin", &folder.join(ORIGIN)))?;
+        }
+        // Before anybody sees it, so that nobody removes it.
+        let in_use = usage::hold(folder).unwrap_or_default();
         let previous = generation.publish().map_err(io_error("put the new environment in place at", &site.env_dir))?;
         self.clean_up(site, previous).await;
         match self.inspector.inspect(site)?.condition {
             Condition::Ready(ready) => Ok(ready),
             Condition::Unfit(reason) => Err(site.unfit(reason)),
             // The manifest changed while it was being installed; the next user builds again.
-            Condition::Missing(_) => Ok(Environment::Ready { folder: generation.path.clone(), interpreter: inside }),
+            Condition::Missing(_) => {
+                Ok(Environment::Ready { folder: generation.path.clone(), interpreter: inside, in_use })
+            }
         }
     }
 

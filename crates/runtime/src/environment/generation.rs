@@ -9,6 +9,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::usage::{self, Lock};
+
 /// Digits of the random part of a name.
 const TAG_DIGITS: usize = 8;
 
@@ -58,8 +60,8 @@ pub(super) fn current(env_dir: &Path) -> Option<PathBuf> {
     Some(env_dir.parent()?.join(target))
 }
 
-/// Removes builds that are neither among `keep` nor so young that somebody may still be building them: what crashed
-/// builders left behind, and environments that were replaced.
+/// Removes builds that are neither among `keep` nor so young that somebody may still be building them, and that nobody
+/// uses: what crashed builders left behind, and environments that were replaced.
 pub(super) fn remove_old(env_dir: &Path, keep: &[Option<PathBuf>], age: Duration) {
     let Some(parent) = env_dir.parent() else {
         return;
@@ -72,10 +74,27 @@ pub(super) fn remove_old(env_dir: &Path, keep: &[Option<PathBuf>], age: Duration
     let builds =
         entries.filter(|path| is_build(path, env_dir)).filter(|path| !keep.iter().flatten().any(|kept| kept == path));
     for path in builds.filter(|path| is_old(path)) {
-        if let Err(error) = remove(&path) {
+        if let Err(error) = remove_unused(&path) {
             tracing::warn!(path = %path.display(), %error, "an old environment could not be removed");
         }
     }
+}
+
+fn remove_unused(path: &Path) -> io::Result<()> {
+    // What a link leads to is not what is removed.
+    if path.is_symlink() {
+        return fs::remove_file(path);
+    }
+    let _alone = match usage::alone(path) {
+        Lock::Held(file) => file,
+        Lock::Gone => return Ok(()),
+        Lock::Taken => {
+            tracing::debug!(path = %path.display(), "an old environment is still in use");
+            return Ok(());
+        }
+        Lock::Refused(error) => return Err(error),
+    };
+    remove(path)
 }
 
 /// Removes a tree, also one with read-only folders (Go's module cache is one).

@@ -1,15 +1,17 @@
 //! Whether the environment that is there can be used: complete, installed from this manifest, fit for this image.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::build::Site;
 use super::generation;
 use super::manifest::{Checksums, Stamp};
-use super::{Environment, EnvironmentError};
+use super::origin::{Origin, Origins};
+use super::{Environment, EnvironmentError, usage};
 use crate::image::Image;
 use crate::places::is_executable;
 
@@ -42,6 +44,7 @@ pub(super) struct Inspected {
 #[derive(Debug, Default)]
 pub(super) struct Inspector {
     checksums: Checksums,
+    origins: Origins,
     fitting: Mutex<HashMap<PathBuf, Stamp>>,
 }
 
@@ -50,6 +53,11 @@ impl Inspector {
         let checksum = self.checksum(site)?;
         let condition = self.condition(site, checksum.as_deref()).unwrap_or_else(|condition| condition);
         Ok(Inspected { condition, checksum })
+    }
+
+    /// What an environment that is built here depends on.
+    pub(super) fn origin(&self, site: &Site<'_>) -> Origin {
+        self.origins.of(site.chosen)
     }
 
     fn checksum(&self, site: &Site<'_>) -> Result<Option<String>, EnvironmentError> {
@@ -69,6 +77,12 @@ impl Inspector {
         if !folder.is_dir() {
             return Err(Condition::Missing("it does not exist".to_owned()));
         }
+        // A lock before the look: what is held is not removed any more.
+        let gone = || Condition::Missing("it was removed".to_owned());
+        let in_use = usage::hold(&folder).ok_or_else(gone)?;
+        if let Some(reason) = Origin::written(&folder).and_then(|origin| origin.misfit(&self.origin(site))) {
+            return Err(Condition::Unfit(reason));
+        }
         let interpreter = site.interpreter_in(&folder);
         if let Some(interpreter) = &interpreter {
             self.check_interpreter(interpreter, &folder)?;
@@ -76,7 +90,7 @@ impl Inspector {
         if let Some(checksum) = checksum {
             check_marker(&folder.join(MARKER), checksum)?;
         }
-        Ok(Condition::Ready(Environment::Ready { folder, interpreter }))
+        Ok(Condition::Ready(Environment::Ready { folder, interpreter, in_use }))
     }
 
     fn check_interpreter(&self, interpreter: &Path, env_dir: &Path) -> Result<(), Condition> {
@@ -109,20 +123,38 @@ pub(super) fn fit(interpreter: &Path, env_dir: &Path) -> Result<(), Condition> {
 /// there at all, or leads nowhere inside, was never complete.
 fn absent(interpreter: &Path, env_dir: &Path, error: &io::Error) -> Condition {
     let end = end_of_links(interpreter);
-    if end.starts_with(env_dir) {
+    if end.starts_with(end_of_links(env_dir)) {
         return Condition::Missing(format!("{} cannot be used ({error})", interpreter.display()));
     }
     Condition::Unfit(format!("{} leads to {}, which does not exist here", interpreter.display(), end.display()))
 }
 
-/// Where the links lead that begin at `path`, whether or not there is anything.
+/// Where `path` leads behind all links and without `..`, as the kernel would walk it, whether or not there is anything.
 fn end_of_links(path: &Path) -> PathBuf {
-    let mut end = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let Ok(target) = fs::read_link(&end) else { break };
-        end = end.parent().unwrap_or(&end).join(target);
+    let mut end = PathBuf::new();
+    let mut links = 0;
+    let mut left: Vec<OsString> = steps(path);
+    while let Some(step) = left.pop() {
+        if step == ".." {
+            // The root is its own parent.
+            end.pop();
+            continue;
+        }
+        end.push(&step);
+        if let Some(target) = fs::read_link(&end).ok().filter(|_| links < MOST_LINKS) {
+            links += 1;
+            // An absolute target replaces what is there when it is pushed.
+            end.pop();
+            left.extend(steps(&target));
+        }
     }
     end
+}
+
+/// The steps of a path, the first one last.
+fn steps(path: &Path) -> Vec<OsString> {
+    let named = path.components().filter(|step| *step != Component::CurDir);
+    named.map(|step| step.as_os_str().to_owned()).rev().collect()
 }
 
 /// A virtual environment, also one with copied binaries, needs the standard library of the Python it was made from.

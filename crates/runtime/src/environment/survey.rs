@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::generation;
 use super::inspect::{Condition, fit, present};
+use super::origin::Origin;
 
 /// Names under which an environment has its interpreter.
 const INTERPRETERS: [&str; 2] = ["bin/python3", "bin/python"];
@@ -21,7 +22,9 @@ fn look(env_dir: PathBuf) -> (PathBuf, Option<String>) {
     let folder = generation::current(&env_dir).unwrap_or_else(|| env_dir.clone());
     // A dangling link is still an entry: it is what another image's interpreter looks like from here.
     let interpreter = INTERPRETERS.iter().map(|name| folder.join(name)).find(|path| path.is_symlink() || path.exists());
-    let unfit = interpreter.and_then(|interpreter| {
+    let elsewhere = Origin::written(&folder).and_then(|origin| origin.misfit(&origin.here()));
+    let unfit = elsewhere.or_else(|| {
+        let interpreter = interpreter?;
         match present(&interpreter, &folder).and_then(|_| fit(&interpreter, &folder)) {
             Err(Condition::Unfit(reason) | Condition::Missing(reason)) => Some(reason),
             Ok(()) | Err(Condition::Ready(_)) => None,

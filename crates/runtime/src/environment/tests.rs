@@ -1,5 +1,8 @@
 //! Builds by small shell commands; the real tools are in `tests/real_environments.rs`.
 
+mod images;
+mod volumes;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -68,6 +71,7 @@ impl World {
             env_dir: self.env_dir(),
             label: "tool".into(),
             interpreter: Some("/bin/sh".into()),
+            interpreter_version: None,
         }
     }
 
@@ -105,7 +109,7 @@ fn ready(world: &World) -> Environment {
 
 fn ready_at(env_dir: &Path) -> Environment {
     let folder = generation::current(env_dir).unwrap_or_else(|| env_dir.to_owned());
-    Environment::Ready { interpreter: Some(folder.join("bin/run")), folder }
+    Environment::Ready { interpreter: Some(folder.join("bin/run")), folder, in_use: InUse::default() }
 }
 
 #[tokio::test]

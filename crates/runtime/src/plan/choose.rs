@@ -37,6 +37,8 @@ impl Planner {
                 Code::Inline { text, execution: selected.config.inline_execution.clone().unwrap_or_default() }
             }
         };
+        let row = selected.version.as_ref().map(|(_, version)| version.as_str());
+        let version = row.or_else(|| self.base_version(&names)).map(str::to_owned);
         Ok(Chosen {
             kind: request.kind,
             owner_ref: request.owner_ref.to_owned(),
@@ -51,6 +53,7 @@ impl Planner {
             env_dir: self.envs_dir.join(request.env_pack()).join(&label),
             label,
             interpreter: selected.interpreter,
+            interpreter_version: version,
         })
     }
 

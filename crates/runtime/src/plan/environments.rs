@@ -48,6 +48,8 @@ impl Planner {
         let pack_dir = self.packs_dir.join(pack_ref);
         let interpreter = interpreter::locate(&config, names, &pack_dir, &self.host).ok()?;
         let label = version.map_or_else(|| name.clone(), |version| format!("{name}-{}", version.version));
+        let row = version.map(|version| version.version.as_str());
+        let interpreter_version = row.or_else(|| self.base_version(names)).map(str::to_owned);
         Some(Chosen {
             kind: Kind::Action,
             owner_ref: pack_ref.to_owned(),
@@ -62,6 +64,7 @@ impl Planner {
             pack_dir,
             label,
             interpreter,
+            interpreter_version,
         })
     }
 }

@@ -7,7 +7,7 @@ use attune_model::execution_config::{EnvOperation, EnvVar, ExecutionConfig};
 
 use super::code::Code;
 use super::{Chosen, Kind, LaunchPlan, PlanError};
-use crate::environment::Environment;
+use crate::environment::{Environment, InUse};
 use crate::places::is_executable;
 use crate::template::Templates;
 
@@ -18,9 +18,9 @@ impl Chosen {
         environment: &Environment,
         existing: &[(OsString, OsString)],
     ) -> Result<LaunchPlan, PlanError> {
-        let (env_dir, inside) = match environment {
-            Environment::Ready { folder, interpreter } => (folder, interpreter.as_deref()),
-            Environment::NotNeeded => (&self.env_dir, None),
+        let (env_dir, inside, in_use) = match environment {
+            Environment::Ready { folder, interpreter, in_use } => (folder, interpreter.as_deref(), in_use.clone()),
+            Environment::NotNeeded => (&self.env_dir, None, InUse::default()),
         };
         let interpreter = inside.or(self.interpreter.as_deref());
         let (program, args) = self.command(interpreter)?;
@@ -36,6 +36,7 @@ impl Chosen {
             env: variables(&self.config, &templates, existing),
             env_dir: env_dir.clone(),
             version: self.version.as_ref().map(|(_, text)| text.clone()),
+            in_use,
         })
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::advertise::Tier;
-use crate::environment::Environment;
+use crate::environment::{Environment, InUse};
 use crate::tests_support::program;
 
 /// A machine with packs, and programs in `bin`.
@@ -142,7 +142,14 @@ fn a_ready_environment_lends_its_interpreter_and_an_empty_variable_no_separator(
     let chosen = world.planner().choose(&request(Kind::Action, "run.py", &python)).unwrap();
     let inside = world.path("envs/demo/python/bin/python3");
     let plan = chosen
-        .launch(&Environment::Ready { folder: chosen.env_dir.clone(), interpreter: Some(inside.clone()) }, &[])
+        .launch(
+            &Environment::Ready {
+                folder: chosen.env_dir.clone(),
+                interpreter: Some(inside.clone()),
+                in_use: InUse::default(),
+            },
+            &[],
+        )
         .unwrap();
     assert_eq!(plan.program, inside);
     assert!(plan.env.contains(&("PYTHONPATH".into(), world.path("packs/demo/lib").into())));
