@@ -8,7 +8,9 @@
 #[path = "../platform/http.rs"]
 mod http;
 
+mod artefact;
 mod compose;
+mod environments;
 mod images;
 mod lifecycle;
 mod prepare;

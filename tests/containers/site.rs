@@ -12,6 +12,7 @@ use attune_model::{IdentityId, Secret};
 use attune_security::{TokenKey, sign_access_token};
 use attune_testkit::containers::{Container, Engine, Image, Network, Volume};
 use attune_testkit::database::TestDatabase;
+use attune_testkit::wheel::{WHEEL, WHEEL_FILE};
 use attune_testkit::{Proxy, TestBroker, eventually};
 use chrono::Utc;
 use serde_json::{Value, json};
@@ -97,7 +98,8 @@ impl Site {
             engine,
         };
         site.install(&site.agent_image);
-        site.load(packs);
+        site.copy_in(packs);
+        site.load();
         site.start_hub().await;
         Some(site)
     }
@@ -108,17 +110,33 @@ impl Site {
         assert_eq!(container.wait(), 0, "{:?}", container.logs());
     }
 
-    /// The init container of the packs, as user 1000, who owns the volumes from then on.
-    fn load(&self, packs: &[&str]) {
+    /// Puts packs where the init container finds them.
+    fn copy_in(&self, packs: &[&str]) {
         let source = self.source.path();
         fs::set_permissions(source, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut words = vec!["packs", "load", "--into", "/opt/attune/packs"];
-        let inside: Vec<String> = packs.iter().map(|pack| format!("/packs/{}", name(pack))).collect();
         let busybox = self.engine.named("attune-test/busybox");
         for pack in packs {
             copy(&busybox, &Path::new(TOP).join(pack), &source.join(name(pack)));
         }
-        words.extend(inside.iter().map(String::as_str));
+    }
+
+    /// Another content for a file of a pack, in the volume, too.
+    pub(crate) fn change(&self, file: &str, content: &str) {
+        fs::write(self.source.path().join(file), content).unwrap();
+        self.load();
+    }
+
+    /// The init container of the packs, as user 1000, who owns the volumes from then on.
+    fn load(&self) {
+        let source = self.source.path();
+        let mut words =
+            vec!["packs".to_owned(), "load".to_owned(), "--into".to_owned(), "/opt/attune/packs".to_owned()];
+        let packs = fs::read_dir(source).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut inside: Vec<String> = packs.map(|pack| format!("/packs/{pack}")).collect();
+        // Core first: others name its runtimes.
+        inside.sort();
+        words.extend(inside);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let options = [
             format!("--volume={}:/packs:ro", source.display()),
             format!("--entrypoint={AGENT}/attune-agents"),
@@ -250,7 +268,8 @@ fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap()
 }
 
-/// With the modes of the files; a native program is added to the pack of these tests: busybox, which links to nothing.
+/// With the modes of the files. Added is what is not kept as text: a native program – busybox, which links to nothing – and a
+/// wheel.
 fn copy(busybox: &Image, from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-rL").args([from, to]).status().unwrap();
     assert!(status.success(), "cp {} {}: {status}", from.display(), to.display());
@@ -259,5 +278,9 @@ fn copy(busybox: &Image, from: &Path, to: &Path) {
         // Out of the image: the archive that it was made from may be gone.
         busybox.copy_out("/bin/busybox", &program);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    if to.ends_with("shared") {
+        let status = Command::new("python3").args(["-c", WHEEL]).arg(to.join(WHEEL_FILE)).status().unwrap();
+        assert!(status.success(), "the wheel could not be made: {status}");
     }
 }

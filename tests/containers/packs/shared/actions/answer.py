@@ -1,0 +1,6 @@
+import json
+import sys
+
+import thing
+
+print(json.dumps({"answer": thing.ANSWER, "environment": sys.prefix}))

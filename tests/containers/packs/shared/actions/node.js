@@ -1,0 +1,1 @@
+console.log(JSON.stringify({ environment: process.env.NODE_PATH, version: process.version }));
