@@ -169,3 +169,29 @@ fn every_rule_of_the_sensor_host_has_its_test() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sensors.md")).unwrap();
     assert_rows_have_tests(&page, "## What other programs rely on", 20);
 }
+
+/// Or its script, where it takes a build of its own.
+#[test]
+fn every_line_of_the_validation_checklist_of_the_injection_plan_has_its_test() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(top.join("docs/plans/sensor-agent-injection.md")).unwrap();
+    let code: String = sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let checklist = page.split_once("## Validation checklist").unwrap().1;
+    let rows: Vec<&str> =
+        checklist.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |")).collect();
+    assert!(rows.len() > 50, "the checklist has only {} lines", rows.len());
+    for row in rows {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let mut named = cell.split('`').skip(1).step_by(2).peekable();
+        assert!(named.peek().is_some() || cell.starts_with("all of the tests"), "nothing is named for: {row}");
+        for name in named {
+            let script = name.split(' ').next().unwrap();
+            let exists = if name.starts_with("scripts/") {
+                top.join(script).is_file()
+            } else {
+                code.contains(&format!("fn {name}("))
+            };
+            assert!(exists, "no {name:?} for: {row}");
+        }
+    }
+}

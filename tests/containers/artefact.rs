@@ -41,11 +41,11 @@ fn the_bill_of_materials_names_what_is_linked_with_its_version_and_nothing_that_
     let lock = fs::read_to_string(format!("{TOP}/Cargo.lock")).unwrap();
     let unknown: Vec<_> = named.iter().filter(|component| !lock.contains(component.as_str())).collect();
     assert!(unknown.is_empty(), "not in Cargo.lock: {unknown:?}");
-    let names = |name: &str| named.iter().any(|component| component.starts_with(&format!("name = \"{name}\"")));
+    let has = |name: &str| named.iter().any(|component| component.starts_with(&format!("name = \"{name}\"")));
     for linked in ["tokio", "rustls", "ring", "sqlx-postgres", "lapin", "libsqlite3-sys"] {
-        assert!(names(linked), "{linked} is missing");
+        assert!(has(linked), "{linked} is missing");
     }
     for other in ["tempfile", "proptest", "attune-testkit"] {
-        assert!(!names(other), "{other} is not linked");
+        assert!(!has(other), "{other} is not linked");
     }
 }
