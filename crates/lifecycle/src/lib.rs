@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   running ── first TERM/INT, or a vital task ended ──► soft: take nothing new, finish
-//!   soft    ── second signal, or grace over ───────────► hard: end children, record their outcome
+//!   soft    ── another request, or grace over  ───────────► hard: end children, record their outcome
 //!   hard    ── HARD_STOP_LIMIT over ───────────────────► report what is stuck and leave
 //! ```
 //!
@@ -19,7 +19,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 pub use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +28,10 @@ pub use standing::Standing;
 
 /// How long tasks have after the hard stop.
 pub const HARD_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A request that arrives twice within this time is one: whoever stops a group reaches the agent itself and again by way of its
+/// process 1, and `timeout(1)` signals its child and then the child's group.
+const SAME_REQUEST: Duration = Duration::from_millis(100);
 
 /// The two tokens that everything obeys. A hard stop implies the soft one.
 #[derive(Debug, Clone, Default)]
@@ -150,24 +154,46 @@ pub enum StopError {
     Stuck(usize),
 }
 
+/// The signals that ask for the end.
+#[derive(Debug)]
+struct Requests {
+    sigterm: Signal,
+    sigint: Signal,
+    last: Option<Instant>,
+}
+
+impl Requests {
+    fn new() -> io::Result<Self> {
+        Ok(Self { sigterm: signal(SignalKind::terminate())?, sigint: signal(SignalKind::interrupt())?, last: None })
+    }
+
+    /// Waits for a signal that is not a part of the last request. Cancel-safe.
+    async fn next(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.sigterm.recv() => {}
+                _ = self.sigint.recv() => {}
+            }
+            if self.last.is_none_or(|last| last.elapsed() >= SAME_REQUEST) {
+                self.last = Some(Instant::now());
+                return;
+            }
+        }
+    }
+}
+
 /// The signals of this process, its stop and its tasks.
 #[derive(Debug)]
 pub struct Lifecycle {
     stop: Stop,
     tasks: Tasks,
-    sigterm: Signal,
-    sigint: Signal,
+    requests: Requests,
 }
 
 impl Lifecycle {
     /// Installs the handlers. Done first, so that a stop during the start is seen.
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            stop: Stop::new(),
-            tasks: Tasks::default(),
-            sigterm: signal(SignalKind::terminate())?,
-            sigint: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { stop: Stop::new(), tasks: Tasks::default(), requests: Requests::new()? })
     }
 
     /// The tokens.
@@ -184,8 +210,7 @@ impl Lifecycle {
     pub async fn starting<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
         let signalled = tokio::select! {
             biased;
-            _ = self.sigterm.recv() => None,
-            _ = self.sigint.recv() => None,
+            () = self.requests.next() => None,
             value = start => Some(value),
         };
         if signalled.is_none() {
@@ -197,8 +222,7 @@ impl Lifecycle {
     /// Waits for a reason to stop, then drains within `grace` and [`HARD_STOP_LIMIT`].
     pub async fn run(mut self, grace: Duration) -> Result<(), StopError> {
         let asked = tokio::select! {
-            _ = self.sigterm.recv() => true,
-            _ = self.sigint.recv() => true,
+            () = self.requests.next() => true,
             () = self.stop.soft.cancelled() => self.stop.asked.is_cancelled(),
         };
         if asked {
@@ -213,8 +237,7 @@ impl Lifecycle {
         self.stop.soft.cancel();
         let cause = tokio::select! {
             () = self.tasks.drained() => None,
-            _ = self.sigterm.recv() => Some("asked a second time"),
-            _ = self.sigint.recv() => Some("asked a second time"),
+            () = self.requests.next() => Some("asked a second time"),
             () = self.stop.hard.cancelled() => Some("asked to stop at once"),
             () = sleep(grace) => Some("the grace is over"),
         };
@@ -265,6 +288,30 @@ mod tests {
             lifecycle.tasks().spawn(async move { hard.cancelled().await });
             lifecycle.stop().ask();
             lifecycle.run(Duration::from_millis(10)).await.unwrap();
+        });
+    }
+
+    fn signal_self() {
+        attune_sys::kill(attune_sys::Pid::current(), attune_sys::SIGTERM).unwrap();
+    }
+
+    #[test]
+    fn a_request_that_arrives_twice_at_once_is_one_and_a_later_one_is_another() {
+        runtime().block_on(async {
+            let mut requests = Requests::new().unwrap();
+            signal_self();
+            requests.next().await;
+            let first = requests.last;
+            signal_self();
+            // Not before the time is over that makes it another one, however often it is sent.
+            loop {
+                tokio::select! {
+                    biased;
+                    () = requests.next() => break,
+                    () = tokio::task::yield_now() => signal_self(),
+                }
+            }
+            assert!(requests.last.unwrap() - first.unwrap() >= SAME_REQUEST);
         });
     }
 

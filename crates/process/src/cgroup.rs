@@ -123,11 +123,6 @@ impl Cgroup {
         self.folder.join(MEMBERS).to_string_lossy().into_owned()
     }
 
-    fn members(&self) -> Vec<Pid> {
-        let listed = fs::read_to_string(self.entrance()).unwrap_or_default();
-        listed.lines().filter_map(parse_pid).collect()
-    }
-
     /// Whether there is anybody in it or in a group that somebody made below it.
     fn is_populated(&self) -> bool {
         let events = fs::read_to_string(self.folder.join(EVENTS)).unwrap_or_default();
@@ -139,7 +134,7 @@ impl Cgroup {
         if !self.is_populated() {
             return Ended::new();
         }
-        let members = self.members();
+        let members = members_of(&self.folder);
         let is_stray = |member: &Pid| {
             let group = Stat::of(*member).map(|stat| stat.group);
             leader.is_none_or(|leader| group != Some(leader.get()))
@@ -174,6 +169,13 @@ impl Drop for Cgroup {
             self.remove();
         }
     }
+}
+
+/// Who is in a control group, and in those that somebody made below it.
+fn members_of(folder: &Path) -> Vec<Pid> {
+    let listed = fs::read_to_string(folder.join(MEMBERS)).unwrap_or_default();
+    let below = folders_in(folder).into_iter().flat_map(|below| members_of(&below));
+    listed.lines().filter_map(parse_pid).chain(below).collect()
 }
 
 /// The empty folders below one, from the deepest on.

@@ -102,6 +102,20 @@ impl std::fmt::Debug for Child {
 ///
 /// Outside a tokio runtime with I/O and time enabled.
 pub fn start(command: Command) -> Result<Child, StartError> {
+    start_for(Purpose::Program, command)
+}
+
+/// What the launcher of a child does in the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It becomes the program.
+    Program,
+    /// It leaves with success, once everything is set up.
+    Trial,
+}
+
+/// [`start`] for whatever purpose; a trial needs a policy.
+pub(crate) fn start_for(purpose: Purpose, command: Command) -> Result<Child, StartError> {
     let program = absolute(&command.program)?;
     let channel = |stream: &Stream| {
         if stream.is_null() { Channel::Null } else { Channel::Pipe }
@@ -112,6 +126,7 @@ pub fn start(command: Command) -> Result<Child, StartError> {
         parent: policy.dies_with_agent.then(std::process::id),
         token: Some(new_token()),
         cgroup: cgroup.as_ref().map(Cgroup::entrance),
+        is_trial: purpose == Purpose::Trial,
         policy,
     });
     let token = setup.as_ref().and_then(|setup| setup.token.as_deref());

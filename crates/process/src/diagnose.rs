@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::executable::{Executable, NATIVE_MACHINE, machine_name};
 use crate::spawn::{NULL_DEVICE, Request};
@@ -24,7 +24,7 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
             missing_directory(request).unwrap_or_else(|| missing(request, error))
         }
         io::ErrorKind::PermissionDenied => missing_directory(request)
-            .or_else(|| not_executable(&program))
+            .or_else(|| not_executable(request))
             .unwrap_or(StartError::Permission { program, source: error }),
         io::ErrorKind::ExecutableFileBusy => StartError::TextFileBusy { program },
         io::ErrorKind::ArgumentListTooLong => too_long(request),
@@ -43,7 +43,8 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
 ///
 /// A file that cannot be read is left to the kernel: it may be executable all the same, or for another user.
 pub(crate) fn preflight(request: &Request<'_>) -> Result<(), StartError> {
-    if let Some(error) = missing_directory(request) {
+    // A path with a zero byte is not looked up by the kernel at all.
+    if let Some(error) = zero_byte(request).or_else(|| missing_directory(request)) {
         return Err(error);
     }
     let program = request.program;
@@ -54,7 +55,7 @@ pub(crate) fn preflight(request: &Request<'_>) -> Result<(), StartError> {
         };
     }
     // Not its format: this kernel may be able to run more than it seems.
-    let refused = not_executable(program).or_else(|| missing_behind(program, MAX_SCRIPT_DEPTH));
+    let refused = not_executable(request).or_else(|| missing_behind(request, program, MAX_SCRIPT_DEPTH));
     refused.map_or(Ok(()), Err)
 }
 
@@ -81,7 +82,7 @@ fn missing(request: &Request<'_>, error: io::Error) -> StartError {
     if fs::metadata(&program).is_err() {
         return StartError::NotFound { program };
     }
-    if let Some(found) = missing_behind(&program, MAX_SCRIPT_DEPTH) {
+    if let Some(found) = missing_behind(request, &program, MAX_SCRIPT_DEPTH) {
         return found;
     }
     match fs::metadata(NULL_DEVICE) {
@@ -90,9 +91,14 @@ fn missing(request: &Request<'_>, error: io::Error) -> StartError {
     }
 }
 
-fn missing_behind(program: &Path, depth: u8) -> Option<StartError> {
+/// Where the kernel looks for the interpreter that a script names: a relative path begins in the child's working directory.
+fn located(request: &Request<'_>, interpreter: &Path) -> PathBuf {
+    request.cwd.map_or_else(|| interpreter.to_owned(), |cwd| cwd.join(interpreter))
+}
+
+fn missing_behind(request: &Request<'_>, program: &Path, depth: u8) -> Option<StartError> {
     match Executable::read(program).ok()? {
-        Executable::Script { interpreter } if !interpreter.exists() => {
+        Executable::Script { interpreter } if !located(request, &interpreter).exists() => {
             let interpreter = interpreter.to_string_lossy().into_owned();
             let advice = if interpreter.ends_with('\r') {
                 "the line ends with a carriage return: save the file with Unix line ends"
@@ -101,7 +107,9 @@ fn missing_behind(program: &Path, depth: u8) -> Option<StartError> {
             };
             Some(StartError::NoSuchInterpreter { program: program.to_owned(), interpreter, advice })
         }
-        Executable::Script { interpreter } if depth > 0 => missing_behind(&interpreter, depth - 1),
+        Executable::Script { interpreter } if depth > 0 => {
+            missing_behind(request, &located(request, &interpreter), depth - 1)
+        }
         // One for another machine is refused for that, or run by an emulator that has its loaders elsewhere.
         Executable::Elf { machine, native_layout, .. } if machine != NATIVE_MACHINE || !native_layout => None,
         Executable::Elf { loader: Some(loader), .. } if !loader.exists() => Some(StartError::LoaderMissing {
@@ -118,8 +126,8 @@ fn missing_behind(program: &Path, depth: u8) -> Option<StartError> {
 }
 
 /// The program, or its interpreter, is a folder or lacks the executable bit.
-fn not_executable(program: &Path) -> Option<StartError> {
-    let mut candidate = program.to_owned();
+fn not_executable(request: &Request<'_>) -> Option<StartError> {
+    let mut candidate = request.program.to_owned();
     for _ in 0..=MAX_SCRIPT_DEPTH {
         if let Ok(found) = fs::metadata(&candidate) {
             let reason = if found.is_dir() {
@@ -136,7 +144,7 @@ fn not_executable(program: &Path) -> Option<StartError> {
         let Ok(Executable::Script { interpreter }) = Executable::read(&candidate) else {
             break;
         };
-        candidate = interpreter;
+        candidate = located(request, &interpreter);
     }
     None
 }

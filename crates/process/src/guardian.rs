@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use attune_sys::{
     Disposition, Pid, Polled, SIGHUP, SIGINT, SIGKILL, SIGTERM, boottime, kill_group, pidfd_open, pidfd_send_signal,
+    pidfd_signal_group,
 };
 
 use crate::mark::Mark;
@@ -119,11 +120,15 @@ impl Target {
         Self { start, process, mark: (mark != "-").then(|| mark.to_owned()) }
     }
 
-    /// Kills the group while its leader has not been reaped; after that the number may be somebody else's, and the mark
-    /// has to do.
+    /// Kills the group that the child leads or led; on older kernels only while the child has not been reaped, because after
+    /// that the number may be somebody else's, and the mark has to do.
     fn kill_group(&self, pid: Pid) {
         let is_same = match &self.process {
-            Some(process) => pidfd_send_signal(process, 0).is_ok(),
+            Some(process) => match pidfd_signal_group(process, SIGKILL) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => pidfd_send_signal(process, 0).is_ok(),
+                // Done, or nobody is there.
+                _ => false,
+            },
             None => start_time(pid) == Some(self.start),
         };
         if is_same {

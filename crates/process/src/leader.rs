@@ -76,17 +76,19 @@ impl Leader {
     pub(crate) async fn end_strays(&mut self, strays: Strays) -> Ended {
         if strays == Strays::LeaveAlone {
             spare_strays();
+            self.mark = None;
             return Ended::new();
         }
-        let (mark, cgroup) = (self.mark.take(), self.cgroup.take());
-        let mut ended = cgroup.as_ref().map_or_else(Ended::new, |cgroup| cgroup.kill(Some(self.pid)));
-        if let Some(mark) = &mark {
+        // Both stay here until that is done: dropped in between, the rest is done elsewhere.
+        let mut ended = self.cgroup.as_ref().map_or_else(Ended::new, |cgroup| cgroup.kill(Some(self.pid)));
+        if let Some(mark) = &self.mark {
             ended.extend(end_strays_of(mark).await);
         }
         let begun = Instant::now();
-        while cgroup.as_ref().is_some_and(|cgroup| !cgroup.remove()) && begun.elapsed() < SWEEP_LIMIT {
+        while self.cgroup.as_ref().is_some_and(|cgroup| !cgroup.remove()) && begun.elapsed() < SWEEP_LIMIT {
             tokio::time::sleep(SWEEP_PAUSE).await;
         }
+        (self.mark, self.cgroup) = (None, None);
         ended
     }
 }
@@ -94,16 +96,20 @@ impl Leader {
 impl Drop for Leader {
     /// Leaves no process behind, whatever the reason: a dropped future, a panic, the end of the runtime.
     fn drop(&mut self) {
-        if self.reaped {
-            return;
+        if !self.reaped {
+            // Not yet where it is still dying.
+            drop(self.bury());
         }
-        let reaped = self.bury().is_ok() || self.reaped;
-        if reaped && self.mark.is_none() && self.cgroup.is_none() {
+        if self.mark.as_ref().is_some_and(Mark::is_left_alone) {
+            spare_strays();
+            self.mark = None;
+        }
+        if self.reaped && self.mark.is_none() && self.cgroup.is_none() {
             return;
         }
         // The kernel needs a moment to end it. Not on this thread, which may be one of the runtime's.
         let orphan =
-            Orphan { leader: (!reaped).then_some(self.pid), mark: self.mark.take(), cgroup: self.cgroup.take() };
+            Orphan { leader: (!self.reaped).then_some(self.pid), mark: self.mark.take(), cgroup: self.cgroup.take() };
         let pid = self.pid.get();
         let spawned =
             thread::Builder::new().name("bury-child".to_owned()).stack_size(128 * 1024).spawn(move || orphan.bury());

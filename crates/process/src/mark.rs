@@ -1,8 +1,8 @@
 //! Who started a process: a mark in its environment, which its descendants inherit.
 //!
 //! ```text
-//!   ATTUNE_PROCESS_TREE = f0000000-71-8812.4.left-alone
-//!                         │        │  │    │ └ meant to outlive its run
+//!   ATTUNE_PROCESS_TREE = f0000000-71-8812.4.left-alone-91c3d0ab5e77f204
+//!                         │        │  │    │ └ meant to outlive its run; the number is known to the agent alone
 //!                         │        │  │    └ the run, counted by the agent
 //!                         │        │  └ when the agent started, in ticks since the machine did
 //!                         │        └ the agent
@@ -12,6 +12,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,8 +24,9 @@ use crate::procfs::{self, Stat};
 /// The variable by which a stray is recognised. Only set when the agent adopts strays.
 pub const TREE_VARIABLE: &str = "ATTUNE_PROCESS_TREE";
 
-/// What the end of a mark says about strays that are to live on.
-const LEFT_ALONE: &str = ".left-alone";
+/// What follows the run in a mark whose strays are to live on, and before a number that no program can make up: anybody may
+/// give himself any mark.
+const LEFT_ALONE: &str = ".left-alone-";
 
 /// One agent, told from all others that had or will have its number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +82,12 @@ fn namespace() -> Option<u64> {
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
+/// A number that only this process can tell for `run`.
+fn seal(run: &str) -> String {
+    static KEY: OnceLock<RandomState> = OnceLock::new();
+    format!("{:016x}", KEY.get_or_init(RandomState::new).hash_one(run))
+}
+
 /// One run, as its processes carry it in their environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark(String);
@@ -88,12 +96,14 @@ impl Mark {
     /// A mark for a new run.
     pub(crate) fn new(strays: Strays) -> Self {
         static RUNS: AtomicU64 = AtomicU64::new(0);
-        let run = RUNS.fetch_add(1, Ordering::Relaxed);
-        let ending = match strays {
-            Strays::End => "",
-            Strays::LeaveAlone => LEFT_ALONE,
-        };
-        Self(format!("{}.{run}{ending}", Agent::own()))
+        let run = format!("{}.{}", Agent::own(), RUNS.fetch_add(1, Ordering::Relaxed));
+        match strays {
+            Strays::End => Self(run),
+            Strays::LeaveAlone => {
+                let seal = seal(&run);
+                Self(run + LEFT_ALONE + &seal)
+            }
+        }
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -114,8 +124,14 @@ impl Mark {
         Agent::parse(self.0.split_once('.')?.0)
     }
 
+    /// Whether this agent has started that run as one whose strays are to live on.
     pub(crate) fn is_left_alone(&self) -> bool {
-        self.0.ends_with(LEFT_ALONE)
+        self.0.split_once(LEFT_ALONE).is_some_and(|(run, found)| found == seal(run))
+    }
+
+    /// Whether it has the form of [`Self::is_left_alone`], which is all that can be said of the runs of other agents.
+    pub(crate) fn claims_to_be_left_alone(&self) -> bool {
+        self.0.contains(LEFT_ALONE)
     }
 }
 
@@ -142,6 +158,16 @@ mod tests {
         let marks = [Mark::new(Strays::End), Mark::new(Strays::LeaveAlone)];
         assert!(marks.iter().all(|mark| mark.agent().as_ref() == Some(Agent::own())));
         assert_eq!(marks.map(|mark| mark.is_left_alone()), [false, true]);
+    }
+
+    #[test]
+    fn nobody_can_give_himself_a_mark_that_is_left_alone() {
+        let [ended, spared] = [Strays::End, Strays::LeaveAlone].map(|strays| Mark::new(strays).0);
+        let (_, ending) = spared.split_once(LEFT_ALONE).unwrap();
+        for forged in [format!("{ended}{LEFT_ALONE}"), format!("{ended}{LEFT_ALONE}{ending}"), format!("{spared}0")] {
+            assert!(!Mark(forged.clone()).is_left_alone(), "{forged}");
+        }
+        assert!(Mark(spared).is_left_alone());
     }
 
     proptest! {

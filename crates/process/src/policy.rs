@@ -107,6 +107,8 @@ pub(crate) struct Setup {
     pub(crate) token: Option<String>,
     /// The list of processes of the control group that it enters.
     pub(crate) cgroup: Option<String>,
+    /// It does not become the program.
+    pub(crate) is_trial: bool,
 }
 
 impl Setup {
@@ -145,6 +147,7 @@ impl Setup {
             number("parent", self.parent.map(u64::from)),
             word("notes", self.token.clone()),
             word("cgroup", self.cgroup.clone()),
+            flag("trial", self.is_trial),
             flag("session", *session == Session::New),
             number("memory", memory_bytes),
             number("cpu", cpu_seconds),
@@ -183,6 +186,7 @@ mod tests {
         read.parent == asked.parent.map(u64::from)
             && read.token() == text(asked.token.as_deref())
             && read.cgroup() == text(asked.cgroup.as_deref())
+            && read.is_trial == asked.is_trial
             && read.new_session == (session == Session::New)
             && (read.memory_bytes, read.cpu_seconds) == (memory_bytes, cpu_seconds)
             && (read.open_files, read.processes, read.core_bytes) == (open_files, processes, core_bytes)
@@ -236,9 +240,10 @@ mod tests {
             parent in any::<Option<u32>>(),
             token in any::<Option<u64>>(),
             cgroup in prop::option::of("/[^\\x00]{0,9}"),
+            is_trial in any::<bool>(),
             args in prop::collection::vec("[^\\x00]*|--|umask=3", 0..4),
         ) {
-            let setup = Setup { policy, parent, token: token.map(|token| token.to_string()), cgroup };
+            let setup = Setup { policy, parent, token: token.map(|token| token.to_string()), cgroup, is_trial };
             let args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
             let words = setup.arguments(Path::new("/bin/x"), &args);
             prop_assert_eq!(&words[0], EXEC_APPLET);

@@ -1,6 +1,8 @@
 //! What `/proc` says about processes. Names and variables are bytes of other people: anything may be in them.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -63,17 +65,25 @@ pub(crate) fn holders_of(pipes: &[PathBuf]) -> Vec<String> {
         return Vec::new();
     }
     let begun = Instant::now();
-    let holds = |process: &Pid| {
-        let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| pipes.contains(&file))
-    };
     processes()
         .take_while(|_| begun.elapsed() < HOLDERS_LIMIT)
         .filter(|process| *process != Pid::current())
-        .filter(holds)
+        .filter(|process| seen(*process, || holds(*process, pipes)) == Some(true))
         .take(HOLDERS)
         .map(|process| described(process, &name_of(process)))
         .collect()
+}
+
+fn holds(process: Pid, pipes: &[PathBuf]) -> io::Result<bool> {
+    for file in fs::read_dir(format!("/proc/{process}/fd"))?.flatten() {
+        match fs::read_link(file.path()) {
+            Ok(file) if pipes.contains(&file) => return Ok(true),
+            Err(error) if is_hidden(&error) => return Err(error),
+            // Another file, or one that was closed in between.
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 /// All processes that can be seen from here.
@@ -88,7 +98,25 @@ pub(crate) fn parse_pid(text: &str) -> Option<Pid> {
 
 /// The value of `name` in the environment that `process` was started with.
 pub(crate) fn variable(process: Pid, name: &str) -> Option<String> {
-    variable_in(&fs::read(format!("/proc/{process}/environ")).ok()?, name).map(str::to_owned)
+    let environment = seen(process, || fs::read(format!("/proc/{process}/environ")))?;
+    variable_in(&environment, name).map(str::to_owned)
+}
+
+/// What `look` finds of `process`; if that is hidden from this user, what the user of the process finds. A container's root may
+/// become every user, but has no privilege to trace others.
+fn seen<T>(process: Pid, look: impl Fn() -> io::Result<T>) -> Option<T> {
+    let refused = match look() {
+        Err(refused) if is_hidden(&refused) => refused,
+        done => return done.ok(),
+    };
+    let owner =
+        fs::metadata(format!("/proc/{process}")).ok().filter(|owner| owner.uid() != attune_sys::effective_user());
+    let found = owner.and_then(|owner| attune_sys::as_file_user(owner.uid(), owner.gid(), look));
+    found.unwrap_or(Err(refused)).ok()
+}
+
+fn is_hidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// The value of `name` in a `/proc/<pid>/environ`.

@@ -41,7 +41,7 @@ fn kill_once() -> BTreeSet<Pid> {
     for process in processes() {
         let Some(mark) = Mark::of(process) else { continue };
         let Some(agent) = mark.agent().filter(|agent| Some(agent) != above.as_ref()) else { continue };
-        if mark.is_left_alone() || !*gone.entry(agent).or_insert_with_key(Agent::is_gone) {
+        if mark.claims_to_be_left_alone() || !*gone.entry(agent).or_insert_with_key(Agent::is_gone) {
             continue;
         }
         match kill(process, &mark) {

@@ -115,7 +115,7 @@ fn launch(request: &Request<'_>, stdin: Stdio, setup: &Setup) -> Result<std::pro
     let args = setup.arguments(request.program, request.args);
     let command = command(launcher, &args, request, stdin);
     // The signal of the agent's death is that of the thread that started the child; the first thread lasts as long.
-    let started = if setup.parent.is_some() && !Pid::current_is_thread() {
+    let started = if setup.parent.is_some() && !attune_sys::is_first_thread() {
         on_lasting_thread(command, request.mark.clone(), start_patiently)
     } else {
         start_patiently(command, request.mark.as_ref())

@@ -96,6 +96,7 @@ pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
             drop(child);
             show_no_children()?;
         }
+        "drop-in-sweep" => drop_in_sweep(&runtime, command)?,
         "end-unknown" => {
             // Not by way of the library, so it knows nothing about this child.
             drop(other(steps.iter().cloned()).spawn()?);
@@ -131,7 +132,7 @@ fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, co
             let mut command = with_policy(self::command(&attack));
             let uid: u32 = uid.parse()?;
             if let (Some(policy), true) = (&mut command.policy, uid != own_uid()?) {
-                policy.user = Some(User { uid, gid: uid, groups: Vec::new() });
+                policy.user = Some(user(uid));
             }
             let report = runtime.block_on(finished(command))?;
             show_output(&report)?;
@@ -143,9 +144,46 @@ fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, co
             drop(other);
             show_no_children()?;
         }
+        "run-as" => {
+            let [uid, fate, steps @ ..] = steps else { return Err("a user and what becomes of strays".into()) };
+            let uid = uid.parse()?;
+            let mut command = with_policy(self::command(steps));
+            command.policy = command.policy.map(|policy| Policy { user: Some(user(uid)), ..policy });
+            if fate == "spared" {
+                command.ending.strays = Strays::LeaveAlone;
+            }
+            let other = attune_process::start(self::command(&["wait-for-ever".to_owned()]))?;
+            let report = runtime.block_on(finished(command))?;
+            writeln!(io::stdout(), "strays {} holders {}", report.strays_ended.len(), report.pipe_holders.len())?;
+            writeln!(io::stdout(), "{:?} {:?}", report.outcome, report.notes)?;
+            drop(other);
+        }
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Forgets the supervision of a child after its leader was reaped, in the middle of looking for what it left.
+fn drop_in_sweep(runtime: &tokio::runtime::Runtime, command: Command) -> Step<()> {
+    let child = attune_process::start(command)?;
+    let leader = format!("/proc/{}", child.pid());
+    let reaped = async {
+        while Path::new(&leader).exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            report = child.supervise(None, pending()) => Err(format!("it was not dropped: {report:?}")),
+            () = reaped => Ok(()),
+        }
+    })?;
+    show_no_children()
+}
+
+fn user(uid: u32) -> User {
+    User { uid, gid: uid, groups: Vec::new() }
 }
 
 /// Runs beside and after each other, none of which may be taken for a stray of another one.

@@ -5,14 +5,15 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_process::{Child, GUARD_APPLET, Guard, Launcher, Stream, boottime, start};
+use attune_process::{Child, GUARD_APPLET, Guard, Launcher, Policy, Stream, User, boottime, start};
 use attune_sys::{Pid, SIGKILL, SIGSTOP};
 use attune_testkit::{eventually, eventually_blocking};
-use support::{TEST_CHILD, child, gone, is_alive, pid_in, runtime, scratch, written};
+use support::{TEST_CHILD, child, gone, is_alive, pid_in, reachable, runtime, scratch, written};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -45,7 +46,11 @@ fn guard() -> Arc<Guard> {
 
 /// The guardians among the children of this very test process.
 fn guardians() -> Vec<u32> {
-    let children = fs::read_dir("/proc/self/task").unwrap().flatten().flat_map(|thread| {
+    guardians_of(std::process::id())
+}
+
+fn guardians_of(agent: u32) -> Vec<u32> {
+    let children = fs::read_dir(format!("/proc/{agent}/task")).unwrap().flatten().flat_map(|thread| {
         let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
         list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()
     });
@@ -138,6 +143,36 @@ fn a_guardian_that_was_killed_is_replaced_and_told_everything() {
             (!is_alive(victim.pid())).then_some(())
         })
         .await;
+    });
+}
+
+/// Its standard input is a pipe through which anybody who could open it would give it orders.
+#[test]
+fn a_guardian_shows_nothing_to_its_own_user() {
+    if !support::is_root() {
+        attune_testkit::lacking("root", "run the tests as root");
+        return;
+    }
+    let (folder, program) = reachable();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let guarded = folder.path().join("guarded");
+    let mut command = child(&["guard-ms", "3600000", guarded.to_str().unwrap(), "1", "wait-for-ever"]);
+    command.program = program;
+    command.stdout = Stream::null();
+    command.policy = Some(Policy {
+        user: Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() }),
+        launcher: support::launcher(),
+        ..Policy::default()
+    });
+    runtime().block_on(async {
+        let agent = start(command).unwrap();
+        written(&guarded).await;
+        // Whose these files are is what the kernel decides by: those of a process that nobody may look into are root's.
+        let owner = |pid: u32| fs::metadata(format!("/proc/{pid}/fd")).unwrap().uid();
+        assert_eq!(owner(agent.pid()), 12_345);
+        let [guardian] = guardians_of(agent.pid())[..] else { panic!("one guardian") };
+        eventually("it to hide", async || (owner(guardian) == 0).then_some(())).await;
+        drop(agent);
     });
 }
 

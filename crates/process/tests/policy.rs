@@ -4,6 +4,7 @@
 mod support;
 
 use std::future::pending;
+use std::os::unix::fs::PermissionsExt as _;
 
 use attune_process::{Command, Launcher, Limits, Outcome, Policy, Session, StartError, User, refused, start};
 use attune_testkit::eventually;
@@ -199,6 +200,22 @@ fn what_is_refused_is_known_before_the_first_program() {
     let nowhere = Launcher { program: "/no/such/agent".into(), args: Vec::new() };
     let error = runtime().block_on(refused(&Policy { launcher: nowhere, ..Policy::default() })).unwrap_err();
     assert!(matches!(&*error, StartError::NotFound { .. }), "{error:?}");
+}
+
+/// The agent is root's alone, and its actions run as somebody else: that is in order.
+#[test]
+fn a_user_who_may_not_read_the_agent_is_no_reason_to_refuse() {
+    if !support::is_root() {
+        attune_testkit::lacking("root", "run the tests as root");
+        return;
+    }
+    let (_folder, agent) = reachable();
+    std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let user = Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() });
+    let policy = Policy { user, launcher: Launcher { program: agent, ..launcher() }, ..Policy::default() };
+    assert_eq!(runtime().block_on(refused(&policy)).unwrap(), Vec::<String>::new());
+    let report = ended(Command { policy: Some(policy), ..shell("exit 3") });
+    assert_eq!(report.outcome, Outcome::Exited(3), "{report:?}");
 }
 
 #[test]

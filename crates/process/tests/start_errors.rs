@@ -87,6 +87,34 @@ fn a_script_whose_interpreter_is_missing_names_the_interpreter() {
 }
 
 #[test]
+fn a_relative_interpreter_is_looked_up_where_the_child_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), b"#!tools/interpreter\n", 0o755);
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (has_it, cwd) in [(false, elsewhere.path()), (true, folder.path())] {
+        let tools = folder.path().join("tools");
+        if has_it {
+            std::fs::create_dir(&tools).unwrap();
+            std::os::unix::fs::symlink("/bin/true", tools.join("interpreter")).unwrap();
+        }
+        for policy in [None, Some(Policy { launcher: support::launcher(), ..Policy::default() })] {
+            let command = Command { cwd: Some(cwd.to_owned()), policy, ..Command::new(&path) };
+            let started = runtime().block_on(async {
+                match start(command) {
+                    Ok(child) => Ok(child.supervise(None, pending()).await.outcome),
+                    Err(error) => Err(error),
+                }
+            });
+            if has_it {
+                assert_eq!(started, Ok(Outcome::Exited(0)));
+            } else {
+                assert!(matches!(started, Err(StartError::NoSuchInterpreter { .. })), "{started:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_script_with_windows_line_ends_is_told_so() {
     let (error, _) = refused_file(b"#!/bin/sh\r\necho\r\n", 0o755);
     assert!(error.to_string().contains("carriage return"), "{error}");
@@ -268,6 +296,10 @@ fn a_zero_byte_is_located() {
     let error = refused(command);
     assert!(matches!(error, StartError::ZeroByte { .. }), "{error:?}");
     assert!(error.to_string().contains("argument 3"), "{error}");
+    let error = refused(Command::new("/bin/true\0"));
+    assert!(error.to_string().contains("the path"), "{error}");
+    let error = refused(Command { cwd: Some("/tmp\0".into()), ..child(&["exit", "0"]) });
+    assert!(error.to_string().contains("the working directory"), "{error}");
 }
 
 #[test]

@@ -5,9 +5,10 @@
 mod support;
 
 use std::future::pending;
+use std::os::unix::fs::PermissionsExt as _;
 
 use attune_process::{Command, Outcome, TREE_VARIABLE, start};
-use support::{child, ended, gone, is_alive, pid_in, runtime, scratch};
+use support::{child, ended, gone, is_alive, pid_in, reachable, runtime, scratch};
 
 /// An agent that runs one child with these steps, and prints what it found.
 fn agent(how: &str, steps: &[&str]) -> Command {
@@ -138,6 +139,34 @@ fn a_daemon_ends_with_a_run_that_is_dropped() {
 }
 
 #[test]
+fn daemons_of_daemons_end_also_with_a_run_that_is_dropped_while_they_are_looked_for() {
+    let (folder, file) = scratch();
+    let inner = folder.path().join("inner");
+    let (outer, inner) = (file.to_str().unwrap(), inner.to_str().unwrap());
+    let of_outer = [&["new-session", "write-pid", outer], &daemon(inner)[..], &["wait-for-ever"]].concat();
+    let count = of_outer.len().to_string();
+    let steps = [&["spawn", &count], &of_outer[..], &["wait-for-file", inner]].concat();
+    let report = ended(agent("drop-in-sweep", &steps));
+    assert_eq!(report.stdout.bytes, b"children 0\n", "{report:?}");
+    runtime().block_on(async { gone(pid_in(inner.as_ref()).await).await });
+}
+
+/// Programs may give themselves any mark.
+#[test]
+fn a_daemon_that_says_it_is_left_alone_ends_with_its_run() {
+    let (_folder, file) = scratch();
+    let path = file.to_str().unwrap();
+    let script = r#"
+        env ATTUNE_PROCESS_TREE="$ATTUNE_PROCESS_TREE.left-alone-0123456789abcdef" setsid /bin/sh -c             'echo $$ > "$0"; exec sleep 1000' "$1" > /dev/null 2>&1 &
+        while [ ! -s "$1" ]; do sleep 0.01; done
+    "#;
+    let report = ended(agent("run", &["become", "/bin/sh", "-c", script, "sh", path]));
+    let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+    assert!(text.starts_with("strays 1 held false"), "{text} {report:?}");
+    assert!(!is_alive(read_pid(&file).unwrap()));
+}
+
+#[test]
 fn the_end_of_the_agent_ends_what_no_run_knows() {
     let (_folder, file) = scratch();
     let steps = ["write-pid", file.to_str().unwrap(), "wait-for-ever"];
@@ -195,14 +224,14 @@ fn a_relay_of_processes_that_end_by_themselves_is_stopped() {
     }
 }
 
+/// What a machine needs for runs to have control groups.
+const CONTROL_GROUPS: &str = "run as root with version 2 of the hierarchy mounted writable, Linux 5.14 or later";
+
 /// Needs a control group of its own for the run: nothing else ties such a process to it while another run lives.
 #[test]
 fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
     if !has_control_groups() {
-        attune_testkit::lacking(
-            "control-groups",
-            "run as root with version 2 of the hierarchy mounted writable, Linux 5.14 or later",
-        );
+        attune_testkit::lacking("control-groups", CONTROL_GROUPS);
         return;
     }
     let (_folder, file) = scratch();
@@ -214,6 +243,79 @@ fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
     // In between it is counted until it is reaped, which is another thread's work.
     assert!(text.starts_with("strays 1 held false ") && text.ends_with("\nchildren 0\n"), "{text} {report:?}");
     runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+/// An agent that runs one child as another user and cannot trace others, without control groups, as in most containers; none
+/// where this process may not play that.
+fn agent_of_another_user(folder: &std::path::Path, agent: &std::path::Path, steps: &[&str]) -> Option<Command> {
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let script = "umount --lazy --all --types cgroup2; exec setpriv --bounding-set=-sys_ptrace,-sys_admin,-perfmon \"$0\" \"$@\"";
+    let enter = |steps: &[&str]| {
+        let mut command = child(&[]);
+        command.program = "/usr/bin/unshare".into();
+        let agent = agent.to_str().unwrap();
+        command.args = [&["--mount", "/bin/sh", "-c", script, agent], steps].concat().iter().map(Into::into).collect();
+        command.env = vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())];
+        command
+    };
+    if support::is_root() && ended(enter(&["exit", "0"])).outcome == Outcome::Exited(0) {
+        let count = (steps.len() + 2).to_string();
+        return Some(enter(&[&["prepare", "run-as", &count, "12345"], steps].concat()));
+    }
+    attune_testkit::lacking("namespaces", "run as root with util-linux (scripts/setup) and CAP_SYS_ADMIN");
+    None
+}
+
+/// Its marks are hidden from an agent that may not trace, though that is root.
+#[test]
+fn a_daemon_of_another_user_ends_with_its_run_while_another_run_lives() {
+    let (folder, program) = reachable();
+    let file = folder.path().join("pid");
+    let steps = [&["ended"], &daemon(file.to_str().unwrap())[..]].concat();
+    let Some(agent) = agent_of_another_user(folder.path(), &program, &steps) else { return };
+    let report = ended(agent);
+    let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+    assert_eq!(text, "strays 1 holders 0\nExited(0) []\n", "{report:?}");
+    runtime().block_on(async { gone(pid_in(&file).await).await });
+}
+
+#[test]
+fn a_daemon_of_another_user_that_holds_the_output_open_is_named() {
+    let (folder, program) = reachable();
+    let file = folder.path().join("pid");
+    let steps = [&["spared"], &daemon(file.to_str().unwrap())[..]].concat();
+    let Some(agent) = agent_of_another_user(folder.path(), &program, &steps) else { return };
+    let report = ended(agent);
+    let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+    assert_eq!(text, "strays 0 holders 1\nExited(0) []\n", "{report:?}");
+    let daemon = runtime().block_on(pid_in(&file));
+    attune_sys::kill(attune_sys::Pid::new(daemon).unwrap(), attune_process::SIGKILL).unwrap();
+}
+
+/// A control group ends whole, whatever its members have made below it.
+#[test]
+fn a_daemon_that_went_into_a_control_group_of_its_own_ends_with_its_run() {
+    if !has_control_groups() {
+        attune_testkit::lacking("control-groups", CONTROL_GROUPS);
+        return;
+    }
+    let (_folder, file) = scratch();
+    let script = r#"
+        while read -r _ point kind _; do [ "$kind" != cgroup2 ] || root=$point; done < /proc/self/mounts
+        while IFS=: read -r number _ path; do [ "$number" != 0 ] || own=$root$path; done < /proc/self/cgroup
+        mkdir "$own/below"
+        /usr/bin/setsid /usr/bin/env -i /bin/sh -c 'echo $$ > "$0/cgroup.procs"; echo $$ > "$1"; exec /bin/sleep 1000'             "$own/below" "$1" > /dev/null 2>&1 &
+        while [ ! -s "$1" ]; do /bin/sleep 0.01; done
+    "#;
+    let steps = ["become", "/bin/sh", "-c", script, "sh", file.to_str().unwrap()];
+    let report = ended(agent("run-hidden-beside-another", &steps));
+    let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+    assert!(text.starts_with("strays 1 held false ") && text.ends_with("\nchildren 0\n"), "{text} {report:?}");
+    assert!(!is_alive(read_pid(&file).unwrap()));
+}
+
+fn read_pid(file: &std::path::Path) -> Option<u32> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 fn has_control_groups() -> bool {

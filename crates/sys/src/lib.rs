@@ -33,7 +33,7 @@ pub use environment::empty_variables;
 pub use folder::{Opening, folder_in, make_folder_in, open_in, remove_in, rename_in};
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{set_subreaper, set_undumpable};
-pub use pid::{Pid, pidfd_open, pidfd_send_signal};
+pub use pid::{Pid, is_first_thread, pidfd_open, pidfd_send_signal, pidfd_signal_group};
 pub use poll::{Polled, poll, set_nonblocking};
 pub use session::{replace_stdout, setsid};
 pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
@@ -41,6 +41,6 @@ pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SI
 pub use socket::{has_no_delay, set_keepalive};
 pub use standard_output::stdout_was_closed;
 pub use trace::seize;
-pub use user::{effective_user, peer_user, ticks_per_second};
+pub use user::{as_file_user, effective_user, peer_user, ticks_per_second};
 pub use wait::{Reaped, has_exited, reap};
 pub use watch::watch_readable;

@@ -27,13 +27,6 @@ impl Pid {
         Self(unsafe { libc::getpid() })
     }
 
-    /// `gettid(2)`: whether the calling thread is the first one of its process, which lasts as long as that does.
-    pub fn current_is_thread() -> bool {
-        // SAFETY: gettid takes nothing, touches no memory of ours and cannot fail.
-        let thread = unsafe { libc::syscall(libc::SYS_gettid) };
-        pid_t::try_from(thread).is_ok_and(|thread| thread == Self::current().0)
-    }
-
     /// The number.
     pub fn get(self) -> u32 {
         self.0.unsigned_abs()
@@ -50,6 +43,13 @@ impl fmt::Display for Pid {
     }
 }
 
+/// `gettid(2)`: whether the calling thread is the first one of its process, which lasts as long as that does.
+pub fn is_first_thread() -> bool {
+    // SAFETY: gettid takes nothing, touches no memory of ours and cannot fail.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    pid_t::try_from(thread).is_ok_and(|thread| thread == Pid::current().0)
+}
+
 /// `pidfd_open(2)`: a descriptor that becomes readable when `pid` ends. Close-on-exec by its nature. Linux 5.3.
 pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers, a process id and flags (none); it reads and writes no memory of ours.
@@ -62,10 +62,21 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
 /// `pidfd_send_signal(2)`: signals the process that `process` was opened for and no other one, even when its id has been given
 /// away since. Linux 5.1.
 pub fn pidfd_send_signal(process: &OwnedFd, signal: i32) -> io::Result<()> {
+    send_signal(process, signal, 0)
+}
+
+/// `pidfd_send_signal(2)`, `PIDFD_SIGNAL_PROCESS_GROUP`: signals the group that the process leads or led which `leader` was
+/// opened for, and no other one. Linux 6.9; before that it is invalid input.
+pub fn pidfd_signal_group(leader: &OwnedFd, signal: i32) -> io::Result<()> {
+    const PROCESS_GROUP: u32 = 1 << 2;
+    send_signal(leader, signal, PROCESS_GROUP)
+}
+
+fn send_signal(process: &OwnedFd, signal: i32, flags: u32) -> io::Result<()> {
     let info = ptr::null::<libc::siginfo_t>();
     // SAFETY: pidfd_send_signal takes a descriptor, which is borrowed and so open, an integer, an info that may be null, and
-    // flags (none).
-    let returned = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, info, 0) };
+    // flags.
+    let returned = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, info, flags) };
     check(c_int::try_from(returned).unwrap_or(-1)).map(drop)
 }
 
@@ -83,7 +94,7 @@ mod tests {
     #[test]
     fn a_thread_beside_the_first_one_is_not_the_process() {
         // The test and whatever it starts have threads of their own.
-        assert!(!std::thread::spawn(Pid::current_is_thread).join().unwrap());
+        assert!(!std::thread::spawn(is_first_thread).join().unwrap());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use libc::{socklen_t, ucred};
+use libc::{c_long, socklen_t, ucred};
 
 use crate::check::check;
 
@@ -26,6 +26,47 @@ pub fn peer_user(socket: &impl AsFd) -> io::Result<u32> {
     Ok(peer.uid)
 }
 
+/// `setfsuid(2)`, `setfsgid(2)`: what `look` finds as this user of this group, in this thread alone. For `/proc`, which shows
+/// the environment and the descriptors of a process to its own user, and to others only with the privilege to trace.
+///
+/// None where this process may not take on that user.
+pub fn as_file_user<T>(user: u32, group: u32, look: impl FnOnce() -> T) -> Option<T> {
+    // The group first, though the user keeps the right to change it: nothing is looked at as half of somebody.
+    let group = FileId::taken(libc::SYS_setfsgid, group)?;
+    let user = FileId::taken(libc::SYS_setfsuid, user)?;
+    let found = look();
+    drop((user, group));
+    Some(found)
+}
+
+/// A file-system id of this thread, given back when dropped. The call is the kernel's, because those of a C library could one
+/// day mean all threads.
+struct FileId {
+    call: c_long,
+    before: u32,
+}
+
+impl FileId {
+    fn taken(call: c_long, id: u32) -> Option<Self> {
+        let taken = Self { call, before: set_file_id(call, id) };
+        // These calls return the id so far and never an error; this one changes nothing.
+        (set_file_id(call, u32::MAX) == id).then_some(taken)
+    }
+}
+
+impl Drop for FileId {
+    fn drop(&mut self) {
+        set_file_id(self.call, self.before);
+    }
+}
+
+fn set_file_id(call: c_long, id: u32) -> u32 {
+    // SAFETY: both calls take one integer and touch no memory of ours.
+    let before = unsafe { libc::syscall(call, id) };
+    // An id has 32 bits, with its sign extended or not.
+    u32::try_from(before & 0xffff_ffff).unwrap_or(u32::MAX)
+}
+
 /// `sysconf(3)`, `_SC_CLK_TCK`: how many of the ticks that `/proc` counts are a second.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: sysconf takes an integer and touches no memory of ours.
@@ -43,5 +84,19 @@ mod tests {
     fn the_peer_of_an_own_socket_is_this_user() {
         let (one, _other) = UnixStream::pair().unwrap();
         assert_eq!(peer_user(&one).unwrap(), effective_user());
+    }
+
+    #[test]
+    fn another_file_user_is_one_for_as_long_as_it_looks() {
+        let ids = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let last = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().rsplit('\t').next();
+            (last("Uid:").unwrap().to_owned(), last("Gid:").unwrap().to_owned())
+        };
+        let own = ids();
+        let seen = as_file_user(4711, 4712, ids);
+        let expected = (effective_user() == 0).then(|| ("4711".to_owned(), "4712".to_owned()));
+        assert_eq!(seen, expected);
+        assert_eq!(ids(), own);
     }
 }

@@ -109,19 +109,17 @@ fn read_groups(text: Option<Word>, groups: &mut [u32; MOST_GROUPS]) -> Result<us
     Ok(number)
 }
 
-/// Comes back with the reason when the kernel refuses; later where somebody is still writing the program.
-pub(super) fn execute(
-    program: Word,
-    args: Words,
-    environment: Words,
-    memory_bytes: Option<u64>,
-    notes: &Notes,
-) -> Errno {
-    if memory_bytes.is_some_and(|bytes| bytes < LEAST_MEMORY_BYTES) {
-        return Errno(libc::ENOMEM);
+/// The last step: with a low limit not even the stack could grow any more.
+pub(super) fn limit_memory(bytes: Option<u64>, notes: &Notes) -> Called {
+    if bytes.is_some_and(|bytes| bytes < LEAST_MEMORY_BYTES) {
+        return Err(Errno(libc::ENOMEM));
     }
-    // The last step: with a low limit not even the stack could grow any more.
-    notes.limit(b"the memory limit", Resource::ADDRESS_SPACE, memory_bytes);
+    notes.limit(b"the memory limit", Resource::ADDRESS_SPACE, bytes);
+    Ok(())
+}
+
+/// Comes back with the reason when the kernel refuses; later where somebody is still writing the program.
+pub(super) fn execute(program: Word, args: Words, environment: Words) -> Errno {
     for _ in 0..BUSY_RETRIES {
         match calls::exec(program.pointer(), args, environment) {
             Errno(libc::ETXTBSY) => calls::pause(BUSY_PAUSE_NANOSECONDS),

@@ -126,7 +126,11 @@ pub(super) fn parent() -> u64 {
 pub(super) fn new_session() -> Called {
     let group = plain(libc::SYS_getpgid, [wide(parent())?, 0, 0, 0, 0])?;
     plain(libc::SYS_setpgid, [0, group, 0, 0, 0])?;
-    plain(libc::SYS_setsid, [0; 5]).map(drop)
+    let started = plain(libc::SYS_setsid, [0; 5]).map(drop);
+    if started.is_err() {
+        plain(libc::SYS_setpgid, [0; 5]).map(drop)?;
+    }
+    started
 }
 
 /// `setpriority(2)`, of this process.

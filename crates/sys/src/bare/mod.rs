@@ -85,7 +85,11 @@ fn launch(mut words: Words, environment: Words) -> u8 {
     if apply::apply(&setup, &notes).is_err() {
         return FAILED;
     }
-    let refused = apply::execute(program, words, environment, setup.memory_bytes, &notes);
+    let refused = match apply::limit_memory(setup.memory_bytes, &notes) {
+        Ok(()) if setup.is_trial => return 0,
+        Ok(()) => apply::execute(program, words, environment),
+        Err(error) => error,
+    };
     notes.refused(refused, b"", None);
     if refused == calls::Errno(libc::ENOENT) { NOT_FOUND } else { NOT_EXECUTABLE }
 }

@@ -15,6 +15,8 @@ pub struct ChildSetup {
     pub(super) token: Option<Word>,
     /// The `cgroup.procs` of the control group to enter.
     pub(super) cgroup: Option<Word>,
+    /// Everything is set up, and that is all.
+    pub is_trial: bool,
     /// A session of its own.
     pub new_session: bool,
     /// `RLIMIT_AS`.
@@ -63,6 +65,7 @@ impl ChildSetup {
             b"parent" => self.parent = Some(value.number()?),
             b"notes" => self.token = Some(value),
             b"cgroup" => self.cgroup = Some(value),
+            b"trial" => self.is_trial = true,
             b"session" => self.new_session = true,
             b"memory" => self.memory_bytes = Some(value.number()?),
             b"cpu" => self.cpu_seconds = Some(value.number()?),
