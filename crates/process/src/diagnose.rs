@@ -125,13 +125,15 @@ fn missing_behind(request: &Request<'_>, program: &Path, depth: u8) -> Option<St
     }
 }
 
-/// The program, or its interpreter, is a folder or lacks the executable bit.
+/// The program, or its interpreter, is no regular file or lacks the executable bit.
 fn not_executable(request: &Request<'_>) -> Option<StartError> {
     let mut candidate = request.program.to_owned();
     for _ in 0..=MAX_SCRIPT_DEPTH {
         if let Ok(found) = fs::metadata(&candidate) {
             let reason = if found.is_dir() {
                 Some("it is a folder; name the file in it")
+            } else if !found.is_file() {
+                Some("it is no file but a pipe, a socket or a device; name a program")
             } else if found.permissions().mode() & 0o111 == 0 {
                 Some("the executable bit is not set; run chmod +x on it")
             } else {

@@ -27,6 +27,9 @@ pub(crate) enum Executable {
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 const PROGRAM_HEADER_INTERPRETER: u32 = 3;
 
+/// Of one program header; the kernel refuses files that say anything else.
+const PROGRAM_HEADER_BYTES: usize = 56;
+
 /// The kernel looks at this many bytes of a `#!` line.
 const SCRIPT_LINE_BYTES: usize = 256;
 
@@ -45,8 +48,12 @@ pub(crate) const NATIVE_MACHINE: u16 = if cfg!(target_arch = "x86_64") {
 };
 
 impl Executable {
+    /// Never waits: what is no regular file is not read.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = attune_sys::open_at_once(path)?;
+        if !file.metadata()?.is_file() {
+            return Ok(Self::Unknown);
+        }
         let mut start = Vec::with_capacity(SCRIPT_LINE_BYTES);
         file.by_ref().take(SCRIPT_LINE_BYTES as u64).read_to_end(&mut start)?;
         Ok(if let Some(line) = start.strip_prefix(b"#!") {
@@ -97,7 +104,7 @@ fn loader(start: &[u8], file: &mut File) -> io::Result<Option<PathBuf>> {
     ) else {
         return Ok(None);
     };
-    if size < 56 {
+    if size != PROGRAM_HEADER_BYTES {
         return Ok(None);
     }
     let headers = read_at(file, table, size * count.min(MAX_PROGRAM_HEADERS))?;

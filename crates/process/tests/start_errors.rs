@@ -79,6 +79,21 @@ fn a_file_without_the_executable_bit_and_a_folder_are_told_apart() {
     assert!(error.to_string().contains("folder"), "{error}");
 }
 
+/// Whoever opens such a pipe waits for somebody who writes to it, and that would be the agent.
+#[test]
+fn a_pipe_in_the_place_of_a_program_or_of_an_interpreter_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = Command { args: vec!["--mode=755".into(), (&pipe).into()], ..Command::new("/usr/bin/mkfifo") };
+    assert_eq!(support::ended(made).outcome, Outcome::Exited(0));
+    let script = file(folder.path(), format!("#!{}\n", pipe.display()).as_bytes(), 0o755);
+    for program in [&pipe, &script] {
+        let error = refused(Command::new(program));
+        let StartError::NotExecutable { program, reason } = &error else { panic!("{error:?}") };
+        assert_eq!((program, reason.contains("pipe")), (&pipe, true), "{error}");
+    }
+}
+
 #[test]
 fn a_script_whose_interpreter_is_missing_names_the_interpreter() {
     let (error, _) = refused_file(b"#!/opt/none/python9 -u\n", 0o755);

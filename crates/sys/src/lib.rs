@@ -34,7 +34,7 @@ pub use folder::{Opening, folder_in, make_folder_in, open_in, remove_in, rename_
 pub use limits::{Limit, Resource, argument_bytes_limit, limit, page_size, set_limit};
 pub use own::{set_subreaper, set_undumpable};
 pub use pid::{Pid, is_first_thread, pidfd_open, pidfd_send_signal, pidfd_signal_group};
-pub use poll::{Polled, poll, set_nonblocking};
+pub use poll::{Polled, open_at_once, poll, set_nonblocking};
 pub use session::{replace_stdout, setsid};
 pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
 pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM};

@@ -1,8 +1,11 @@
 //! Descriptors: waiting for them without a runtime, and not waiting at all.
 
+use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use libc::c_int;
@@ -72,6 +75,11 @@ pub fn set_nonblocking(file: &impl AsFd) -> io::Result<()> {
     let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
     // SAFETY: F_SETFL takes the same descriptor and an integer, and touches no memory of ours.
     check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// `open(2)`, `O_NONBLOCK`: opens whatever is at `path` for reading. A pipe without a writer is opened and not waited for.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 #[cfg(test)]
