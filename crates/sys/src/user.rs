@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use libc::{c_long, socklen_t, ucred};
 
 use crate::check::check;
+use crate::own::Dumpable;
 
 /// `geteuid(2)`: the user whose rights this process has.
 pub fn effective_user() -> u32 {
@@ -29,8 +30,9 @@ pub fn peer_user(socket: &impl AsFd) -> io::Result<u32> {
 /// `setfsuid(2)`, `setfsgid(2)`: what `look` finds as this user of this group, in this thread alone. For `/proc`, which shows
 /// the environment and the descriptors of a process to its own user, and to others only with the privilege to trace.
 ///
-/// None where this process may not take on that user.
+/// None where this process may not take on that user, or where that would show its own memory to others.
 pub fn as_file_user<T>(user: u32, group: u32, look: impl FnOnce() -> T) -> Option<T> {
+    let _hidden = Dumpable::kept()?;
     // The group first, though the user keeps the right to change it: nothing is looked at as half of somebody.
     let group = FileId::taken(libc::SYS_setfsgid, group)?;
     let user = FileId::taken(libc::SYS_setfsuid, user)?;
@@ -98,5 +100,15 @@ mod tests {
         let expected = (effective_user() == 0).then(|| ("4711".to_owned(), "4712".to_owned()));
         assert_eq!(seen, expected);
         assert_eq!(ids(), own);
+    }
+
+    #[test]
+    fn a_process_stays_as_open_or_hidden_as_it_was_when_it_looks_as_another_user() {
+        let open = Dumpable::is_set().unwrap();
+        as_file_user(4711, 4712, || ());
+        assert_eq!(Dumpable::is_set().unwrap(), open);
+        crate::own::set_undumpable().unwrap();
+        as_file_user(4711, 4712, || ());
+        assert!(!Dumpable::is_set().unwrap());
     }
 }
