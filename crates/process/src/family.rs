@@ -20,7 +20,7 @@ use attune_sys::{Pid, Reaped, SIGKILL};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cgroup;
-use crate::mark::Mark;
+use crate::mark::{Agent, Mark};
 use crate::procfs::{Stat, name_of, parse_pid, processes};
 
 /// How long strays are looked for after the end of a run: each one that is killed may leave further ones.
@@ -108,8 +108,8 @@ pub(crate) fn adopt() -> io::Result<()> {
     Ok(())
 }
 
-/// What is here now and belongs to no run that is going on is not ended by a later sweep: for the end of a run that may leave
-/// processes behind. Not all of them can be told by their marks.
+/// What is here now and belongs to no run whose strays are to end is not ended by a later sweep: for the end of a run that may
+/// leave processes behind. Not all of them can be told by their marks.
 pub(crate) fn spare_strays() {
     lock().spare();
 }
@@ -131,9 +131,13 @@ impl Family {
     }
 
     fn spare(&mut self) {
-        let is_of_a_run = |stray: &Pid| Mark::of(*stray).is_some_and(|mark| self.runs().any(|run| *run == mark));
+        // Also where the run is over: it may just be clearing up.
+        let is_to_end = |stray: &Pid| {
+            let mark = Mark::of(*stray);
+            mark.is_some_and(|mark| mark.agent().as_ref() == Some(Agent::own()) && !mark.is_left_alone())
+        };
         let unknown = own_children().into_iter().filter(|child| !self.leaders.contains_key(child));
-        let spared: Vec<Pid> = unknown.filter(|stray| !is_of_a_run(stray)).collect();
+        let spared: Vec<Pid> = unknown.filter(|stray| !is_to_end(stray)).collect();
         self.spared.extend(spared);
     }
 

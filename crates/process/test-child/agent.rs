@@ -1,5 +1,6 @@
 //! The helper child in the part of an agent: it runs children of its own and prints what it saw.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::future::pending;
 use std::io::{self, Write as _};
@@ -74,6 +75,10 @@ pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
             let what = if is_alive { "alive" } else { "gone" };
             writeln!(io::stdout(), "other done, daemon {what}")?;
             show(&runtime.block_on(mine.supervise(None, std::future::ready(()))))?;
+        }
+        "run-beside-starters" => {
+            let mine = attune_process::start(command)?;
+            show(&runtime.block_on(beside_starters(mine))?)?;
         }
         "run-and-wait" => {
             command.ending.strays = Strays::LeaveAlone;
@@ -180,6 +185,26 @@ fn drop_in_sweep(runtime: &tokio::runtime::Runtime, command: Command) -> Step<()
         }
     })?;
     show_no_children()
+}
+
+/// Supervises a child while one deliberate starter of daemons after the other comes to its end.
+async fn beside_starters(mine: Child) -> Step<Report> {
+    let is_over = Cell::new(false);
+    let starters = async {
+        while !is_over.get() {
+            let mut starter = command(&[]);
+            starter.ending.strays = Strays::LeaveAlone;
+            finished(starter).await?;
+        }
+        Ok(())
+    };
+    let supervision = async {
+        let report = mine.supervise(None, pending()).await;
+        is_over.set(true);
+        report
+    };
+    let (report, started): (_, Step<()>) = tokio::join!(supervision, starters);
+    started.map(|()| report)
 }
 
 fn user(uid: u32) -> User {

@@ -224,6 +224,16 @@ fn a_relay_of_processes_that_end_by_themselves_is_stopped() {
     }
 }
 
+/// What is left of it when such a run ends is not of that run, and ends all the same.
+#[test]
+fn a_relay_is_stopped_also_while_runs_end_that_may_leave_something() {
+    for nap in ["1", "3", "8", "21"] {
+        let report = ended(agent("run-beside-starters", &["spawn", "2", "relay", "100000", "nap-ms", nap]));
+        let text = String::from_utf8(report.stdout.bytes).unwrap();
+        assert!(text.ends_with(" held false children 0\n"), "{text} {:?}", report.stderr);
+    }
+}
+
 /// What a machine needs for runs to have control groups.
 const CONTROL_GROUPS: &str = "run as root with version 2 of the hierarchy mounted writable, Linux 5.14 or later";
 
