@@ -6,6 +6,7 @@ mod doctor;
 mod health;
 mod rows;
 mod support;
+mod trace;
 
 use support::{Installation, processes_with};
 

@@ -107,17 +107,27 @@ impl Installation {
 
     /// … with a changed command.
     pub(crate) fn start_with(&self, name: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Program {
+        let mut command = self.command(arguments);
+        change(&mut command);
+        self.start_command(name, command)
+    }
+
+    /// … with a command of the caller's.
+    pub(crate) fn start_command(&self, name: &str, mut command: Command) -> Program {
         let log = self.path(&format!("{name}.log"));
         let file = File::options().append(true).create(true).open(&log).unwrap();
-        let mut command = self.command(arguments);
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
-        change(&mut command);
         Program { child: command.spawn().unwrap(), log }
     }
 
     /// A command in the environment of the installation.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        self.command_of(BINARY, arguments)
+    }
+
+    /// … of another program.
+    pub(crate) fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(self.variables()).current_dir(self.folder.path());
         command
     }

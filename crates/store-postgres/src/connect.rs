@@ -1,7 +1,9 @@
 //! The way to the server: address, schema, TLS, limits, and what can be wrong with it.
 
+use std::future::{Future as _, poll_fn};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -128,6 +130,22 @@ pub(crate) struct Place {
     pub(crate) schema: String,
 }
 
+/// A connection whose socket sends small packets at once, which the driver does not ask for. In the handshake of TLS two of them
+/// follow each other, twice: the second one would wait for the server's delayed confirmation of the first, 40 ms each time.
+pub(crate) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let mut connecting = pin!(options.connect());
+    let mut is_searched = options.get_socket().is_none();
+    poll_fn(|context| {
+        let polled = connecting.as_mut().poll(context);
+        // The driver hands out no socket, but by the time its first answer is waited for there is one.
+        if is_searched && polled.is_pending() {
+            is_searched = !attune_sys::set_no_delay_to(options.get_port()).is_ok_and(|found| found > 0);
+        }
+        polled
+    })
+    .await
+}
+
 impl Place {
     /// Reads the section; nothing is contacted.
     pub(crate) fn of(config: &DatabaseConfig) -> Result<Self, ConnectError> {
@@ -150,7 +168,7 @@ impl Place {
 
     /// One connection, or why there is none.
     pub(crate) async fn connect(&self) -> Result<PgConnection, ConnectError> {
-        let answer = timeout(CONNECT_LIMIT, self.options.connect()).await;
+        let answer = timeout(CONNECT_LIMIT, connect(&self.options)).await;
         answer.unwrap_or_else(|_| Err(silent(CONNECT_LIMIT))).map_err(|source| self.explain(source))
     }
 

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use attune_store::StoreError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow, Postgres};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use sqlx::{Connection as _, Executor as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::connect::connect;
 use crate::error::{During as _, READ_ONLY, has_code, leaves_connection_usable, silent};
 
 /// A statement with its parameters.
@@ -153,7 +154,7 @@ impl Pool {
             }
         }
         let limit = CONNECT_LIMIT.min(shared.limits.wait);
-        let connection = timeout(limit, shared.options.connect()).await.map_err(|_| silent(limit))??;
+        let connection = timeout(limit, connect(&shared.options)).await.map_err(|_| silent(limit))??;
         Ok(Lease { connection: Some(connection), usable: false, shared: Arc::clone(shared), _slot: slot })
     }
 }

@@ -38,7 +38,7 @@ pub use poll::{Polled, open_at_once, poll, set_nonblocking};
 pub use session::{replace_stdout, setsid};
 pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, kill_group, set_disposition};
 pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM};
-pub use socket::{has_no_delay, set_keepalive};
+pub use socket::{has_no_delay, set_keepalive, set_no_delay_to};
 pub use standard_output::stdout_was_closed;
 pub use trace::seize;
 pub use user::{as_file_user, effective_user, peer_user, ticks_per_second};
