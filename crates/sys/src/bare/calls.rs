@@ -116,6 +116,11 @@ pub(super) fn write_file(path: *const c_char, bytes: &[u8]) -> Called {
     written
 }
 
+/// `getpid(2)`.
+pub(super) fn own() -> usize {
+    plain(libc::SYS_getpid, [0; 5]).unwrap_or(0)
+}
+
 /// `getppid(2)`.
 pub(super) fn parent() -> u64 {
     plain(libc::SYS_getppid, [0; 5]).ok().and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0)

@@ -27,8 +27,13 @@ pub(super) fn serve(words: Words, environment: Words) -> u8 {
     }
     // An ignored SIGCHLD, which whoever started this process may have left behind, would never come.
     calls::reset_signals();
-    let prepared = calls::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).and_then(|()| calls::block_signals());
-    let started = prepared.and_then(|()| calls::fork());
+    // Process 1 is handed every orphan without asking. An emulator of another machine may not know the call.
+    if let Err(error) = calls::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+        && calls::own() != 1
+    {
+        notes.failed(b"orphans are left to process 1", error);
+    }
+    let started = calls::block_signals().and_then(|()| calls::fork());
     match started {
         Err(error) => {
             notes.failed(b"process 1 cannot start the agent", error);
