@@ -277,12 +277,68 @@ pub(super) fn set_name(name: &'static [u8]) {
     named.map(drop).unwrap_or_default();
 }
 
-/// `close_range(2)`: every descriptor but the three standard ones is closed by the next exec. Linux 5.11.
+/// Every descriptor but the three standard ones is closed by the next exec. With this flag nothing is closed now, so that no
+/// descriptor is taken away from its owner.
 pub(super) fn close_others_on_exec() -> Called {
     const CLOSE_ON_EXEC: usize = 4;
     let last = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
-    // With this flag it closes nothing now, so it takes no descriptor away from its owner.
-    plain(libc::SYS_close_range, [3, last, CLOSE_ON_EXEC, 0, 0]).map(drop)
+    // close_range(2), Linux 5.11. Sandboxes that do not know it refuse it.
+    match plain(libc::SYS_close_range, [FIRST_OTHER, last, CLOSE_ON_EXEC, 0, 0]) {
+        Ok(_) => Ok(()),
+        Err(_) => close_listed_on_exec(),
+    }
+}
+
+/// The first descriptor behind the standard ones.
+const FIRST_OTHER: usize = 3;
+
+/// `getdents64(2)`, `fcntl(2)`: the same, one by one.
+fn close_listed_on_exec() -> Called {
+    let flags = signed(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC);
+    let path = address(c"/proc/self/fd".as_ptr());
+    // SAFETY: openat reads a string that ends with zero.
+    let folder = unsafe { call(libc::SYS_openat, [signed(libc::AT_FDCWD), path, flags, 0, 0]) }?;
+    let marked = mark_listed(folder);
+    plain(libc::SYS_close, [folder, 0, 0, 0, 0])?;
+    marked
+}
+
+fn mark_listed(folder: usize) -> Called {
+    let mut entries = [0_u8; 1024];
+    loop {
+        let room = address(entries.as_mut_ptr());
+        // SAFETY: getdents64 writes as many bytes as it is told at most, and those are there.
+        let filled = unsafe { call(libc::SYS_getdents64, [folder, room, entries.len(), 0, 0]) }?;
+        if filled == 0 {
+            return Ok(());
+        }
+        let mut left = entries.get(..filled).unwrap_or_default();
+        while let Some((name, rest)) = split_entry(left) {
+            if let Some(descriptor) = decimal(name).filter(|descriptor| *descriptor >= FIRST_OTHER) {
+                plain(libc::SYS_fcntl, [descriptor, signed(libc::F_SETFD), signed(libc::FD_CLOEXEC), 0, 0])?;
+            }
+            left = rest;
+        }
+    }
+}
+
+/// The name of the first entry, which ends with a zero, and the entries behind it.
+fn split_entry(entries: &[u8]) -> Option<(&[u8], &[u8])> {
+    /// Behind the numbers of file and place come two bytes with the length of the entry, and one with the kind of file.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let length = usize::from(*entries.get(LENGTH)?) | usize::from(*entries.get(LENGTH + 1)?) << 8;
+    Some((entries.get(NAME..length)?, entries.get(length..)?))
+}
+
+/// The number at the beginning of `name`, if there is one.
+fn decimal(name: &[u8]) -> Option<usize> {
+    let mut number = None;
+    for byte in name {
+        let Some(digit) = byte.checked_sub(b'0').filter(|digit| *digit <= 9) else { break };
+        number = number.unwrap_or(0_usize).checked_mul(10)?.checked_add(usize::from(digit)).map(Some)?;
+    }
+    number
 }
 
 /// `nanosleep(2)`.
@@ -308,5 +364,32 @@ pub(super) fn exit(code: u8) -> ! {
     loop {
         let ended = plain(libc::SYS_exit_group, [usize::from(code), 0, 0, 0, 0]);
         ended.map(drop).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn descriptors_are_found_and_closed_by_the_next_exec_without_close_range_too() {
+        let files: Vec<File> = (0..200).map(|_| File::open("/dev/null").unwrap()).collect();
+        let flags = |file: &File| plain(libc::SYS_fcntl, [descriptor(file), signed(libc::F_GETFD), 0, 0, 0]).ok();
+        for file in &files {
+            plain(libc::SYS_fcntl, [descriptor(file), signed(libc::F_SETFD), 0, 0, 0]).ok().unwrap();
+        }
+        assert!(files.iter().all(|file| flags(file) == Some(0)));
+        close_listed_on_exec().ok().unwrap();
+        let close_on_exec = usize::try_from(libc::FD_CLOEXEC).unwrap();
+        assert!(files.iter().all(|file| flags(file) == Some(close_on_exec)));
+        let standard = plain(libc::SYS_fcntl, [0, signed(libc::F_GETFD), 0, 0, 0]).ok();
+        assert_eq!(standard, Some(0));
+    }
+
+    fn descriptor(file: &File) -> usize {
+        usize::try_from(file.as_raw_fd()).unwrap()
     }
 }
