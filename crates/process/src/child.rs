@@ -32,7 +32,7 @@ use crate::input::prepare;
 use crate::leader::{ExitNotice, Leader};
 use crate::mark::Mark;
 use crate::notes::{new_token, read_refusal};
-use crate::policy::Setup;
+use crate::policy::{Limits, Policy, Setup};
 use crate::procfs::{described, has_followers, holders_of};
 use crate::pumps::{Gathered, Pumps, Reader, Writer};
 use crate::report::{Outcome, Report, Usage, remark};
@@ -44,6 +44,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Nothing tells when the last member of a group that was asked to end has done so: it is looked for this often.
 const FOLLOWERS_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What the capabilities of an agent that changes users have to have.
+const OUT_OF_REACH: &str = "the agent may not signal its user's processes, which takes the capability KILL";
 
 /// A child that runs. Dropped, it is killed together with its process group.
 pub struct Child {
@@ -65,7 +68,9 @@ struct Wanted {
     args: Vec<OsString>,
     cwd: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
-    memory_bytes: Option<u64>,
+    limits: Limits,
+    /// As another user than the agent, perhaps.
+    has_user: bool,
 }
 
 impl Wanted {
@@ -163,8 +168,8 @@ pub(crate) fn start_for(purpose: Purpose, command: Command) -> Result<Child, Sta
     };
     let Command { args, cwd, env, ending, .. } = command;
     let wanted = setup.map(|setup| {
-        let memory_bytes = setup.policy.limits.memory_bytes;
-        Wanted { program, args, cwd, env, memory_bytes }
+        let Policy { limits, user, .. } = &setup.policy;
+        Wanted { program, args, cwd, env, limits: *limits, has_user: user.is_some() }
     });
     Ok(Child { leader, notice, pumps, ending, started, ended: None, oom_kills_before, wanted })
 }
@@ -225,6 +230,8 @@ impl Child {
         let oom_kills = self.oom_kills_before.and_then(|before| cgroup::oom_kills()?.checked_sub(before));
         let Gathered { stdout, stderr, stdin_error, mut notes } =
             self.pumps.finish(remark(&strays_ended, pipes_held_open.then_some(&pipe_holders)).as_deref());
+        let is_out_of_reach =
+            self.leader.is_out_of_reach() && self.wanted.as_ref().is_some_and(|wanted| wanted.has_user);
         let wanted = self.wanted.filter(|_| cause == Cause::Itself);
         let refused = wanted.as_ref().and_then(|wanted| wanted.refused(&mut notes));
         let outcome = match (reaped, refused) {
@@ -233,9 +240,10 @@ impl Child {
             (Err(error), None) => Outcome::Lost(format!("the end of process {pid} was not seen: {error}")),
         };
         let was_silent = stdout.is_empty() && stderr.is_empty();
-        let limit = wanted.and_then(|wanted| wanted.memory_bytes).filter(|_| was_silent);
-        if let (Outcome::Signalled { signal: SIGSEGV | SIGKILL, .. }, Some(limit)) = (&outcome, limit) {
-            notes.push(format!("it said nothing and may not have fitted into its memory limit of {limit} bytes"));
+        let limits = wanted.map(|wanted| wanted.limits);
+        notes.extend(limits.and_then(|limits| limit_reached(&outcome, limits, usage, was_silent)));
+        if is_out_of_reach {
+            notes.push(OUT_OF_REACH.to_owned());
         }
         Report {
             pid,
@@ -311,12 +319,13 @@ impl Child {
 
     async fn kill(&mut self) -> io::Result<()> {
         self.leader.signal_group(SIGKILL);
-        let Self { notice, pumps, .. } = self;
+        let Self { leader, notice, pumps, .. } = self;
+        let why = if leader.is_out_of_reach() { OUT_OF_REACH } else { "it hangs inside the kernel" };
         tokio::select! {
             biased;
             exited = notice.exited() => exited,
             () = sleep(KILL_LIMIT) => Err(io::Error::other(format!(
-                "it is still there {} s after it was killed; it hangs inside the kernel",
+                "it is still there {} s after it was killed; {why}",
                 KILL_LIMIT.as_secs()
             ))),
             never = pumps.serve() => match never {},
@@ -336,6 +345,23 @@ fn outcome(cause: Cause, reaped: &Reaped, oom_kills: Option<u64>) -> Outcome {
             (None, Some(signal)) => Outcome::Signalled { signal, core_dumped: status.core_dumped() },
             (None, None) => Outcome::Lost(format!("the status {status:?} is neither an exit nor a signal")),
         },
+    }
+}
+
+/// Which limit may have ended a child, in words: the kernel says nothing but the signal.
+fn limit_reached(outcome: &Outcome, limits: Limits, usage: Usage, was_silent: bool) -> Option<String> {
+    let &Outcome::Signalled { signal, .. } = outcome else { return None };
+    match (signal, limits) {
+        (SIGKILL, Limits { cpu_seconds: Some(limit), .. })
+            // The kernel counts by its ticks there, and better for the report.
+            if (usage.user_time + usage.system_time) * 4 >= Duration::from_secs(limit) * 3 =>
+        {
+            Some(format!("it may have used up its limit of {limit} s of CPU time"))
+        }
+        (SIGSEGV | SIGKILL, Limits { memory_bytes: Some(limit), .. }) if was_silent => {
+            Some(format!("it said nothing and may not have fitted into its memory limit of {limit} bytes"))
+        }
+        _ => None,
     }
 }
 

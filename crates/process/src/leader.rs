@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,11 +32,13 @@ pub(crate) struct Leader {
     /// What it cannot leave, unlike its group.
     cgroup: Option<Cgroup>,
     reaped: bool,
+    /// It is another user's, and this process may not signal those.
+    out_of_reach: AtomicBool,
 }
 
 impl Leader {
     pub(crate) fn new(pid: Pid, mark: Option<Mark>, cgroup: Option<Cgroup>) -> Self {
-        Self { pid, mark, cgroup, reaped: false }
+        Self { pid, mark, cgroup, reaped: false, out_of_reach: AtomicBool::new(false) }
     }
 
     /// By which its strays are known.
@@ -45,6 +48,11 @@ impl Leader {
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Whether a signal was refused: it ends by itself, or with its control group.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.out_of_reach.load(Ordering::Relaxed)
     }
 
     /// Sends `signal` to the whole group, unless the leader is gone for good.
@@ -59,6 +67,7 @@ impl Leader {
         };
         if let Err(error) = sent {
             // Members of another user: nothing that a retry would change.
+            self.out_of_reach.fetch_or(error.kind() == io::ErrorKind::PermissionDenied, Ordering::Relaxed);
             tracing::warn!(child.pid = self.pid.get(), signal, %error, "signalling a process group failed");
         }
     }

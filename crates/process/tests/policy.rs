@@ -182,6 +182,15 @@ fn a_memory_limit_that_no_program_fits_into_is_an_error_and_no_crash() {
 }
 
 #[test]
+fn a_program_that_uses_up_its_cpu_time_is_killed_and_the_limit_is_named() {
+    let limits = Limits { cpu_seconds: Some(1), ..Limits::default() };
+    let report = ended(with(Policy { limits, ..Policy::default() }, shell("while :; do :; done")));
+    let signal = attune_process::SIGKILL;
+    assert_eq!(report.outcome, Outcome::Signalled { signal, core_dumped: false });
+    assert_eq!(report.notes, ["it may have used up its limit of 1 s of CPU time"], "{:?}", report.usage);
+}
+
+#[test]
 fn a_part_that_is_refused_is_reported_and_the_program_runs_all_the_same() {
     let policy = Policy { oom_score_adj: Some(5000), ..Policy::default() };
     let report = ended(with(policy, child(&["eprint", "hello", "exit", "3"])));
@@ -216,6 +225,26 @@ fn a_user_who_may_not_read_the_agent_is_no_reason_to_refuse() {
     assert_eq!(runtime().block_on(refused(&policy)).unwrap(), Vec::<String>::new());
     let report = ended(Command { policy: Some(policy), ..shell("exit 3") });
     assert_eq!(report.outcome, Outcome::Exited(3), "{report:?}");
+}
+
+/// Containers that drop all capabilities and give back those to change users have agents that cannot end their children.
+#[test]
+fn an_agent_that_may_not_signal_the_user_of_its_children_says_so() {
+    if !support::is_root() {
+        attune_testkit::lacking("root", "run the tests as root");
+        return;
+    }
+    let (_folder, agent) = reachable();
+    let mut command = child(&["prepare", "run-as", "4", "12345", "ended", "exit", "3"]);
+    let confined = ["--bounding-set=-kill".into(), agent.into()];
+    command.args.splice(0..0, confined);
+    command.program = "/usr/bin/setpriv".into();
+    let report = ended(command);
+    let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
+    assert!(
+        text.contains("\nExited(3) [\"the agent may not signal") && text.contains("capability KILL"),
+        "{text} {report:?}"
+    );
 }
 
 #[test]

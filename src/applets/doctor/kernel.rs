@@ -14,6 +14,7 @@ use crate::exit::Exit;
 const WITH_PROCESS_DESCRIPTORS: (u32, u32) = (5, 3);
 
 /// Numbers of capabilities, see capabilities(7).
+const KILL: u32 = 5;
 const SETGID: u32 = 6;
 const SETUID: u32 = 7;
 const SYS_PTRACE: u32 = 19;
@@ -128,14 +129,21 @@ fn rights(status: &str, child: Option<&ChildConfig>) -> Vec<Finding> {
     } else {
         Finding::fine("capabilities", format!("{capabilities:#x}"))
     });
+    // Without the last one they could be started and not be ended.
+    let needed = [("SETUID", SETUID), ("SETGID", SETGID), ("KILL", KILL)];
+    let missing: Vec<&str> = needed.into_iter().filter(|(_, number)| !may(*number)).map(|(name, _)| name).collect();
     if let Some(run_as) = child.and_then(|child| child.run_as.as_ref())
-        && !(may(SETUID) && may(SETGID))
+        && !missing.is_empty()
     {
         findings.push(Finding::problem(
             "run_as",
             Exit::Configuration,
-            format!("children are to run as {}, and this process may not change users", run_as.uid),
-            "run the container as root with SETUID and SETGID, or take run_as out",
+            format!(
+                "children are to run as {}, and this process may not change users and end them (without {})",
+                run_as.uid,
+                missing.join(", ")
+            ),
+            "run the container as root with SETUID, SETGID and KILL, or take run_as out",
         ));
     }
     findings
@@ -172,7 +180,9 @@ fn limits_of_group() -> String {
 
 #[cfg(test)]
 mod tests {
-    use attune_config::MapSource;
+    use std::time::Duration;
+
+    use attune_config::{MapSource, RunAs};
     use tempfile::TempDir;
 
     use super::*;
@@ -204,6 +214,31 @@ mod tests {
         let usual = lines("Name:\tx\nCapEff:\t00000000a80425fb\nSeccomp:\t2\n");
         assert!(usual.contains("filtered") && !usual.contains("SYS_PTRACE"), "{usual}");
         assert!(lines("CapEff:\t000001ffffffffff\nSeccomp:\t0\n").contains("drop SYS_PTRACE"));
+    }
+
+    #[test]
+    fn children_of_another_user_take_the_rights_to_start_and_to_end_them() {
+        let child = ChildConfig {
+            memory_bytes: None,
+            cpu_time: None,
+            open_files: None,
+            processes: None,
+            umask: None,
+            nice: None,
+            oom_score_adj: None,
+            no_new_privileges: false,
+            run_as: Some(RunAs { uid: 1000, gid: 1000, groups: Vec::new() }),
+            new_session: false,
+            stop_signal: 15,
+            stop_grace: Duration::from_secs(5),
+        };
+        let lines = |capabilities: &str| {
+            let findings = rights(&format!("CapEff:\t{capabilities}\n"), Some(&child));
+            findings.iter().map(Finding::line).collect::<Vec<_>>().join("\n")
+        };
+        assert!(lines("00000000000000c0").contains("(without KILL)"));
+        assert!(lines("0").contains("(without SETUID, SETGID, KILL)"));
+        assert!(!lines("00000000000000e0").contains("run_as"));
     }
 
     #[test]

@@ -177,7 +177,7 @@ macro_rules! keys {
                 path: concat!($section, ".run_as"),
                 kind: Ids,
                 default: "",
-                doc: concat!("User that ", $one, " runs as; the agent must be root."),
+                doc: concat!("User that ", $one, " runs as; the agent must be root with the capabilities SETUID, SETGID and KILL."),
                 reason: "the agent's own user; another one also hides the agent's files",
             },
             new_session: Key {
