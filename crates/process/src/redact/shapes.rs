@@ -35,11 +35,12 @@ fn add_shapes(text: &[u8], shapes: &mut Vec<Vec<u8>>) {
         shapes.push(base64(&STANDARD_NO_PAD, text, phase));
         shapes.push(base64(&URL_SAFE_NO_PAD, text, phase));
     }
-    // By the RFC, by encodeURIComponent, by forms; then as a path, by Python's quote and by encodeURI.
-    for unreserved in [&b"-_.~"[..], b"-_.!~*'()", b"-_.*", b"-_.~/", b"-_.!~*'();/?:@&=+$,#"] {
-        shapes.push(percent(text, unreserved, Hex::Upper, b"%20"));
-        shapes.push(percent(text, unreserved, Hex::Lower, b"%20"));
-        shapes.push(percent(text, unreserved, Hex::Upper, b"+"));
+    // By the RFC, by encodeURIComponent, by forms, by PHP and by .NET; then as a path, by Python's quote and by encodeURI.
+    for unreserved in [&b"-_.~"[..], b"-_.!~*'()", b"-_.*", b"-_.", b"-_.!*()", b"-_.~/", b"-_.!~*'();/?:@&=+$,#"] {
+        for hex in [Hex::Upper, Hex::Lower] {
+            shapes.push(percent(text, unreserved, hex, b"%20"));
+            shapes.push(percent(text, unreserved, hex, b"+"));
+        }
     }
     if let Ok(text) = str::from_utf8(text) {
         // Plain, by Python, by Go, by PHP, by .NET.
@@ -133,6 +134,15 @@ mod tests {
     fn a_secret_with_signs_is_known_in_addresses_and_in_json_of_net() {
         let shapes = shapes_of(b"ab/cd+ef==12<x>");
         for known in ["ab/cd%2Bef%3D%3D12%3Cx%3E", "ab/cd+ef==12%3Cx%3E", "ab/cd\\u002Bef==12\\u003Cx\\u003E"] {
+            assert!(shapes.iter().any(|shape| shape == known.as_bytes()), "{known}");
+        }
+    }
+
+    /// As PHP's `urlencode` and .NET's `HttpUtility.UrlEncode` write it.
+    #[test]
+    fn a_secret_is_known_in_the_addresses_of_php_and_of_net() {
+        let shapes = shapes_of(b"a b~c*d(e)");
+        for known in ["a+b%7Ec%2Ad%28e%29", "a+b%7ec*d(e)"] {
             assert!(shapes.iter().any(|shape| shape == known.as_bytes()), "{known}");
         }
     }
