@@ -12,7 +12,6 @@
 //!
 //! The pipes are served in every state. Dropping a [`Child`] or its supervision in any state kills the group.
 
-use std::ffi::OsString;
 use std::future::{Future, pending};
 use std::io;
 use std::path::PathBuf;
@@ -26,7 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::capture::Capture;
 use crate::cgroup::{self, Cgroup};
 use crate::command::{Command, Ending, Strays, Stream};
-use crate::diagnose::diagnose;
+use crate::diagnose::{diagnose, strings_bytes, together_too_long};
 use crate::family::adopts;
 use crate::input::prepare;
 use crate::leader::{ExitNotice, Leader};
@@ -65,9 +64,9 @@ pub struct Child {
 /// What a child is to become, for the case that it does not.
 struct Wanted {
     program: PathBuf,
-    args: Vec<OsString>,
     cwd: Option<PathBuf>,
-    env: Vec<(OsString, OsString)>,
+    /// Of all arguments and variables. They themselves are not kept as long as the child lives.
+    strings_bytes: u64,
     limits: Limits,
     /// As another user than the agent, perhaps.
     has_user: bool,
@@ -77,13 +76,16 @@ impl Wanted {
     /// The error that the plain way of starting would have given; none when `notes` tell of no refusal. Takes the note of it out.
     fn refused(&self, notes: &mut Vec<String>) -> Option<StartError> {
         let (source, step) = notes.last().and_then(|note| read_refusal(note))?;
-        let Self { program, args, cwd, env, .. } = self;
-        let error = if step.is_empty() {
-            let (cwd, channel) = (cwd.as_deref(), Channel::Null);
-            let request = Request { program, args, cwd, env, stdout: channel, stderr: channel, mark: None };
-            diagnose(&request, source)
-        } else {
+        let Self { program, cwd, .. } = self;
+        let error = if !step.is_empty() {
             StartError::SetUp { program: program.clone(), step: step.to_owned(), source }
+        } else if source.kind() == io::ErrorKind::ArgumentListTooLong {
+            // Each single one was short enough for the launcher.
+            together_too_long(program.clone(), self.strings_bytes)
+        } else {
+            let (cwd, channel) = (cwd.as_deref(), Channel::Null);
+            let request = Request { program, args: &[], cwd, env: &[], stdout: channel, stderr: channel, mark: None };
+            diagnose(&request, source)
         };
         notes.pop();
         Some(error)
@@ -166,11 +168,13 @@ pub(crate) fn start_for(purpose: Purpose, command: Command) -> Result<Child, Sta
         Ok(watched) => watched,
         Err(source) => return Err(StartError::Watch { program, source }),
     };
-    let Command { args, cwd, env, ending, .. } = command;
     let wanted = setup.map(|setup| {
         let Policy { limits, user, .. } = &setup.policy;
-        Wanted { program, args, cwd, env, limits: *limits, has_user: user.is_some() }
+        let strings_bytes = strings_bytes(&request);
+        let (program, cwd) = (program.clone(), command.cwd.clone());
+        Wanted { program, cwd, strings_bytes, limits: *limits, has_user: user.is_some() }
     });
+    let ending = command.ending;
     Ok(Child { leader, notice, pumps, ending, started, ended: None, oom_kills_before, wanted })
 }
 
@@ -209,7 +213,13 @@ impl Child {
         at_once: impl Future<Output = ()>,
     ) -> Report {
         let mut at_once = pin!(at_once);
-        let (cause, ended) = match self.run(time_limit, stop, at_once.as_mut()).await {
+        let cause = self.run(time_limit, stop, at_once.as_mut()).await;
+        // Boxed, so that a child that runs does not hold the memory for its end.
+        Box::pin(self.conclude(cause, at_once)).await
+    }
+
+    async fn conclude(mut self, cause: io::Result<Cause>, at_once: impl Future<Output = ()>) -> Report {
+        let (cause, ended) = match cause {
             Ok(Cause::Itself) => (Cause::Itself, Ok(())),
             Ok(Cause::AtOnce) => (Cause::AtOnce, self.kill().await),
             Ok(cause) => (cause, self.ask(at_once).await),

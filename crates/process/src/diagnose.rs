@@ -178,13 +178,19 @@ fn too_long(request: &Request<'_>) -> StartError {
             return StartError::StringTooLong { program, what: what.to_string(), bytes, limit };
         }
     }
+    together_too_long(program, strings_bytes(request))
+}
+
+/// All that the kernel has to take over for `request`.
+pub(crate) fn strings_bytes(request: &Request<'_>) -> u64 {
     // Every string has its end and a pointer to it.
     let overhead = 1 + size_of::<usize>() as u64;
-    StartError::ArgumentsTooLong {
-        program,
-        bytes: strings(request).map(|(_, bytes)| bytes + overhead).sum(),
-        limit: attune_sys::argument_bytes_limit().unwrap_or(0),
-    }
+    strings(request).map(|(_, bytes)| bytes + overhead).sum()
+}
+
+/// More than the kernel takes over.
+pub(crate) fn together_too_long(program: PathBuf, bytes: u64) -> StartError {
+    StartError::ArgumentsTooLong { program, bytes, limit: attune_sys::argument_bytes_limit().unwrap_or(0) }
 }
 
 fn zero_byte(request: &Request<'_>) -> Option<StartError> {

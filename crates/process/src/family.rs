@@ -204,6 +204,13 @@ pub(crate) fn adopts() -> bool {
     lock().adopts
 }
 
+/// Whether nothing that an ended child has started can be alive, as a glance tells: whatever an ended process leaves comes here,
+/// or descends from something that did. False where strays go elsewhere, or where some have come, from whatever run.
+pub(crate) fn has_adopted_nobody() -> bool {
+    let family = lock();
+    family.adopts && own_children().iter().all(|child| family.leaders.contains_key(child))
+}
+
 /// Ends what is left of the run `mark` outside of its group; says which processes that were.
 pub(crate) async fn end_strays_of(mark: &Mark) -> Ended {
     let begun = Instant::now();

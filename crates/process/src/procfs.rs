@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use attune_sys::Pid;
 
+use crate::family::has_adopted_nobody;
+
 /// How long holders of a pipe are looked for, and how many are named: there may be any number of processes.
 const HOLDERS_LIMIT: Duration = Duration::from_millis(500);
 const HOLDERS: usize = 8;
@@ -127,8 +129,12 @@ pub(crate) fn variable_in<'a>(environment: &'a [u8], name: &str) -> Option<&'a s
     })
 }
 
-/// The living members of the group that `leader` leads, without itself.
+/// Whether the group that `leader` leads has living members besides itself. It has ended, so what it has started has come to
+/// this process where strays are adopted: nobody came, as a rule, and then no process has to be looked at.
 pub(crate) fn has_followers(leader: Pid) -> bool {
+    if has_adopted_nobody() {
+        return false;
+    }
     processes()
         .filter(|process| *process != leader)
         .filter_map(Stat::of)

@@ -115,9 +115,15 @@ pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
     Ok(true)
 }
 
-/// [`run`] with a policy.
-fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, command: Command) -> Step<bool> {
+/// [`run`] with a policy, or with a grace that nobody waits for.
+fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, mut command: Command) -> Step<bool> {
     match how {
+        "run-and-stop" => {
+            command.ending.grace = Duration::from_secs(1000);
+            let mine = attune_process::start(command)?;
+            pid_written(&steps[..5]);
+            show(&runtime.block_on(mine.supervise(None, std::future::ready(()))))?;
+        }
         "run-and-tell" => {
             let report = runtime.block_on(finished(with_policy(command)))?;
             let peak = report.usage.peak_memory_bytes >> 20;

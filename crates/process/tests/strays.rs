@@ -31,6 +31,19 @@ fn a_daemon_ends_with_the_run_that_left_it_and_the_run_says_so() {
 }
 
 #[test]
+fn the_members_of_a_group_have_the_rest_of_the_grace_where_strays_are_adopted() {
+    let (_folder, file) = scratch();
+    let path = file.to_str().unwrap();
+    let steps = ["spawn", "3", "obey-late", "100", path, "wait-for-file", path, "wait-for-ever"];
+    let report = ended(agent("run-and-stop", &steps));
+    assert_eq!(report.stdout.bytes, b"strays 0 held false children 0\n", "{report:?}");
+    assert!(
+        std::path::Path::new(&format!("{path}.obeyed")).exists(),
+        "it was killed before it had done what it had to"
+    );
+}
+
+#[test]
 fn a_daemon_of_a_deliberate_starter_lives_on() {
     let (_folder, file) = scratch();
     let report = ended(agent("run-leaving-strays", &daemon(file.to_str().unwrap())));
