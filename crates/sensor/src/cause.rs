@@ -5,6 +5,10 @@
 pub(crate) struct End<'a> {
     pub(crate) exit_code: Option<i32>,
     pub(crate) signal: Option<i32>,
+    /// What it had when the kernel killed it because memory was out; none when it did not.
+    pub(crate) out_of_memory: Option<u64>,
+    /// How many processes of this host the kernel killed for that reason meanwhile, where it says so.
+    pub(crate) oom_kills: Option<u64>,
     /// The last lines of standard error.
     pub(crate) stderr: &'a str,
 }
@@ -35,7 +39,13 @@ const REFUSED: [&str; 5] = ["401 Unauthorized", "HTTP Error 401", "status 401", 
 
 /// One line for people; none when nothing is known beyond the code or signal itself.
 pub(crate) fn hint(end: End<'_>) -> Option<String> {
-    let End { exit_code, signal, stderr } = end;
+    let End { exit_code, signal, out_of_memory, oom_kills, stderr } = end;
+    if let Some(bytes) = out_of_memory {
+        let peak = bytes >> 20;
+        return Some(format!(
+            "out of memory: the kernel killed it when it had {peak} MiB; give the host or the sensor more"
+        ));
+    }
     if let Some(missing) = missing(stderr) {
         return Some(missing);
     }
@@ -48,6 +58,7 @@ pub(crate) fn hint(end: End<'_>) -> Option<String> {
         (Some(NOT_EXECUTABLE), _) => "not executable: a program that it calls could not be executed in this image",
         (Some(NOT_FOUND), _) => "missing program: a program that it calls is not in this image",
         (Some(0), _) => "it ended by itself without an error; a sensor has to run until it is stopped",
+        (_, Some(SIGKILL)) if oom_kills == Some(0) => "killed from outside, and not for lack of memory",
         (_, Some(SIGKILL)) => "killed from outside, or by the kernel when memory was out",
         (_, Some(SIGSEGV)) => "it crashed in native code",
         (_, Some(SIGPIPE)) => "it wrote to a closed pipe or connection and did not expect that",
@@ -75,7 +86,7 @@ mod tests {
     use super::*;
 
     fn of(exit_code: Option<i32>, signal: Option<i32>, stderr: &str) -> String {
-        hint(End { exit_code, signal, stderr }).unwrap_or_default()
+        hint(End { exit_code, signal, out_of_memory: None, oom_kills: None, stderr }).unwrap_or_default()
     }
 
     #[test]
@@ -110,6 +121,14 @@ mod tests {
             let hint = of(code, signal, stderr);
             assert!(hint.starts_with(beginning), "{code:?} {signal:?} {stderr}: {hint}");
         }
-        assert_eq!(hint(End { exit_code: Some(3), signal: None, stderr: "odd" }), None);
+        assert_eq!(of(Some(3), None, "odd"), "");
+    }
+
+    #[test]
+    fn what_the_kernel_counts_decides_about_memory() {
+        let killed = End { exit_code: None, signal: Some(9), out_of_memory: None, oom_kills: Some(0), stderr: "" };
+        assert_eq!(hint(killed).unwrap(), "killed from outside, and not for lack of memory");
+        let out = End { out_of_memory: Some(250 << 20), oom_kills: Some(1), ..killed };
+        assert!(hint(out).unwrap().starts_with("out of memory: the kernel killed it when it had 250 MiB"));
     }
 }

@@ -12,9 +12,11 @@ use attune_model::clock::Clock;
 use attune_process::Guard;
 use attune_runtime::environment::Environments;
 use attune_store::SensorStore;
+use tokio::sync::Semaphore;
 
 use crate::config::SensorConfig;
 use crate::lease::Leases;
+use crate::recorder::Changes;
 use crate::rundir::RunDir;
 use crate::vitals::Vitals;
 
@@ -34,11 +36,29 @@ pub(crate) struct Context {
     pub(crate) http: Client,
     pub(crate) worker: WorkerId,
     pub(crate) leases: Leases,
+    pub(crate) changes: Changes,
+    pub(crate) turns: Turns,
     pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) run_dir: Option<RunDir>,
     pub(crate) vitals: Vitals,
     pub(crate) environments: Environments,
     pub(crate) stop: Stop,
+}
+
+/// What only so many sensors do at once: hundreds are wanted at the start of a host, and neither the API nor this process gets
+/// anything done sooner when all of them ask together.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    /// Asking for a token.
+    pub(crate) token: Semaphore,
+    /// Starting a process, which holds a thread up.
+    pub(crate) start: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { token: Semaphore::new(16), start: Semaphore::new(1) }
+    }
 }
 
 impl Context {

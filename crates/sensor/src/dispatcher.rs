@@ -4,6 +4,7 @@
 //! Messages carry no state here: whatever arrives, however often, comes to one comparison with the store. An error of the
 //! store means "unknown": everything stays as it is. This task alone makes supervisors, so each sensor has one.
 
+mod compare;
 mod obey;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,21 +14,21 @@ use std::time::Duration;
 use attune_lifecycle::{Backoff, Tasks};
 use attune_model::SensorId;
 use attune_model::activity::Activity;
-use attune_model::capabilities::CapabilityView;
 use attune_model::chain;
 use attune_model::status::SensorProcessStatus;
-use attune_store::DesiredSensor;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use crate::context::{Context, STORE_LIMIT};
+use crate::context::Context;
 use crate::control::Command;
 use crate::delay::shortened;
 use crate::registry::Registry;
 use crate::supervisor::{Phase, Status, Supervisor, Wish};
 use crate::target::{Refusal, Target};
+
+use compare::{Compared, Judged, asked, judge_all};
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -49,7 +50,11 @@ pub(crate) struct Dispatcher {
     paused: HashSet<SensorId>,
     /// How often an operator wanted each one started again.
     restarts: HashMap<SensorId, u64>,
+    /// Failures that the rows of this host tell of, for supervisors that are about to be made.
+    histories: HashMap<SensorId, (i32, i32)>,
     commands: mpsc::Receiver<Command>,
+    /// What the last comparison was about.
+    compared: Option<Compared>,
     /// Becomes true when each sensor that was wanted at first has been tried.
     started: Option<watch::Sender<bool>>,
 }
@@ -78,7 +83,9 @@ impl Dispatcher {
             known: BTreeMap::new(),
             paused: HashSet::new(),
             restarts: HashMap::new(),
+            histories: HashMap::new(),
             commands,
+            compared: None,
             started: Some(started),
         }
     }
@@ -138,15 +145,16 @@ impl Dispatcher {
     }
 
     async fn reconcile(&mut self) -> Result<(), String> {
-        let desired = match timeout(STORE_LIMIT, self.context.store.desired_sensors()).await {
-            Ok(Ok(desired)) => desired,
-            Ok(Err(error)) => return Err(chain(&error)),
-            Err(_elapsed) => {
-                return Err(format!("the store did not answer within {STORE_LIMIT:?}"));
-            }
-        };
+        let store = self.context.store.clone();
+        // Before the rows: what changes in between is seen the next time.
+        let digest = asked(store.desired_digest()).await?;
+        if self.is_compared(&digest).await? {
+            return Ok(());
+        }
+        let desired = asked(store.desired_sensors()).await?;
         let context = self.context.clone();
         let judged = spawn_blocking(move || judge_all(&context, desired)).await.map_err(|error| error.to_string())?;
+        self.read_history(&judged).await?;
         let mut wanted = HashSet::new();
         let mut enabled = HashSet::new();
         self.known = judged.iter().map(|judged| (judged.sensor_ref.clone(), judged.sensor)).collect();
@@ -168,6 +176,8 @@ impl Dispatcher {
         self.refused.retain(|sensor, _| enabled.contains(sensor));
         self.release(&wanted);
         self.announce_start();
+        self.histories = HashMap::new();
+        self.compared = Some(Compared::now(digest));
         Ok(())
     }
 
@@ -183,7 +193,9 @@ impl Dispatcher {
         let sensor_ref = target.sensor.r#ref.clone();
         let (wish, wishes) = watch::channel(Some(target));
         let (statuses, status) = watch::channel(Status::default());
-        let task = self.tasks.spawn(Supervisor::new(self.context.clone(), wishes, statuses).run());
+        let history = self.histories.remove(&sensor).unwrap_or_default();
+        let supervisor = Supervisor::new(self.context.clone(), wishes, statuses, history);
+        let task = self.tasks.spawn(supervisor.run());
         self.registry.add(sensor, &sensor_ref, status.clone());
         self.owners.insert(sensor, Owner { wish, status, task });
     }
@@ -246,21 +258,4 @@ impl Dispatcher {
             started.send_replace(true);
         });
     }
-}
-
-struct Judged {
-    sensor: SensorId,
-    sensor_ref: String,
-    verdict: Result<Target, Refusal>,
-}
-
-fn judge_all(context: &Context, desired: Vec<DesiredSensor>) -> Vec<Judged> {
-    let config = &context.config;
-    let host = CapabilityView::of(&config.capabilities);
-    let judge = |desired: DesiredSensor| Judged {
-        sensor: desired.sensor.id,
-        sensor_ref: desired.sensor.r#ref.clone(),
-        verdict: Target::judge(desired, &config.planner, &host, &config.paths.packs),
-    };
-    desired.into_iter().map(judge).collect()
 }

@@ -1,6 +1,8 @@
 //! Which files of a pack one sensor consists of, and whether they changed.
 
+use std::collections::HashMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,38 +14,71 @@ const SHARED_FOLDER: &str = "lib";
 /// More files than a pack's library ever has; beyond it a change of the others is not seen.
 const MOST_FILES: usize = 10_000;
 
-/// Modification time and size of each file, in a stable order; none for one that is not there.
-pub(crate) type Fingerprint = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
+/// What the names, modification times and sizes of files come to.
+pub(crate) type Fingerprint = u64;
 
-/// The script, what stands beside it in a folder of its own, the pack's library and the manifest of its environment.
-pub(crate) fn fingerprint(packs: &Path, sensor: &Sensor, config: Option<&ExecutionConfig>) -> Fingerprint {
-    let Some(pack_ref) = &sensor.pack_ref else {
-        return Vec::new();
-    };
-    let pack = packs.join(pack_ref);
-    let sensors = pack.join("sensors");
-    let script = sensors.join(&sensor.entrypoint);
-    let mut files = vec![stamp(script.clone())];
-    if let Some(folder) = script.parent().filter(|folder| *folder != sensors && folder.starts_with(&sensors)) {
-        walk(folder, &mut files);
-    }
-    walk(&pack.join(SHARED_FOLDER), &mut files);
-    if let Some(dependencies) = config.and_then(|config| config.dependencies.as_ref()) {
-        files.push(stamp(pack.join(&dependencies.manifest_file)));
-    }
-    files.sort();
-    files.dedup();
-    files
+/// One look at the files of all sensors: what several of them share is looked at once. Blocks.
+#[derive(Debug)]
+pub(crate) struct Look<'a> {
+    packs: &'a Path,
+    seen: HashMap<PathBuf, Fingerprint>,
 }
 
-fn stamp(path: PathBuf) -> (PathBuf, Option<(SystemTime, u64)>) {
-    let stamp = fs::metadata(&path).and_then(|metadata| Ok((metadata.modified()?, metadata.len()))).ok();
-    (path, stamp)
+impl<'a> Look<'a> {
+    pub(crate) fn at(packs: &'a Path) -> Self {
+        Self { packs, seen: HashMap::new() }
+    }
+
+    /// The script, what stands beside it in a folder of its own, the pack's library and the manifest of its environment.
+    pub(crate) fn fingerprint(&mut self, sensor: &Sensor, config: Option<&ExecutionConfig>) -> Fingerprint {
+        let Some(pack_ref) = &sensor.pack_ref else {
+            return 0;
+        };
+        let pack = self.packs.join(pack_ref);
+        let sensors = pack.join("sensors");
+        let script = sensors.join(&sensor.entrypoint);
+        let beside = script.parent().filter(|folder| *folder != sensors && folder.starts_with(&sensors));
+        let beside = beside.map(|folder| self.once(folder, |folder| hash(&files_in(folder))));
+        let library = self.once(&pack.join(SHARED_FOLDER), |folder| hash(&files_in(folder)));
+        let dependencies = config.and_then(|config| config.dependencies.as_ref());
+        let manifest = dependencies.map(|of| self.once(&pack.join(&of.manifest_file), |file| hash(&stamp(file))));
+        let script = self.once(&script, |file| hash(&stamp(file)));
+        hash(&(script, beside, library, manifest))
+    }
+
+    fn once(&mut self, path: &Path, look: impl FnOnce(&Path) -> Fingerprint) -> Fingerprint {
+        if let Some(seen) = self.seen.get(path) {
+            return *seen;
+        }
+        let seen = look(path);
+        self.seen.insert(path.to_owned(), seen);
+        seen
+    }
+}
+
+fn hash(what: &impl Hash) -> Fingerprint {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Modification time and size; none for a file that is not there.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    fs::metadata(path).and_then(|metadata| Ok((metadata.modified()?, metadata.len()))).ok()
+}
+
+fn files_in(folder: &Path) -> Vec<(PathBuf, Stamp)> {
+    let mut files = Vec::new();
+    walk(folder, &mut files);
+    files.sort();
+    files
 }
 
 /// All files below `folder`, without what interpreters write there themselves. Links to folders are not followed: they
 /// may lead in circles.
-fn walk(folder: &Path, files: &mut Fingerprint) {
+fn walk(folder: &Path, files: &mut Vec<(PathBuf, Stamp)>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -57,7 +92,10 @@ fn walk(folder: &Path, files: &mut Fingerprint) {
         match (is_folder, is_by_product) {
             (true, true) => {}
             (true, false) => walk(&path, files),
-            (false, _) => files.push(stamp(path)),
+            (false, _) => {
+                let stamp = stamp(&path);
+                files.push((path, stamp));
+            }
         }
     }
 }
@@ -109,7 +147,7 @@ mod tests {
             }),
             ..ExecutionConfig::default()
         };
-        let now = || fingerprint(packs.path(), &sensor("app/main.py"), Some(&config));
+        let now = || Look::at(packs.path()).fingerprint(&sensor("app/main.py"), Some(&config));
         let mut before = now();
         for path in ["sensors/other.py", "actions/x.py", "lib/a/__pycache__/b.pyc", "README"] {
             write(path, "longer than before");

@@ -20,12 +20,13 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::config::SensorConfig;
-use crate::context::Context;
+use crate::context::{Context, Turns};
 use crate::control::{CONTROL_SOCKET, serve};
 use crate::dispatcher::Dispatcher;
 use crate::heartbeat::beat;
 use crate::lease::{Keeper, Leases, Terms};
 use crate::listener::{listen, queue, source};
+use crate::recorder::Recorder;
 use crate::registry::{Counts, Registry, capabilities};
 use crate::rundir::RunDir;
 use crate::vitals::{Overview, Vitals};
@@ -149,6 +150,7 @@ impl SensorHost {
         let run_dir = run_dir(&config);
         let environments =
             Environments::new(config.build_host.clone(), observer.clone()).with_policy(config.policy.as_ref());
+        let (recorder, changes_of_rows) = Recorder::new(store.clone(), (worker, config.name.clone()), stop.clone());
         let context = Arc::new(Context {
             config,
             store,
@@ -158,6 +160,8 @@ impl SensorHost {
             http,
             worker,
             leases,
+            changes: changes_of_rows,
+            turns: Turns::default(),
             guard,
             run_dir,
             vitals,
@@ -165,6 +169,7 @@ impl SensorHost {
             stop: stop.clone(),
         });
         let silence = CancellationToken::new();
+        tasks.spawn(recorder.run(silence.clone()));
         let keeper = terms.zip(words).map(|(terms, words)| {
             let keeper = Keeper::new(context.clone(), tasks.clone(), terms, words, silence.clone());
             tasks.spawn(keeper.run())

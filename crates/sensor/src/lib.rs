@@ -27,6 +27,7 @@ mod log;
 mod notify;
 mod process;
 mod record;
+mod recorder;
 mod registry;
 mod rundir;
 mod start;

@@ -177,10 +177,7 @@ impl Process {
                 let core = if *core_dumped { " and left a core dump" } else { "" };
                 (format!("signal {signal} ended it{core}"), None, Some(*signal))
             }
-            Outcome::OutOfMemory => {
-                let peak = report.usage.peak_memory_bytes >> 20;
-                (format!("the kernel killed it because memory was out; it had {peak} MiB"), None, Some(SIGKILL))
-            }
+            Outcome::OutOfMemory => (format!("signal {SIGKILL} ended it"), None, Some(SIGKILL)),
             Outcome::TimedOut { last, .. } | Outcome::Cancelled { exit_code: last } => {
                 ("it was ended".to_owned(), *last, None)
             }
@@ -190,7 +187,9 @@ impl Process {
         self.tokens.redact(&mut stderr);
         let last_words = excerpt(&stderr, report.stderr.dropped_bytes);
         let stderr = last_words.as_deref().unwrap_or_default();
-        let hint = cause::hint(End { exit_code, signal, stderr });
+        let is_out_of_memory = matches!(report.outcome, Outcome::OutOfMemory);
+        let out_of_memory = is_out_of_memory.then_some(report.usage.peak_memory_bytes);
+        let hint = cause::hint(End { exit_code, signal, out_of_memory, oom_kills: report.oom_kills, stderr });
         let left = (!report.strays_ended.is_empty()).then(|| format!("it left {}", report.strays_ended.join(", ")));
         let held = (!report.pipe_holders.is_empty())
             .then(|| format!("its output was kept open by {}", report.pipe_holders.join(", ")));

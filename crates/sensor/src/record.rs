@@ -5,16 +5,13 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_model::chain;
 use attune_store::ProcessChange;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::context::{Context, STORE_LIMIT};
+use crate::context::Context;
 use crate::target::Target;
 
 const RETRY: Duration = Duration::from_secs(2);
-/// While the host stops nobody waits long for a store that does not answer.
-const LAST_LIMIT: Duration = Duration::from_secs(2);
 const LAST_TRIES: usize = 2;
 const LAST_RETRY: Duration = Duration::from_millis(200);
 
@@ -80,19 +77,15 @@ impl Record {
         let Some((target, change)) = &self.unwritten else {
             return true;
         };
-        let active_rules = Some(target.active_rules);
-        let write = self.context.store.record_process(&target.sensor, self.context.worker(), active_rules, change);
-        let is_last = self.context.stop.soft().is_cancelled();
-        let limit = if is_last { LAST_LIMIT } else { STORE_LIMIT };
-        let problem = match timeout(limit, write).await {
-            Ok(Ok(())) => {
+        match self.context.changes.write(target.clone(), change.clone()).await {
+            Ok(()) => {
                 self.unwritten = None;
-                return true;
+                true
             }
-            Ok(Err(error)) => chain(&error),
-            Err(_elapsed) => format!("the store did not answer within {limit:?}"),
-        };
-        tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %problem, "failed to record the state of a sensor");
-        false
+            Err(problem) => {
+                tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %problem, "failed to record the state of a sensor");
+                false
+            }
+        }
     }
 }

@@ -27,10 +27,10 @@ use attune_model::measure::{Measure, RestartCause, SensorState};
 use attune_model::status::SensorProcessStatus;
 use attune_store::{ProcessChange, ProcessEnd};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::alerting::raise_alert;
-use crate::context::{Context, STORE_LIMIT};
+use crate::context::Context;
 use crate::delay::delay;
 use crate::lease::Grant;
 use crate::log::CurrentFile;
@@ -109,19 +109,23 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(context: Arc<Context>, wish: watch::Receiver<Wish>, status: watch::Sender<Status>) -> Self {
+    /// Goes on counting where `history` stopped: failures, and at which of them the last alert was raised.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        wish: watch::Receiver<Wish>,
+        status: watch::Sender<Status>,
+        (failures, alerted): (i32, i32),
+    ) -> Self {
         let record = Record::new(context.clone());
         context.observer.measure(Measure::SensorMoved { from: None, to: Some(SensorState::Idle) });
-        Self { context, wish, status, record, grant: None, failures: 0, alerted: 0, reset: false, cause: None }
+        // An alert mark above the count is of an earlier series.
+        let alerted = if alerted > failures { 0 } else { alerted };
+        Self { context, wish, status, record, grant: None, failures, alerted, reset: false, cause: None }
     }
 
     /// Until the host stops or forgets the sensor. No process is left.
     pub(crate) async fn run(mut self) {
-        let mut history_is_known = false;
         while let Some(target) = self.wanted().await {
-            if !history_is_known {
-                history_is_known = self.read_history(&target).await;
-            }
             let last = self.keep_running(target).await;
             self.record_stopped(&last).await;
             self.grant = None;
@@ -164,8 +168,9 @@ impl Supervisor {
         let mut prepared = None;
         self.cause = None;
         loop {
-            let next = match self.obtain(&mut target).await {
-                Ok(()) => match self.start(&target, prepared.take()).await {
+            // Boxed is what a sensor that simply runs does not do: it would be part of every waiting task.
+            let next = match Box::pin(self.obtain(&mut target)).await {
+                Ok(()) => match Box::pin(self.start(&target, prepared.take())).await {
                     Ok(process) => self.watch(process, &mut target).await,
                     Err(next) => next,
                 },
@@ -175,7 +180,7 @@ impl Supervisor {
                 Next::Stop => return target,
                 Next::Again(new, ready) => (target, prepared) = (new, ready),
                 Next::Lost => self.lose(&target).await,
-                Next::Failed(failure) => match self.back_off(&mut target, failure).await {
+                Next::Failed(failure) => match Box::pin(self.back_off(&mut target, failure)).await {
                     Next::Again(new, _) => target = new,
                     Next::Lost => self.lose(&target).await,
                     Next::Stop | Next::Failed(_) => return target,
@@ -200,6 +205,8 @@ impl Supervisor {
             return Err(Next::Stop);
         }
         let prepared = prepared.map_err(|error| start_failure(&error))?;
+        let context = self.context.clone();
+        let _turn = context.turns.start.acquire().await;
         // Preparing may take minutes (dependencies): what is started must still be what is wanted.
         if let Some(next) = self.superseded(target) {
             return Err(next);
@@ -260,7 +267,7 @@ impl Supervisor {
     }
 
     async fn watch(&mut self, mut process: Process, target: &mut Arc<Target>) -> Next {
-        if let Err(next) = self.announce(&mut process, target).await {
+        if let Err(next) = Box::pin(self.announce(&mut process, target)).await {
             return next;
         }
         let revoked = self.revoked();
@@ -271,7 +278,7 @@ impl Supervisor {
                 biased;
                 event = process.next(patience) => match event {
                     Event::Ended(failure) => return self.failed(failure),
-                    Event::Hangs => return self.hung(process).await,
+                    Event::Hangs => return Box::pin(self.hung(process)).await,
                     Event::Heard => {
                         self.hear(&process);
                         continue;
@@ -287,7 +294,7 @@ impl Supervisor {
                     Err(_closed) => None,
                 },
                 () = sleep_until(renew_at), if process.said.keeps_token => {
-                    if let Some(next) = self.renew_token(&mut process, target).await {
+                    if let Some(next) = Box::pin(self.renew_token(&mut process, target)).await {
                         process.end().await;
                         return next;
                     }
@@ -307,7 +314,7 @@ impl Supervisor {
                 self.set_phase(Phase::Running, target);
                 continue;
             }
-            if let Some(next) = self.replace(&mut process, &new, is_renewal).await {
+            if let Some(next) = Box::pin(self.replace(&mut process, &new, is_renewal)).await {
                 // The old one is gone before the new one comes.
                 process.end().await;
                 *target = new;
@@ -430,21 +437,6 @@ impl Supervisor {
         if raise_alert(&self.context, target, &end, wait, self.alerted).await {
             self.alerted = self.failures;
             self.record.write(target, ProcessChange::Alerted { failures: self.failures }).await;
-        }
-    }
-
-    /// Goes on counting where an earlier life of this host stopped. False when the store did not say.
-    async fn read_history(&mut self, target: &Target) -> bool {
-        let read = self.context.store.process(target.sensor.id, self.context.worker);
-        match timeout(STORE_LIMIT, read).await {
-            Ok(Ok(row)) => {
-                let row = row.map(|row| (row.consecutive_failures, row.last_alerted_failure_count));
-                let (failures, alerted) = row.unwrap_or_default();
-                // An alert mark above the count is of an earlier series.
-                (self.failures, self.alerted) = (failures, if alerted > failures { 0 } else { alerted });
-                true
-            }
-            Ok(Err(_)) | Err(_) => false,
         }
     }
 

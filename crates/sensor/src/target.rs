@@ -1,6 +1,6 @@
 //! One wanted sensor: everything that decides how it runs, and whether a change of it matters to a running process.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use attune_model::capabilities::CapabilityView;
 use attune_model::placement::{Misfit, Placement, PlacementError};
@@ -11,14 +11,14 @@ use attune_store::DesiredSensor;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::files::{self, Fingerprint};
+use crate::files::{Fingerprint, Look};
 
 /// A sensor that this host is to run.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) sensor: Sensor,
-    pub(crate) runtime: Runtime,
-    pub(crate) versions: Vec<RuntimeVersion>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) versions: Arc<[RuntimeVersion]>,
     /// How many rules wait for its events.
     pub(crate) active_rules: i32,
     /// What its process is started with.
@@ -46,7 +46,7 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    fn new(sensor: &Sensor, triggers: &[Trigger], rules: &[Rule], chosen: Option<Chosen>, packs: &Path) -> Self {
+    fn new(sensor: &Sensor, triggers: &[Trigger], rules: &[Rule], chosen: Option<Chosen>, files: Fingerprint) -> Self {
         let rule_triggers: Vec<&str> = rules.iter().map(|rule| rule.trigger_ref.as_str()).collect();
         Self {
             sensor: sensor.id,
@@ -56,8 +56,8 @@ impl Input {
             trigger_refs: triggers.iter().map(|trigger| trigger.r#ref.clone()).collect(),
             rules_json: Value::Array(rules.iter().map(element).collect()).to_string(),
             rule_triggers_json: json!(rule_triggers).to_string(),
-            files: files::fingerprint(packs, sensor, chosen.as_ref().map(|chosen| &chosen.config)),
             chosen,
+            files,
             restarts: 0,
         }
     }
@@ -95,7 +95,7 @@ impl Target {
         desired: DesiredSensor,
         planner: &Planner,
         host: &CapabilityView,
-        packs: &Path,
+        look: &mut Look<'_>,
     ) -> Result<Self, Refusal> {
         if desired.rules.is_empty() {
             return Err(Refusal::NoRules);
@@ -104,20 +104,27 @@ impl Target {
         Placement::parse(&sensor.placement).map_err(Refusal::Placement)?.check(host).map_err(Refusal::Misfit)?;
         if !is_offered(&runtime, host) {
             let offered = host.runtimes.join(", ");
-            return Err(Refusal::Runtime { runtime: runtime.r#ref, offered });
+            return Err(Refusal::Runtime { runtime: runtime.r#ref.clone(), offered });
         }
         let chosen = match planner.choose(&PlanRequest::sensor(&sensor, &runtime, &versions)) {
             Ok(chosen) => Some(chosen),
             Err(error @ PlanError::NoVersion { .. }) => return Err(Refusal::Version(error)),
             Err(_) => None,
         };
+        let files = look.fingerprint(&sensor, chosen.as_ref().map(|chosen| &chosen.config));
         Ok(Self {
             active_rules: i32::try_from(rules.len()).unwrap_or(i32::MAX),
-            input: Input::new(&sensor, &triggers, &rules, chosen, packs),
+            input: Input::new(&sensor, &triggers, &rules, chosen, files),
             sensor,
             runtime,
             versions,
         })
+    }
+
+    /// Whether its files are still the same. Blocks.
+    pub(crate) fn has_files_of_now(&self, look: &mut Look<'_>) -> bool {
+        let config = self.input.chosen.as_ref().map(|chosen| &chosen.config);
+        look.fingerprint(&self.sensor, config) == self.input.files
     }
 
     /// Whether a process that was started for `self`, and learns of rules by itself, is also right for `other`.

@@ -39,6 +39,8 @@ struct ReplyData {
 
 /// Asks the API for a token.
 pub(crate) async fn fetch(context: &Context, target: &Target) -> Result<Token, HttpError> {
+    // Never closed.
+    let _turn = context.turns.token.acquire().await;
     let fetched = ask(context, target).await;
     let success = if fetched.is_ok() { Success::Ok } else { Success::Failed };
     context.observer.measure(Measure::SensorToken(success));

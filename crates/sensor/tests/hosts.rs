@@ -1,34 +1,22 @@
 //! Several hosts on one store: at no moment two processes of one sensor, whatever happens to the hosts.
 //!
 //! The hosts are processes of their own: this test program, started again with the name of one ignored test. The sensors
-//! themselves write when they start and every few milliseconds that they live into one file; a start of one while another
-//! still writes is what must not happen.
+//! are witnesses of their own lives.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests; the time of a takeover is for people")]
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use attune_model::status::SensorProcessStatus;
 use attune_process::{Child, Command, Ending, Guard, Keep, Launcher, SIGKILL, SIGTERM, Stream, guard_main, start};
-use attune_testkit::eventually;
+use attune_testkit::{Testimonies, WITNESS, eventually};
 
 use support::{World, is_alive};
 
 const LEASE: Duration = Duration::from_millis(2400);
-
-/// Says `pid, monotonic time of the machine` every few milliseconds, TERM or not: only KILL ends it at once.
-const WITNESS: &str = r#"
-import os, signal, time
-signal.signal(signal.SIGTERM, lambda *_: None if os.environ.get("STUBBORN") else os._exit(0))
-out = os.open(os.environ["FACTS"] + "/" + os.environ["ATTUNE_SENSOR_REF"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-while True:
-    os.write(out, b"%d %d\n" % (os.getpid(), time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000))
-    time.sleep(0.004)
-"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a host of another test"]
@@ -89,42 +77,8 @@ impl Host {
     }
 }
 
-/// What the processes of one sensor wrote: pid and time, in the order of the file.
-fn testimony(world: &World, sensor: &str) -> Vec<(u32, u64)> {
-    let read = |line: String| {
-        let (pid, time) = line.split_once(' ')?;
-        Some((pid.parse().ok()?, time.parse().ok()?))
-    };
-    world.facts(sensor).into_iter().filter_map(read).collect()
-}
-
-fn runners(world: &World, sensor: &str) -> Vec<u32> {
-    let mut pids: Vec<u32> = Vec::new();
-    for (pid, _) in testimony(world, sensor) {
-        if pids.last() != Some(&pid) {
-            pids.push(pid);
-        }
-    }
-    pids
-}
-
-/// Every process wrote everything before the next one wrote anything.
-fn assert_no_overlap(world: &World, sensor: &str) {
-    let mut spans: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    for (pid, time) in testimony(world, sensor) {
-        let span = spans.entry(pid).or_insert((time, time));
-        *span = (span.0.min(time), span.1.max(time));
-    }
-    let mut spans: Vec<_> = spans.into_iter().map(|(pid, (first, last))| (first, last, pid)).collect();
-    spans.sort_unstable();
-    for pair in spans.windows(2) {
-        assert!(pair[0].1 < pair[1].0, "{sensor}: two at once: {spans:?}");
-    }
-}
-
-async fn another_runner(world: &World, sensor: &str, before: usize) -> Vec<u32> {
-    let what = format!("runner {} of {sensor}", before + 1);
-    eventually(&what, async || Some(runners(world, sensor)).filter(|pids| pids.len() > before)).await
+fn testimonies(world: &World) -> Testimonies {
+    Testimonies::in_folder(world.path("facts"))
 }
 
 async fn world(sensors: &[&str]) -> World {
@@ -146,15 +100,15 @@ fn report(what: &str, begun: Instant) {
 async fn a_killed_host_is_replaced_and_two_never_run_at_once() {
     let world = world(&["a", "b"]).await;
     let one = Host::start(&world, "one");
-    another_runner(&world, "demo.a", 0).await;
-    another_runner(&world, "demo.b", 0).await;
+    testimonies(&world).another_runner("demo.a", 0).await;
+    testimonies(&world).another_runner("demo.b", 0).await;
     let other = Host::start(&world, "other");
     let third = Host::start(&world, "third");
     let begun = Instant::now();
     one.signal(SIGKILL);
-    let pids = another_runner(&world, "demo.a", 1).await;
+    let pids = testimonies(&world).another_runner("demo.a", 1).await;
     report("kill -9", begun);
-    another_runner(&world, "demo.b", 1).await;
+    testimonies(&world).another_runner("demo.b", 1).await;
     assert!(!is_alive(&pids[0].to_string()), "the guardian left nothing");
     // The host comes back under its name and takes nothing away.
     let again = Host::start(&world, "one");
@@ -167,8 +121,8 @@ async fn a_killed_host_is_replaced_and_two_never_run_at_once() {
         host.stop().await;
     }
     for sensor in ["demo.a", "demo.b"] {
-        assert_no_overlap(&world, sensor);
-        for pid in runners(&world, sensor) {
+        testimonies(&world).assert_no_overlap(sensor);
+        for pid in testimonies(&world).runners(sensor) {
             assert!(!is_alive(&pid.to_string()));
         }
     }
@@ -178,14 +132,14 @@ async fn a_killed_host_is_replaced_and_two_never_run_at_once() {
 async fn a_frozen_host_loses_its_sensors_before_another_starts_them() {
     let world = world(&["a"]).await;
     let one = Host::start(&world, "one");
-    another_runner(&world, "demo.a", 0).await;
+    testimonies(&world).another_runner("demo.a", 0).await;
     let other = Host::start(&world, "other");
     // Not in the middle of a write: the file would stay locked for everybody, as with any store in one file.
     let lock = world.lock_store().await;
     let begun = Instant::now();
     one.signal(attune_sys::SIGSTOP);
     drop(lock);
-    let pids = another_runner(&world, "demo.a", 1).await;
+    let pids = testimonies(&world).another_runner("demo.a", 1).await;
     report("SIGSTOP", begun);
     // It wakes up and finds that the world went on without it.
     one.signal(attune_sys::SIGCONT);
@@ -194,12 +148,12 @@ async fn a_frozen_host_loses_its_sensors_before_another_starts_them() {
         (row.status == SensorProcessStatus::Stopped && row.pid.is_none()).then_some(())
     })
     .await;
-    assert_eq!(runners(&world, "demo.a"), pids, "nothing more has started");
+    assert_eq!(testimonies(&world).runners("demo.a"), pids, "nothing more has started");
     // And may take over again.
     other.stop().await;
-    another_runner(&world, "demo.a", 2).await;
+    testimonies(&world).another_runner("demo.a", 2).await;
     one.stop().await;
-    assert_no_overlap(&world, "demo.a");
+    testimonies(&world).assert_no_overlap("demo.a");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,7 +161,7 @@ async fn a_rolling_restart_hands_over_without_waiting_for_the_lease() {
     let world = world(&["a", "b", "c"]).await;
     let mut hosts = vec![Host::start(&world, "one"), Host::start(&world, "other")];
     for sensor in ["demo.a", "demo.b", "demo.c"] {
-        another_runner(&world, sensor, 0).await;
+        testimonies(&world).another_runner(sensor, 0).await;
     }
     for name in ["third", "fourth"] {
         hosts.push(Host::start(&world, name));
@@ -225,7 +179,7 @@ async fn a_rolling_restart_hands_over_without_waiting_for_the_lease() {
         host.stop().await;
     }
     for sensor in ["demo.a", "demo.b", "demo.c"] {
-        assert_no_overlap(&world, sensor);
+        testimonies(&world).assert_no_overlap(sensor);
         assert_eq!(world.running_rows(sensor).await, Vec::<i32>::new());
     }
     assert!(Path::new(&world.path("attune.db")).exists());
@@ -235,18 +189,18 @@ async fn a_rolling_restart_hands_over_without_waiting_for_the_lease() {
 async fn a_host_that_is_cut_off_from_the_store_ends_its_sensors_and_takes_them_again() {
     let world = world(&["a"]).await;
     let one = Host::start(&world, "one");
-    another_runner(&world, "demo.a", 0).await;
+    testimonies(&world).another_runner("demo.a", 0).await;
     // Nobody can write: the renewals fail, and so does everybody else.
     let lock = world.lock_store().await;
-    let pid = runners(&world, "demo.a")[0].to_string();
+    let pid = testimonies(&world).runners("demo.a")[0].to_string();
     eventually("the end of the sensor", async || (!is_alive(&pid)).then_some(())).await;
     drop(lock);
-    another_runner(&world, "demo.a", 1).await;
+    testimonies(&world).another_runner("demo.a", 1).await;
     eventually("the row", async || {
         let running = world.running_rows("demo.a").await;
         (running.len() == 1 && is_alive(&running[0].to_string())).then_some(())
     })
     .await;
     one.stop().await;
-    assert_no_overlap(&world, "demo.a");
+    testimonies(&world).assert_no_overlap("demo.a");
 }

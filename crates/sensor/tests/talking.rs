@@ -176,7 +176,10 @@ async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host
     assert_eq!(ask(ControlRequest::Start(one())).await, ControlReply::Accepted);
     let started = eventually_view(&world, "running again", |view| view.state == "running").await;
     let log = eventually_view(&world, "a log", |view| view.stdout.is_some()).await.stdout.unwrap();
-    assert!(fs::read_to_string(log).unwrap().contains("my token is [redacted]"));
+    eventually("the line in the log", async || {
+        fs::read_to_string(&log).unwrap().contains("my token is [redacted]").then_some(())
+    })
+    .await;
     assert!(started.pid.is_some());
     let refused = ask(ControlRequest::Stop("demo.nobody".to_owned())).await;
     assert!(matches!(refused, ControlReply::Refused(reason) if reason.contains("demo.nobody")));

@@ -1,13 +1,11 @@
 //! Desired sensors, the state of their processes, alerts.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use attune_model::message::EventCreated;
 use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, Trigger};
-use attune_model::{JsonMap, RuntimeId, SensorId, WorkerId};
-use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore, StoreError};
-use serde_json::json;
+use attune_model::{JsonMap, SensorId, WorkerId};
+use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, ProcessRecord, SensorStore, StoreError};
+use sqlx::Row as _;
 
 use crate::columns::{object, text};
 use crate::error::During as _;
@@ -18,6 +16,43 @@ use crate::{PostgresStore, rows};
 const ALERT_TRIGGER: &str = "core.alert";
 const ALERT_SOURCE: &str = "attune.system";
 
+/// A row as text is all of it. Tables that are read whole are hashed whole.
+const DIGEST: &str = r#"
+    SELECT concat_ws(' ',
+        (SELECT coalesce(md5(string_agg(of::text, '' ORDER BY id)), '') FROM sensor AS of WHERE enabled),
+        (SELECT coalesce(md5(string_agg(of::text, '' ORDER BY id)), '') FROM runtime AS of),
+        (SELECT coalesce(md5(string_agg(of::text, '' ORDER BY id)), '') FROM runtime_version AS of),
+        (SELECT coalesce(md5(string_agg(of::text, '' ORDER BY id)), '') FROM "trigger" AS of WHERE sensor IS NOT NULL),
+        (SELECT coalesce(md5(string_agg(of::text, '' ORDER BY id)), '') FROM rule AS of
+            WHERE enabled AND "trigger" IS NOT NULL))
+"#;
+
+/// Rows are locked in the order of sensors. $1 and $2 are the worker; the rest are columns of equal length.
+const RUNNING: &str = r"
+    INSERT INTO sensor_process (sensor, sensor_ref, worker, worker_name, log_artifact_ref, active_rule_count, status, pid,
+                                last_started_at, meta)
+    SELECT sensor.id, sensor.ref, $1, $2, 'sensor.' || sensor.ref || '.stderr', coalesce(new.active_rules, old.active_rule_count, 0),
+           'running', new.pid, now(), jsonb_build_object('manager', 'attune-sensor', 'reset_failure_count', new.reset)
+    FROM unnest($3::bigint[], $4::int[], $5::int[], $6::boolean[]) AS new (sensor, active_rules, pid, reset)
+    JOIN sensor ON sensor.id = new.sensor
+    LEFT JOIN sensor_process AS old ON old.sensor = new.sensor AND old.worker = $1
+    ORDER BY sensor.id
+    ON CONFLICT (sensor, worker) DO UPDATE SET
+        sensor_ref = excluded.sensor_ref,
+        worker_name = excluded.worker_name,
+        log_artifact_ref = excluded.log_artifact_ref,
+        active_rule_count = excluded.active_rule_count,
+        status = excluded.status, pid = excluded.pid, last_started_at = excluded.last_started_at,
+        last_stopped_at = NULL, next_restart_at = NULL, last_exit_code = NULL, last_signal = NULL,
+        stderr_excerpt = NULL, meta = sensor_process.meta || excluded.meta,
+        consecutive_failures = CASE WHEN (excluded.meta ->> 'reset_failure_count')::boolean
+            THEN 0 ELSE sensor_process.consecutive_failures END,
+        last_alerted_failure_count = CASE WHEN (excluded.meta ->> 'reset_failure_count')::boolean
+            THEN 0 ELSE sensor_process.last_alerted_failure_count END,
+        last_alerted_at = CASE WHEN (excluded.meta ->> 'reset_failure_count')::boolean
+            THEN NULL ELSE sensor_process.last_alerted_at END
+";
+
 #[async_trait]
 impl SensorStore for PostgresStore {
     async fn desired_sensors(&self) -> Result<Vec<DesiredSensor>, StoreError> {
@@ -25,26 +60,34 @@ impl SensorStore for PostgresStore {
         let mut unit = self.read(&operation()).await?;
         let read = read_desired(&mut unit, operation).await;
         let (sensors, runtimes, versions, triggers, rules) = unit.end(read, &operation()).await?;
-        join(sensors, runtimes, &versions, (triggers, rules))
+        DesiredSensor::join(sensors, runtimes, versions, (triggers, rules))
     }
 
-    async fn record_process(
+    async fn desired_digest(&self) -> Result<String, StoreError> {
+        let row = self.pool.one(sqlx::query(DIGEST)).await;
+        row.and_then(|row| row.try_get(0)).during(|| "read whether the desired sensors have changed".to_owned())
+    }
+
+    async fn record_processes(
         &self,
-        sensor: &Sensor,
         worker: (WorkerId, &str),
-        active_rules: Option<i32>,
-        change: &ProcessChange,
+        records: &[ProcessRecord<'_>],
     ) -> Result<(), StoreError> {
-        let process = Process { sensor, worker, active_rules: active_rules.map(|count| count.max(0)) };
-        let query = match change {
-            ProcessChange::Starting => process.starting(),
-            ProcessChange::Running { pid, reset_failures } => process.running(*pid, *reset_failures),
-            ProcessChange::Stopped => process.stopped(),
-            ProcessChange::Backoff(end) => process.backoff(end),
-            ProcessChange::Alerted { failures } => process.alerted(*failures),
+        let operation = || format!("record changes of sensors on worker {}", worker.1);
+        let mut queries = queries(worker, records);
+        if queries.len() == 1 {
+            let only = self.pool.execute(queries.remove(0)).await;
+            return only.during(operation).map(drop);
+        }
+        let mut unit = self.write(&operation()).await?;
+        let written = async {
+            for query in queries {
+                unit.execute(query).await.during(operation)?;
+            }
+            Ok(())
         };
-        let done = self.pool.execute(query).await;
-        done.during(|| format!("record a change of sensor {} on worker {}", sensor.r#ref, worker.1)).map(drop)
+        let written = written.await;
+        unit.end(written, &operation()).await
     }
 
     async fn clear_stale_processes(&self, worker: WorkerId) -> Result<u64, StoreError> {
@@ -119,44 +162,58 @@ async fn read_desired(unit: &mut Unit, operation: fn() -> String) -> Result<Desi
     ))
 }
 
-/// Puts every sensor together with what belongs to it, in the order of the given lists.
-fn join(
-    sensors: Vec<Sensor>,
-    runtimes: Vec<Runtime>,
-    versions: &[RuntimeVersion],
-    (triggers, rules): (Vec<Trigger>, Vec<Rule>),
-) -> Result<Vec<DesiredSensor>, StoreError> {
-    let runtimes: HashMap<RuntimeId, Runtime> = runtimes.into_iter().map(|runtime| (runtime.id, runtime)).collect();
-    let mut rules_of = group(rules, |rule: &Rule| rule.trigger);
-    let mut triggers_of = group(triggers, |trigger: &Trigger| trigger.sensor);
-    sensors
-        .into_iter()
-        .map(|sensor| {
-            // A foreign key holds the two together, so this cannot be.
-            let runtime = runtimes.get(&sensor.runtime).cloned().ok_or_else(|| StoreError::Inconsistent {
-                table: "sensor",
-                column: "runtime",
-                key: sensor.id.to_string(),
-                detail: format!("there is no runtime {}", sensor.runtime),
-            })?;
-            let triggers: Vec<Trigger> = triggers_of.remove(&sensor.id).unwrap_or_default();
-            let rules = triggers.iter().flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default()).collect();
-            let runtime_versions =
-                versions.iter().filter(|version| version.runtime == sensor.runtime).cloned().collect();
-            Ok(DesiredSensor { sensor, runtime, runtime_versions, triggers, rules })
-        })
-        .collect()
+/// In order, but what says of sensors that they run is one statement at the end, if there is nothing else about them: after a
+/// start of the host there are hundreds.
+fn queries<'a>(worker: (WorkerId, &'a str), records: &[ProcessRecord<'a>]) -> Vec<Query<'a>> {
+    let is_only = |sensor: SensorId| records.iter().filter(|record| record.sensor.id == sensor).count() == 1;
+    let mut running = Running::default();
+    let mut queries = Vec::new();
+    for record in records {
+        let process =
+            Process { sensor: record.sensor, worker, active_rules: record.active_rules.map(|count| count.max(0)) };
+        queries.push(match record.change {
+            ProcessChange::Running { pid, reset_failures } if is_only(record.sensor.id) => {
+                running.add(&process, *pid, *reset_failures);
+                continue;
+            }
+            ProcessChange::Running { pid, reset_failures } => {
+                let mut alone = Running::default();
+                alone.add(&process, *pid, *reset_failures);
+                alone.query(worker)
+            }
+            ProcessChange::Starting => process.starting(),
+            ProcessChange::Stopped => process.stopped(),
+            ProcessChange::Backoff(end) => process.backoff(end),
+            ProcessChange::Alerted { failures } => process.alerted(*failures),
+        });
+    }
+    if !running.sensors.is_empty() {
+        queries.push(running.query(worker));
+    }
+    queries
 }
 
-/// Keeps the order inside each group.
-fn group<K: std::hash::Hash + Eq, T>(items: Vec<T>, key: impl Fn(&T) -> Option<K>) -> HashMap<K, Vec<T>> {
-    let mut groups: HashMap<K, Vec<T>> = HashMap::new();
-    for item in items {
-        if let Some(key) = key(&item) {
-            groups.entry(key).or_default().push(item);
-        }
+/// Sensors that have begun to run, by column.
+#[derive(Default)]
+struct Running {
+    sensors: Vec<i64>,
+    active_rules: Vec<Option<i32>>,
+    pids: Vec<i32>,
+    resets: Vec<bool>,
+}
+
+impl Running {
+    fn add(&mut self, process: &Process<'_>, pid: i32, reset: bool) {
+        self.sensors.push(process.sensor.id.0);
+        self.active_rules.push(process.active_rules);
+        self.pids.push(pid);
+        self.resets.push(reset);
     }
-    groups
+
+    fn query(self, worker: (WorkerId, &str)) -> Query<'_> {
+        let Self { sensors, active_rules, pids, resets } = self;
+        sqlx::query(RUNNING).bind(worker.0.0).bind(worker.1).bind(sensors).bind(active_rules).bind(pids).bind(resets)
+    }
 }
 
 /// The row to change, and the rule count to write along.
@@ -196,22 +253,6 @@ impl<'a> Process<'a> {
             "'starting'::sensor_process_status_enum",
             "status = excluded.status, pid = NULL, next_restart_at = NULL"
         ))
-    }
-
-    fn running(&self, pid: i32, reset: bool) -> Query<'a> {
-        self.query(upsert_process!(
-            "status, pid, last_started_at, meta",
-            "'running'::sensor_process_status_enum, $5, now(), $7::jsonb",
-            "status = excluded.status, pid = excluded.pid, last_started_at = excluded.last_started_at,
-             last_stopped_at = NULL, next_restart_at = NULL, last_exit_code = NULL, last_signal = NULL,
-             stderr_excerpt = NULL, meta = sensor_process.meta || excluded.meta,
-             consecutive_failures = CASE WHEN $6 THEN 0 ELSE sensor_process.consecutive_failures END,
-             last_alerted_failure_count = CASE WHEN $6 THEN 0 ELSE sensor_process.last_alerted_failure_count END,
-             last_alerted_at = CASE WHEN $6 THEN NULL ELSE sensor_process.last_alerted_at END"
-        ))
-        .bind(pid)
-        .bind(reset)
-        .bind(json!({"manager": "attune-sensor", "reset_failure_count": reset}).to_string())
     }
 
     /// Alert marks go back to 0 together with the failures.

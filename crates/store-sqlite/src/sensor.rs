@@ -1,12 +1,10 @@
 //! Desired sensors, the state of their processes, alerts.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use attune_model::message::EventCreated;
-use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, Trigger};
-use attune_model::{JsonMap, RuntimeId, SensorId, WorkerId};
-use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore, StoreError};
+use attune_model::rows::{Sensor, SensorProcess};
+use attune_model::{JsonMap, SensorId, WorkerId};
+use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, ProcessRecord, SensorStore, StoreError};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
@@ -37,29 +35,19 @@ impl SensorStore for SqliteStore {
         .await?;
         unit.commit().await.during(|| "read the desired sensors".to_owned())?;
 
-        join(sensors, runtimes, &versions, (triggers, rules))
+        DesiredSensor::join(sensors, runtimes, versions, (triggers, rules))
     }
 
-    async fn record_process(
+    async fn record_processes(
         &self,
-        sensor: &Sensor,
         worker: (WorkerId, &str),
-        active_rules: Option<i32>,
-        change: &ProcessChange,
+        records: &[ProcessRecord<'_>],
     ) -> Result<(), StoreError> {
-        let operation = || format!("record a change of sensor {} on worker {}", sensor.r#ref, worker.1);
+        let operation = || format!("record changes of sensors on worker {}", worker.1);
         let mut unit = self.write(&operation()).await?;
-        insert_missing(&mut unit, sensor, worker, change).await.during(operation)?;
-        let process =
-            Process { sensor: sensor.id, worker: worker.0, active_rules: active_rules.map(|count| count.max(0)) };
-        match change {
-            ProcessChange::Starting => process.starting(&mut unit).await,
-            ProcessChange::Running { pid, reset_failures } => process.running(&mut unit, *pid, *reset_failures).await,
-            ProcessChange::Stopped => process.stopped(&mut unit).await,
-            ProcessChange::Backoff(end) => process.backoff(&mut unit, end).await,
-            ProcessChange::Alerted { failures } => process.alerted(&mut unit, *failures).await,
+        for record in records {
+            write_record(&mut unit, worker, record).await.during(operation)?;
         }
-        .during(operation)?;
         unit.commit().await.during(operation)
     }
 
@@ -126,6 +114,23 @@ impl SensorStore for SqliteStore {
     }
 }
 
+async fn write_record(
+    unit: &mut SqliteConnection,
+    worker: (WorkerId, &str),
+    record: &ProcessRecord<'_>,
+) -> Result<(), sqlx::Error> {
+    let ProcessRecord { sensor, active_rules, change } = record;
+    insert_missing(unit, sensor, worker, change).await?;
+    let process = Process { sensor: sensor.id, worker: worker.0, active_rules: active_rules.map(|count| count.max(0)) };
+    match change {
+        ProcessChange::Starting => process.starting(unit).await,
+        ProcessChange::Running { pid, reset_failures } => process.running(unit, *pid, *reset_failures).await,
+        ProcessChange::Stopped => process.stopped(unit).await,
+        ProcessChange::Backoff(end) => process.backoff(unit, end).await,
+        ProcessChange::Alerted { failures } => process.alerted(unit, *failures).await,
+    }
+}
+
 async fn read_all<T>(
     unit: &mut SqliteConnection,
     sql: &'static str,
@@ -133,46 +138,6 @@ async fn read_all<T>(
 ) -> Result<Vec<T>, StoreError> {
     let found = sqlx::query(sql).fetch_all(unit).await.during(|| "read the desired sensors".to_owned())?;
     found.iter().map(row).collect()
-}
-
-/// Puts every sensor together with what belongs to it, in the order of the given lists.
-fn join(
-    sensors: Vec<Sensor>,
-    runtimes: Vec<Runtime>,
-    versions: &[RuntimeVersion],
-    (triggers, rules): (Vec<Trigger>, Vec<Rule>),
-) -> Result<Vec<DesiredSensor>, StoreError> {
-    let runtimes: HashMap<RuntimeId, Runtime> = runtimes.into_iter().map(|runtime| (runtime.id, runtime)).collect();
-    let mut rules_of = group(rules, |rule: &Rule| rule.trigger);
-    let mut triggers_of = group(triggers, |trigger: &Trigger| trigger.sensor);
-    sensors
-        .into_iter()
-        .map(|sensor| {
-            // A foreign key holds the two together, so this is a damaged file.
-            let runtime = runtimes.get(&sensor.runtime).cloned().ok_or_else(|| StoreError::Inconsistent {
-                table: "sensor",
-                column: "runtime",
-                key: sensor.id.to_string(),
-                detail: format!("there is no runtime {}", sensor.runtime),
-            })?;
-            let triggers: Vec<Trigger> = triggers_of.remove(&sensor.id).unwrap_or_default();
-            let rules = triggers.iter().flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default()).collect();
-            let runtime_versions =
-                versions.iter().filter(|version| version.runtime == sensor.runtime).cloned().collect();
-            Ok(DesiredSensor { sensor, runtime, runtime_versions, triggers, rules })
-        })
-        .collect()
-}
-
-/// Keeps the order inside each group.
-fn group<K: std::hash::Hash + Eq, T>(items: Vec<T>, key: impl Fn(&T) -> Option<K>) -> HashMap<K, Vec<T>> {
-    let mut groups: HashMap<K, Vec<T>> = HashMap::new();
-    for item in items {
-        if let Some(key) = key(&item) {
-            groups.entry(key).or_default().push(item);
-        }
-    }
-    groups
 }
 
 /// The row must exist for the update that follows, unless the sensor itself is gone or the change is about an end of

@@ -28,7 +28,7 @@ pub use hub::{
 };
 pub use lease::{HostSession, LeaseStore, Renewal, Runner, UNLEASED_LIFE};
 pub use log::{EndedLog, FiledLogs, LogArtifact, LogStore, LogStream, LogVersion, RegisteredFile};
-pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, SensorStore};
+pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, ProcessRecord, SensorStore};
 pub use worker::{
     CANCELLED_TEXT, Claim, ClaimedExecution, Fence, KeyRow, SecretValue, WorkerStore, cancelled_result,
     cancelled_status,

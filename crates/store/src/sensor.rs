@@ -1,9 +1,13 @@
 //! What the sensor host needs: the desired sensors and the state of its processes.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use attune_model::message::EventCreated;
 use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, Trigger};
-use attune_model::{JsonMap, SensorId, WorkerId};
+use attune_model::{JsonMap, RuntimeId, SensorId, WorkerId};
 use chrono::{DateTime, Utc};
 
 use crate::{AgentStore, EnvironmentStore, LeaseStore, LogStore, StoreError};
@@ -13,14 +17,58 @@ use crate::{AgentStore, EnvironmentStore, LeaseStore, LogStore, StoreError};
 pub struct DesiredSensor {
     /// The row.
     pub sensor: Sensor,
-    /// Its runtime.
-    pub runtime: Runtime,
-    /// The versions of that runtime.
-    pub runtime_versions: Vec<RuntimeVersion>,
+    /// Its runtime, which is the same object for all sensors that it runs.
+    pub runtime: Arc<Runtime>,
+    /// The versions of that runtime, likewise.
+    pub runtime_versions: Arc<[RuntimeVersion]>,
     /// Its triggers, enabled or not, by ref.
     pub triggers: Vec<Trigger>,
     /// The enabled rules of those triggers: triggers in ref order, rules in row order. Empty: the sensor is not wanted.
     pub rules: Vec<Rule>,
+}
+
+impl DesiredSensor {
+    /// Puts every sensor together with what belongs to it, in the order of the given lists.
+    pub fn join(
+        sensors: Vec<Sensor>,
+        runtimes: Vec<Runtime>,
+        versions: Vec<RuntimeVersion>,
+        (triggers, rules): (Vec<Trigger>, Vec<Rule>),
+    ) -> Result<Vec<Self>, StoreError> {
+        let mut versions_of = group(versions, |version: &RuntimeVersion| Some(version.runtime));
+        let mut shared = |runtime: Runtime| {
+            let versions: Arc<[RuntimeVersion]> = versions_of.remove(&runtime.id).unwrap_or_default().into();
+            (runtime.id, (Arc::new(runtime), versions))
+        };
+        let runtimes: HashMap<RuntimeId, _> = runtimes.into_iter().map(&mut shared).collect();
+        let mut rules_of = group(rules, |rule: &Rule| rule.trigger);
+        let mut triggers_of = group(triggers, |trigger: &Trigger| trigger.sensor);
+        let join = |sensor: Sensor| {
+            // A foreign key holds the two together, so the data is damaged.
+            let runtime = runtimes.get(&sensor.runtime).cloned().ok_or_else(|| StoreError::Inconsistent {
+                table: "sensor",
+                column: "runtime",
+                key: sensor.id.to_string(),
+                detail: format!("there is no runtime {}", sensor.runtime),
+            });
+            let (runtime, runtime_versions) = runtime?;
+            let triggers: Vec<Trigger> = triggers_of.remove(&sensor.id).unwrap_or_default();
+            let rules = triggers.iter().flat_map(|trigger| rules_of.remove(&trigger.id).unwrap_or_default()).collect();
+            Ok(Self { sensor, runtime, runtime_versions, triggers, rules })
+        };
+        sensors.into_iter().map(join).collect()
+    }
+}
+
+/// Keeps the order inside each group.
+fn group<K: Hash + Eq, T>(items: Vec<T>, key: impl Fn(&T) -> Option<K>) -> HashMap<K, Vec<T>> {
+    let mut groups: HashMap<K, Vec<T>> = HashMap::new();
+    for item in items {
+        if let Some(key) = key(&item) {
+            groups.entry(key).or_default().push(item);
+        }
+    }
+    groups
 }
 
 /// A change of `sensor_process`, written by (sensor, worker).
@@ -61,21 +109,46 @@ pub struct ProcessEnd {
     pub next_restart_at: Option<DateTime<Utc>>,
 }
 
+/// A change of the row of one sensor.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessRecord<'a> {
+    /// Whose.
+    pub sensor: &'a Sensor,
+    /// The number of enabled rules; none keeps the stored number.
+    pub active_rules: Option<i32>,
+    /// What happened.
+    pub change: &'a ProcessChange,
+}
+
 /// Desired sensors and the state of this host's processes.
 #[async_trait]
 pub trait SensorStore: AgentStore + EnvironmentStore + LogStore + LeaseStore {
     /// Every enabled sensor, by ref.
     async fn desired_sensors(&self) -> Result<Vec<DesiredSensor>, StoreError>;
 
-    /// Writes a change and the number of enabled rules (none: keeps the stored number). A sensor that is gone is not an
-    /// error. What [`LeaseStore`] keeps in `meta` stays.
+    /// Something short that changes whenever [`SensorStore::desired_sensors`] does. A store on another machine overrides this,
+    /// so that the rows do not travel.
+    async fn desired_digest(&self) -> Result<String, StoreError> {
+        let mut hasher = DefaultHasher::new();
+        format!("{:?}", self.desired_sensors().await?).hash(&mut hasher);
+        Ok(hasher.finish().to_string())
+    }
+
+    /// Writes changes of rows of one host, all or none, each as if it were written alone, in this order. A sensor that is gone
+    /// is not an error. What [`LeaseStore`] keeps in `meta` stays.
+    async fn record_processes(&self, worker: (WorkerId, &str), records: &[ProcessRecord<'_>])
+    -> Result<(), StoreError>;
+
+    /// [`SensorStore::record_processes`] with one change.
     async fn record_process(
         &self,
         sensor: &Sensor,
         worker: (WorkerId, &str),
         active_rules: Option<i32>,
         change: &ProcessChange,
-    ) -> Result<(), StoreError>;
+    ) -> Result<(), StoreError> {
+        self.record_processes(worker, &[ProcessRecord { sensor, active_rules, change }]).await
+    }
 
     /// Sets rows of this host that claim a living process, or a start to come, to `stopped`: at start nothing of an
     /// earlier life is alive or waits. Failures keep their count.
@@ -87,6 +160,6 @@ pub trait SensorStore: AgentStore + EnvironmentStore + LogStore + LeaseStore {
     /// Stores a `core.alert` event; none when that trigger does not exist. The caller publishes the returned message.
     async fn insert_alert(&self, payload: &JsonMap) -> Result<Option<EventCreated>, StoreError>;
 
-    /// The highest `consecutive_failures` known for a sensor on this host, to go on with after a restart of the host.
+    /// The row of a sensor on this host.
     async fn process(&self, sensor: SensorId, worker: WorkerId) -> Result<Option<SensorProcess>, StoreError>;
 }

@@ -10,12 +10,14 @@ mod proxy;
 mod small_disk;
 pub mod store_contract;
 pub mod wheel;
+mod witness;
 
 pub use broker::{Management, PrivateBroker, TestBroker};
 pub use lacking::{SKIP_VARIABLE, is_given_up, lacking};
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Direction, Proxy};
 pub use small_disk::SmallDisk;
+pub use witness::{Testimonies, WITNESS};
 
 use std::time::{Duration, Instant};
 

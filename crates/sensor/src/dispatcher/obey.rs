@@ -29,6 +29,10 @@ impl Dispatcher {
             }),
         };
         let is_accepted = answer == ControlReply::Accepted;
+        if is_accepted {
+            // The store does not know what was asked for here.
+            self.compared = None;
+        }
         // Whoever asked may be gone.
         drop(reply.send(answer));
         is_accepted

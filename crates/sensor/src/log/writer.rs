@@ -122,20 +122,26 @@ impl LogWriter {
     /// Until the stream ends and all of it is written or given up.
     pub(crate) async fn run(mut self) {
         loop {
-            let Batch { bytes, lost_bytes, finished } = self.source.take().await;
-            let mut lines = self.lines.push(&bytes);
-            if finished || lost_bytes > 0 {
-                lines.extend(self.lines.finish());
-            }
-            self.hidden.redact(&mut lines);
-            self.trace(&lines);
-            self.write(&lines).await;
-            self.lost_bytes += lost_bytes;
-            self.report_loss().await;
-            if finished {
-                return self.close().await;
+            let batch = self.source.take().await;
+            let is_last = batch.finished;
+            // Boxed, so that a sensor that prints nothing does not hold the memory for it.
+            Box::pin(self.accept(batch)).await;
+            if is_last {
+                return Box::pin(self.close()).await;
             }
         }
+    }
+
+    async fn accept(&mut self, Batch { bytes, lost_bytes, finished }: Batch) {
+        let mut lines = self.lines.push(&bytes);
+        if finished || lost_bytes > 0 {
+            lines.extend(self.lines.finish());
+        }
+        self.hidden.redact(&mut lines);
+        self.trace(&lines);
+        self.write(&lines).await;
+        self.lost_bytes += lost_bytes;
+        self.report_loss().await;
     }
 
     /// Splits `lines` where a file becomes too large and writes the parts.

@@ -106,12 +106,14 @@ macro_rules! store_contract_tests {
                 an_execution_is_asked_for_its_artifacts;
             sensor: desired_sensors_come_by_ref_with_all_that_decides,
                 only_enabled_sensors_and_rules_are_desired,
+                the_digest_of_desired_sensors_changes_when_they_do_and_not_otherwise,
                 an_alert_needs_its_trigger;
             process: a_process_runs_fails_and_is_stopped,
                 failures_are_counted_by_the_caller_and_reset_on_request,
                 the_rule_count_stays_when_it_is_unknown,
                 a_sensor_that_is_gone_is_no_error,
-                nothing_of_an_earlier_life_is_alive;
+                nothing_of_an_earlier_life_is_alive,
+                many_changes_are_written_together_and_in_order;
             lease: a_sensor_is_held_by_one_host,
                 what_is_given_back_does_not_run,
                 of_twenty_hosts_at_once_one_gets_the_sensor,

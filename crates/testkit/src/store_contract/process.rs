@@ -3,10 +3,10 @@
 use attune_model::rows::SensorProcess;
 use attune_model::status::{SensorProcessStatus as Status, WorkerRole};
 use attune_model::{SensorId, WorkerId};
-use attune_store::{ProcessChange, ProcessEnd};
+use attune_store::{ProcessChange, ProcessEnd, ProcessRecord};
 
 use super::Lab;
-use super::seed::{World, long_ago, worker};
+use super::seed::{World, empty, long_ago, sensor, worker};
 
 struct Host {
     world: World,
@@ -160,4 +160,51 @@ pub async fn nothing_of_an_earlier_life_is_alive(lab: &dyn Lab) {
     assert_eq!((row.status, row.next_restart_at), (Status::Stopped, None));
     assert_eq!(row.consecutive_failures, 2);
     assert_eq!(host.world.store.processes(other).await.unwrap()[0].status, Status::Running);
+}
+
+/// As many as are there after a start of the host, and several of one sensor, whose order counts.
+pub async fn many_changes_are_written_together_and_in_order(lab: &dyn Lab) {
+    let host = Host::new(lab).await;
+    let mut pack = empty("many");
+    pack.sensors = (0..20).map(|number| sensor(&format!("many.s{number}"), "demo.python", &[])).collect();
+    host.world.store.upsert_pack(&pack).await.unwrap();
+    let desired = host.world.store.desired_sensors().await.unwrap();
+    let sensors: Vec<_> = desired.into_iter().map(|desired| desired.sensor).collect();
+    let write = async |changes: &[(usize, Option<i32>, ProcessChange)]| {
+        let record =
+            |(at, rules, change): &(usize, Option<i32>, ProcessChange)| (&sensors[*at], *rules, change.clone());
+        let owned: Vec<_> = changes.iter().map(record).collect();
+        let records: Vec<_> = owned
+            .iter()
+            .map(|(sensor, active_rules, change)| ProcessRecord { sensor, active_rules: *active_rules, change })
+            .collect();
+        host.world.store.record_processes((host.id, "host"), &records).await.unwrap();
+    };
+    let all_failed: Vec<_> = (0..sensors.len()).map(|at| (at, Some(3), failure(2))).collect();
+    write(&all_failed).await;
+    let pid = |at: usize| 1000 + i32::try_from(at).unwrap();
+    let all_run =
+        (0..sensors.len()).map(|at| (at, None, ProcessChange::Running { pid: pid(at), reset_failures: at % 2 == 0 }));
+    write(&all_run.collect::<Vec<_>>()).await;
+    let rows = host.world.store.processes(host.id).await.unwrap();
+    assert_eq!(rows.len(), sensors.len());
+    for (at, row) in rows.iter().enumerate() {
+        let failures = if at % 2 == 0 { 0 } else { 2 };
+        assert_eq!((row.sensor, row.status, row.pid), (sensors[at].id, Status::Running, Some(pid(at))));
+        assert_eq!((row.active_rule_count, row.consecutive_failures), (3, failures), "{}", row.sensor_ref);
+    }
+    // The last word about each counts, whatever is said about the others.
+    write(&[
+        (0, Some(1), ProcessChange::Stopped),
+        (1, Some(1), running(7)),
+        (0, Some(1), running(8)),
+        (2, Some(1), failure(1)),
+        (2, Some(1), ProcessChange::Alerted { failures: 1 }),
+        (1, Some(1), ProcessChange::Stopped),
+    ])
+    .await;
+    let rows = host.world.store.processes(host.id).await.unwrap();
+    let said: Vec<_> = rows.iter().take(3).map(|row| (row.status, row.pid, row.last_alerted_failure_count)).collect();
+    assert_eq!(said, [(Status::Running, Some(8), 0), (Status::Stopped, None, 0), (Status::Backoff, None, 1)]);
+    write(&[]).await;
 }

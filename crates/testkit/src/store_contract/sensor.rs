@@ -1,9 +1,10 @@
 //! Desired sensors, and alerts.
 
+use attune_model::status::WorkerRole;
 use serde_json::json;
 
 use super::Lab;
-use super::seed::{World, demo, empty, object, rule, runtime, sensor, trigger};
+use super::seed::{World, demo, empty, object, rule, runtime, sensor, trigger, worker};
 
 /// Triggers by ref, their rules in row order; a sensor without any of them is listed too.
 pub async fn desired_sensors_come_by_ref_with_all_that_decides(lab: &dyn Lab) {
@@ -52,6 +53,31 @@ pub async fn only_enabled_sensors_and_rules_are_desired(lab: &dyn Lab) {
     pack.sensors[0].enabled = false;
     world.store.upsert_pack(&pack).await.unwrap();
     assert_eq!(world.store.desired_sensors().await.unwrap(), []);
+}
+
+/// Whatever is changed.
+pub async fn the_digest_of_desired_sensors_changes_when_they_do_and_not_otherwise(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let mut pack = demo();
+    let mut seen = vec![world.store.desired_digest().await.unwrap()];
+    assert_eq!(world.store.desired_digest().await.unwrap(), seen[0]);
+    let changes: [fn(&mut attune_store::NewPack); 5] = [
+        |pack| pack.rules[0].enabled = false,
+        |pack| pack.rules[1].trigger_params = json!({"every": 6}),
+        |pack| pack.sensors[0].config = Some(json!({"resolution": 6})),
+        |pack| "other".clone_into(&mut pack.triggers[1].label),
+        |pack| pack.runtimes[0].execution_config = json!({"interpreter": {"binary": "other"}}),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        change(&mut pack);
+        world.store.upsert_pack(&pack).await.unwrap();
+        let digest = world.store.desired_digest().await.unwrap();
+        assert!(!seen.contains(&digest), "change {number} is not seen");
+        seen.push(digest);
+    }
+    let before = world.store.desired_digest().await.unwrap();
+    world.store.register_worker(&worker("host", WorkerRole::Sensor)).await.unwrap();
+    assert_eq!(world.store.desired_digest().await.unwrap(), before);
 }
 
 /// An installation without the core pack has no alerts.
