@@ -2,17 +2,21 @@
 //!
 //! A floor is measured in the same process and the same rounds as our figure, so a slow machine slows down both.
 
+mod agent;
 mod bus;
 mod capture;
 mod detect;
 mod dev;
 mod executions;
 mod figure;
+mod place;
 mod program;
+mod report;
 mod run;
 mod sensors;
 mod soak;
 mod spawn;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,6 +48,9 @@ struct Arguments {
     /// executions: how many at once (default: 10)
     #[argh(option, default = "10")]
     at_once: usize,
+    /// sensors: how many (default: 500)
+    #[argh(option, default = "500")]
+    sensors: usize,
     /// executions: how many messages wait while the rate is measured again (default: 20000)
     #[argh(option, default = "20_000")]
     waiting: usize,
@@ -71,7 +78,6 @@ const BENCHES: &[(&str, Bench)] = &[
     ("detect", || one(detect::run())),
     ("dev", || one(dev::run())),
     ("run", || one(run::run())),
-    ("sensors", || one(sensors::run())),
     ("spawn", spawn::run),
 ];
 
@@ -91,7 +97,8 @@ fn main() -> ExitCode {
             let Arguments { executions, at_once, waiting, .. } = arguments;
             executions::run(Volume { executions, at_once, waiting }, mode)
         }
-        None => Err(format!("no benchmark {:?}; there are: {}, executions, soak", arguments.name, names())),
+        None if arguments.name == "sensors" => sensors::run(arguments.sensors, mode),
+        None => Err(format!("no benchmark {:?}; there are: {}, executions, sensors, soak", arguments.name, names())),
     };
     let printed = outcome.and_then(|text| {
         let written = io::stdout().lock().write_all(text.as_bytes());

@@ -24,9 +24,9 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Mutex;
 
-use super::Context as _;
 use super::load::ACTION;
 use super::site::Site;
+use crate::words::Context as _;
 
 const TAKE: &str = "UPDATE execution SET status = 'running', started_at = now() WHERE id = $1 AND status = 'scheduled'";
 const END: &str = "UPDATE execution SET status = 'completed', result = $2::jsonb WHERE id = $1 AND status = 'running'";
@@ -52,7 +52,7 @@ impl Floor {
     /// Starts `at_once` loops on the queue of the floor's row.
     pub(crate) async fn start(site: &Site, at_once: usize) -> Result<Self, String> {
         let connection =
-            Connection::connect(&site.broker.url(), ConnectionProperties::default()).await.context("RabbitMQ")?;
+            Connection::connect(&site.broker().url(), ConnectionProperties::default()).await.context("RabbitMQ")?;
         let publisher = connection.create_channel().await.context("a channel")?;
         publisher.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
         let channel = connection.create_channel().await.context("a channel")?;
@@ -68,13 +68,13 @@ impl Floor {
         let deliveries = Mutex::new(consumed.await.context("the floor's consumer")?);
         // What the action's runtime says: another shell would be another program.
         let sql = "SELECT execution_config #>> '{interpreter,binary}' FROM runtime WHERE ref = 'core.shell'";
-        let row = sqlx::query(sql).fetch_one(&mut site.database.connection().await).await.context("the runtime")?;
+        let row = sqlx::query(sql).fetch_one(&mut site.database().connection().await).await.context("the runtime")?;
         let interpreter = PathBuf::from(row.try_get::<String, _>(0).context("the runtime")?);
         let script = site.path("packs/core/actions/echo.sh");
         let shared = Arc::new(Shared { deliveries, channel, publisher, interpreter, script });
         let loops = Tasks::default();
         for _ in 0..at_once {
-            let (shared, mut database) = (shared.clone(), site.database.connection().await);
+            let (shared, mut database) = (shared.clone(), site.database().connection().await);
             loops.spawn(async move {
                 // An execution that fails is missed by the one who waits for it.
                 while shared.one(&mut database).await.is_ok() {}

@@ -17,8 +17,8 @@ use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use tokio::time::timeout;
 
-use super::Context as _;
 use super::site::Site;
+use crate::words::Context as _;
 
 /// What the executions run.
 pub(crate) const ACTION: &str = "core.echo";
@@ -58,7 +58,7 @@ impl Load {
     /// Connects.
     pub(crate) async fn new(site: &Site) -> Result<Self, String> {
         let connection =
-            Connection::connect(&site.broker.url(), ConnectionProperties::default()).await.context("RabbitMQ")?;
+            Connection::connect(&site.broker().url(), ConnectionProperties::default()).await.context("RabbitMQ")?;
         let publisher = connection.create_channel().await.context("a channel")?;
         publisher.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
         let channel = connection.create_channel().await.context("a channel")?;
@@ -78,7 +78,7 @@ impl Load {
         channel.basic_qos(1000, BasicQosOptions::default()).await.context("a prefetch")?;
         let consumed = channel.basic_consume(QUEUE.into(), "bench".into(), BasicConsumeOptions::default(), none());
         let completions = consumed.await.context("the consumer of completions")?;
-        let database = site.database.connection().await;
+        let database = site.database().connection().await;
         Ok(Self { _connection: connection, publisher, channel, completions, database })
     }
 

@@ -3,19 +3,20 @@
 mod floor;
 mod load;
 mod relay;
-mod report;
 mod site;
 
-use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use floor::Floor;
 use load::{Load, Reached};
 use relay::{Protocol, Relay};
-use report::{Goal, Report};
-use site::{Agent, Site, Ways};
+use site::Site;
 
+use crate::agent::Agent;
 use crate::figure::{OutputMode, median};
+use crate::place::Ways;
+use crate::report::{Goal, Report};
+use crate::words::{Context as _, count_of, megabytes, ms};
 
 /// Odd, so that the median is one of them.
 const ROUNDS: usize = 5;
@@ -38,17 +39,6 @@ pub(crate) struct Volume {
     pub(crate) waiting: usize,
 }
 
-/// An error with what it was about.
-trait Context<T> {
-    fn context(self, what: &str) -> Result<T, String>;
-}
-
-impl<T, E: Display> Context<T> for Result<T, E> {
-    fn context(self, what: &str) -> Result<T, String> {
-        self.map_err(|error| format!("{what}: {error}"))
-    }
-}
-
 /// Measures everything and prints it.
 pub(crate) fn run(volume: Volume, mode: OutputMode) -> Result<String, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -57,10 +47,7 @@ pub(crate) fn run(volume: Volume, mode: OutputMode) -> Result<String, String> {
         let site = Site::new(volume.at_once).await?;
         let report =
             measure(&site, volume).await.map_err(|error| format!("{error}\nthe worker said:\n{}", site.log()))?;
-        Ok(match mode {
-            OutputMode::Text => report.text(),
-            OutputMode::Json => format!("{}\n", report.json()),
-        })
+        Ok(report.print(mode))
     })
 }
 
@@ -88,7 +75,7 @@ async fn starts(site: &Site, load: &mut Load, report: &mut Report) -> Result<(),
         let authority = rest.split('/').next().unwrap_or_default();
         authority.rsplit('@').next().unwrap_or_default().to_owned()
     };
-    let (database, broker) = (site.database.url(), site.broker.url());
+    let (database, broker) = (site.database().url(), site.broker().url());
     let postgres = Relay::start(&server(&database), Protocol::Postgres).context("a relay")?;
     let amqp = Relay::start(&server(&broker), Protocol::Amqp).context("a relay")?;
     // What is encrypted cannot be counted.
@@ -150,11 +137,8 @@ async fn started(site: &Site, ways: &Ways, amqp: &Relay) -> Result<(Agent, Durat
 
 async fn idle(agent: &Agent, report: &mut Report) -> Result<(), String> {
     // Connections and threads that the first executions needed are still there for a while.
-    let (before, begun) = (agent.threads()?, Instant::now());
-    tokio::time::sleep(IDLE).await;
-    let (after, memory) = (agent.threads()?, agent.memory()?);
-    let used = after.iter().map(|(thread, count)| count - before.get(thread).copied().unwrap_or_default()).sum();
-    let share = count_of(used) / 1e9 / begun.elapsed().as_secs_f64() * 100.0;
+    let share = agent.idle_percent(IDLE).await?;
+    let memory = agent.memory()?;
     report.add("idle_cpu_percent", format!("of a core when idle, over {IDLE:?}"), share, "%", Goal::Most(0.01));
     report.add("idle_mb", "resident when idle", megabytes(memory.resident), "MB", Goal::Most(10.0));
     report.add("idle_private_mb", "… of it written to, its own", megabytes(memory.own), "MB", Goal::Most(5.0));
@@ -209,17 +193,4 @@ fn percentile(times: &mut [Duration], percent: usize) -> f64 {
 fn middle(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates.get(rates.len() / 2).copied().unwrap_or_default()
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-fn megabytes(bytes: u64) -> f64 {
-    count_of(bytes) / (1024.0 * 1024.0)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts and sizes are far below 2^52")]
-fn count_of(count: u64) -> f64 {
-    count as f64
 }

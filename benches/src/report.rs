@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::figure::OutputMode;
+
 /// Which way is good.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
@@ -52,8 +54,16 @@ impl Report {
         self.rows.push(Row { key, what: what.into(), value, unit, goal });
     }
 
+    /// As one or the other.
+    pub(crate) fn print(&self, mode: OutputMode) -> String {
+        match mode {
+            OutputMode::Text => self.text(),
+            OutputMode::Json => format!("{}\n", self.json()),
+        }
+    }
+
     /// As a table.
-    pub(crate) fn text(&self) -> String {
+    fn text(&self) -> String {
         let width = self.rows.iter().map(|row| row.what.chars().count()).max().unwrap_or_default();
         let line = |row: &Row| {
             let goal = row.verdict().map_or_else(String::new, |(goal, reached)| {
@@ -66,7 +76,7 @@ impl Report {
     }
 
     /// As an object.
-    pub(crate) fn json(&self) -> Value {
+    fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
             let verdict = row.verdict();
             let (goal, reached) = verdict.map_or((Value::Null, Value::Null), |(goal, met)| (goal.into(), met.into()));
