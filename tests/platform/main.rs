@@ -4,7 +4,10 @@
 
 mod doctor;
 mod health;
+mod hosts;
 mod rows;
+mod sensor_packs;
+mod sensors;
 mod support;
 mod trace;
 
