@@ -237,14 +237,22 @@ fn a_relay_of_processes_that_end_by_themselves_is_stopped() {
     }
 }
 
-/// What is left of it when such a run ends is not of that run, and ends all the same.
+/// Each comes to the agent when the one before it is killed; what is left when such a run ends is not of that run.
 #[test]
-fn a_relay_is_stopped_also_while_runs_end_that_may_leave_something() {
-    for nap in ["1", "3", "8", "21"] {
-        let report = ended(agent("run-beside-starters", &["spawn", "2", "relay", "100000", "nap-ms", nap]));
-        let text = String::from_utf8(report.stdout.bytes).unwrap();
-        assert!(text.ends_with(" held false children 0\n"), "{text} {:?}", report.stderr);
+fn daemons_of_daemons_end_also_while_runs_end_that_may_leave_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |level: u32| folder.path().join(level.to_string()).to_str().unwrap().to_owned();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut chain = Vec::new();
+    for level in 0..10 {
+        let daemon = [words(&["new-session", "write-pid", &place(level)]), chain, words(&["wait-for-ever"])].concat();
+        chain = [words(&["spawn", &daemon.len().to_string()]), daemon].concat();
     }
+    // The innermost one is the last to be there.
+    chain.extend(words(&["wait-for-file", &place(0)]));
+    let report = ended(agent("run-beside-starters", &chain.iter().map(String::as_str).collect::<Vec<_>>()));
+    let text = String::from_utf8(report.stdout.bytes).unwrap();
+    assert_eq!(text, "strays 10 held false children 0\n", "{:?}", report.stderr);
 }
 
 /// What a machine needs for runs to have control groups.
