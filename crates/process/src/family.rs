@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cgroup;
 use crate::mark::{Agent, Mark};
-use crate::procfs::{Stat, name_of, parse_pid, processes};
+use crate::procfs::{Stat, is_in_exec, name_of, parse_pid, processes};
 
 /// How long strays are looked for after the end of a run: each one that is killed may leave further ones.
 pub(crate) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -122,6 +122,8 @@ pub(crate) type Ended = BTreeMap<Pid, String>;
 enum Fate {
     Lives,
     Dies,
+    /// It cannot be told at the moment.
+    Open,
 }
 
 impl Family {
@@ -132,9 +134,10 @@ impl Family {
 
     fn spare(&mut self) {
         // Also where the run is over: it may just be clearing up.
-        let is_to_end = |stray: &Pid| {
-            let mark = Mark::of(*stray);
-            mark.is_some_and(|mark| mark.agent().as_ref() == Some(Agent::own()) && !mark.is_left_alone())
+        let is_to_end = |stray: &Pid| match Mark::of(*stray) {
+            Some(mark) => mark.agent().as_ref() == Some(Agent::own()) && !mark.is_left_alone(),
+            // Its mark will say.
+            None => may_be_marked(*stray),
         };
         let unknown = own_children().into_iter().filter(|child| !self.leaders.contains_key(child));
         let spared: Vec<Pid> = unknown.filter(|stray| !is_to_end(stray)).collect();
@@ -192,7 +195,11 @@ impl Family {
     fn fate(&self, stray: Pid, ended: &Mark) -> Fate {
         let Some(mark) = Mark::of(stray) else {
             // It hides where it comes from: from the run that has ended if there is no other one.
-            return if self.runs().next().is_none() { Fate::Dies } else { Fate::Lives };
+            if self.runs().next().is_none() {
+                return Fate::Dies;
+            }
+            // A look that came between two programs would spare it for good.
+            return if may_be_marked(stray) { Fate::Open } else { Fate::Lives };
         };
         let is_of_living_run = mark != *ended && self.runs().any(|live| *live == mark);
         if is_of_living_run || mark.is_left_alone() { Fate::Lives } else { Fate::Dies }
@@ -213,21 +220,44 @@ pub(crate) fn has_adopted_nobody() -> bool {
 
 /// Ends what is left of the run `mark` outside of its group; says which processes that were.
 pub(crate) async fn end_strays_of(mark: &Mark) -> Ended {
-    let begun = Instant::now();
-    let mut ended = Ended::new();
-    loop {
-        let (killed, is_all) = kill_strays_of(mark);
-        ended.extend(killed);
-        if is_all || begun.elapsed() > SWEEP_LIMIT {
-            return ended;
-        }
+    let mut sweep = Sweep::new(mark);
+    while !sweep.look() {
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
+    sweep.ended
 }
 
 /// [`end_strays_of`] on a thread of its own.
 pub(crate) fn end_strays_of_blocking(mark: &Mark) {
-    repeat(SWEEP_LIMIT, || kill_strays_of(mark));
+    let mut sweep = Sweep::new(mark);
+    while !sweep.look() {
+        thread::park_timeout(SWEEP_PAUSE);
+    }
+}
+
+/// The search for what a run has left.
+struct Sweep<'a> {
+    mark: &'a Mark,
+    begun: Instant,
+    ended: Ended,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(mark: &'a Mark) -> Self {
+        Self { mark, begun: Instant::now(), ended: Ended::new() }
+    }
+
+    /// Ends whom it finds; says whether that was all, or took too long.
+    fn look(&mut self) -> bool {
+        let mut is_open = false;
+        let (killed, is_all) = lock().look_for_good(&mut |family, stray| {
+            let fate = family.fate(stray, self.mark);
+            is_open |= fate == Fate::Open;
+            fate
+        });
+        self.ended.extend(killed);
+        is_all && !is_open || self.begun.elapsed() > SWEEP_LIMIT
+    }
 }
 
 /// Kills every descendant that has left its group, of whatever run, except for those that are left alone on purpose. For the
@@ -243,8 +273,9 @@ pub fn end_all_strays(limit: Duration) -> usize {
     ended
 }
 
-fn kill_strays_of(mark: &Mark) -> (Ended, bool) {
-    lock().look_for_good(&mut |family, stray| family.fate(stray, mark))
+/// Whether `stray`, which showed no mark, has one by now or is about to.
+fn may_be_marked(stray: Pid) -> bool {
+    is_in_exec(stray) || Mark::of(stray).is_some()
 }
 
 fn repeat(limit: Duration, kill: impl Fn() -> (Ended, bool)) -> usize {

@@ -100,8 +100,18 @@ pub(crate) fn parse_pid(text: &str) -> Option<Pid> {
 
 /// The value of `name` in the environment that `process` was started with.
 pub(crate) fn variable(process: Pid, name: &str) -> Option<String> {
-    let environment = seen(process, || fs::read(format!("/proc/{process}/environ")))?;
-    variable_in(&environment, name).map(str::to_owned)
+    variable_in(&environment_of(process)?, name).map(str::to_owned)
+}
+
+fn environment_of(process: Pid) -> Option<Vec<u8>> {
+    seen(process, || fs::read(format!("/proc/{process}/environ")))
+}
+
+/// Whether `process` is just becoming another program: neither arguments nor environment are there yet. One that was started
+/// without any looks the same for good.
+pub(crate) fn is_in_exec(process: Pid) -> bool {
+    let has_no_arguments = || fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| line.is_empty());
+    environment_of(process).is_some_and(|environment| environment.is_empty()) && has_no_arguments()
 }
 
 /// What `look` finds of `process`; if that is hidden from this user, what the user of the process finds. A container's root may

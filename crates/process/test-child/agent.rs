@@ -149,6 +149,7 @@ fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, mu
             show_output(&report)?;
             writeln!(io::stdout(), "{:?} {:?}", report.outcome, report.notes)?;
         }
+        "run-beside-a-quiet-one" => run_beside_a_quiet_one(runtime, command)?,
         "run-hidden-beside-another" => {
             let other = attune_process::start(self::command(&["wait-for-ever".to_owned()]))?;
             show(&runtime.block_on(finished(with_policy(command)))?)?;
@@ -172,6 +173,19 @@ fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, mu
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Runs a child beside one that does nothing; says so when that is the only one left.
+fn run_beside_a_quiet_one(runtime: &tokio::runtime::Runtime, command: Command) -> Step<()> {
+    let quiet = attune_process::start(self::command(&["wait-for-ever".to_owned()]))?;
+    show(&runtime.block_on(finished(command))?)?;
+    // What was killed last may take a moment; a relay that goes on never ends.
+    while own_children()? > 1 {
+        thread::sleep(Duration::from_millis(2));
+    }
+    writeln!(io::stdout(), "children {}", own_children()?)?;
+    drop(quiet);
+    Ok(())
 }
 
 /// Forgets the supervision of a child after its leader was reaped, in the middle of looking for what it left.

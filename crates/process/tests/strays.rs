@@ -258,6 +258,16 @@ fn daemons_of_daemons_end_also_while_runs_end_that_may_leave_something() {
 /// What a machine needs for runs to have control groups.
 const CONTROL_GROUPS: &str = "run as root with version 2 of the hierarchy mounted writable, Linux 5.14 or later";
 
+/// In the middle of `exec` a process shows no mark, and one of a relay is there most of the time.
+#[test]
+fn a_relay_is_stopped_also_while_another_run_lives() {
+    for nap in ["0", "1", "2", "3", "5", "8", "13", "21"].repeat(4) {
+        let report = ended(agent("run-beside-a-quiet-one", &["spawn", "2", "relay", "100000", "nap-ms", nap]));
+        let text = String::from_utf8(report.stdout.bytes).unwrap();
+        assert!(text.ends_with("\nchildren 1\n"), "{text} {:?}", report.stderr);
+    }
+}
+
 /// Needs a control group of its own for the run: nothing else ties such a process to it while another run lives.
 #[test]
 fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
