@@ -6,7 +6,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::exit::{Exit, Failure};
 
-/// Agents wait much and compute little; more workers would only add wake-ups.
+/// Services wait much and compute little; more workers would only add wake-ups.
 const MOST_WORKERS: usize = 4;
 
 /// Threads for blocking file work. Work beyond that waits for a free one.
@@ -17,6 +17,14 @@ pub(crate) fn service() -> Result<Runtime, Failure> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     build(builder.worker_threads(cores.min(MOST_WORKERS)))
+}
+
+/// The runtime of an agent: one thread, the first of the process. What an agent does goes from one short step to the next, and
+/// each step that another thread takes wakes that up first: an execution costs a quarter less of CPU time without, and what is
+/// left to others, children and servers, is so much more (docs/benchmarks.md). This thread also lasts as long as the agent, so
+/// it may start children that are to die with that.
+pub(crate) fn agent() -> Result<Runtime, Failure> {
+    build(&mut Builder::new_current_thread())
 }
 
 /// The runtime of a command that does one thing: no thread is started for it.

@@ -16,6 +16,7 @@ use attune_model::JsonMap;
 use attune_model::placement::Taint;
 use attune_runtime::Advertised;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 
@@ -27,7 +28,6 @@ use crate::applets::machine;
 use crate::applets::platform::Platform;
 use crate::applets::vitals::{self, Service};
 use crate::exit::{Exit, Failure};
-use crate::rt;
 use crate::telemetry::{LogFormat, Telemetry};
 
 /// Runs until it is asked to stop with SIGTERM or SIGINT. Settings come from a YAML file and from the environment.
@@ -162,13 +162,14 @@ impl Start {
 /// Connects to the platform, while `prepare` goes on, starts the service with both, and runs it until it is asked to stop.
 /// Its health is told from before the first connection.
 pub(crate) fn live<T>(
+    runtime: Runtime,
     service: Service<'_>,
     config: &PlatformConfig,
     grace: Duration,
     prepare: impl Future<Output = Result<T, Failure>>,
     start: impl AsyncFnOnce(&Platform, T, &Health, (&Stop, &Tasks)) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
-    let ended = rt::service()?.block_on(async {
+    let ended = runtime.block_on(async {
         let mut lifecycle = Lifecycle::new().map_err(|error| Failure::new(Exit::OperatingSystem, error))?;
         let (stop, tasks) = (lifecycle.stop().clone(), lifecycle.tasks().clone());
         let listen = config.health.listen_of(service.role, service.name, &machine::process_space());
@@ -191,6 +192,8 @@ pub(crate) fn live<T>(
         begun?;
         stopped.map(|()| Exit::Success).map_err(|error| Failure::new(Exit::Internal, error))
     });
+    // With it go its children, so that nothing of theirs comes later.
+    drop(runtime);
     attune_process::end_all_strays(STRAYS_LIMIT);
     ended
 }

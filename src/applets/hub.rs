@@ -23,6 +23,7 @@ use crate::applets::platform::{Platform, accept};
 use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
+use crate::rt;
 use crate::telemetry::{LogFormat, Telemetry};
 
 /// How long requests in hand may take to finish after the stop was asked for.
@@ -55,16 +56,23 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let settings = settings(&config)?;
         let service = Service { role: "hub", name: NAME, parts: Parts::NONE };
         let prepared = std::future::ready(Ok(settings));
-        agent::live(service, &config.platform, GRACE, prepared, async |platform, settings, health, (stop, tasks)| {
-            platform.check(StoreRole::Hub).await?;
-            let Platform { store, bus } = platform.clone();
-            let settings = HubConfig { observer: health.metrics(), ..settings };
-            let hub = Hub::build(settings, store, bus, Arc::new(SystemClock)).await.map_err(hub_failed)?;
-            tracing::info!(address = %hub.local_addr(), "hub listens");
-            vitals::watch_hub(health, hub.handle());
-            hub.spawn(stop, tasks);
-            Ok(())
-        })
+        agent::live(
+            rt::service()?,
+            service,
+            &config.platform,
+            GRACE,
+            prepared,
+            async |platform, settings, health, (stop, tasks)| {
+                platform.check(StoreRole::Hub).await?;
+                let Platform { store, bus } = platform.clone();
+                let settings = HubConfig { observer: health.metrics(), ..settings };
+                let hub = Hub::build(settings, store, bus, Arc::new(SystemClock)).await.map_err(hub_failed)?;
+                tracing::info!(address = %hub.local_addr(), "hub listens");
+                vitals::watch_hub(health, hub.handle());
+                hub.spawn(stop, tasks);
+                Ok(())
+            },
+        )
     })
 }
 

@@ -23,6 +23,7 @@ use crate::applets::user_code;
 use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
+use crate::rt;
 
 /// The program that this applet is.
 const PROGRAM: &str = "attune-sensor-agent";
@@ -48,8 +49,13 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
         };
         let grace = sensor.shutdown_timeout;
         let patient = Patient { role: Role::Sensor, platform, child: &sensor.child };
-        let ended =
-            agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
+        let ended = agent::live(
+            rt::agent()?,
+            service,
+            platform,
+            grace,
+            prepare,
+            async |platform, settings, health, (stop, tasks)| {
                 platform.check(StoreRole::Sensor).await?;
                 let Platform { store, bus } = platform.clone();
                 let host = SensorHost::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
@@ -58,7 +64,8 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
                 user_code::tell_limits(user_code::policy(&config.sensor.child), health, tasks);
                 host.spawn(stop, tasks);
                 Ok(())
-            });
+            },
+        );
         ended.inspect_err(|failure| doctor::tell(patient, failure))
     })
 }

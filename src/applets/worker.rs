@@ -19,6 +19,7 @@ use crate::applets::user_code;
 use crate::applets::vitals::{self, Service};
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
+use crate::rt;
 
 /// The program that this applet is.
 const PROGRAM: &str = "attune-agent";
@@ -42,8 +43,13 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         };
         let grace = worker.shutdown_timeout;
         let patient = Patient { role: Role::Worker, platform, child: &worker.child };
-        let ended =
-            agent::live(service, platform, grace, prepare, async |platform, settings, health, (stop, tasks)| {
+        let ended = agent::live(
+            rt::agent()?,
+            service,
+            platform,
+            grace,
+            prepare,
+            async |platform, settings, health, (stop, tasks)| {
                 platform.check(StoreRole::Worker).await?;
                 let Platform { store, bus } = platform.clone();
                 let worker = Worker::build(settings, store, bus, Arc::new(SystemClock), health.metrics()).await;
@@ -52,7 +58,8 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
                 user_code::tell_limits(user_code::policy(&config.worker.child), health, tasks);
                 worker.spawn(stop, tasks);
                 Ok(())
-            });
+            },
+        );
         ended.inspect_err(|failure| doctor::tell(patient, failure))
     })
 }
