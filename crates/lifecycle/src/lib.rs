@@ -29,7 +29,7 @@ pub use standing::Standing;
 /// How long tasks have after the hard stop.
 pub const HARD_STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// A request that arrives twice within this time is one: whoever stops a group reaches the agent itself and again by way of its
+/// A signal that arrives twice within this time is one request: whoever stops a group reaches the agent itself and again by way of its
 /// process 1, and `timeout(1)` signals its child and then the child's group.
 const SAME_REQUEST: Duration = Duration::from_millis(100);
 
@@ -159,7 +159,7 @@ pub enum StopError {
 struct Requests {
     sigterm: Signal,
     sigint: Signal,
-    last: Option<Instant>,
+    last: Option<(SignalKind, Instant)>,
 }
 
 impl Requests {
@@ -170,12 +170,13 @@ impl Requests {
     /// Waits for a signal that is not a part of the last request. Cancel-safe.
     async fn next(&mut self) {
         loop {
-            tokio::select! {
-                _ = self.sigterm.recv() => {}
-                _ = self.sigint.recv() => {}
-            }
-            if self.last.is_none_or(|last| last.elapsed() >= SAME_REQUEST) {
-                self.last = Some(Instant::now());
+            let signal = tokio::select! {
+                _ = self.sigterm.recv() => SignalKind::terminate(),
+                _ = self.sigint.recv() => SignalKind::interrupt(),
+            };
+            let is_repeated = |(last, at): (SignalKind, Instant)| last == signal && at.elapsed() < SAME_REQUEST;
+            if !self.last.is_some_and(is_repeated) {
+                self.last = Some((signal, Instant::now()));
                 return;
             }
         }
@@ -301,7 +302,7 @@ mod tests {
             let mut requests = Requests::new().unwrap();
             signal_self();
             requests.next().await;
-            let first = requests.last;
+            let (_, first) = requests.last.unwrap();
             signal_self();
             // Not before the time is over that makes it another one, however often it is sent.
             loop {
@@ -311,7 +312,11 @@ mod tests {
                     () = tokio::task::yield_now() => signal_self(),
                 }
             }
-            assert!(requests.last.unwrap() - first.unwrap() >= SAME_REQUEST);
+            assert!(requests.last.unwrap().1 - first >= SAME_REQUEST);
+            // Another signal is another request, however soon it comes.
+            attune_sys::kill(attune_sys::Pid::current(), attune_sys::SIGINT).unwrap();
+            requests.next().await;
+            assert_eq!(requests.last.unwrap().0, SignalKind::interrupt());
         });
     }
 
