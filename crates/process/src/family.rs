@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cgroup;
 use crate::mark::{Agent, Mark};
-use crate::procfs::{Stat, is_in_exec, name_of, parse_pid, processes};
+use crate::procfs::{Stat, is_changing, name_of, parse_pid, processes};
 
 /// How long strays are looked for after the end of a run: each one that is killed may leave further ones.
 pub(crate) const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -198,7 +198,7 @@ impl Family {
             if self.runs().next().is_none() {
                 return Fate::Dies;
             }
-            // A look that came between two programs would spare it for good.
+            // A look that came between two programs, or just before its end, would spare it, or what it started, for good.
             return if may_be_marked(stray) { Fate::Open } else { Fate::Lives };
         };
         let is_of_living_run = mark != *ended && self.runs().any(|live| *live == mark);
@@ -275,7 +275,7 @@ pub fn end_all_strays(limit: Duration) -> usize {
 
 /// Whether `stray`, which showed no mark, has one by now or is about to.
 fn may_be_marked(stray: Pid) -> bool {
-    is_in_exec(stray) || Mark::of(stray).is_some()
+    is_changing(stray) || Mark::of(stray).is_some()
 }
 
 fn repeat(limit: Duration, kill: impl Fn() -> (Ended, bool)) -> usize {

@@ -70,7 +70,7 @@ pub(crate) fn holders_of(pipes: &[PathBuf]) -> Vec<String> {
     processes()
         .take_while(|_| begun.elapsed() < HOLDERS_LIMIT)
         .filter(|process| *process != Pid::current())
-        .filter(|process| seen(*process, || holds(*process, pipes)) == Some(true))
+        .filter(|process| seen(*process, || holds(*process, pipes)).unwrap_or(false))
         .take(HOLDERS)
         .map(|process| described(process, &name_of(process)))
         .collect()
@@ -100,31 +100,34 @@ pub(crate) fn parse_pid(text: &str) -> Option<Pid> {
 
 /// The value of `name` in the environment that `process` was started with.
 pub(crate) fn variable(process: Pid, name: &str) -> Option<String> {
-    variable_in(&environment_of(process)?, name).map(str::to_owned)
+    variable_in(&environment_of(process).ok()?, name).map(str::to_owned)
 }
 
-fn environment_of(process: Pid) -> Option<Vec<u8>> {
+fn environment_of(process: Pid) -> io::Result<Vec<u8>> {
     seen(process, || fs::read(format!("/proc/{process}/environ")))
 }
 
-/// Whether `process` is just becoming another program: neither arguments nor environment are there yet. One that was started
-/// without any looks the same for good.
-pub(crate) fn is_in_exec(process: Pid) -> bool {
+/// Whether `process` is just becoming another program, and shows neither arguments nor environment yet; or ending, and shows
+/// nothing any more, while what it started is still its own. One that was started without any looks like that for good.
+pub(crate) fn is_changing(process: Pid) -> bool {
     let has_no_arguments = || fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| line.is_empty());
-    environment_of(process).is_some_and(|environment| environment.is_empty()) && has_no_arguments()
+    match environment_of(process) {
+        Ok(environment) => environment.is_empty() && has_no_arguments(),
+        Err(error) => !is_hidden(&error),
+    }
 }
 
 /// What `look` finds of `process`; if that is hidden from this user, what the user of the process finds. A container's root may
 /// become every user, but has no privilege to trace others.
-fn seen<T>(process: Pid, look: impl Fn() -> io::Result<T>) -> Option<T> {
+fn seen<T>(process: Pid, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let refused = match look() {
         Err(refused) if is_hidden(&refused) => refused,
-        done => return done.ok(),
+        done => return done,
     };
     let owner =
         fs::metadata(format!("/proc/{process}")).ok().filter(|owner| owner.uid() != attune_sys::effective_user());
     let found = owner.and_then(|owner| attune_sys::as_file_user(owner.uid(), owner.gid(), look));
-    found.unwrap_or(Err(refused)).ok()
+    found.unwrap_or(Err(refused))
 }
 
 fn is_hidden(error: &io::Error) -> bool {
