@@ -7,6 +7,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use attune_sys::{Pid, SIGTERM};
+use attune_testkit::eventually;
 
 use crate::words::{Context as _, count_of};
 
@@ -33,6 +34,11 @@ impl Agent {
         Self { name, child, begun }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its own time on a processor, without that of its children.
     pub(crate) fn cpu(&self) -> Result<Duration, String> {
         let stat = self.read("stat")?;
@@ -44,7 +50,7 @@ impl Agent {
     /// Nanoseconds of each of its threads on a processor, by the scheduler's own count: ticks are too coarse for a process
     /// that sleeps. A thread that ends takes its count with it.
     fn threads(&self) -> Result<BTreeMap<OsString, u64>, String> {
-        let folder = format!("/proc/{}/task", self.child.id());
+        let folder = format!("/proc/{}/task", self.id());
         let threads = fs::read_dir(folder).context(&self.gone())?.flatten();
         let count = |thread: DirEntry| {
             let counts = fs::read_to_string(thread.path().join("schedstat")).ok()?;
@@ -80,18 +86,29 @@ impl Agent {
     }
 
     fn read(&self, name: &str) -> Result<String, String> {
-        fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).context(&self.gone())
+        fs::read_to_string(format!("/proc/{}/{name}", self.id())).context(&self.gone())
     }
 
     fn gone(&self) -> String {
         format!("{} has ended", self.name)
     }
 
+    fn signal(&self, signal: i32) -> Result<(), String> {
+        let pid = Pid::new(self.id()).ok_or("a program without a process id")?;
+        attune_sys::kill(pid, signal).context("signalling a program")
+    }
+
+    /// Ends it by a signal, however it takes that.
+    pub(crate) async fn end(&mut self, signal: i32) -> Result<(), String> {
+        self.signal(signal)?;
+        eventually("the end of a program", async || self.child.try_wait().ok().flatten()).await;
+        Ok(())
+    }
+
     /// Asks it to stop, and tells how long that took.
     pub(crate) fn stop(mut self) -> Result<Duration, String> {
         let begun = Instant::now();
-        let pid = Pid::new(self.child.id()).ok_or("a program without a process id")?;
-        attune_sys::kill(pid, SIGTERM).context("stopping a program")?;
+        self.signal(SIGTERM)?;
         let status = self.child.wait().context("the end of a program")?;
         if status.success() { Ok(begun.elapsed()) } else { Err(format!("{} ended with {status}", self.name)) }
     }

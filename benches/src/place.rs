@@ -1,6 +1,7 @@
 //! A whole installation for a benchmark: a database, a virtual host, folders, and commands in the environment of both.
 
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -12,6 +13,9 @@ use tempfile::TempDir;
 use crate::agent::Agent;
 use crate::program;
 use crate::words::Context as _;
+
+/// What tokens are signed with.
+pub(crate) const JWT_SECRET: &str = "a secret of the benchmark, for tokens";
 
 /// Where everything is.
 #[derive(Debug)]
@@ -52,6 +56,11 @@ impl Place {
         Ways { database: self.database.url(), broker: self.broker.url() }
     }
 
+    /// Where a hub can listen.
+    pub(crate) fn free_address() -> Result<SocketAddr, String> {
+        TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).context("a port")
+    }
+
     /// Loads the packs of a folder.
     pub(crate) fn load(&self, packs: &str) -> Result<(), String> {
         let mut load = self.command(&self.ways())?;
@@ -65,7 +74,7 @@ impl Place {
         for (name, value) in [
             ("ATTUNE__DATABASE__URL", ways.database.as_str()),
             ("ATTUNE__MESSAGE_QUEUE__URL", &ways.broker),
-            ("ATTUNE__SECURITY__JWT_SECRET", "a secret of the benchmark, for tokens"),
+            ("ATTUNE__SECURITY__JWT_SECRET", JWT_SECRET),
             ("ATTUNE__SECURITY__ENCRYPTION_KEY", "a secret of the benchmark, for secrets"),
         ] {
             command.env(name, value);

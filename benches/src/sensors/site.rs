@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,7 +52,7 @@ impl Site {
         let connection = place.database.connection().await;
         let url = Secret::new(place.broker.url());
         let bus = AmqpBus::connect(&AmqpConfig::new(url, "bench")).await.context("the broker")?;
-        let hub = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).context("a port")?;
+        let hub = Place::free_address()?;
         Ok(Self { place, count, hub, connection, bus, most_connections: 0 })
     }
 

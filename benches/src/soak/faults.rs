@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use attune_sys::{SIGKILL, SIGTERM};
 use tokio::time::Instant;
 
 use super::installation::Installation;
@@ -74,8 +75,8 @@ impl Faults {
                     proxy.cut();
                 }
             }
-            Fault::KillWorker => place.restart_worker("KILL").await?,
-            Fault::StopWorker => place.restart_worker("TERM").await?,
+            Fault::KillWorker => place.restart_worker(SIGKILL).await?,
+            Fault::StopWorker => place.restart_worker(SIGTERM).await?,
         }
         self.lasts = matches!(fault, Fault::BlackHoleBroker | Fault::BlackHoleDatabase | Fault::RefuseBoth);
         self.next = Instant::now() + self.between(if self.lasts { LASTING } else { PAUSE });
@@ -85,7 +86,7 @@ impl Faults {
     /// Nothing fails any more.
     pub(crate) async fn end(&mut self, place: &mut Installation) -> Result<(), String> {
         place.resume();
-        place.restart_worker("TERM").await
+        place.restart_worker(SIGTERM).await
     }
 
     /// How often each came.
