@@ -87,7 +87,7 @@ fn look(role: Role, file: Option<&Path>) -> Result<Findings, Failure> {
     if let Some(Needs { platform, .. }) = needs {
         findings.extend(folders::look(role, &platform));
         findings.extend(runtimes::environments(&platform.folders.runtime_envs));
-        findings.extend(rt::command()?.block_on(servers::look(store_role(role), &platform)));
+        findings.extend(rt::one_thread()?.block_on(servers::look(store_role(role), &platform)));
     }
     attune_process::end_all_strays(STRAYS_LIMIT);
     Ok(findings)
@@ -146,7 +146,7 @@ pub(crate) fn tell(patient: Patient<'_>, failure: &Failure) {
         return;
     }
     let Patient { role, platform, child } = patient;
-    let Ok(runtime) = rt::command() else { return };
+    let Ok(runtime) = rt::one_thread() else { return };
     let mut findings = Findings::default();
     findings.extend(kernel::look(Some(child), &process_env()));
     findings.extend(folders::look(role, platform));

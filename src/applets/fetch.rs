@@ -77,7 +77,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let token = token(&environment).map_err(refused)?;
         let ca_file = environment.get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
         let request = request(&url, machine, token.as_ref());
-        let answer = rt::command()?.block_on(download(&request, ca_file, attempts)).map_err(refused)?;
+        let answer = rt::one_thread()?.block_on(download(&request, ca_file, attempts)).map_err(refused)?;
         let installed = place(&answer, &folder, machine)?;
         output::print(&said(&installed, json))
     })

@@ -29,7 +29,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let parameters = read_input()?;
         // What OpenSSL and curl read, and what children of an agent are let through.
         let ca_file = process_env().get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let answer = rt::command()?.block_on(described(&parameters, ca_file)).map_err(failure)?;
+        let answer = rt::one_thread()?.block_on(described(&parameters, ca_file)).map_err(failure)?;
         output::print(&format!("{}\n", Value::Object(answer)))
     })
 }

@@ -39,7 +39,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
             let script = migration::script(&config.schema).map_err(connect_failure)?;
             return output::print(&script);
         }
-        rt::command()?.block_on(migrate(&config))
+        rt::one_thread()?.block_on(migrate(&config))
     })
 }
 

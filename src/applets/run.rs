@@ -99,7 +99,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let style = if json { Style::Result } else { Style::Output };
         let progress = Arc::new(Progress);
         let executor = Executor::new(config, progress).map_err(|error| Failure::new(Exit::Internal, error))?;
-        let ended = rt::command()?.block_on(execute(executor, claimed, style));
+        let ended = rt::one_thread()?.block_on(execute(executor, claimed, style));
         attune_process::end_all_strays(STRAYS_LIMIT);
         ended
     })

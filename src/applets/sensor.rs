@@ -50,7 +50,7 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
         let grace = sensor.shutdown_timeout;
         let patient = Patient { role: Role::Sensor, platform, child: &sensor.child };
         let ended = agent::live(
-            rt::agent()?,
+            rt::one_thread()?,
             service,
             platform,
             grace,

@@ -49,7 +49,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
     call.with(|arguments: CtlArguments| {
         let socket = arguments.socket.clone().unwrap_or_else(|| default_run_folder().join(CONTROL_SOCKET));
         let sensor = || arguments.sensor.clone().ok_or_else(|| Failure::usage("name the sensor by its ref"));
-        let runtime = rt::command()?;
+        let runtime = rt::one_thread()?;
         let change = |request| runtime.block_on(changed(&socket, &request));
         match arguments.command.as_str() {
             "list" => output::print(&listed(&runtime.block_on(views(&socket))?, arguments.json)?),

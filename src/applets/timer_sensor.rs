@@ -39,7 +39,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         if let Err(error) = notify::say(&environment, &format!("READY=1{keeps}")) {
             tracing::warn!(%error, "the sensor host does not listen");
         }
-        rt::command()?.block_on(serve(config))
+        rt::one_thread()?.block_on(serve(config))
     })
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let grace = worker.shutdown_timeout;
         let patient = Patient { role: Role::Worker, platform, child: &worker.child };
         let ended = agent::live(
-            rt::agent()?,
+            rt::one_thread()?,
             service,
             platform,
             grace,

@@ -51,7 +51,7 @@ pub(super) fn run(arguments: LoadArguments, loaded: &Loaded) -> Result<Exit, Fai
     let config = accept(load_platform(sources))?;
     let mut output = Output::open()?;
     print_problems(&mut output, loaded)?;
-    rt::command()?.block_on(async {
+    rt::one_thread()?.block_on(async {
         let platform = Platform::connect(&config, "attune-agents packs load").await?;
         platform.check(StoreRole::Hub).await?;
         let loading = store(&platform, loaded, into.as_deref(), &mut output).await;
