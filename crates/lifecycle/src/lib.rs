@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   running ── first TERM/INT, or a vital task ended ──► soft: take nothing new, finish
-//!   soft    ── another request, or grace over  ───────────► hard: end children, record their outcome
+//!   soft    ── another request, or grace over ───────────► hard: end children, record their outcome
 //!   hard    ── HARD_STOP_LIMIT over ───────────────────► report what is stuck and leave
 //! ```
 //!

@@ -44,7 +44,7 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
 /// A file that cannot be read is left to the kernel: it may be executable all the same, or for another user.
 pub(crate) fn preflight(request: &Request<'_>) -> Result<(), StartError> {
     // A path with a zero byte is not looked up by the kernel at all.
-    if let Some(error) = zero_byte(request).or_else(|| missing_directory(request)) {
+    if let Some(error) = zero_byte_in_a_path(request).or_else(|| missing_directory(request)) {
         return Err(error);
     }
     let program = request.program;
@@ -194,19 +194,34 @@ pub(crate) fn together_too_long(program: PathBuf, bytes: u64) -> StartError {
 }
 
 fn zero_byte(request: &Request<'_>) -> Option<StartError> {
-    let has_zero = |text: &OsStr| text.as_encoded_bytes().contains(&0);
-    let found = |what: What<'_>| StartError::ZeroByte { program: request.program.to_owned(), what: what.to_string() };
-    if request.program.as_os_str().as_encoded_bytes().contains(&0) {
-        return Some(found(What::Path));
-    }
-    if request.cwd.is_some_and(|cwd| has_zero(cwd.as_os_str())) {
-        return Some(found(What::Directory));
-    }
-    if let Some(at) = request.args.iter().position(|arg| has_zero(arg)) {
-        return Some(found(What::Argument(at + 1)));
-    }
-    let (name, _) = request.env.iter().find(|(name, value)| has_zero(name) || has_zero(value))?;
-    Some(found(What::Variable(name)))
+    let found = |what: What<'_>| zero_byte_found(request, &what);
+    zero_byte_in_a_path(request).or_else(|| {
+        if let Some(at) = request.args.iter().position(|arg| has_zero(arg)) {
+            return Some(found(What::Argument(at + 1)));
+        }
+        let (name, _) = request.env.iter().find(|(name, value)| has_zero(name) || has_zero(value))?;
+        Some(found(What::Variable(name)))
+    })
+}
+
+/// In what is looked at before a start; the rest is refused by the start itself.
+fn zero_byte_in_a_path(request: &Request<'_>) -> Option<StartError> {
+    let what = if has_zero(request.program.as_os_str()) {
+        What::Path
+    } else if request.cwd.is_some_and(|cwd| has_zero(cwd.as_os_str())) {
+        What::Directory
+    } else {
+        return None;
+    };
+    Some(zero_byte_found(request, &what))
+}
+
+fn has_zero(text: &OsStr) -> bool {
+    text.as_encoded_bytes().contains(&0)
+}
+
+fn zero_byte_found(request: &Request<'_>, what: &What<'_>) -> StartError {
+    StartError::ZeroByte { program: request.program.to_owned(), what: what.to_string() }
 }
 
 /// One string that is handed to the child. Printed without its value, which may be a secret.

@@ -154,8 +154,13 @@ impl Family {
     /// A stray that ends by itself in the middle of it is not killed, and leaves children that come here only then.
     fn look_for_good(&mut self, decide: &mut dyn FnMut(&Self, Pid) -> Fate) -> (Ended, bool) {
         let children = own_children();
-        let killed = self.look_at(&children, decide);
-        let is_all = killed.is_empty() && own_children().iter().all(|child| children.contains(child));
+        let mut is_open = false;
+        let killed = self.look_at(&children, &mut |family, stray| {
+            let fate = decide(family, stray);
+            is_open |= fate == Fate::Open;
+            fate
+        });
+        let is_all = !is_open && killed.is_empty() && own_children().iter().all(|child| children.contains(child));
         (killed, is_all)
     }
 
@@ -213,14 +218,26 @@ pub(crate) fn adopts() -> bool {
 
 /// Whether nothing that an ended child has started can be alive, as a glance tells: whatever an ended process leaves comes here,
 /// or descends from something that did. False where strays go elsewhere, or where some have come, from whatever run.
-pub(crate) fn has_adopted_nobody() -> bool {
+fn has_adopted_nobody() -> bool {
     let family = lock();
     family.adopts && own_children().iter().all(|child| family.leaders.contains_key(child))
 }
 
+/// Whether the group that `leader` leads has living members besides itself. It has ended, so what it has started has come to
+/// this process where strays are adopted: nobody came, as a rule, and then no process has to be looked at.
+pub(crate) fn has_followers(leader: Pid) -> bool {
+    if has_adopted_nobody() {
+        return false;
+    }
+    processes()
+        .filter(|process| *process != leader)
+        .filter_map(Stat::of)
+        .any(|stat| stat.group == leader.get() && !stat.is_dead())
+}
+
 /// Ends what is left of the run `mark` outside of its group; says which processes that were.
 pub(crate) async fn end_strays_of(mark: &Mark) -> Ended {
-    let mut sweep = Sweep::new(mark);
+    let mut sweep = Sweep::new(SWEEP_LIMIT, |family, stray| family.fate(stray, mark));
     while !sweep.look() {
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
@@ -229,66 +246,53 @@ pub(crate) async fn end_strays_of(mark: &Mark) -> Ended {
 
 /// [`end_strays_of`] on a thread of its own.
 pub(crate) fn end_strays_of_blocking(mark: &Mark) {
-    let mut sweep = Sweep::new(mark);
-    while !sweep.look() {
-        thread::park_timeout(SWEEP_PAUSE);
-    }
-}
-
-/// The search for what a run has left.
-struct Sweep<'a> {
-    mark: &'a Mark,
-    begun: Instant,
-    ended: Ended,
-}
-
-impl<'a> Sweep<'a> {
-    fn new(mark: &'a Mark) -> Self {
-        Self { mark, begun: Instant::now(), ended: Ended::new() }
-    }
-
-    /// Ends whom it finds; says whether that was all, or took too long.
-    fn look(&mut self) -> bool {
-        let mut is_open = false;
-        let (killed, is_all) = lock().look_for_good(&mut |family, stray| {
-            let fate = family.fate(stray, self.mark);
-            is_open |= fate == Fate::Open;
-            fate
-        });
-        self.ended.extend(killed);
-        is_all && !is_open || self.begun.elapsed() > SWEEP_LIMIT
-    }
+    drop(Sweep::new(SWEEP_LIMIT, |family, stray| family.fate(stray, mark)).run());
 }
 
 /// Kills every descendant that has left its group, of whatever run, except for those that are left alone on purpose. For the
 /// end of the agent, when nothing runs any more; says how many processes that were.
 pub fn end_all_strays(limit: Duration) -> usize {
-    let ended = repeat(limit, || {
-        lock().look_for_good(&mut |_, stray| {
-            let is_left_alone = Mark::of(stray).is_some_and(|mark| mark.is_left_alone());
-            if is_left_alone { Fate::Lives } else { Fate::Dies }
-        })
-    });
+    let ended = Sweep::new(limit, |_, stray| {
+        let is_left_alone = Mark::of(stray).is_some_and(|mark| mark.is_left_alone());
+        if is_left_alone { Fate::Lives } else { Fate::Dies }
+    })
+    .run();
     cgroup::finish();
-    ended
+    ended.len()
+}
+
+/// A search for strays: each one that is killed may leave further ones.
+struct Sweep<F> {
+    /// What becomes of one.
+    decide: F,
+    begun: Instant,
+    limit: Duration,
+    ended: Ended,
+}
+
+impl<F: Fn(&Family, Pid) -> Fate> Sweep<F> {
+    fn new(limit: Duration, decide: F) -> Self {
+        Self { decide, begun: Instant::now(), limit, ended: Ended::new() }
+    }
+
+    /// Ends whom it finds; says whether that was all, or took too long.
+    fn look(&mut self) -> bool {
+        let (killed, is_all) = lock().look_for_good(&mut |family, stray| (self.decide)(family, stray));
+        self.ended.extend(killed);
+        is_all || self.begun.elapsed() > self.limit
+    }
+
+    fn run(mut self) -> Ended {
+        while !self.look() {
+            thread::park_timeout(SWEEP_PAUSE);
+        }
+        self.ended
+    }
 }
 
 /// Whether `stray`, which showed no mark, has one by now or is about to.
 fn may_be_marked(stray: Pid) -> bool {
     is_changing(stray) || Mark::of(stray).is_some()
-}
-
-fn repeat(limit: Duration, kill: impl Fn() -> (Ended, bool)) -> usize {
-    let begun = Instant::now();
-    let mut ended = Ended::new();
-    loop {
-        let (killed, is_all) = kill();
-        ended.extend(killed);
-        if is_all || begun.elapsed() > limit {
-            return ended.len();
-        }
-        thread::park_timeout(SWEEP_PAUSE);
-    }
 }
 
 /// The children of this process that its first thread started or, as the kernel gives strays to the first thread that

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use attune_sys::Pid;
 
-use crate::family::has_adopted_nobody;
-
 /// How long holders of a pipe are looked for, and how many are named: there may be any number of processes.
 const HOLDERS_LIMIT: Duration = Duration::from_millis(500);
 const HOLDERS: usize = 8;
@@ -140,18 +138,6 @@ pub(crate) fn variable_in<'a>(environment: &'a [u8], name: &str) -> Option<&'a s
         let value = variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         str::from_utf8(value).ok()
     })
-}
-
-/// Whether the group that `leader` leads has living members besides itself. It has ended, so what it has started has come to
-/// this process where strays are adopted: nobody came, as a rule, and then no process has to be looked at.
-pub(crate) fn has_followers(leader: Pid) -> bool {
-    if has_adopted_nobody() {
-        return false;
-    }
-    processes()
-        .filter(|process| *process != leader)
-        .filter_map(Stat::of)
-        .any(|stat| stat.group == leader.get() && !stat.is_dead())
 }
 
 #[cfg(test)]
