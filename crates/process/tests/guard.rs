@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_process::{Child, GUARD_APPLET, Guard, Launcher, Policy, Stream, User, boottime, start};
+use attune_process::{Child, GUARD_APPLET, Guard, Launcher, Stream, boottime, start};
 use attune_sys::{Pid, SIGKILL, SIGSTOP};
 use attune_testkit::{eventually, eventually_blocking};
-use support::{TEST_CHILD, child, gone, is_alive, pid_in, reachable, runtime, scratch, written};
+use support::{TEST_CHILD, as_user, child, gone, is_alive, pid_in, reachable, runtime, scratch, written};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -159,11 +159,7 @@ fn a_guardian_shows_nothing_to_its_own_user() {
     let mut command = child(&["guard-ms", "3600000", guarded.to_str().unwrap(), "1", "wait-for-ever"]);
     command.program = program;
     command.stdout = Stream::null();
-    command.policy = Some(Policy {
-        user: Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() }),
-        launcher: support::launcher(),
-        ..Policy::default()
-    });
+    command.policy = Some(as_user(12_345));
     runtime().block_on(async {
         let agent = start(command).unwrap();
         written(&guarded).await;

@@ -7,7 +7,7 @@ use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use attune_process::{Command, EXEC_APPLET, Launcher, Outcome, Policy, Report, User, start};
+use attune_process::{Command, Outcome, Report, start};
 use attune_testkit::eventually;
 use support::{TEST_CHILD, child, ended, pid_in, runtime, scratch};
 
@@ -110,11 +110,7 @@ fn the_environment_of_the_init_is_hidden_from_processes_of_the_same_user() {
     command.program = program;
     command.env = vec![("SECRET".into(), "hush".into())];
     // Root may read it where it has the privilege to trace; so root is another user here.
-    command.policy = support::is_root().then(|| Policy {
-        user: Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() }),
-        launcher: Launcher { program: TEST_CHILD.into(), args: vec![EXEC_APPLET.into()] },
-        ..Policy::default()
-    });
+    command.policy = support::is_root().then(|| support::as_user(12_345));
     let report = ended(command);
     let text = String::from_utf8_lossy(&report.stdout.bytes);
     assert_eq!(report.outcome, Outcome::Exited(0), "{report:?}");

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use attune_process::{Command, Launcher, Limits, Outcome, Policy, Session, StartError, User, refused, start};
 use attune_testkit::eventually;
-use support::{child, ended, launcher, pid_in, reachable, runtime, scratch, state};
+use support::{as_user, child, ended, launcher, pid_in, reachable, runtime, scratch, state};
 
 fn with(policy: Policy, mut command: Command) -> Command {
     command.policy = Some(Policy { launcher: launcher(), ..policy });
@@ -220,8 +220,7 @@ fn a_user_who_may_not_read_the_agent_is_no_reason_to_refuse() {
     }
     let (_folder, agent) = reachable();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let user = Some(User { uid: 12_345, gid: 12_345, groups: Vec::new() });
-    let policy = Policy { user, launcher: Launcher { program: agent, ..launcher() }, ..Policy::default() };
+    let policy = Policy { launcher: Launcher { program: agent, ..launcher() }, ..as_user(12_345) };
     assert_eq!(runtime().block_on(refused(&policy)).unwrap(), Vec::<String>::new());
     let report = ended(Command { policy: Some(policy), ..shell("exit 3") });
     assert_eq!(report.outcome, Outcome::Exited(3), "{report:?}");

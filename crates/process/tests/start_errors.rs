@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use attune_process::{Command, Limits, Outcome, Policy, StartError, User, start};
+use attune_process::{Command, Limits, Outcome, Policy, StartError, start};
 use attune_testkit::eventually;
 use support::{child, runtime, state};
 
@@ -280,8 +280,7 @@ fn told_as_other(program: &str, limits: &[&str]) -> String {
 
 /// A user that nobody else is.
 fn as_nobody_else() -> Policy {
-    let user = Some(User { uid: 54_321, gid: 54_321, groups: Vec::new() });
-    Policy { user, launcher: support::launcher(), ..Policy::default() }
+    support::as_user(54_321)
 }
 
 #[test]

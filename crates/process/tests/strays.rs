@@ -21,6 +21,13 @@ fn daemon(path: &str) -> [&str; 9] {
     ["spawn", "5", "new-session", "ignore-term", "write-pid", path, "wait-for-ever", "wait-for-file", path]
 }
 
+/// An agent whose child starts a daemon, which starts one too; they write their ids to `outer` and `inner`.
+fn with_daemon_of_daemon(how: &str, outer: &str, inner: &str) -> Command {
+    let of_outer = [&["new-session", "write-pid", outer], &daemon(inner)[..], &["wait-for-ever"]].concat();
+    let count = of_outer.len().to_string();
+    agent(how, &[&["spawn", &count], &of_outer[..], &["wait-for-file", inner]].concat())
+}
+
 #[test]
 fn a_daemon_ends_with_the_run_that_left_it_and_the_run_says_so() {
     let (_folder, file) = scratch();
@@ -91,10 +98,7 @@ fn daemons_of_daemons_end_too() {
     let (folder, file) = scratch();
     let inner = folder.path().join("inner");
     let (outer, inner) = (file.to_str().unwrap(), inner.to_str().unwrap());
-    let of_outer = [&["new-session", "write-pid", outer], &daemon(inner)[..], &["wait-for-ever"]].concat();
-    let count = of_outer.len().to_string();
-    let steps = [&["spawn", &count], &of_outer[..], &["wait-for-file", inner]].concat();
-    let report = ended(agent("run", &steps));
+    let report = ended(with_daemon_of_daemon("run", outer, inner));
     assert_eq!(report.stdout.bytes, b"strays 2 held false children 0\n");
     runtime().block_on(async {
         gone(pid_in(outer.as_ref()).await).await;
@@ -156,10 +160,7 @@ fn daemons_of_daemons_end_also_with_a_run_that_is_dropped_while_they_are_looked_
     let (folder, file) = scratch();
     let inner = folder.path().join("inner");
     let (outer, inner) = (file.to_str().unwrap(), inner.to_str().unwrap());
-    let of_outer = [&["new-session", "write-pid", outer], &daemon(inner)[..], &["wait-for-ever"]].concat();
-    let count = of_outer.len().to_string();
-    let steps = [&["spawn", &count], &of_outer[..], &["wait-for-file", inner]].concat();
-    let report = ended(agent("drop-in-sweep", &steps));
+    let report = ended(with_daemon_of_daemon("drop-in-sweep", outer, inner));
     assert_eq!(report.stdout.bytes, b"children 0\n", "{report:?}");
     runtime().block_on(async { gone(pid_in(inner.as_ref()).await).await });
 }
@@ -170,13 +171,14 @@ fn a_daemon_that_says_it_is_left_alone_ends_with_its_run() {
     let (_folder, file) = scratch();
     let path = file.to_str().unwrap();
     let script = r#"
-        env ATTUNE_PROCESS_TREE="$ATTUNE_PROCESS_TREE.left-alone-0123456789abcdef" setsid /bin/sh -c             'echo $$ > "$0"; exec sleep 1000' "$1" > /dev/null 2>&1 &
+        env ATTUNE_PROCESS_TREE="$ATTUNE_PROCESS_TREE.left-alone-0123456789abcdef" \
+            setsid /bin/sh -c 'printf %s $$ > "$0"; exec sleep 1000' "$1" > /dev/null 2>&1 &
         while [ ! -s "$1" ]; do sleep 0.01; done
     "#;
     let report = ended(agent("run", &["become", "/bin/sh", "-c", script, "sh", path]));
     let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
     assert!(text.starts_with("strays 1 held false"), "{text} {report:?}");
-    assert!(!is_alive(read_pid(&file).unwrap()));
+    assert!(!is_alive(runtime().block_on(pid_in(&file))));
 }
 
 #[test]
@@ -345,18 +347,15 @@ fn a_daemon_that_went_into_a_control_group_of_its_own_ends_with_its_run() {
         while read -r _ point kind _; do [ "$kind" != cgroup2 ] || root=$point; done < /proc/self/mounts
         while IFS=: read -r number _ path; do [ "$number" != 0 ] || own=$root$path; done < /proc/self/cgroup
         mkdir "$own/below"
-        /usr/bin/setsid /usr/bin/env -i /bin/sh -c 'echo $$ > "$0/cgroup.procs"; echo $$ > "$1"; exec /bin/sleep 1000'             "$own/below" "$1" > /dev/null 2>&1 &
+        /usr/bin/setsid /usr/bin/env -i /bin/sh -c \
+            'echo $$ > "$0/cgroup.procs"; printf %s $$ > "$1"; exec /bin/sleep 1000' "$own/below" "$1" > /dev/null 2>&1 &
         while [ ! -s "$1" ]; do /bin/sleep 0.01; done
     "#;
     let steps = ["become", "/bin/sh", "-c", script, "sh", file.to_str().unwrap()];
     let report = ended(agent("run-hidden-beside-another", &steps));
     let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
     assert!(text.starts_with("strays 1 held false ") && text.ends_with("\nchildren 0\n"), "{text} {report:?}");
-    assert!(!is_alive(read_pid(&file).unwrap()));
-}
-
-fn read_pid(file: &std::path::Path) -> Option<u32> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    assert!(!is_alive(runtime().block_on(pid_in(&file))));
 }
 
 fn has_control_groups() -> bool {

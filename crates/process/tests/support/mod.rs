@@ -7,7 +7,7 @@ use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use attune_process::{Command, EXEC_APPLET, Keep, Launcher, Report, Stream, start};
+use attune_process::{Command, EXEC_APPLET, Keep, Launcher, Policy, Report, Stream, User, start};
 use attune_testkit::eventually;
 
 /// The path of the helper child.
@@ -37,6 +37,11 @@ pub fn reachable() -> (tempfile::TempDir, PathBuf) {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     (folder, program)
+}
+
+/// As another user, in a group of the same number.
+pub fn as_user(uid: u32) -> Policy {
+    Policy { user: Some(User { uid, gid: uid, groups: Vec::new() }), launcher: launcher(), ..Policy::default() }
 }
 
 /// Whether the tests run as root.

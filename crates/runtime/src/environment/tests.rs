@@ -103,6 +103,11 @@ async fn ensure(environments: &Environments, chosen: &Chosen) -> Result<Environm
     environments.ensure(chosen, None, std::future::pending()).await
 }
 
+fn folder_of(environment: &Environment) -> PathBuf {
+    let Environment::Ready { folder, .. } = environment else { panic!("{environment:?}") };
+    folder.clone()
+}
+
 fn ready(world: &World) -> Environment {
     ready_at(&world.env_dir())
 }

@@ -23,11 +23,6 @@ fn node(world: &World) -> PathBuf {
     node
 }
 
-fn folder_of(environment: Environment) -> PathBuf {
-    let Environment::Ready { folder, .. } = environment else { panic!("{environment:?}") };
-    folder
-}
-
 #[tokio::test]
 async fn another_version_without_an_interpreter_inside_gets_its_own_and_both_are_used_in_turns() {
     let world = World::new();
@@ -35,7 +30,7 @@ async fn another_version_without_an_interpreter_inside_gets_its_own_and_both_are
     let mut folders = Vec::new();
     for version in ["18.19.0", "20.1.0", "18.20.4", "20.9.1"] {
         let chosen = like_node(&world, &node, version);
-        folders.push(folder_of(ensure(&world.environments(), &chosen).await.unwrap()));
+        folders.push(folder_of(&ensure(&world.environments(), &chosen).await.unwrap()));
     }
     assert_ne!(folders[0], folders[1]);
     assert_eq!((&folders[2], &folders[3]), (&folders[0], &folders[1]));
@@ -54,7 +49,7 @@ async fn native_parts_for_another_image_are_told_apart_by_what_the_build_wrote_d
     for (fact, value) in others {
         let world = World::new();
         let chosen = like_node(&world, &node(&world), "18.19.0");
-        let shared = folder_of(ensure(&world.environments(), &chosen).await.unwrap());
+        let shared = folder_of(&ensure(&world.environments(), &chosen).await.unwrap());
         let file = shared.join(origin::ORIGIN);
         let mut written: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert!(!written[fact].is_null(), "{written}");
@@ -63,7 +58,7 @@ async fn native_parts_for_another_image_are_told_apart_by_what_the_build_wrote_d
         let surveyed = survey(world.env_dir().parent().unwrap().parent().unwrap()).remove(0);
         assert!(surveyed.0 == world.env_dir() && surveyed.1.is_some(), "{fact}: {surveyed:?}");
         for _ in 0..2 {
-            let own = folder_of(ensure(&world.environments(), &chosen).await.unwrap());
+            let own = folder_of(&ensure(&world.environments(), &chosen).await.unwrap());
             assert_ne!(own, shared, "{fact}");
         }
         assert_eq!(generation::current(&world.env_dir()).unwrap(), shared, "{fact}: still there for the others");
@@ -75,14 +70,14 @@ async fn native_parts_for_another_image_are_told_apart_by_what_the_build_wrote_d
 async fn an_older_glibc_and_an_environment_of_others_without_an_origin_are_used() {
     let world = World::new();
     let chosen = like_node(&world, &node(&world), "18.19.0");
-    let shared = folder_of(ensure(&world.environments(), &chosen).await.unwrap());
+    let shared = folder_of(&ensure(&world.environments(), &chosen).await.unwrap());
     let file = shared.join(origin::ORIGIN);
     let mut written: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     written["glibc"] = json!([2, 1]);
     fs::write(&file, written.to_string()).unwrap();
-    assert_eq!(folder_of(ensure(&world.environments(), &chosen).await.unwrap()), shared);
+    assert_eq!(folder_of(&ensure(&world.environments(), &chosen).await.unwrap()), shared);
     fs::remove_file(file).unwrap();
-    assert_eq!(folder_of(ensure(&world.environments(), &chosen).await.unwrap()), shared);
+    assert_eq!(folder_of(&ensure(&world.environments(), &chosen).await.unwrap()), shared);
     assert_eq!(world.calls().len(), 2, "built once");
 }
 
@@ -93,11 +88,11 @@ async fn dangling_links_are_followed_step_by_step_also_upwards() {
         let world = World::new();
         let chosen = world.chosen(CREATE, INSTALL);
         let environments = world.environments();
-        let shared = folder_of(ensure(&environments, &chosen).await.unwrap());
+        let shared = folder_of(&ensure(&environments, &chosen).await.unwrap());
         let inside = shared.join("bin/run");
         fs::remove_file(&inside).unwrap();
         symlink(target, &inside).unwrap();
-        let ensured = folder_of(ensure(&environments, &chosen).await.unwrap());
+        let ensured = folder_of(&ensure(&environments, &chosen).await.unwrap());
         assert_ne!(ensured, shared, "{target}");
         let stays = generation::current(&world.env_dir()) == Some(shared);
         assert_eq!((stays, world.own().len()), (is_outside, usize::from(is_outside)), "{target}");

@@ -12,11 +12,6 @@ async fn rebuild(world: &World, environments: &Environments, manifest: &str) -> 
     ensure(environments, &world.chosen(CREATE, INSTALL)).await.unwrap()
 }
 
-fn folder_of(environment: &Environment) -> &Path {
-    let Environment::Ready { folder, .. } = environment else { panic!("{environment:?}") };
-    folder
-}
-
 /// As if nobody had changed it for long.
 fn age(folder: &Path) {
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_hours(1);
@@ -29,7 +24,7 @@ async fn an_old_build_is_kept_as_long_as_it_is_in_use_and_then_removed() {
     // What uses it and what removes it share nothing but the file system.
     let (user, builder) = (world.environments(), world.environments());
     let ready = ensure(&user, &world.chosen(CREATE, INSTALL)).await.unwrap();
-    let old = folder_of(&ready).to_owned();
+    let old = folder_of(&ready);
     age(&old);
     // What is started in it is planned with it, and keeps it.
     let running = world.chosen(CREATE, INSTALL).launch(&ready, &[]).unwrap();
@@ -74,7 +69,7 @@ async fn of_two_hosts_that_build_at_once_without_common_locks_the_last_one_wins_
     };
     let (ensured, other) = tokio::join!(ensure(&here, &slow), elsewhere);
     let ensured = ensured.unwrap();
-    assert_eq!(generation::current(&world.env_dir()).as_deref(), Some(folder_of(&ensured)));
+    assert_eq!(generation::current(&world.env_dir()), Some(folder_of(&ensured)));
     assert!(folder_of(&ensured).join("installed").is_file());
     assert!(other.join("bin/run").is_file(), "for those who run in it");
 }
