@@ -24,5 +24,6 @@ pub(crate) const CLOSE: Duration = Duration::from_secs(4);
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(100);
 /// A broker that comes back is used again within this time.
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(10);
-/// How often the connection is looked at: its loss is told at once, this is for silence. Every look wakes an idle agent.
-pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// How often the connection is looked at: its loss is told at once, this is for silence. Every look wakes an idle agent, so
+/// there are no more of them than the silence of a heartbeat and a half is to be seen within two.
+pub(crate) const LOOK: Duration = Duration::from_secs(15);
