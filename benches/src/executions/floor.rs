@@ -17,7 +17,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, PublisherConfirm};
 use serde_json::{Value, json};
 use sqlx::Row as _;
@@ -30,6 +30,9 @@ use crate::words::Context as _;
 
 const TAKE: &str = "UPDATE execution SET status = 'running', started_at = now() WHERE id = $1 AND status = 'scheduled'";
 const END: &str = "UPDATE execution SET status = 'completed', result = $2::jsonb WHERE id = $1 AND status = 'running'";
+
+/// Where its dispatches wait.
+pub(crate) const QUEUE: &str = "bench.floor";
 
 /// The loops, as many as executions run at once.
 #[derive(Debug)]
@@ -56,9 +59,13 @@ impl Floor {
         let publisher = connection.create_channel().await.context("a channel")?;
         publisher.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
         let channel = connection.create_channel().await.context("a channel")?;
-        let (queue, none) = ("bench.floor", FieldTable::default);
+        let (queue, none) = (QUEUE, FieldTable::default);
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(queue.into(), durable, none()).await.context("the floor's queue")?;
+        // Those of a worker's.
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("attune.dlx".into()));
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongInt(300_000));
+        channel.queue_declare(queue.into(), durable, arguments).await.context("the floor's queue")?;
         let (exchange, key) = (Exchange::Executions.name(), format!("execution.dispatch.worker.{}", site.floor));
         let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), QueueBindOptions::default(), none());
         bound.await.context("the floor's queue")?;

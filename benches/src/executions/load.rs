@@ -3,22 +3,26 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use attune_lifecycle::Tasks;
 use attune_model::message::{Exchange, ExecutionDispatch, Payload};
 use attune_model::{ExecutionId, WorkerId};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
+use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
+use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::site::Site;
-use crate::words::Context as _;
+use crate::words::{Context as _, count_of};
 
 /// What the executions run.
 pub(crate) const ACTION: &str = "core.echo";
@@ -27,14 +31,17 @@ const QUEUE: &str = "bench.completions";
 const BATCH: usize = 500;
 /// Nothing came for so long: something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing came for so long after the queue was emptied: nothing more comes.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Gives work to a worker and sees it end.
 #[derive(Debug)]
 pub(crate) struct Load {
     _connection: Connection,
-    publisher: Channel,
     channel: Channel,
-    completions: lapin::Consumer,
+    completions: mpsc::UnboundedReceiver<Result<Completion, String>>,
+    /// Executions that were completed.
+    seen: HashSet<i64>,
     database: PgConnection,
 }
 
@@ -43,6 +50,25 @@ pub(crate) struct Load {
 struct Scheduled {
     id: i64,
     updated: DateTime<Utc>,
+}
+
+/// A completion that arrived.
+#[derive(Debug, Clone, Copy)]
+struct Completion {
+    execution: i64,
+    at: Instant,
+}
+
+impl Completion {
+    fn read(delivery: &Delivery, at: Instant) -> Result<Self, String> {
+        let message: Value = serde_json::from_slice(&delivery.data).context("a completion")?;
+        let payload = &message["payload"];
+        if payload["status"] != "Completed" {
+            return Err(format!("an execution did not succeed: {payload}"));
+        }
+        let execution = payload["execution_id"].as_i64().ok_or_else(|| format!("no completion: {message}"))?;
+        Ok(Self { execution, at })
+    }
 }
 
 /// Executions one after the other, or as many as the worker takes.
@@ -59,9 +85,8 @@ impl Load {
     pub(crate) async fn new(site: &Site) -> Result<Self, String> {
         let connection =
             Connection::connect(&site.broker().url(), ConnectionProperties::default()).await.context("RabbitMQ")?;
-        let publisher = connection.create_channel().await.context("a channel")?;
-        publisher.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
         let channel = connection.create_channel().await.context("a channel")?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.context("confirms")?;
         let (none, exchange) = (FieldTable::default, Exchange::Executions.name());
         channel
             .queue_declare(QUEUE.into(), QueueDeclareOptions::default(), none())
@@ -75,11 +100,22 @@ impl Load {
             none(),
         );
         bound.await.context("the queue of completions")?;
-        channel.basic_qos(1000, BasicQosOptions::default()).await.context("a prefetch")?;
-        let consumed = channel.basic_consume(QUEUE.into(), "bench".into(), BasicConsumeOptions::default(), none());
-        let completions = consumed.await.context("the consumer of completions")?;
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consumed = channel.basic_consume(QUEUE.into(), "bench".into(), options, none());
+        let mut arriving = consumed.await.context("the consumer of completions")?;
+        let (sender, completions) = mpsc::unbounded_channel();
+        // Whatever the load is doing, so that their times are those of their arrival.
+        Tasks::default().spawn(async move {
+            while let Some(delivery) = arriving.next().await {
+                let at = Instant::now();
+                let read = delivery.context("a completion").and_then(|delivery| Completion::read(&delivery, at));
+                if sender.send(read).is_err() {
+                    return;
+                }
+            }
+        });
         let database = site.database().connection().await;
-        Ok(Self { _connection: connection, publisher, channel, completions, database })
+        Ok(Self { _connection: connection, channel, completions, seen: HashSet::new(), database })
     }
 
     async fn schedule(&mut self, worker: i64, count: usize) -> Result<Vec<Scheduled>, String> {
@@ -111,7 +147,7 @@ impl Load {
                 let properties = BasicProperties::default().with_delivery_mode(2);
                 let (exchange, key) = (Exchange::Executions.name().into(), payload.routing_key().into());
                 let options = BasicPublishOptions::default();
-                let sent = self.publisher.basic_publish(exchange, key, options, &body, properties).await;
+                let sent = self.channel.basic_publish(exchange, key, options, &body, properties).await;
                 confirms.push(sent.context("a dispatch")?);
             }
             for confirm in confirms {
@@ -121,20 +157,21 @@ impl Load {
         Ok(())
     }
 
-    /// The next completion: whose, and whether it was a success.
-    async fn completed(&mut self) -> Result<i64, String> {
-        let delivery = timeout(PATIENCE, self.completions.next())
-            .await
-            .map_err(|_elapsed| format!("nothing was completed for {PATIENCE:?}"))?
-            .ok_or("the consumer of completions was cancelled")?
-            .context("a completion")?;
-        self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.context("an answer")?;
-        let message: Value = serde_json::from_slice(&delivery.data).context("a completion")?;
-        let payload = &message["payload"];
-        if payload["status"] != "Completed" {
-            return Err(format!("an execution did not succeed: {payload}"));
+    /// The next completion, of whichever execution.
+    async fn completed(&mut self) -> Result<Completion, String> {
+        let next = timeout(PATIENCE, self.completions.recv()).await;
+        let next = next.map_err(|_elapsed| format!("nothing was completed for {PATIENCE:?}"))?;
+        let completion = next.ok_or("the consumer of completions was cancelled")??;
+        if self.seen.insert(completion.execution) {
+            Ok(completion)
+        } else {
+            Err(format!("execution {} was completed twice", completion.execution))
         }
-        payload["execution_id"].as_i64().ok_or_else(|| format!("no completion: {message}"))
+    }
+
+    /// How many were completed.
+    pub(crate) fn ended(&self) -> usize {
+        self.seen.len()
     }
 
     /// One execution after the other.
@@ -143,47 +180,75 @@ impl Load {
         for scheduled in self.schedule(worker, count).await? {
             let begun = Instant::now();
             self.dispatch(worker, &[scheduled]).await?;
-            let completed = self.completed().await?;
-            if completed != scheduled.id {
-                return Err(format!("execution {completed} was completed instead of {}", scheduled.id));
+            let Completion { execution, at } = self.completed().await?;
+            if execution != scheduled.id {
+                return Err(format!("execution {execution} was completed instead of {}", scheduled.id));
             }
-            times.push(begun.elapsed());
+            times.push(at.saturating_duration_since(begun));
         }
         Ok(times)
     }
 
-    /// As many as the worker takes at once: executions per second from the first completion to the last.
+    /// As many as the worker takes at once: executions per second.
     pub(crate) async fn together(&mut self, worker: i64, count: usize) -> Result<f64, String> {
         let scheduled = self.schedule(worker, count).await?;
         self.dispatch(worker, &scheduled).await?;
-        self.see(count).await
+        let mut rate = Rate::begin();
+        for _ in 0..count {
+            rate.count(self.completed().await?);
+        }
+        rate.per_second()
     }
 
-    /// Puts `waiting` executions into the queue of a worker that works, and sees `count` of them end.
+    /// The rate of `count` executions while `waiting` more wait in the queue of a worker that works.
     pub(crate) async fn backlog(&mut self, worker: i64, waiting: usize, count: usize) -> Result<f64, String> {
-        let scheduled = self.schedule(worker, waiting).await?;
+        let scheduled = self.schedule(worker, waiting + count).await?;
+        // So many new rows would bring the server to do that by itself, at some time.
+        self.database.execute("VACUUM ANALYZE execution").await.context("the rows that wait")?;
         self.dispatch(worker, &scheduled).await?;
-        // What ended while the queue was being filled.
-        while let Ok(Some(early)) = timeout(Duration::ZERO, self.completions.next()).await {
-            let early = early.context("a completion")?;
-            self.channel.basic_ack(early.delivery_tag, BasicAckOptions::default()).await.context("an answer")?;
+        let mut rate = Rate::begin();
+        while rate.ended < count {
+            rate.count(self.completed().await?);
         }
-        self.see(count).await
+        rate.per_second()
     }
 
-    async fn see(&mut self, count: usize) -> Result<f64, String> {
-        let mut seen = HashSet::with_capacity(count);
-        // The way to the first one is not the rate.
-        let first = self.completed().await?;
+    /// Takes back what waits for a worker.
+    pub(crate) async fn purge(&mut self, worker: i64, queue: &str) -> Result<(), String> {
+        self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.context("a purge")?;
+        // What the worker had taken from the queue still ends.
+        while let Ok(Some(_late)) = timeout(QUIET, self.completions.recv()).await {}
+        let rows = sqlx::query("DELETE FROM execution WHERE worker = $1 AND status = 'scheduled'").bind(worker);
+        rows.execute(&mut self.database).await.map(drop).context("rows that wait")
+    }
+}
+
+/// Counts what is completed after everything was dispatched: dispatching takes its part of the machine.
+#[derive(Debug)]
+struct Rate {
+    begun: Instant,
+    ended: usize,
+    last: Instant,
+}
+
+impl Rate {
+    fn begin() -> Self {
         let begun = Instant::now();
-        seen.insert(first);
-        while seen.len() < count {
-            let completed = self.completed().await?;
-            if !seen.insert(completed) {
-                return Err(format!("execution {completed} was completed twice"));
-            }
+        Self { begun, ended: 0, last: begun }
+    }
+
+    fn count(&mut self, completion: Completion) {
+        if completion.at > self.begun {
+            self.ended += 1;
+            self.last = completion.at;
         }
-        let ended = f64::from(u32::try_from(count - 1).context("a count")?);
-        Ok(ended / begun.elapsed().as_secs_f64())
+    }
+
+    fn per_second(&self) -> Result<f64, String> {
+        let took = self.last.saturating_duration_since(self.begun);
+        if took.is_zero() {
+            return Err("everything had ended before all was dispatched: ask for more executions".to_owned());
+        }
+        Ok(count_of(u64::try_from(self.ended).context("a count")?) / took.as_secs_f64())
     }
 }
