@@ -224,8 +224,7 @@ async fn end_one(shared: &Shared, fence: Fence, execution: Execution, reason: &s
 
 /// Files the logs of executions that have ended, whoever ended them, and whose files are still where they were written.
 pub(crate) async fn file_left_logs(shared: &Shared) {
-    let logs = shared.filing.logs();
-    let mut left = crate::filing::executions_with_files(logs.folder());
+    let mut left = shared.filing.logs().left();
     left.retain(|execution| !shared.cancellations.has(*execution));
     if left.is_empty() {
         return;

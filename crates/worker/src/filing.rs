@@ -10,8 +10,7 @@
 //! filed stays, and is filed when storage is back or by the next life of the worker.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +20,7 @@ use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersio
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::files::{FileError, Files, size_of};
+use crate::files::{FileError, Files};
 use crate::logs::{LogOwner, Logs};
 
 /// Most executions whose logs are filed in one call.
@@ -219,19 +218,5 @@ fn shares(filed: FiledLogs, counts: &[usize], executions: &[ExecutionId]) -> Vec
             let registered = registered.iter().filter(|file| file.execution == *execution).cloned().collect();
             if versions.len() == *count { Ok(Filed { versions, registered }) } else { Err(incomplete()) }
         })
-        .collect()
-}
-
-/// The executions that have live files in `folder`.
-pub(crate) fn executions_with_files(folder: &Path) -> Vec<ExecutionId> {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let id = |name: &str| name.strip_prefix("execution_").and_then(|id| id.parse().ok()).map(ExecutionId);
-    let has_logs = |path: PathBuf| ["stdout.log", "stderr.log"].iter().any(|log| size_of(&path.join(log)).is_some());
-    entries
-        .flatten()
-        .filter(|entry| has_logs(entry.path()))
-        .filter_map(|entry| id(entry.file_name().to_str()?))
         .collect()
 }

@@ -25,6 +25,7 @@ mod filing;
 mod heartbeat;
 mod inline;
 mod intake;
+mod log_folders;
 mod logs;
 mod output;
 mod pack_events;

@@ -2,12 +2,13 @@
 //!
 //! Each stream goes straight to `execution_<id>/<stream>.log`, made on its first byte, so that it can be watched. At the end
 //! that very file becomes a version of the action's log artifact, see [`crate::filing`]: nothing is lost, and no folder
-//! stays behind. Modes are facts of the platform: its services share a group.
+//! stays behind, see [`crate::log_folders`]. Modes are facts of the platform: its services share a group.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use attune_model::ExecutionId;
 use attune_model::rows::{Action, Execution, Retention};
@@ -17,7 +18,8 @@ use attune_store::{LogArtifact, LogStream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::files::{FILE_MODE, make_folders, size_of};
+use crate::files::{FILE_MODE, size_of};
+use crate::log_folders::{LogFolders, executions_with_folders};
 use crate::output::{NOTICE_RESERVE, truncation_notice};
 
 /// Both streams, in the order in which their versions are made.
@@ -73,27 +75,25 @@ impl LogOwner {
 /// The log files of all executions of a worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Logs {
-    artifacts_dir: PathBuf,
+    folders: Arc<LogFolders>,
 }
 
 impl Logs {
     /// Logs below `artifacts_dir`.
     pub(crate) fn new(artifacts_dir: &Path) -> Self {
-        Self { artifacts_dir: artifacts_dir.to_owned() }
-    }
-
-    fn live_folder(&self, execution: ExecutionId) -> PathBuf {
-        self.artifacts_dir.join(format!("execution_{execution}"))
+        Self { folders: Arc::new(LogFolders::new(artifacts_dir)) }
     }
 
     /// Where the stream is while the execution runs.
     fn live_path(&self, execution: ExecutionId, stream: LogStream) -> PathBuf {
-        self.live_folder(execution).join(format!("{}.log", stream.as_str()))
+        self.folders.path(execution).join(format!("{}.log", stream.as_str()))
     }
 
     /// Takes a stream while it comes; at most `limit_bytes` are stored.
     pub(crate) fn sink(&self, execution: ExecutionId, stream: LogStream, limit_bytes: usize) -> LogSink {
         LogSink {
+            folders: self.folders.clone(),
+            execution,
             stream,
             path: self.live_path(execution, stream),
             file: LogFile::Unopened,
@@ -103,7 +103,7 @@ impl Logs {
 
     /// The folder that everything is below.
     pub(crate) fn folder(&self) -> &Path {
-        &self.artifacts_dir
+        self.folders.base()
     }
 
     /// The streams of an ended execution that have content.
@@ -120,12 +120,17 @@ impl Logs {
         size_of(&self.live_path(owner.execution, LogStream::Stderr)).is_some()
     }
 
-    /// Removes the folder of an ended execution.
+    /// The executions, of whatever worker, that have files where they were written.
+    pub(crate) fn left(&self) -> Vec<ExecutionId> {
+        let has_logs = |execution: &ExecutionId| {
+            STREAMS.into_iter().any(|stream| size_of(&self.live_path(*execution, stream)).is_some())
+        };
+        executions_with_folders(self.folder()).filter(has_logs).collect()
+    }
+
+    /// Removes the folder of an ended execution, unless something is left in it.
     pub(crate) fn remove_folder(&self, execution: ExecutionId) {
-        // It is not empty when something could not be filed, or when the action put a file of its own there.
-        match fs::remove_dir(self.live_folder(execution)) {
-            Ok(()) | Err(_) => {}
-        }
+        self.folders.take(execution);
     }
 }
 
@@ -152,6 +157,8 @@ impl LiveLog {
 /// Writes one stream to its file. A file that cannot be written is reported once; the run goes on without it.
 #[derive(Debug)]
 pub(crate) struct LogSink {
+    folders: Arc<LogFolders>,
+    execution: ExecutionId,
     stream: LogStream,
     path: PathBuf,
     file: LogFile,
@@ -181,7 +188,7 @@ impl Sink for LogSink {
 impl LogSink {
     fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
         if matches!(self.file, LogFile::Unopened) {
-            self.file = LogFile::Open(create_log(&self.path)?);
+            self.file = LogFile::Open(self.create()?);
         }
         let LogFile::Open(file) = &mut self.file else {
             return Ok(());
@@ -195,23 +202,22 @@ impl LogSink {
         }
         Ok(())
     }
-}
 
-/// A new log file; what an earlier life left under its name is replaced, never followed.
-fn create_log(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let file = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_folders(folder.parent().unwrap_or(folder), folder)?;
-            open()
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            open()
-        }
-        other => other,
-    }?;
-    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    Ok(file)
+    /// A new log file; what an earlier life left under its name is replaced, never followed.
+    fn create(&self) -> io::Result<File> {
+        let open = || OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&self.path);
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folders.make(self.execution)?;
+                open()
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&self.path)?;
+                open()
+            }
+            other => other,
+        }?;
+        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+        Ok(file)
+    }
 }
