@@ -12,7 +12,7 @@ fn health(installation: &Installation, arguments: &[&str]) -> (Option<i32>, Stri
     installation.output(&[&["health"], arguments].concat())
 }
 
-async fn becomes(installation: &Installation, code: i32, part: &str) -> String {
+pub(crate) async fn becomes(installation: &Installation, code: i32, part: &str) -> String {
     let mut last = String::new();
     eventually(part, async || {
         let (seen, text) = health(installation, &["worker", "--name", installation.database.name()]);

@@ -5,6 +5,7 @@
 mod doctor;
 mod health;
 mod hosts;
+mod readiness;
 mod rows;
 mod sensor_packs;
 mod sensors;
