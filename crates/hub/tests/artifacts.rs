@@ -1,77 +1,13 @@
 //! Artifacts over real sockets: descriptions, versions of every kind, progress, downloads, and who may do what.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
 use std::fs;
 
-use attune_security::TokenType;
-use chrono::TimeDelta;
 use serde_json::{Value, json};
-use support::http::{Answer, get, post, send};
-use support::{World, ask, config_with_folders, load, token};
-use tempfile::TempDir;
-
-const API: &str = "/api/v1";
-
-/// A hub with a folder of artifacts and the packs of the tests.
-struct Place {
-    world: World,
-    dir: TempDir,
-    user: String,
-}
-
-impl Place {
-    async fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let world = World::with(config_with_folders(dir.path(), 1000)).await;
-        load(&world, vec![]).await;
-        let user = world.user();
-        Self { world, dir, user }
-    }
-
-    async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
-        post(self.world.address, &format!("{API}{path}"), Some(token), &body).await
-    }
-
-    async fn get(&self, path: &str, token: &str) -> Answer {
-        get(self.world.address, &format!("{API}{path}"), Some(token)).await
-    }
-
-    async fn send(&self, method: &str, path: &str, token: &str, body: Value) -> Answer {
-        let headers = "content-type: application/json\r\n";
-        let path = format!("{API}{path}");
-        send(self.world.address, method, &path, token, headers, body.to_string().as_bytes()).await
-    }
-
-    /// A form as clients write it; the last field is the file.
-    async fn upload(&self, path: &str, token: &str, fields: &[(&str, &str)], file: &[u8]) -> Answer {
-        let mut body = Vec::new();
-        for (name, value) in fields {
-            let part = format!("--frontier\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
-            body.extend_from_slice(part.as_bytes());
-        }
-        body.extend_from_slice(b"--frontier\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f.csv\"\r\n");
-        body.extend_from_slice(b"Content-Type: text/csv\r\n\r\n");
-        body.extend_from_slice(file);
-        body.extend_from_slice(b"\r\n--frontier--\r\n");
-        let headers = "content-type: multipart/form-data; boundary=frontier\r\n";
-        send(self.world.address, "POST", &format!("{API}{path}"), token, headers, &body).await
-    }
-}
-
-/// The token of a running action of that name.
-fn running(execution: i64, action: &str, sets: &[&str]) -> String {
-    let pack = action.split('.').next().unwrap();
-    let metadata = json!({
-        "execution_id": execution,
-        "action_ref": action,
-        "permission_set_refs": sets,
-        "standard_access_action_refs": [action],
-        "standard_access_pack_refs": [pack],
-    });
-    token(TokenType::Execution, &format!("execution:{execution}"), metadata, TimeDelta::zero())
-}
+use support::ask;
+use support::http::send;
+use support::place::{API, Place, running};
 
 #[tokio::test]
 async fn an_artifact_is_described_changed_and_removed() {

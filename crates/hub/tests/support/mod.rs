@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 pub(crate) mod http;
+pub(crate) mod place;
 
 use std::net::SocketAddr;
 use std::path::Path;
