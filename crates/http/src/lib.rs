@@ -1,4 +1,4 @@
-//! HTTP client with TLS that works in an image without a CA bundle.
+//! HTTP client with TLS that works in an image without a CA bundle, and what agents ask the platform's API for.
 //!
 //! Owns: the TLS configuration (rustls with ring, roots built in, plus an optional CA file), a time limit on every call,
 //! a bound on every response body, and errors that name method and URL but never a header, a body that was sent, or the
@@ -8,10 +8,12 @@ mod client;
 mod described;
 mod error;
 mod message;
+mod platform;
 mod tls;
 
 pub use client::{Client, ClientConfig, Redirects};
 pub use described::{DescribedError, described};
 pub use error::{BuildError, Decision, HttpError, Problem};
 pub use message::{Body, Method, Request, Response, form_encoded};
+pub use platform::{AgentToken, PlatformApi, Transport, UPLOAD_LIMIT_BYTES, shares_artifacts};
 pub use tls::Verification;

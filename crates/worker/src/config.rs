@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use attune_http::Transport;
 use attune_model::status::{RetentionPolicy, WorkerType};
 use attune_model::{JsonMap, RuntimeId, Secret};
 use attune_process::Policy;
@@ -60,18 +61,6 @@ pub struct Transports {
     pub api_url: String,
     /// PEM certificates that are trusted besides the built-in roots.
     pub ca_file: Option<PathBuf>,
-}
-
-/// One way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Transport {
-    /// Through the folder: it is shared with the platform, or there is nobody else.
-    #[default]
-    Folder,
-    /// Through the API.
-    Api,
-    /// Through the folder when the API has left its mark in it, else through the API.
-    Auto,
 }
 
 /// How one execution is run.

@@ -1,7 +1,6 @@
 //! Where files of executions end up: in the folder that the platform shares, or with its API.
 //!
-//! Which of the two is decided once, at the start: the folder counts as shared when the API has left its mark in it. The
-//! folder is the fast path: a log is moved, never copied.
+//! Which of the two is decided once, at the start. The folder is the fast path: a log is moved, never copied.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -9,20 +8,12 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use async_trait::async_trait;
-use attune_http::HttpError;
+use attune_http::{HttpError, PlatformApi, UPLOAD_LIMIT_BYTES};
 use thiserror::Error;
-
-use crate::api::Api;
 
 /// Agents that run as different users of one group share the folder. Facts of the platform.
 const FOLDER_MODE: u32 = 0o2775;
 pub(crate) const FILE_MODE: u32 = 0o664;
-
-/// What the API leaves in a folder that it shares.
-const SENTINEL: &str = ".attune-api-sentinel";
-
-/// Most bytes of one file that are sent to the API; the platform's own limit for uploads.
-const UPLOAD_LIMIT_BYTES: u64 = 100 * 1024 * 1024;
 
 /// Why a file is not where it belongs.
 #[derive(Debug, Error)]
@@ -70,11 +61,6 @@ pub(crate) trait Files: Send + Sync + std::fmt::Debug {
     async fn remove(&self, file_path: &str) -> Result<(), FileError>;
 }
 
-/// Whether the API shares the folder. Any readable mark counts, whatever is in it.
-pub(crate) fn is_shared(artifacts_dir: &Path) -> bool {
-    fs::File::open(artifacts_dir.join(SENTINEL)).is_ok()
-}
-
 /// The shared folder.
 #[derive(Debug)]
 pub(crate) struct SharedFolder {
@@ -114,11 +100,11 @@ impl Files for SharedFolder {
 #[derive(Debug)]
 pub(crate) struct Uploads {
     artifacts_dir: PathBuf,
-    api: Api,
+    api: PlatformApi,
 }
 
 impl Uploads {
-    pub(crate) fn new(artifacts_dir: &Path, api: Api) -> Self {
+    pub(crate) fn new(artifacts_dir: &Path, api: PlatformApi) -> Self {
         Self { artifacts_dir: artifacts_dir.to_owned(), api }
     }
 
@@ -221,14 +207,6 @@ mod tests {
         for bad in ["", "/etc/passwd", "../x", "a/../../x", "a/..", "a\0b", "."] {
             assert!(matches!(below(base, bad), Err(FileError::Outside(_))), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn any_readable_mark_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(!is_shared(dir.path()));
-        fs::write(dir.path().join(SENTINEL), "not even JSON").unwrap();
-        assert!(is_shared(dir.path()));
     }
 
     #[tokio::test]

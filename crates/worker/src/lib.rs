@@ -9,7 +9,6 @@
 //! Shapes and texts that others observe (queues, messages, variables, encodings, result) are facts of the platform.
 
 mod announce;
-mod api;
 mod cancellations;
 mod capabilities;
 mod claims;
@@ -48,10 +47,10 @@ mod subscription;
 mod time_limit;
 mod transport;
 
+pub use attune_http::Transport;
 pub use claims::Claims;
 pub use config::{
-    CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders, Transport, Transports,
-    WorkerConfig,
+    CHILD_GRACE, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIME_LIMIT, ExecutorConfig, PackFolders, Transports, WorkerConfig,
 };
 pub use dispatcher::{BuildError, Worker};
 pub use executor::{Control, Executor, ExecutorError, Sinks};

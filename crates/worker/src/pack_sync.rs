@@ -16,12 +16,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attune_http::HttpError;
+use attune_http::{HttpError, PlatformApi};
 use flate2::read::GzDecoder;
 use tar::{Archive, EntryType};
 use thiserror::Error;
 
-use crate::api::Api;
 use crate::config::is_plain_name;
 
 /// What the API leaves in a folder of packs that it shares.
@@ -80,13 +79,13 @@ pub(crate) fn is_shared(packs_dir: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct PackSync {
     packs_dir: PathBuf,
-    api: Api,
+    api: PlatformApi,
     /// One at a time per pack; whoever waited finds it there.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl PackSync {
-    pub(crate) fn new(packs_dir: &Path, api: Api) -> Self {
+    pub(crate) fn new(packs_dir: &Path, api: PlatformApi) -> Self {
         Self { packs_dir: packs_dir.to_owned(), api, locks: Mutex::default() }
     }
 

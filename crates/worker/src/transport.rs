@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use attune_http::{BuildError, Client, ClientConfig};
+use attune_http::{AgentToken, BuildError, Client, ClientConfig, PlatformApi, shares_artifacts};
 use attune_model::clock::Clock;
+use attune_security::Agent;
 
-use crate::api::Api;
-use crate::config::{Transport as Way, Transports};
+use crate::config::Transports;
 use crate::executor::Executor;
-use crate::files::{self, Files, SharedFolder, Uploads};
+use crate::files::{Files, SharedFolder, Uploads};
 use crate::pack_sync::{self, PackSync};
 
 /// Largest archive of a pack that is taken.
@@ -30,13 +30,8 @@ impl Transport {
     ) -> Result<Self, BuildError> {
         let config = executor.config();
         let packs_dir = config.packs.first();
-        let is_api = |way, is_shared: bool| match way {
-            Way::Folder => false,
-            Way::Api => true,
-            Way::Auto => !is_shared,
-        };
-        let files_by_api = is_api(transports.artifacts, files::is_shared(&config.artifacts_dir));
-        let packs_by_api = packs_dir.filter(|folder| is_api(transports.packs, pack_sync::is_shared(folder)));
+        let files_by_api = transports.artifacts.is_api(|| shares_artifacts(&config.artifacts_dir));
+        let packs_by_api = packs_dir.filter(|folder| transports.packs.is_api(|| pack_sync::is_shared(folder)));
         let shared = || Arc::new(SharedFolder::new(&config.artifacts_dir));
         if !files_by_api && packs_by_api.is_none() {
             return Ok(Self { files: shared(), packs: None });
@@ -46,7 +41,8 @@ impl Transport {
             response_limit_bytes: ARCHIVE_LIMIT_BYTES,
             ..ClientConfig::default()
         })?;
-        let api = Api::new(client, &transports.api_url, executor.tokens.clone(), clock.clone());
+        let token = AgentToken::new(Agent::Worker, executor.tokens.clone(), clock.clone());
+        let api = PlatformApi::new(client, &transports.api_url, token);
         tracing::info!(
             files_by_api,
             packs_by_api = packs_by_api.is_some(),
