@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use attune_http::Transport;
 use attune_runtime::plan::Builtin;
 
 use crate::exit::{Exit, Failure};
@@ -26,6 +27,15 @@ pub(crate) fn process_space() -> String {
 pub(crate) fn program() -> Result<PathBuf, Failure> {
     std::env::current_exe()
         .map_err(|error| Failure::message(Exit::OperatingSystem, format!("failed to find this program: {error}")))
+}
+
+/// How files of executions and logs of sensors travel, as configured.
+pub(crate) fn artifacts_way(configured: attune_config::Transport) -> Transport {
+    match configured {
+        attune_config::Transport::Auto => Transport::Auto,
+        attune_config::Transport::Volume => Transport::Folder,
+        attune_config::Transport::Api => Transport::Api,
+    }
 }
 
 /// The core pack's native sensor is an applet of this program: it needs no file in the pack, and none of this program, which

@@ -118,6 +118,7 @@ fn settings(
             max_bytes: platform.artifacts.sensor_log_max_bytes,
             max_files: platform.artifacts.sensor_log_max_files,
         },
+        artifacts: machine::artifacts_way(platform.artifacts.transport),
     })
 }
 

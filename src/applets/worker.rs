@@ -85,7 +85,7 @@ fn settings(
         registers_runtimes: true,
         spool_dir: platform.folders.artifacts.join(SPOOL),
         transports: Transports {
-            artifacts: way(platform.artifacts.transport),
+            artifacts: machine::artifacts_way(platform.artifacts.transport),
             packs: Transport::Auto,
             api_url: platform.api_url.clone(),
             ca_file: None,
@@ -111,14 +111,6 @@ fn settings(
             jwt_secret: platform.security.jwt_secret.clone(),
         },
     })
-}
-
-fn way(configured: attune_config::Transport) -> Transport {
-    match configured {
-        attune_config::Transport::Auto => Transport::Auto,
-        attune_config::Transport::Volume => Transport::Folder,
-        attune_config::Transport::Api => Transport::Api,
-    }
 }
 
 fn bytes(configured: u64) -> usize {

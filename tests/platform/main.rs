@@ -7,6 +7,7 @@ mod health;
 mod hosts;
 mod readiness;
 mod rows;
+mod sensor_logs;
 mod sensor_packs;
 mod sensors;
 mod support;

@@ -144,13 +144,17 @@ impl PlatformApi {
 
     /// How long a file is; none when there is none.
     pub async fn file_size(&self, file_path: &str) -> Result<Option<u64>, HttpError> {
-        let answer = self.send(self.request(Method::HEAD, &file_url(file_path))).await?;
+        let request = self.request(Method::HEAD, &file_url(file_path));
+        let answer = self.send(request.clone()).await?;
         if answer.status == NOT_FOUND {
             return Ok(None);
         }
+        let failed = |problem: &str| request.failed(Problem::Transport(problem.to_owned()));
         let answer = answer.success()?;
         let length = answer.headers.iter().find(|(name, _)| name == "content-length");
-        Ok(length.and_then(|(_, value)| value.parse().ok()))
+        let length = length.and_then(|(_, value)| value.parse().ok());
+        // Not the same as a file that is not there.
+        length.map(Some).ok_or_else(|| failed("the answer does not say how long the file is"))
     }
 
     /// Removes a file; one that is not there is no error.
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn any_readable_mark_makes_a_folder_shared() {
+    fn any_readable_mark_counts() {
         let dir = tempfile::tempdir().unwrap();
         let by_api = |way: Transport| way.is_api(|| shares_artifacts(dir.path()));
         assert_eq!([Transport::Folder, Transport::Api, Transport::Auto].map(by_api), [false, true, true]);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use attune_http::Transport;
 use attune_model::{JsonMap, Secret};
 use attune_process::{Guard, Policy, SIGTERM};
 use attune_runtime::Host;
@@ -48,6 +49,8 @@ pub struct SensorConfig {
     pub timing: SensorTiming,
     /// Log files.
     pub logs: LogLimits,
+    /// How logs reach the platform: through `paths.artifacts`, or through the API.
+    pub artifacts: Transport,
 }
 
 /// Folders and files of a sensor host, all absolute.
@@ -90,6 +93,30 @@ pub struct SensorTiming {
     pub stop_signal: i32,
     /// How long a sensor may take to end after it.
     pub stop_grace: Duration,
+    /// How logs are brought to the API, where they are.
+    pub delivery: LogDelivery,
+}
+
+/// How logs are brought to the API.
+#[derive(Debug, Clone, Copy)]
+pub struct LogDelivery {
+    /// How long a line may wait for others that go with it.
+    pub gather: Duration,
+    /// Shortest and longest delay after a failure.
+    pub backoff: (Duration, Duration),
+    /// For one call; a piece is at most 1 MiB.
+    pub call_limit: Duration,
+}
+
+impl Default for LogDelivery {
+    /// Lines are read live, and an API that has come back is found soon.
+    fn default() -> Self {
+        Self {
+            gather: Duration::from_millis(500),
+            backoff: (Duration::from_secs(1), Duration::from_mins(1)),
+            call_limit: Duration::from_secs(30),
+        }
+    }
 }
 
 impl Default for SensorTiming {
@@ -107,6 +134,7 @@ impl Default for SensorTiming {
             watchdog: Duration::from_mins(1),
             stop_signal: SIGTERM,
             stop_grace: Duration::from_secs(5),
+            delivery: LogDelivery::default(),
         }
     }
 }

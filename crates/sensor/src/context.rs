@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::SensorConfig;
 use crate::lease::Leases;
+use crate::log::LogHome;
 use crate::recorder::Changes;
 use crate::rundir::RunDir;
 use crate::vitals::Vitals;
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) config: SensorConfig,
     pub(crate) store: Arc<dyn SensorStore>,
     pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) logs: LogHome,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) http: Client,

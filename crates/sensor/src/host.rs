@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_bus::{Bus, BusError, Subscription};
-use attune_http::{BuildError as HttpBuildError, Client, ClientConfig};
+use attune_http::{AgentToken, BuildError as HttpBuildError, Client, ClientConfig, PlatformApi, shares_artifacts};
 use attune_lifecycle::{CancellationToken, Stop, Tasks};
 use attune_model::WorkerId;
 use attune_model::activity::Observer;
@@ -12,6 +12,7 @@ use attune_model::chain;
 use attune_model::clock::Clock;
 use attune_model::status::{WorkerRole, WorkerStatus, WorkerType};
 use attune_runtime::environment::Environments;
+use attune_security::Agent;
 use attune_store::{SensorStore, StoreError, WorkerRegistration};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
@@ -22,10 +23,12 @@ use uuid::Uuid;
 use crate::config::SensorConfig;
 use crate::context::{Context, Turns};
 use crate::control::{CONTROL_SOCKET, serve};
+use crate::courier::{self, Courier, Outbox};
 use crate::dispatcher::Dispatcher;
 use crate::heartbeat::beat;
 use crate::lease::{Keeper, Leases, Terms};
 use crate::listener::{listen, queue, source};
+use crate::log::LogHome;
 use crate::recorder::Recorder;
 use crate::registry::{Counts, Registry, capabilities};
 use crate::rundir::RunDir;
@@ -147,6 +150,16 @@ impl SensorHost {
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
         let guard = config.guard.clone();
+        let outbox = outbox(&config, worker);
+        let courier = outbox.clone().map(|outbox| {
+            let token = AgentToken::new(Agent::Sensor, config.token_key.clone(), clock.clone());
+            let api = PlatformApi::new(http.clone(), &config.api_url, token);
+            Courier::new(api, store.clone(), outbox, config.timing.delivery)
+        });
+        let logs = match outbox {
+            Some(outbox) => LogHome::sent(outbox, config.logs),
+            None => LogHome::shared(config.paths.artifacts.clone(), config.logs),
+        };
         let run_dir = run_dir(&config);
         let environments =
             Environments::new(config.build_host.clone(), observer.clone()).with_policy(config.policy.as_ref());
@@ -155,6 +168,7 @@ impl SensorHost {
             config,
             store,
             bus,
+            logs,
             clock,
             observer,
             http,
@@ -170,6 +184,9 @@ impl SensorHost {
         });
         let silence = CancellationToken::new();
         tasks.spawn(recorder.run(silence.clone()));
+        if let Some(courier) = courier {
+            tasks.spawn(courier.run(silence.clone()));
+        }
         let keeper = terms.zip(words).map(|(terms, words)| {
             let keeper = Keeper::new(context.clone(), tasks.clone(), terms, words, silence.clone());
             tasks.spawn(keeper.run())
@@ -181,6 +198,16 @@ impl SensorHost {
         );
         Started { receiver }
     }
+}
+
+/// What the logs go through; none where the platform finds them in the folder of artifacts. Decided once, here.
+fn outbox(config: &SensorConfig, worker: WorkerId) -> Option<Outbox> {
+    let artifacts = &config.paths.artifacts;
+    if !config.artifacts.is_api(|| shares_artifacts(artifacts)) {
+        return None;
+    }
+    tracing::info!(api = config.api_url, "no shared folder of artifacts: logs of sensors go through the API");
+    Some(Outbox::open(courier::folder(artifacts, worker)))
 }
 
 /// Without it sensors run as well; only their tokens cannot be renewed without a restart.

@@ -6,6 +6,8 @@
 //!   store ── desired sensors ─┘                       └── …
 //! ```
 //!
+//! Where the platform shares no folder with the host, the logs go on from there through its API.
+//!
 //! A wish is a value, not an event: a supervisor always sees the latest one, and a process is replaced only when what it
 //! was started with has changed. Nothing that a message says is trusted; the store is read again.
 
@@ -15,6 +17,7 @@ mod cause;
 mod config;
 mod context;
 mod control;
+mod courier;
 mod delay;
 mod dispatcher;
 mod excerpt;
@@ -38,7 +41,8 @@ mod tokens;
 mod variables;
 mod vitals;
 
-pub use config::{LogLimits, SensorConfig, SensorPaths, SensorTiming};
+pub use attune_http::Transport;
+pub use config::{LogDelivery, LogLimits, SensorConfig, SensorPaths, SensorTiming};
 pub use control::{CONTROL_SOCKET, ControlError, ControlReply, ControlRequest, SensorView, ask as ask_host};
 pub use host::{BuildError, SensorHost, Started};
 pub use vitals::{Overview, SensorLook};

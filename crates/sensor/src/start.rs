@@ -111,7 +111,7 @@ impl Prepared {
         let redactor = Arc::new(Redactor::new([self.token.value.expose()]));
         let log = |stream: LogStream, keep: Keep| {
             let (sink, source) = queue();
-            let log_target = LogTarget::new(sensor, stream, config.paths.artifacts.clone(), config.logs);
+            let log_target = LogTarget::new(sensor, stream, context.logs.clone());
             let writer = LogWriter::new(context.store.clone(), log_target, source, tokens.clone());
             (Stream::keep(keep).to(sink).without(&redactor), writer)
         };

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use attune_model::ExecutionId;
-use attune_store::{EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, StoreError};
+use attune_store::{EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, SensorFile, StoreError};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
@@ -88,6 +88,20 @@ impl LogStore for PostgresStore {
         log_batch::file(self, logs, executions).await
     }
 
+    async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError> {
+        let query = sqlx::query(
+            r"
+            SELECT artifact_version.id, file_path, artifact_version.size_bytes
+            FROM artifact_version JOIN artifact ON artifact.id = artifact_version.artifact
+            WHERE artifact.scope = 'sensor' AND artifact.owner = ANY ($1) AND file_path IS NOT NULL
+            ORDER BY artifact_version.id
+            ",
+        );
+        let operation = || "find the files of sensors".to_owned();
+        let rows = self.pool.all(query.bind(sensor_refs)).await.during(operation)?;
+        rows.iter().map(sensor_file).collect::<Result<_, _>>().during(operation)
+    }
+
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
         if sizes.is_empty() {
             return Ok(());
@@ -143,6 +157,15 @@ fn version_of<'a>(sql: &'static str, artifact: &'a LogArtifact) -> Query<'a> {
         .bind(artifact.execution.map(|execution| execution.0))
         .bind(json(&artifact.meta))
         .bind(artifact.created_by)
+}
+
+fn sensor_file(row: &PgRow) -> Result<SensorFile, sqlx::Error> {
+    let size: Option<i64> = row.try_get("size_bytes")?;
+    Ok(SensorFile {
+        id: row.try_get("id")?,
+        file_path: row.try_get("file_path")?,
+        size_bytes: size.map(|size| u64::try_from(size).unwrap_or_default()),
+    })
 }
 
 pub(crate) fn version(row: &PgRow) -> Result<LogVersion, sqlx::Error> {

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use attune_model::ExecutionId;
 use attune_model::status::RetentionPolicy;
-use attune_store::{EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, RegisteredFile, StoreError, artifact_path};
+use attune_store::{
+    EndedLog, FiledLogs, LogArtifact, LogStore, LogVersion, RegisteredFile, SensorFile, StoreError, artifact_path,
+};
 use sqlx::sqlite::SqliteConnection;
 
 use crate::columns::{id_list, json, micros};
@@ -37,6 +39,29 @@ impl LogStore for SqliteStore {
         let registered = registered_files(&mut unit, executions).await.during(operation)?;
         unit.commit().await.during(operation)?;
         Ok(FiledLogs { versions, registered })
+    }
+
+    async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError> {
+        let operation = || "find the files of sensors".to_owned();
+        let mut unit = self.read(&operation()).await?;
+        let found: Vec<(i64, String, Option<i64>)> = sqlx::query_as(
+            r"
+            SELECT artifact_version.id, file_path, artifact_version.size_bytes
+            FROM artifact_version JOIN artifact ON artifact.id = artifact_version.artifact
+            WHERE scope = 'sensor' AND owner IN (SELECT value FROM json_each(?1)) AND file_path IS NOT NULL
+            ORDER BY artifact_version.id
+            ",
+        )
+        .bind(serde_json::json!(sensor_refs).to_string())
+        .fetch_all(&mut *unit)
+        .await
+        .during(operation)?;
+        let file = |(id, file_path, size): (i64, String, Option<i64>)| SensorFile {
+            id,
+            file_path,
+            size_bytes: size.map(|size| u64::try_from(size).unwrap_or_default()),
+        };
+        Ok(found.into_iter().map(file).collect())
     }
 
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {

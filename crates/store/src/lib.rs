@@ -27,7 +27,7 @@ pub use hub::{
     PlacementOverride, RuleChange, RuleTarget, Schedulable, Skipped,
 };
 pub use lease::{HostSession, LeaseStore, Renewal, Runner, UNLEASED_LIFE};
-pub use log::{EndedLog, FiledLogs, LogArtifact, LogStore, LogStream, LogVersion, RegisteredFile};
+pub use log::{EndedLog, FiledLogs, LogArtifact, LogStore, LogStream, LogVersion, RegisteredFile, SensorFile};
 pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, ProcessRecord, SensorStore};
 pub use worker::{
     CANCELLED_TEXT, Claim, ClaimedExecution, Fence, KeyRow, SecretValue, WorkerStore, cancelled_result,

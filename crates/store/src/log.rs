@@ -84,6 +84,17 @@ pub struct RegisteredFile {
     pub file_path: String,
 }
 
+/// A version that is a file, of an artifact that a sensor owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SensorFile {
+    /// `artifact_version.id`.
+    pub id: i64,
+    /// Below `artifacts_dir`.
+    pub file_path: String,
+    /// None as long as nobody has said how long it is.
+    pub size_bytes: Option<u64>,
+}
+
 /// What [`LogStore::file_logs`] did and found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FiledLogs {
@@ -102,6 +113,9 @@ pub trait LogStore: Send + Sync + std::fmt::Debug {
     /// Adds the versions of complete logs with their sizes, and looks which files `executions` registered. All in one unit:
     /// the logs of many executions that ended at about the same time cost as much as those of one.
     async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError>;
+
+    /// The files of what these sensors own, by version id.
+    async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError>;
 
     /// Writes final sizes in bytes, by version id; a size of 0 deletes the version. Its file is the caller's to delete, and
     /// before: the number may be given out again at once.

@@ -18,7 +18,7 @@ use attune_process::SIGTERM;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::{SealingKey, TokenKey};
-use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
+use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started, Transport};
 use attune_store::HubStore;
 use attune_store_sqlite::SqliteStore;
 use attune_worker::{
@@ -244,6 +244,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data) -> SensorConfig {
             ..SensorTiming::default()
         },
         logs: LogLimits::default(),
+        artifacts: Transport::Folder,
     }
 }
 

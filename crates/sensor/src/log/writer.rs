@@ -17,10 +17,12 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::home::LogHome;
 use super::lines::LineSplitter;
 use super::queue::{Batch, LogSource};
 use super::segment::{Segment, inside, rotate};
 use crate::config::LogLimits;
+use crate::courier::Addressed;
 use crate::tokens::LaterTokens;
 
 /// Of an artifact whose sensor names none (a fact of the platform).
@@ -40,17 +42,15 @@ pub(crate) struct LogTarget {
     pub(crate) sensor_ref: String,
     /// Which.
     pub(crate) stream: LogStream,
-    /// `artifacts_dir`.
-    pub(crate) root: PathBuf,
-    /// Limits of files.
-    pub(crate) limits: LogLimits,
+    /// Where its files are.
+    pub(crate) home: LogHome,
     /// Its artifact.
     pub(crate) artifact: LogArtifact,
 }
 
 impl LogTarget {
     /// The log of `stream` of `sensor` (names: a fact of the platform).
-    pub(crate) fn new(sensor: &Sensor, stream: LogStream, root: PathBuf, limits: LogLimits) -> Self {
+    pub(crate) fn new(sensor: &Sensor, stream: LogStream, home: LogHome) -> Self {
         let (sensor_ref, stream_name) = (&sensor.r#ref, stream.as_str());
         let artifact = LogArtifact {
             r#ref: format!("sensor.{sensor_ref}.{stream_name}"),
@@ -64,7 +64,7 @@ impl LogTarget {
             meta: json!({ "sensor_ref": sensor_ref, "stream": stream_name }),
             created_by: "sensor",
         };
-        Self { sensor_ref: sensor_ref.clone(), stream, root, limits, artifact }
+        Self { sensor_ref: sensor_ref.clone(), stream, home, artifact }
     }
 
     /// The file when the store takes no versions.
@@ -94,8 +94,28 @@ pub(crate) struct LogWriter {
 #[derive(Debug)]
 struct Open {
     segment: Segment,
-    /// `artifact_version.id`; none for the plain file.
-    version: Option<i64>,
+    kind: OpenKind,
+}
+
+/// What an open file is.
+#[derive(Debug)]
+enum OpenKind {
+    /// The plain file.
+    Plain,
+    /// That of a version (`artifact_version.id`), in its place.
+    InPlace(i64),
+    /// That of a version that is brought to its place, and gets its size there.
+    Sent(Addressed),
+}
+
+impl Open {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.segment.append(bytes);
+        if let OpenKind::Sent(addressed) = &self.kind {
+            addressed.holds(self.segment.size());
+        }
+        written
+    }
 }
 
 impl LogWriter {
@@ -165,7 +185,7 @@ impl LogWriter {
     /// How many of the bytes, in whole lines, go into a file of `size`; 0 asks for another file. A line that is larger
     /// than a whole file gets one of its own.
     fn fitting(&self, lines: &[u8], size: u64) -> usize {
-        let LogLimits { max_bytes, max_files } = self.target.limits;
+        let LogLimits { max_bytes, max_files } = self.target.home.limits;
         if max_files == 0 {
             return lines.len();
         }
@@ -190,7 +210,7 @@ impl LogWriter {
             let before = open.segment.size();
             let copy = bytes.clone();
             let written = spawn_blocking(move || {
-                let result = open.segment.append(&copy);
+                let result = open.append(&copy);
                 (open, result)
             })
             .await;
@@ -253,16 +273,20 @@ impl LogWriter {
             Some(version) => PathBuf::from(&version.file_path),
             None => self.target.plain_file(),
         };
-        let root = self.target.root.clone();
-        let expired = version.as_ref().map(|version| version.expired_files.clone()).unwrap_or_default();
-        let segment = spawn_blocking(move || {
-            remove_expired(&root, &expired);
-            Segment::open(&root, &relative)
-        })
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())?;
-        Ok(Open { segment, version: version.map(|version| version.id) })
+        let home = self.target.home.clone();
+        let most = home.most_versions(&self.target.artifact);
+        let opened = spawn_blocking(move || {
+            let kind = match (&version, &home.outbox) {
+                (None, _) => OpenKind::Plain,
+                (Some(version), Some(outbox)) => OpenKind::Sent(outbox.begin(version, most)),
+                (Some(version), None) => {
+                    remove_expired(&home.root, &version.expired_files);
+                    OpenKind::InPlace(version.id)
+                }
+            };
+            Segment::open(&home.root, &relative).map(|segment| Open { segment, kind })
+        });
+        opened.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// None when the store refuses versions for good.
@@ -283,11 +307,10 @@ impl LogWriter {
     /// Ends the current file; the next write opens another.
     async fn next_segment(&mut self) {
         let Some(open) = self.open.take() else { return };
-        if open.version.is_some() {
-            self.record_size(&open).await;
-            return;
+        if !matches!(open.kind, OpenKind::Plain) {
+            return self.record_size(&open).await;
         }
-        let (path, keep) = (open.segment.path().to_owned(), self.target.limits.max_files);
+        let (path, keep) = (open.segment.path().to_owned(), self.target.home.limits.max_files);
         if let Ok(Err(error)) = spawn_blocking(move || rotate(&path, keep)).await {
             tracing::warn!(sensor.ref = %self.target.sensor_ref, %error, "a log could not be rotated");
         }
@@ -300,7 +323,7 @@ impl LogWriter {
     }
 
     async fn record_size(&self, open: &Open) {
-        let Some(version) = open.version else { return };
+        let OpenKind::InPlace(version) = open.kind else { return };
         let sizes = [(version, open.segment.size())];
         match timeout(STORE_LIMIT, self.store.set_log_sizes(&sizes)).await {
             Ok(Ok(())) => {}

@@ -13,7 +13,7 @@ use std::time::Duration;
 use attune_bus::{Bus, MemoryBus, Outgoing};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::{Activity, Observer};
-use attune_model::clock::SystemClock;
+use attune_model::clock::{Clock, SystemClock};
 use attune_model::message::RuleEnabled;
 use attune_model::rows::SensorProcess;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, SensorProcessStatus};
@@ -22,7 +22,7 @@ use attune_process::Guard;
 use attune_runtime::advertise::{Advertised, Tier};
 use attune_runtime::host::Host;
 use attune_runtime::plan::Planner;
-use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started};
+use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Started, Transport};
 use attune_store::{
     HubStore, NewAction, NewPack, NewRule, NewRuntime, NewSensor, NewTrigger, PageRequest, SensorStore,
 };
@@ -214,16 +214,13 @@ impl World {
     }
 
     pub(crate) async fn start_host(&self) -> Running {
+        self.start_host_with(self.config(), Arc::new(SystemClock)).await
+    }
+
+    pub(crate) async fn start_host_with(&self, config: SensorConfig, clock: Arc<dyn Clock>) -> Running {
         let (stop, tasks) = (Stop::new(), Tasks::default());
-        let host = SensorHost::build(
-            self.config(),
-            self.store.clone(),
-            self.bus.clone(),
-            Arc::new(SystemClock),
-            self.seen.clone(),
-        )
-        .await
-        .unwrap();
+        let host = SensorHost::build(config, self.store.clone(), self.bus.clone(), clock, self.seen.clone());
+        let host = host.await.unwrap();
         let worker = host.worker();
         let started = host.spawn(&stop, &tasks);
         Running { stop, tasks, worker, started }
@@ -409,6 +406,7 @@ fn host_config(dir: &Path, address: SocketAddr) -> SensorConfig {
         guard: None,
         timing: timing(),
         logs: LogLimits::default(),
+        artifacts: Transport::Folder,
     }
 }
 

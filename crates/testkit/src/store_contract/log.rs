@@ -2,7 +2,7 @@
 
 use attune_model::ExecutionId;
 use attune_model::status::{OwnerType, RetentionPolicy};
-use attune_store::{EndedLog, LogArtifact, RegisteredFile};
+use attune_store::{EndedLog, LogArtifact, RegisteredFile, SensorFile};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -163,4 +163,31 @@ pub async fn files_that_actions_registered_are_found_until_they_have_a_size(lab:
     store.set_log_sizes(&[(mine.id, 12), (others.id, 0)]).await.unwrap();
     assert_eq!(find(&[], &[ExecutionId(8), ExecutionId(7)]).await, []);
     assert_eq!(lab.number("SELECT size_bytes FROM artifact WHERE ref = 'demo.report'").await, 12);
+}
+
+/// Their logs, and what they registered themselves.
+pub async fn files_of_sensors_are_found_by_their_owners(lab: &dyn Lab) {
+    let store = lab.store();
+    let of = |owner: &str, scope, name: &str| LogArtifact {
+        r#ref: name.to_owned(),
+        scope,
+        owner: owner.to_owned(),
+        execution: None,
+        ..artifact(RetentionPolicy::Versions, 10)
+    };
+    let log = store.add_log_version(&of("demo.clock", OwnerType::Sensor, "sensor.demo.clock.stderr")).await.unwrap();
+    let other = store.add_log_version(&of("demo.bell", OwnerType::Sensor, "demo.bell.report")).await.unwrap();
+    store.add_log_version(&of("demo.quiet", OwnerType::Sensor, "demo.quiet.report")).await.unwrap();
+    store.add_log_version(&of("demo.clock", OwnerType::Action, "demo.clock.stdout.log")).await.unwrap();
+    let again = store.add_log_version(&of("demo.clock", OwnerType::Sensor, "sensor.demo.clock.stderr")).await.unwrap();
+    store.set_log_sizes(&[(log.id, 7)]).await.unwrap();
+    let file = |id, path: &str, size_bytes| SensorFile { id, file_path: path.to_owned(), size_bytes };
+    let sensors = ["demo.clock", "demo.bell", "demo.none"].map(str::to_owned);
+    let expected = [
+        file(log.id, "sensor/demo/clock/stderr/v1.txt", Some(7)),
+        file(other.id, "demo/bell/report/v1.txt", None),
+        file(again.id, "sensor/demo/clock/stderr/v2.txt", None),
+    ];
+    assert_eq!(store.sensor_files(&sensors).await.unwrap(), expected);
+    assert_eq!(store.sensor_files(&[]).await.unwrap(), []);
 }

@@ -10,7 +10,7 @@ use attune_model::status::{ExecutionStatus, WorkerStatus};
 use attune_model::{ExecutionId, JsonMap, PackEnvironmentId, RuntimeVersionId, WorkerId};
 use attune_store::{
     AgentStore, Claim, DetectedRuntime, EndedLog, EnvironmentOutcome, EnvironmentRow, EnvironmentStore,
-    EnvironmentTarget, Fence, FiledLogs, LogArtifact, LogStore, LogVersion, SecretValue, StoreError,
+    EnvironmentTarget, Fence, FiledLogs, LogArtifact, LogStore, LogVersion, SecretValue, SensorFile, StoreError,
     WorkerRegistration, WorkerStore,
 };
 use chrono::{DateTime, Utc};
@@ -155,6 +155,10 @@ impl LogStore for Flaky {
 
     async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError> {
         self.store.file_logs(logs, executions).await
+    }
+
+    async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError> {
+        self.store.sensor_files(sensor_refs).await
     }
 
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {

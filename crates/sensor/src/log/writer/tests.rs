@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use attune_model::ExecutionId;
 use attune_process::Sink;
-use attune_store::{EndedLog, FiledLogs, StoreError};
+use attune_store::{EndedLog, FiledLogs, SensorFile, StoreError};
 
 use super::super::queue::{LogSink, queue};
 use super::*;
@@ -53,6 +53,10 @@ impl LogStore for Moody {
         unreachable!("sensors write to logs that have versions already")
     }
 
+    async fn sensor_files(&self, _: &[String]) -> Result<Vec<SensorFile>, StoreError> {
+        unreachable!("that is the courier's question")
+    }
+
     async fn set_log_sizes(&self, sizes: &[(i64, u64)]) -> Result<(), StoreError> {
         self.sizes.lock().unwrap().extend_from_slice(sizes);
         Ok(())
@@ -63,8 +67,7 @@ fn target(root: &Path, limits: LogLimits) -> LogTarget {
     LogTarget {
         sensor_ref: "demo.one".to_owned(),
         stream: LogStream::Stderr,
-        root: root.to_owned(),
-        limits,
+        home: LogHome::shared(root.to_owned(), limits),
         artifact: LogArtifact {
             r#ref: "sensor.demo.one.stderr".to_owned(),
             scope: OwnerType::Sensor,

@@ -1,0 +1,320 @@
+//! What is on its way to the platform. Writers say what they have written, the courier what has arrived.
+//!
+//! Bounded however long the API is away: of each log only so many versions wait as its retention keeps. Those are the files
+//! here; nothing of them is in memory.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use attune_store::LogVersion;
+use tokio::sync::Notify;
+
+use super::parcel::{CHUNK_BYTES, Parcel, Step};
+
+/// Beside a file: how many bytes before it never arrived.
+pub(super) const MISSING: &str = "missing";
+
+/// Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Outbox {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Where the files are.
+    folder: PathBuf,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// By the folder of their versions.
+    pub(super) logs: HashMap<String, Log>,
+    /// Those of which something is to be sent, each once.
+    ready: VecDeque<String>,
+    /// Files that retention has removed and that the platform may have.
+    outdated: BTreeSet<String>,
+    /// Sizes of versions that are complete there.
+    sizes: Vec<(i64, u64)>,
+}
+
+/// One stream of one sensor.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// Versions that are not complete there, the oldest first; only that one is sent.
+    pub(super) parcels: VecDeque<Parcel>,
+    is_ready: bool,
+    /// For how many reasons nothing is to be sent now.
+    pub(super) holds: u32,
+    /// The last version that is complete there: its file stays for people on this host until there is another one.
+    pub(super) kept: Option<String>,
+    /// Bytes that never arrived, until a version of which nothing was sent yet can tell.
+    carried: u64,
+}
+
+impl Log {
+    /// What an earlier life has left, before it is known what the store has of it.
+    pub(super) fn left(parcels: VecDeque<Parcel>) -> Self {
+        Self { parcels, holds: 1, ..Self::default() }
+    }
+
+    /// Lets somebody tell what is missing.
+    fn hand_on(&mut self) -> Option<(String, u64)> {
+        if self.carried == 0 {
+            return None;
+        }
+        let teller = self.parcels.iter_mut().find(|parcel| !parcel.has_begun())?;
+        teller.missing += std::mem::take(&mut self.carried);
+        Some((teller.path.clone(), teller.missing))
+    }
+}
+
+/// What is to be done with files here when versions have changed.
+#[derive(Debug, Default)]
+pub(super) struct Aftermath {
+    /// These go.
+    pub(super) gone: Vec<String>,
+    /// This one tells how many bytes are missing before it.
+    pub(super) told: Option<(String, u64)>,
+}
+
+/// What a writer says about its version; dropped, nothing more is written.
+#[derive(Debug)]
+pub(crate) struct Addressed {
+    outbox: Outbox,
+    path: String,
+}
+
+impl Addressed {
+    /// The file is so long now.
+    pub(crate) fn holds(&self, size: u64) {
+        self.outbox.change(&self.path, |parcel| parcel.size = size);
+    }
+}
+
+impl Drop for Addressed {
+    fn drop(&mut self) {
+        self.outbox.change(&self.path, |parcel| parcel.is_closed = true);
+    }
+}
+
+/// The log that a version belongs to.
+pub(super) fn log_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// The name of the file that says what is missing.
+fn missing_beside(file: &Path) -> PathBuf {
+    file.with_added_extension(MISSING)
+}
+
+impl Outbox {
+    /// With what an earlier life has left. None of it is sent until it is known what the store has of it.
+    pub(super) fn new(folder: PathBuf, left: HashMap<String, Log>) -> Self {
+        let state = State { logs: left, ..State::default() };
+        Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), changed: Notify::new() }) }
+    }
+
+    /// Where the files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.shared.folder
+    }
+
+    /// Begins a version; of its log at most `keep` wait. What goes for it goes here, too. Blocks.
+    pub(crate) fn begin(&self, version: &LogVersion, keep: usize) -> Addressed {
+        let path = version.file_path.clone();
+        let aftermath = self.state().begin(version, keep);
+        self.clear_up(&aftermath);
+        let mut state = self.state();
+        if let Some(log) = state.logs.get_mut(log_of(&path)) {
+            log.holds -= 1;
+        }
+        drop(state);
+        Addressed { outbox: self.clone(), path }
+    }
+
+    /// Blocks.
+    pub(super) fn clear_up(&self, Aftermath { gone, told }: &Aftermath) {
+        for path in gone {
+            let file = self.shared.folder.join(path);
+            for file in [missing_beside(&file), file] {
+                match fs::remove_file(&file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::warn!(file = %file.display(), %error, "a file of a log could not be removed");
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        if let Some((teller, missing)) = told {
+            let file = missing_beside(&self.shared.folder.join(teller));
+            if let Err(error) = fs::write(&file, missing.to_string()) {
+                tracing::warn!(file = %file.display(), %error, "what is missing from a log is forgotten with this process");
+            }
+        }
+    }
+
+    /// Returns as soon as there is something to do. Cancel-safe.
+    pub(super) async fn something(&self) {
+        while self.is_idle() {
+            // One permit is kept, so a change between the look and the wait is not missed.
+            self.shared.changed.notified().await;
+        }
+    }
+
+    /// Whether there is nothing to do now.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.ready.is_empty() && state.outdated.is_empty() && state.sizes.is_empty()
+    }
+
+    /// How many logs have something to be sent.
+    pub(super) fn ready_logs(&self) -> usize {
+        self.state().ready.len()
+    }
+
+    /// A log of which something is to be sent.
+    pub(super) fn next_log(&self) -> Option<String> {
+        let mut state = self.state();
+        let name = state.ready.pop_front()?;
+        if let Some(log) = state.logs.get_mut(&name) {
+            log.is_ready = false;
+        }
+        Some(name)
+    }
+
+    /// Whether there is something to be done for it now.
+    pub(super) fn has_more(&self, log: &str) -> bool {
+        let state = self.state();
+        let front = state.logs.get(log).filter(|log| log.holds == 0).and_then(|log| log.parcels.front());
+        front.is_some_and(|parcel| parcel.step() != Step::Wait)
+    }
+
+    /// There is more of it.
+    pub(super) fn again(&self, log: &str) {
+        self.state().make_ready(log);
+        self.shared.changed.notify_one();
+    }
+
+    /// What is to be done next for a log, and for which of its versions. A piece counts as being sent from now on. When
+    /// there is no `hurry`, an open version waits for more than it has.
+    pub(super) fn step(&self, log: &str, hurry: bool) -> Option<(String, Step)> {
+        let mut state = self.state();
+        let log = state.logs.get_mut(log).filter(|log| log.holds == 0)?;
+        let parcel = log.parcels.front_mut()?;
+        let step = parcel.step();
+        match &step {
+            Step::Wait => return None,
+            Step::Append(append) if !hurry && !append.is_closed && append.count < CHUNK_BYTES => return None,
+            Step::Append(_) => parcel.sending(),
+            Step::Measure | Step::Remove | Step::Finish => {}
+        }
+        Some((parcel.path.clone(), step))
+    }
+
+    /// Changes what is known about a version that still waits.
+    pub(super) fn tell(&self, path: &str, change: impl FnOnce(&mut Parcel)) {
+        self.state().tell(path, change);
+    }
+
+    /// The oldest version of a log is finished.
+    pub(super) fn finish(&self, log: &str) -> Aftermath {
+        let mut state = self.state();
+        let State { logs, sizes, .. } = &mut *state;
+        let Some((log, parcel)) = logs.get_mut(log).and_then(|log| log.parcels.pop_front().map(|parcel| (log, parcel)))
+        else {
+            return Aftermath::default();
+        };
+        sizes.extend(parcel.version.map(|version| (version, parcel.there())));
+        log.carried += parcel.lost();
+        let told = log.hand_on();
+        if log.parcels.is_empty() {
+            log.kept = Some(parcel.path);
+            return Aftermath { gone: Vec::new(), told };
+        }
+        Aftermath { gone: vec![parcel.path], told }
+    }
+
+    /// A file that the platform should not have any more.
+    pub(super) fn next_outdated(&self) -> Option<String> {
+        self.state().outdated.first().cloned()
+    }
+
+    /// The platform does not have it.
+    pub(super) fn is_removed(&self, path: &str) {
+        self.state().outdated.remove(path);
+    }
+
+    /// Sizes to be stored.
+    pub(super) fn take_sizes(&self) -> Vec<(i64, u64)> {
+        std::mem::take(&mut self.state().sizes)
+    }
+
+    /// They could not be stored.
+    pub(super) fn give_sizes_back(&self, sizes: Vec<(i64, u64)>) {
+        self.state().sizes.extend(sizes);
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, path: &str, change: impl FnOnce(&mut Parcel)) {
+        let mut state = self.state();
+        state.tell(path, change);
+        let is_new = state.make_ready(log_of(path));
+        drop(state);
+        if is_new {
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// Takes the log out of circulation until that is done which is to be done.
+    fn begin(&mut self, version: &LogVersion, keep: usize) -> Aftermath {
+        let Self { logs, outdated, sizes, .. } = self;
+        let log = logs.entry(log_of(&version.file_path).to_owned()).or_default();
+        log.holds += 1;
+        let mut gone: Vec<String> = log.kept.take().into_iter().collect();
+        for path in &version.expired_files {
+            let waiting = log.parcels.iter().position(|parcel| parcel.path == *path);
+            let parcel = waiting.and_then(|at| log.parcels.remove(at));
+            log.carried += parcel.as_ref().map_or(0, Parcel::lost);
+            if parcel.is_none_or(|parcel| parcel.has_begun()) {
+                outdated.insert(path.clone());
+            }
+            gone.push(path.clone());
+        }
+        // Retention by time is not ours, and does not bound anything.
+        while log.parcels.len() >= keep.max(1)
+            && let Some(parcel) = log.parcels.pop_front()
+        {
+            sizes.extend(parcel.version.map(|version| (version, parcel.there())));
+            log.carried += parcel.lost();
+            gone.push(parcel.path);
+        }
+        log.parcels.push_back(Parcel::new(version.file_path.clone(), version.id));
+        Aftermath { gone, told: log.hand_on() }
+    }
+
+    fn tell(&mut self, path: &str, change: impl FnOnce(&mut Parcel)) {
+        let log = self.logs.get_mut(log_of(path));
+        if let Some(parcel) = log.and_then(|log| log.parcels.iter_mut().rev().find(|parcel| parcel.path == path)) {
+            change(parcel);
+        }
+    }
+
+    /// Says whether it was not ready before.
+    pub(super) fn make_ready(&mut self, name: &str) -> bool {
+        let Some(log) = self.logs.get_mut(name).filter(|log| !log.is_ready) else { return false };
+        log.is_ready = true;
+        self.ready.push_back(name.to_owned());
+        true
+    }
+}

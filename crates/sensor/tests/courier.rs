@@ -1,0 +1,391 @@
+//! Logs of sensors that reach the platform through the API of a real hub, whatever becomes of the way there.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use attune_hub::{Folders, Hub, HubConfig};
+use attune_lifecycle::{Stop, Tasks};
+use attune_model::Secret;
+use attune_model::clock::{Clock, SystemClock};
+use attune_model::rows::SensorProcess;
+use attune_model::status::SensorProcessStatus;
+use attune_security::{SealingKey, TokenKey};
+use attune_sensor::{LogDelivery, LogLimits, SensorConfig, Transport};
+use attune_store::LogStore;
+use attune_testkit::{Direction, Proxy, eventually};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::{Instant, timeout};
+
+use support::{Running, World};
+
+/// Prints what the test writes into its file, a line at a time.
+const PARROT: &str = r#"exec tail -n +1 -F "$FACTS/say.$ATTUNE_SENSOR_REF""#;
+
+/// A world, a hub that shares no folder with it, and the way between them.
+struct Remote {
+    world: World,
+    folder: PathBuf,
+    way: Proxy,
+    tokens: TokenKey,
+    stop: Stop,
+    tasks: Tasks,
+}
+
+impl Remote {
+    async fn new(sensors: &[&str]) -> Self {
+        Self::with_limit(sensors, u64::MAX).await
+    }
+
+    /// … with a hub that takes only so much of a file.
+    async fn with_limit(sensors: &[&str], upload_limit_bytes: u64) -> Self {
+        let mut world = World::new().await;
+        for name in sensors {
+            world.add_sensor(name, "shell", PARROT);
+            fs::write(world.path(&format!("facts/say.demo.{name}")), "").unwrap();
+        }
+        let folder = world.path("api/artifacts");
+        let tokens = TokenKey::new(&Secret::new("signing secret of the tests".to_owned())).unwrap();
+        let sealing = SealingKey::new(&Secret::new("sealing secret of the tests, long".to_owned())).unwrap();
+        let mut config = HubConfig::new("127.0.0.1:0".parse().unwrap(), tokens.clone(), sealing);
+        config.folders =
+            Some(Folders { packs_dir: world.path("packs"), artifacts_dir: folder.clone(), upload_limit_bytes });
+        let hub = Hub::build(config, world.store.clone(), world.bus.clone(), Arc::new(SystemClock)).await.unwrap();
+        let way = Proxy::start(&hub.local_addr().to_string());
+        let (stop, tasks) = (Stop::new(), Tasks::default());
+        hub.spawn(&stop, &tasks);
+        world.load().await;
+        Self { world, folder, way, tokens, stop, tasks }
+    }
+
+    fn config(&self) -> SensorConfig {
+        let mut config = self.world.config();
+        config.api_url = format!("http://{}", self.way.authority());
+        config.token_key = Some(self.tokens.clone());
+        config.artifacts = Transport::Auto;
+        config.timing.delivery = LogDelivery {
+            gather: Duration::from_millis(20),
+            backoff: (Duration::from_millis(20), Duration::from_millis(200)),
+            call_limit: Duration::from_millis(800),
+        };
+        config
+    }
+
+    async fn start(&self) -> Running {
+        self.start_with(|_| {}).await
+    }
+
+    async fn start_with(&self, change: impl FnOnce(&mut SensorConfig)) -> Running {
+        let mut config = self.config();
+        change(&mut config);
+        self.world.start_host_with(config, Arc::new(SystemClock)).await
+    }
+
+    fn say(&self, sensor: &str, text: &str) {
+        let path = self.world.path(&format!("facts/say.demo.{sensor}"));
+        OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// What the platform has of a version.
+    fn there(&self, sensor: &str, version: u32) -> Option<String> {
+        fs::read_to_string(self.folder.join(format!("sensor/demo/{sensor}/stdout/v{version}.txt"))).ok()
+    }
+
+    async fn arrives(&self, sensor: &str, version: u32, text: &str) {
+        let mut last = None;
+        let waited = timeout(
+            Duration::from_secs(20),
+            eventually("the log there", async || {
+                last = self.there(sensor, version);
+                (last.as_deref() == Some(text)).then_some(())
+            }),
+        );
+        let arrived = waited.await.is_ok();
+        let last = last.unwrap_or_default();
+        assert!(arrived, "{} bytes instead of {}: {:.300}", last.len(), text.len(), last);
+    }
+
+    /// Everything that is here of a sensor's standard output.
+    fn here(&self, host: &Running, sensor: &str) -> Vec<PathBuf> {
+        let folder = format!("artifacts/_pending/sensors/{}/sensor/demo/{sensor}/stdout", host.worker);
+        files(&self.world.path(&folder))
+    }
+
+    async fn size_of(&self, sensor: &str, version: u32) -> Option<u64> {
+        let files = self.world.store.sensor_files(&[format!("demo.{sensor}")]).await.unwrap();
+        let path = format!("sensor/demo/{sensor}/stdout/v{version}.txt");
+        files.into_iter().find(|file| file.file_path == path).unwrap().size_bytes
+    }
+
+    async fn end(self) {
+        self.stop.soft().cancel();
+        self.tasks.drained().await;
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort_unstable();
+    files
+}
+
+/// Lines that cannot be mistaken for one another.
+fn lines(range: std::ops::Range<u32>) -> String {
+    range.fold(String::new(), |mut text, number| {
+        writeln!(text, "line {number:07} of a sensor that has a lot to say").unwrap();
+        text
+    })
+}
+
+#[tokio::test]
+async fn lines_of_a_sensor_arrive_live_and_its_versions_get_their_sizes() {
+    let remote = Remote::new(&["one"]).await;
+    let host = remote.start().await;
+    remote.say("one", "first\n");
+    remote.arrives("one", 1, "first\n").await;
+    remote.say("one", "second\n");
+    remote.arrives("one", 1, "first\nsecond\n").await;
+    assert_eq!(remote.size_of("one", 1).await, None, "it is not complete");
+    let mode = |path: &str| remote.folder.join(path).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!([mode("sensor/demo/one/stdout/v1.txt"), mode("sensor/demo/one/stdout")], [0o664, 0o2775]);
+    // Nothing of it is where the platform would look on a shared folder.
+    assert!(!remote.world.path("artifacts/sensor").exists());
+    // The last line is the host's last word.
+    remote.say("one", "third\n");
+    let current = remote.here(&host, "one");
+    eventually("the line here", async || fs::read_to_string(&current[0]).unwrap().ends_with("third\n").then_some(()))
+        .await;
+    let here = remote.here(&host, "one");
+    host.stop().await;
+    assert_eq!(remote.there("one", 1).unwrap(), "first\nsecond\nthird\n");
+    assert_eq!(remote.size_of("one", 1).await, Some(19));
+    assert_eq!(here.len(), 1);
+    assert!(here[0].exists(), "the last version stays for people on this host");
+    // The next life begins another version, and knows that nothing is left to send.
+    let host = remote.start().await;
+    let text = "first\nsecond\nthird\n";
+    remote.arrives("one", 2, text).await;
+    assert!(!here[0].exists());
+    assert_eq!(remote.there("one", 1).unwrap(), text);
+    host.stop().await;
+    assert_eq!(remote.world.store.sensor_files(&["demo.one".to_owned()]).await.unwrap().len(), 2, "nothing on stderr");
+    remote.end().await;
+}
+
+#[tokio::test]
+async fn an_api_that_goes_and_comes_back_loses_nothing_and_gets_nothing_twice() {
+    let remote = Remote::new(&["one"]).await;
+    let host = remote.start().await;
+    let (mut said, mut next) = (String::new(), 0);
+    let mut say = |count: u32| {
+        let text = lines(next..next + count);
+        next += count;
+        remote.say("one", &text);
+        said.push_str(&text);
+        said.clone()
+    };
+    let all = say(3);
+    remote.arrives("one", 1, &all).await;
+    let here = remote.here(&host, "one")[0].clone();
+    let is_written = async |all: &str| {
+        eventually("the lines here", async || (fs::read_to_string(&here).unwrap() == all).then_some(())).await;
+    };
+    // Refused.
+    remote.way.refuse();
+    remote.way.cut();
+    is_written(&say(10)).await;
+    remote.way.resume();
+    let all = say(1);
+    remote.arrives("one", 1, &all).await;
+    // Cut again and again, in the middle of large calls.
+    remote.way.delay(Direction::ToServer, Duration::from_millis(5));
+    // More than a pipe's buffer holds at once is lost before it is a log.
+    for _ in 0..3 {
+        is_written(&say(15_000)).await;
+    }
+    let all = say(1);
+    for size in [200_000, 700_000, 1_300_000] {
+        eventually("a part of it there", async || {
+            remote.there("one", 1).is_some_and(|text| text.len() > size).then_some(())
+        })
+        .await;
+        remote.way.cut();
+    }
+    remote.arrives("one", 1, &all).await;
+    // Nothing is answered, and what was sent is done later: calls end by their time limit.
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        remote.way.resume();
+        remote.way.black_hole(direction);
+        let before = remote.way.connections();
+        is_written(&say(10)).await;
+        is_written(&say(15_000)).await;
+        eventually("calls that were given up", async || (remote.way.connections() > before + 1).then_some(())).await;
+        remote.way.resume();
+        let all = say(1);
+        remote.arrives("one", 1, &all).await;
+    }
+    let all = say(1);
+    host.stop().await;
+    assert!(remote.there("one", 1).unwrap() == all, "at the end as well");
+    remote.end().await;
+}
+
+#[tokio::test]
+async fn what_is_rotated_away_while_the_api_is_away_is_told_in_one_line() {
+    let mut remote = Remote::new(&["one"]).await;
+    remote.world.logs = LogLimits { max_bytes: 1000, max_files: 4 };
+    let host = remote.start().await;
+    let first = lines(0..5);
+    remote.say("one", &first);
+    remote.arrives("one", 1, &first).await;
+    remote.way.refuse();
+    remote.way.cut();
+    let rest = lines(5..1000);
+    remote.say("one", &rest);
+    // As much as retention keeps, whatever is said.
+    let last_line = lines(999..1000);
+    let ends = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default().ends_with(&last_line);
+    eventually("the last line here", async || remote.here(&host, "one").iter().any(ends).then_some(())).await;
+    let versions: Vec<_> =
+        remote.here(&host, "one").into_iter().filter(|path| path.extension().unwrap() == "txt").collect();
+    assert_eq!(versions.len(), 4, "{versions:?}");
+    let kept: String = versions.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let name = versions[0].file_stem().unwrap().to_str().unwrap();
+    let oldest: u32 = name.strip_prefix('v').unwrap().parse().unwrap();
+    remote.way.resume();
+    host.stop().await;
+    let there: Vec<String> = (1..oldest + 9).filter_map(|version| remote.there("one", version)).collect();
+    assert_eq!(there.len(), 4, "what is outdated goes there as well");
+    let missing = first.len() + rest.len() - first.len() - kept.len();
+    let note = format!("[attune: {missing} bytes of output before this never reached the platform]\n");
+    assert_eq!(there.concat(), note.clone() + &kept);
+    assert_eq!(remote.size_of("one", oldest).await, Some(there[0].len() as u64), "with what is said before");
+    remote.end().await;
+}
+
+#[tokio::test]
+async fn an_api_that_hangs_delays_neither_sensors_nor_the_stop_and_the_next_life_sends_the_rest() {
+    let remote = Remote::new(&["one"]).await;
+    let change = |config: &mut SensorConfig| config.timing.delivery.call_limit = Duration::from_mins(5);
+    let host = remote.start_with(change).await;
+    let first = lines(0..3);
+    remote.say("one", &first);
+    remote.arrives("one", 1, &first).await;
+    let row = remote.world.eventually_running(host.worker, "demo.one").await;
+    remote.way.black_hole_both();
+    let all = first + &lines(3..15_000);
+    remote.say("one", &lines(3..15_000));
+    let here = remote.here(&host, "one")[0].clone();
+    let is_here = async || (fs::read_to_string(&here).unwrap() == all).then_some(());
+    eventually("the lines here", is_here).await;
+    assert_eq!(remote.world.row(host.worker, "demo.one").await.unwrap().pid, row.pid, "it runs on");
+    let begun = Instant::now();
+    let worker = host.worker;
+    host.stop().await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(remote.world.row(worker, "demo.one").await.unwrap().status, SensorProcessStatus::Stopped);
+    assert!(here.exists());
+    // What was held back arrives when nobody thinks of it any more.
+    remote.way.resume();
+    fs::write(remote.world.path("facts/say.demo.one"), "").unwrap();
+    let host = remote.start().await;
+    remote.arrives("one", 1, &all).await;
+    eventually("its size", async || remote.size_of("one", 1).await).await;
+    remote.say("one", "another life\n");
+    remote.arrives("one", 2, "another life\n").await;
+    eventually("the old file to go", async || (!here.exists()).then_some(())).await;
+    host.stop().await;
+    remote.end().await;
+}
+
+#[tokio::test]
+async fn a_log_that_the_api_refuses_holds_up_no_other() {
+    let remote = Remote::with_limit(&["much", "little"], 1000).await;
+    let host = remote.start().await;
+    remote.say("much", &lines(0..10));
+    remote.arrives("much", 1, &lines(0..10)).await;
+    remote.say("much", &lines(10..100));
+    remote.say("little", "hello\n");
+    remote.arrives("little", 1, "hello\n").await;
+    assert_eq!(remote.there("much", 1).unwrap(), lines(0..10));
+    // The next process of it tells.
+    let row = remote.world.eventually_running(host.worker, "demo.much").await;
+    fs::remove_file(remote.world.path("facts/say.demo.much")).unwrap();
+    let pid = attune_sys::Pid::new(row.pid.unwrap().unsigned_abs()).unwrap();
+    attune_sys::kill(pid, attune_sys::SIGTERM).unwrap();
+    let runs_anew = |new: &SensorProcess| new.status == SensorProcessStatus::Running && new.pid != row.pid;
+    remote.world.eventually_row(host.worker, "demo.much", runs_anew).await;
+    fs::write(remote.world.path("facts/say.demo.much"), "new\n").unwrap();
+    let missing = lines(10..100).len();
+    let note = format!("[attune: {missing} bytes of output before this never reached the platform]\n");
+    remote.arrives("much", 2, &(note + "new\n")).await;
+    host.stop().await;
+    assert_eq!(remote.size_of("much", 1).await, Some(lines(0..10).len() as u64));
+    remote.end().await;
+}
+
+/// A clock that can be set, and how often it was looked at.
+#[derive(Debug, Default)]
+struct Shifted(Mutex<(TimeDelta, usize)>);
+
+impl Shifted {
+    fn set(&self, shift: TimeDelta) {
+        *self.0.lock().unwrap() = (shift, 0);
+    }
+}
+
+impl Clock for Shifted {
+    fn now(&self) -> DateTime<Utc> {
+        let mut state = self.0.lock().unwrap();
+        state.1 += 1;
+        Utc::now() + state.0
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_the_api_refuses_is_made_anew() {
+    let remote = Remote::new(&["one"]).await;
+    let clock = Arc::<Shifted>::default();
+    let host = remote.world.start_host_with(remote.config(), clock.clone()).await;
+    remote.say("one", "first\n");
+    remote.arrives("one", 1, "first\n").await;
+    // Its next token, two days ago, is none any more.
+    clock.set(TimeDelta::days(-2));
+    remote.say("one", "second\n");
+    let here = remote.here(&host, "one")[0].clone();
+    eventually("the line here", async || (fs::read_to_string(&here).unwrap() == "first\nsecond\n").then_some(())).await;
+    // Each call needs two tokens, and one follows another.
+    eventually("several tokens", async || (clock.0.lock().unwrap().1 > 6).then_some(())).await;
+    assert_eq!(remote.there("one", 1).unwrap(), "first\n");
+    clock.set(TimeDelta::zero());
+    remote.arrives("one", 1, "first\nsecond\n").await;
+    host.stop().await;
+    remote.end().await;
+}
+
+#[tokio::test]
+async fn the_mark_of_the_api_makes_the_folder_of_a_sensor_host_shared() {
+    let remote = Remote::new(&["one"]).await;
+    fs::write(remote.world.path("artifacts/.attune-api-sentinel"), "whatever").unwrap();
+    let host = remote.start().await;
+    remote.say("one", "shared\n");
+    let file = remote.world.path("artifacts/sensor/demo/one/stdout/v1.txt");
+    eventually("the line in its place", async || {
+        fs::read_to_string(&file).is_ok_and(|text| text == "shared\n").then_some(())
+    })
+    .await;
+    host.stop().await;
+    assert_eq!(remote.size_of("one", 1).await, Some(7));
+    assert!(!remote.folder.join("sensor").exists(), "nothing was sent");
+    assert!(!remote.world.path("artifacts/_pending").exists());
+    remote.end().await;
+}
