@@ -64,7 +64,7 @@ async fn logs_of_a_host_without_a_shared_folder_come_through_the_api_also_after_
     way.resume();
     fs::write(installation.path("far/say"), "").unwrap();
     let host = far_host(&installation, &way);
-    let sized = "SELECT count(*) FROM artifact_version WHERE file_path LIKE '%/v1.txt' AND size_bytes IS NOT NULL";
+    let sized = "SELECT count(*) FROM artifact_version WHERE file_path LIKE '%/stdout/v%' AND size_bytes IS NOT NULL";
     installation.wait_for("the size of the first version", sized, |count| count == 1).await;
     assert_eq!(fs::read_to_string(there(1)).unwrap(), lines(0, 20_003));
     say(&installation, "another life\n");
@@ -79,7 +79,8 @@ async fn logs_of_a_host_without_a_shared_folder_come_through_the_api_also_after_
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     way.resume();
     let host = far_host(&installation, &way);
-    holds(&there(2), "another life\nlast words\n").await;
+    installation.wait_for("the size of the second version", sized, |count| count == 2).await;
     host.stop();
+    assert_eq!(fs::read_to_string(there(2)).unwrap(), "another life\nlast words\n");
     hub.stop();
 }
