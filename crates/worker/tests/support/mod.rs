@@ -1,6 +1,7 @@
 //! Rows and folders for tests of the worker.
 
 pub mod flaky;
+pub mod golden;
 pub mod rig;
 
 use std::collections::BTreeMap;

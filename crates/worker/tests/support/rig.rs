@@ -23,6 +23,7 @@ use attune_testkit::{TestBroker, eventually};
 use attune_worker::{Transports, Worker, WorkerConfig};
 use chrono::Utc;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
 
 use super::Place;
 
@@ -212,6 +213,16 @@ impl Rig {
     pub async fn publish<P: Payload>(&self, payload: &P) {
         let message = Outgoing::new(payload, "test", Utc::now()).unwrap();
         self.bus.publish(&[message]).await.unwrap();
+    }
+
+    /// Changes rows as no interface does.
+    pub async fn sql(&self, sql: &'static str) {
+        if let Some((database, _)) = &self.servers {
+            return database.execute(sql).await;
+        }
+        let url = format!("sqlite://{}", self.place.path("attune.db").display());
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        connection.execute(sql).await.unwrap();
     }
 
     /// The row.
