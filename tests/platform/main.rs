@@ -3,6 +3,9 @@
 #![expect(clippy::disallowed_methods, reason = "the program under test is started the way a user starts it")]
 
 mod doctor;
+mod drop_in;
+mod drop_in_child;
+mod executor;
 mod health;
 mod hosts;
 mod readiness;
