@@ -58,10 +58,7 @@ impl HubStore for PostgresStore {
     }
 
     async fn sensor(&self, sensor_ref: &str) -> Result<Option<(Sensor, Vec<Trigger>)>, StoreError> {
-        let operation = format!("read sensor {sensor_ref}");
-        let mut unit = self.read(&operation).await?;
-        let found = list::sensor(&mut unit, sensor_ref, &operation).await;
-        unit.end(found, &operation).await
+        list::sensor(self, sensor_ref).await
     }
 
     async fn trigger(&self, trigger_ref: &str) -> Result<Option<Trigger>, StoreError> {
@@ -100,7 +97,13 @@ impl HubStore for PostgresStore {
     }
 
     async fn identity(&self, login: &str) -> Result<IdentityId, StoreError> {
-        // The update changes nothing; without it a row that exists is not returned.
+        let operation = || format!("find or make identity {login}");
+        // As a rule it exists, and nothing is written.
+        let found = self.pool.optional(sqlx::query("SELECT id FROM identity WHERE login = $1").bind(login)).await;
+        if let Some(row) = found.during(operation)? {
+            return row.try_get(0).during(operation).map(IdentityId);
+        }
+        // The update changes nothing; without it a row that was made meanwhile is not returned.
         let query = sqlx::query(
             r"
             INSERT INTO identity (login) VALUES ($1)
@@ -110,7 +113,7 @@ impl HubStore for PostgresStore {
         )
         .bind(login);
         let row = self.pool.one(query).await;
-        row.and_then(|row| row.try_get(0)).during(|| format!("find or make identity {login}")).map(IdentityId)
+        row.and_then(|row| row.try_get(0)).during(operation).map(IdentityId)
     }
 
     async fn insert_execution(&self, execution: &NewExecution) -> Result<Execution, StoreError> {

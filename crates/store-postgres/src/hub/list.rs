@@ -4,23 +4,35 @@ use attune_model::rows::{Rule, Sensor, Trigger, Worker};
 use attune_model::{ExecutionId, JsonMap, TriggerId};
 use attune_store::{Candidate, ExecutionFilter, ExecutionView, Page, PageRequest, StoreError};
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 
-use crate::columns::{Columns, age, bounds, document};
+use crate::columns::{Columns, age, bounds, document, whole};
 use crate::error::During as _;
 use crate::pool::Unit;
 use crate::{PostgresStore, rows};
 
+/// In one statement, because every start of a sensor asks: no transaction holds the two together.
 pub(super) async fn sensor(
-    unit: &mut Unit,
+    store: &PostgresStore,
     sensor_ref: &str,
-    operation: &str,
 ) -> Result<Option<(Sensor, Vec<Trigger>)>, StoreError> {
-    let operation = || operation.to_owned();
-    let query = sqlx::query("SELECT to_json(sensor.*) FROM sensor WHERE ref = $1").bind(sensor_ref);
-    let Some(sensor) = unit.first(query, rows::sensor, operation).await? else { return Ok(None) };
-    let query = sqlx::query(r#"SELECT to_json("trigger".*) FROM "trigger" WHERE sensor = $1 ORDER BY ref COLLATE "C""#);
-    let triggers = unit.rows(query.bind(sensor.id.0), rows::trigger, operation).await?;
-    Ok(Some((sensor, triggers)))
+    let operation = || format!("read sensor {sensor_ref}");
+    let query = sqlx::query(
+        r#"
+        SELECT to_json(sensor.*), to_json("trigger".*)
+        FROM sensor LEFT JOIN "trigger" ON "trigger".sensor = sensor.id
+        WHERE sensor.ref = $1
+        ORDER BY "trigger".ref COLLATE "C"
+        "#,
+    );
+    let found = store.pool.all(query.bind(sensor_ref)).await.during(operation)?;
+    let Some(first) = found.first() else { return Ok(None) };
+    let sensor = rows::sensor(whole(first).during(operation)?)?;
+    let trigger = |row: &PgRow| row.try_get::<Option<Json<JsonMap>>, _>(1).during(operation);
+    let triggers = found.iter().map(trigger).filter_map(Result::transpose);
+    let triggers = triggers.map(|row| row.and_then(|Json(row)| rows::trigger(row)));
+    Ok(Some((sensor, triggers.collect::<Result<_, _>>()?)))
 }
 
 pub(super) async fn trigger_rules(
