@@ -13,6 +13,8 @@ use attune_model::clock::Clock;
 use attune_model::{Secret, chain};
 use attune_security::{Agent, TokenKey, sign_worker_token};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{Body, Client, HttpError, Method, Problem, Request, Response, form_encoded};
 
@@ -168,6 +170,12 @@ impl PlatformApi {
         let path = format!("/api/v1/internal/packs/{}/archive", form_encoded(pack_ref));
         let answer = self.send(self.request(Method::GET, &path)).await?;
         if answer.status == NOT_FOUND { Ok(None) } else { answer.success().map(|answer| Some(answer.body)) }
+    }
+
+    /// Posts `value` and reads the JSON of the answer, within `limit`. Not tried again while nobody answers.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, value: &Value, limit: Duration) -> Result<T, HttpError> {
+        let request = Request::post_json(format!("{}{path}", self.base), value)?.timeout(limit);
+        self.send_authorized(&request).await?.success()?.json()
     }
 
     fn request(&self, method: Method, path: &str) -> Request {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_bus::Bus;
-use attune_http::Client;
+use attune_http::PlatformApi;
 use attune_lifecycle::Stop;
 use attune_model::WorkerId;
 use attune_model::activity::Observer;
@@ -35,7 +35,7 @@ pub(crate) struct Context {
     pub(crate) logs: LogHome,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) http: Client,
+    pub(crate) api: PlatformApi,
     pub(crate) worker: WorkerId,
     pub(crate) leases: Leases,
     pub(crate) changes: Changes,

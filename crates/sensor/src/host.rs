@@ -77,7 +77,7 @@ pub struct SensorHost {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
-    http: Client,
+    api: PlatformApi,
     worker: WorkerId,
     changes: Subscription,
     registry: Registry,
@@ -108,6 +108,8 @@ impl SensorHost {
     ) -> Result<Self, BuildError> {
         let http = ClientConfig { ca_file: config.ca_file.clone(), ..ClientConfig::default() };
         let http = Client::build(&http).map_err(|source| BuildError::Http { source })?;
+        let token = AgentToken::new(Agent::Sensor, config.token_key.clone(), clock.clone());
+        let api = PlatformApi::new(http, &config.api_url, token);
         let registration = WorkerRegistration {
             name: config.name.clone(),
             role: WorkerRole::Sensor,
@@ -129,7 +131,7 @@ impl SensorHost {
         let changes = changes.map_err(|source| BuildError::Queue { queue: name, source })?;
         let vitals = Vitals::new(config.timing.heartbeat_interval, observer.clone());
         let registry = Registry::default();
-        Ok(Self { config, store, bus, clock, observer, http, worker, changes, registry, vitals })
+        Ok(Self { config, store, bus, clock, observer, api, worker, changes, registry, vitals })
     }
 
     /// The host's row.
@@ -145,17 +147,14 @@ impl SensorHost {
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, http, worker, changes, registry, vitals } = self;
+        let Self { config, store, bus, clock, observer, api, worker, changes, registry, vitals } = self;
         let hard = stop.hard().clone();
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
         let guard = config.guard.clone();
         let outbox = outbox(&config, worker);
-        let courier = outbox.clone().map(|outbox| {
-            let token = AgentToken::new(Agent::Sensor, config.token_key.clone(), clock.clone());
-            let api = PlatformApi::new(http.clone(), &config.api_url, token);
-            Courier::new(api, store.clone(), outbox, config.timing.delivery)
-        });
+        let courier = outbox.clone();
+        let courier = courier.map(|outbox| Courier::new(api.clone(), store.clone(), outbox, config.timing.delivery));
         let logs = match outbox {
             Some(outbox) => LogHome::sent(outbox, config.logs),
             None => LogHome::shared(config.paths.artifacts.clone(), config.logs),
@@ -171,7 +170,7 @@ impl SensorHost {
             logs,
             clock,
             observer,
-            http,
+            api,
             worker,
             leases,
             changes: changes_of_rows,

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use attune_http::{HttpError, Request};
+use attune_http::HttpError;
 use attune_model::Secret;
 use attune_model::measure::{Measure, Success};
-use attune_security::{Agent, sign_worker_token};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
@@ -55,16 +54,8 @@ async fn ask(context: &Context, target: &Target) -> Result<Token, HttpError> {
         "trigger_types": target.input.trigger_refs,
         "ttl_seconds": lifetime.as_secs(),
     });
-    let url = format!("{}/auth/internal/sensor-token", context.config.api_url.trim_end_matches('/'));
-    let mut request = Request::post_json(url, &body)?.timeout(CALL_LIMIT);
-    // The platform's API asks for nothing here; the hub does of hosts on other machines.
-    if let Some(key) = &context.config.token_key {
-        match sign_worker_token(key, Agent::Sensor, context.clock.now()) {
-            Ok(own) => request = request.bearer(&own),
-            Err(error) => tracing::warn!(%error, "no token of the host's own"),
-        }
-    }
-    let Reply { data } = context.http.send_for_json(&request).await?;
+    // The platform's API asks for no token of the host here; the hub does of hosts on other machines.
+    let Reply { data } = context.api.post("/auth/internal/sensor-token", &body, CALL_LIMIT).await?;
     // A clock of the API that is far from ours must not make us renew without end.
     let remaining = (data.expires_at - context.clock.now()).to_std().unwrap_or(lifetime).min(lifetime);
     let renew_after = shortened(remaining * 8 / 10, Uuid::new_v4().as_bytes()[0]);
