@@ -154,7 +154,10 @@ impl SensorHost {
         let guard = config.guard.clone();
         let outbox = outbox(&config, worker);
         let courier = outbox.clone();
-        let courier = courier.map(|outbox| Courier::new(api.clone(), store.clone(), outbox, config.timing.delivery));
+        let courier = courier.map(|outbox| {
+            let folders = (outbox, config.paths.artifacts.clone());
+            Courier::new(api.clone(), store.clone(), folders, config.timing.delivery)
+        });
         let logs = match outbox {
             Some(outbox) => LogHome::sent(outbox, config.logs),
             None => LogHome::shared(config.paths.artifacts.clone(), config.logs),

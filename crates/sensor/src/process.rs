@@ -14,6 +14,7 @@ use attune_runtime::environment::InUse;
 use tokio::time::{Instant, timeout};
 
 use crate::cause::{self, End};
+use crate::courier::Attended;
 use crate::excerpt::{excerpt, with_hint};
 use crate::log::{CurrentFile, LogWriter};
 use crate::notify::{NotifySocket, Said};
@@ -64,6 +65,8 @@ pub(crate) struct Attached {
     pub(crate) guarded: Option<Watched>,
     /// Keeps the environment of its code.
     pub(crate) in_use: InUse,
+    /// Looks after files of its own.
+    pub(crate) attended: Option<Attended>,
 }
 
 /// Why a sensor does not run although it should.
@@ -86,7 +89,7 @@ pub(crate) struct Failure {
 impl Process {
     /// Supervises `child`.
     pub(crate) fn watch(child: Child, logs: (LogWriter, LogWriter), attached: Attached) -> Self {
-        let Attached { notify, tokens, renew_at, at_once, guarded, in_use } = attached;
+        let Attached { notify, tokens, renew_at, at_once, guarded, in_use, attended } = attached;
         let stop = CancellationToken::new();
         let (stdout, stderr) = logs;
         let (output, log) = (stdout.current_file(), stderr.current_file());
@@ -104,7 +107,7 @@ impl Process {
                 }
             };
             // It was reaped: from now on its number may be somebody else's.
-            drop((guarded, in_use));
+            drop((guarded, in_use, attended));
             if !logs_are_done && timeout(LOG_LIMIT, logs).await.is_err() {
                 tracing::warn!(child.pid = report.pid, "the last lines of a sensor did not reach its log in time");
             }

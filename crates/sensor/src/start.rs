@@ -126,7 +126,7 @@ impl Prepared {
         command.policy.clone_from(&config.policy);
         command.ending =
             Ending { signal: config.timing.stop_signal, grace: config.timing.stop_grace, ..Ending::default() };
-        let begun = Instant::now();
+        let (begun, begun_at) = (Instant::now(), context.clock.now());
         let child = start(command).map_err(|error| {
             context.observer.measure(Measure::ChildNotStarted);
             StartFailure::Start(error)
@@ -134,7 +134,8 @@ impl Prepared {
         context.observer.measure(Measure::ChildStarted { took: begun.elapsed() });
         let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
         let (renew_at, at_once, in_use) = (self.renew_at, grant.killed().clone(), self.plan.in_use);
-        let attached = Attached { notify, tokens, renew_at, at_once, guarded, in_use };
+        let attended = context.logs.outbox.as_ref().map(|outbox| outbox.attend(&sensor.r#ref, begun_at));
+        let attached = Attached { notify, tokens, renew_at, at_once, guarded, in_use, attended };
         Ok(Process::watch(child, (stdout_log, stderr_log), attached))
     }
 

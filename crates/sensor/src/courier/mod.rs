@@ -6,11 +6,12 @@
 //!
 //! The files here are the truth, in a folder that only this host uses: `_pending/sensors/<its row>` below the folder of
 //! artifacts. One task sends what is new, a piece at a time; nobody waits for it but the end of the host, and that not for
-//! long. A file goes from here when the platform has all of it, and its version gets its size: what has none is sent by the
+//! long. Files that a sensor wrote itself follow when it has ended. A file of a log goes from here when the platform has all of it, and its version gets its size: what has none is sent by the
 //! next life of this host.
 
 mod leftovers;
 mod outbox;
+mod own_files;
 mod parcel;
 
 use std::io::SeekFrom;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use attune_http::{Decision, HttpError, PlatformApi, Problem};
 use attune_lifecycle::{Backoff, CancellationToken};
 use attune_model::{WorkerId, chain};
-use attune_store::LogStore;
+use attune_store::{LogStore, SensorFile};
 use thiserror::Error;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -34,6 +35,7 @@ use crate::config::LogDelivery;
 use crate::context::STORE_LIMIT;
 
 pub(crate) use self::outbox::{Addressed, Outbox};
+pub(crate) use self::own_files::Attended;
 
 /// Steps for one log before it is another one's turn.
 const STEPS: usize = 64;
@@ -47,7 +49,7 @@ enum Trouble {
     #[error("the API does not take logs of sensors")]
     Api(#[source] HttpError),
     /// The store is away.
-    #[error("the store does not take the sizes of logs: {0}")]
+    #[error("the store does not say or take anything about logs: {0}")]
     Store(String),
     /// The file system of this host.
     #[error("a log cannot be read: {0}")]
@@ -57,7 +59,11 @@ enum Trouble {
 /// Brings logs to the platform.
 #[derive(Debug)]
 pub(crate) struct Courier {
+    /// For pieces.
     api: PlatformApi,
+    /// For whole files.
+    uploads: PlatformApi,
+    artifacts: PathBuf,
     store: Arc<dyn LogStore>,
     outbox: Outbox,
     delivery: LogDelivery,
@@ -70,9 +76,14 @@ pub(crate) fn folder(artifacts_dir: &Path, worker: WorkerId) -> PathBuf {
 }
 
 impl Courier {
-    pub(crate) fn new(api: PlatformApi, store: Arc<dyn LogStore>, outbox: Outbox, delivery: LogDelivery) -> Self {
-        let api = api.with_call_limit(delivery.call_limit);
-        Self { api, store, outbox, delivery, is_in_trouble: false }
+    pub(crate) fn new(
+        uploads: PlatformApi,
+        store: Arc<dyn LogStore>,
+        (outbox, artifacts): (Outbox, PathBuf),
+        delivery: LogDelivery,
+    ) -> Self {
+        let api = uploads.clone().with_call_limit(delivery.call_limit);
+        Self { api, uploads, artifacts, store, outbox, delivery, is_in_trouble: false }
     }
 
     /// Until the host has no sensors any more, as `done` says, and all that they left is delivered or had its time.
@@ -142,12 +153,15 @@ impl Courier {
         if owners.is_empty() {
             return Ok(());
         }
-        let files = match timeout(STORE_LIMIT, self.store.sensor_files(&owners)).await {
-            Ok(files) => files.map_err(|error| Trouble::Store(chain(&error)))?,
-            Err(_elapsed) => return Err(Trouble::Store(format!("no answer within {STORE_LIMIT:?}"))),
-        };
-        self.clear_up(self.outbox.know(&files)).await;
+        self.clear_up(self.outbox.know(&self.files_of(&owners).await?)).await;
         Ok(())
+    }
+
+    async fn files_of(&self, sensors: &[String]) -> Result<Vec<SensorFile>, Trouble> {
+        match timeout(STORE_LIMIT, self.store.sensor_files(sensors)).await {
+            Ok(files) => files.map_err(|error| Trouble::Store(chain(&error))),
+            Err(_elapsed) => Err(Trouble::Store(format!("no answer within {STORE_LIMIT:?}"))),
+        }
     }
 
     /// Everything that waits now.
@@ -169,6 +183,9 @@ impl Courier {
                 self.outbox.again(&log);
                 break;
             }
+        }
+        if delivered.is_ok() {
+            delivered = self.send_own_files().await;
         }
         self.store_sizes().await?;
         delivered
@@ -264,7 +281,7 @@ impl Courier {
             Ok(Err(error)) => chain(&error),
             Err(_elapsed) => format!("no answer within {STORE_LIMIT:?}"),
         };
-        self.outbox.give_sizes_back(sizes);
+        self.outbox.add_sizes(sizes);
         Err(Trouble::Store(problem))
     }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use attune_store::LogVersion;
 use tokio::sync::Notify;
 
+use super::own_files::Ended;
 use super::parcel::{CHUNK_BYTES, Parcel, Step};
 
 /// Beside a file: how many bytes before it never arrived.
@@ -41,6 +42,8 @@ pub(super) struct State {
     outdated: BTreeSet<String>,
     /// Sizes of versions that are complete there.
     sizes: Vec<(i64, u64)>,
+    /// Sensors whose own files are to be looked at.
+    ended: Ended,
 }
 
 /// One stream of one sensor.
@@ -170,7 +173,7 @@ impl Outbox {
     /// Whether there is nothing to do now.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.ready.is_empty() && state.outdated.is_empty() && state.sizes.is_empty()
+        state.ready.is_empty() && state.outdated.is_empty() && state.sizes.is_empty() && state.ended.is_empty()
     }
 
     /// How many logs have something to be sent.
@@ -250,13 +253,34 @@ impl Outbox {
         self.state().outdated.remove(path);
     }
 
+    /// Processes have ended; of one sensor the first counts.
+    pub(super) fn ended(&self, processes: Ended) {
+        let mut state = self.state();
+        for (sensor_ref, began) in processes {
+            let known = state.ended.entry(sensor_ref).or_insert(began);
+            *known = began.min(*known);
+        }
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+
+    /// Whose own files are to be looked at.
+    pub(super) fn take_ended(&self) -> Ended {
+        std::mem::take(&mut self.state().ended)
+    }
+
+    /// Whether the file is a version of a log.
+    pub(super) fn is_log(&self, path: &str) -> bool {
+        self.state().logs.contains_key(log_of(path))
+    }
+
     /// Sizes to be stored.
     pub(super) fn take_sizes(&self) -> Vec<(i64, u64)> {
         std::mem::take(&mut self.state().sizes)
     }
 
-    /// They could not be stored.
-    pub(super) fn give_sizes_back(&self, sizes: Vec<(i64, u64)>) {
+    /// … and those that could not be.
+    pub(super) fn add_sizes(&self, sizes: Vec<(i64, u64)>) {
         self.state().sizes.extend(sizes);
     }
 
