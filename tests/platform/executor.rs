@@ -36,8 +36,18 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// With shell actions.
+    /// With shell actions, and folders that the API shares.
     pub(crate) async fn new(actions: &[Action]) -> Self {
+        let installation = Self::prepared(actions).await;
+        // Its marks.
+        for mark in ["packs/.attune-packs-sentinel", "artifacts/.attune-api-sentinel"] {
+            fs::write(installation.path(mark), "{}").unwrap();
+        }
+        Self::on(installation).await
+    }
+
+    /// What a worker finds: the actions are loaded.
+    pub(crate) async fn prepared(actions: &[Action]) -> Installation {
         let installation = Installation::bare().await;
         let source = installation.path("source/drop");
         fs::create_dir_all(source.join("actions")).unwrap();
@@ -52,15 +62,16 @@ impl Executor {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         }
         installation.load(installation.path("source").to_str().unwrap());
-        // The marks of an API that shares its folders.
-        for mark in ["packs/.attune-packs-sentinel", "artifacts/.attune-api-sentinel"] {
-            fs::write(installation.path(mark), "{}").unwrap();
-        }
-        Self::on(installation).await
+        installation
     }
 
     /// On an installation that is ready for it.
     pub(crate) async fn on(installation: Installation) -> Self {
+        Self::on_with(installation, &[]).await
+    }
+
+    /// … with these settings of the worker.
+    pub(crate) async fn on_with(installation: Installation, settings: &[(&str, &str)]) -> Self {
         let bus = AmqpBus::connect(&AmqpConfig::new(Secret::new(installation.broker.url()), "test")).await.unwrap();
         let keys = ["execution.status.changed", "execution.completed"];
         let queue = QueueSpec {
@@ -73,7 +84,9 @@ impl Executor {
         bus.declare(&queue).await.unwrap();
         bus.close().await;
         let name = installation.database.name();
-        let worker = installation.start("worker", &["worker", "--name", name]);
+        let worker = installation.start_with("worker", &["worker", "--name", name], |command| {
+            command.envs(settings.iter().copied());
+        });
         becomes(&installation, 0, "ready").await;
         let id = installation.database.number("SELECT id FROM worker").await;
         Self { worker, installation, id, heard: Mutex::default() }
@@ -92,6 +105,11 @@ impl Executor {
 
     /// A row that is `scheduled` for the worker, with some columns more; its id.
     pub(crate) async fn schedule(&self, action: &str, columns: &[(&str, &str)]) -> i64 {
+        self.schedule_of(&format!("drop.{action}"), columns).await
+    }
+
+    /// … of an action of any pack.
+    pub(crate) async fn schedule_of(&self, action_ref: &str, columns: &[(&str, &str)]) -> i64 {
         let (mut names, mut values) = (vec!["executor"], vec!["1"]);
         for (name, value) in columns {
             names.push(name);
@@ -100,7 +118,7 @@ impl Executor {
         let (worker, names, values) = (self.id, names.join(", "), values.join(", "));
         self.sql(&format!(
             "INSERT INTO execution (action, action_ref, status, worker, {names})
-             SELECT id, ref, 'scheduled', {worker}, {values} FROM action WHERE ref = 'drop.{action}'"
+             SELECT id, ref, 'scheduled', {worker}, {values} FROM action WHERE ref = '{action_ref}'"
         ))
         .await;
         self.installation.database.number("SELECT max(id) FROM execution").await

@@ -4,6 +4,7 @@
 
 mod doctor;
 mod drop_in;
+mod drop_in_api;
 mod drop_in_child;
 mod executor;
 mod health;

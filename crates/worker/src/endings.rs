@@ -1,6 +1,7 @@
 //! Terminal statuses: written as long as it takes, once, and by the one who owns the run; then announced.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use attune_lifecycle::Backoff;
@@ -10,13 +11,18 @@ use attune_model::status::ExecutionStatus;
 use attune_model::{ActionId, ExecutionId, chain};
 use attune_store::{Decision, Fence, SecretValue, StoreError, cancelled_result, cancelled_status};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
 
 use crate::announce::End;
 use crate::filing::Entered;
 use crate::logs::LogOwner;
 use crate::shared::Shared;
 use crate::spool::Kept;
+
+/// How long an end is not announced because its files are under way to the API. Who hears of it looks for them, but the slot
+/// of the platform's scheduler waits for it as well.
+const PLACES_LIMIT: Duration = Duration::from_secs(5);
 
 /// An end to be written.
 #[derive(Debug)]
@@ -40,7 +46,7 @@ pub(crate) struct Ended {
 }
 
 /// Writes an end that an earlier life left, and then tells it.
-pub(crate) async fn end(shared: &Shared, end: Ended, kept: Option<Kept>) {
+pub(crate) async fn end(shared: &Arc<Shared>, end: Ended, kept: Option<Kept>) {
     if let Some(written) = write_end(shared, end, kept).await {
         shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: None });
         tell(shared, &written).await;
@@ -55,7 +61,7 @@ pub(crate) async fn tell(shared: &Shared, end: &Ended) {
 
 /// Writes an end, however long storage is away; `kept` is where it is on disk already. Returns what is in the row; none
 /// when it is not ours, or when it has to wait for the next life of the worker.
-pub(crate) async fn write_end(shared: &Shared, mut end: Ended, mut kept: Option<Kept>) -> Option<Ended> {
+pub(crate) async fn write_end(shared: &Arc<Shared>, mut end: Ended, mut kept: Option<Kept>) -> Option<Ended> {
     let begun = Instant::now();
     let answer = write(shared, &mut end, &mut kept).await;
     shared.observer.measure(Measure::Finish { answer, took: begun.elapsed() });
@@ -66,9 +72,23 @@ pub(crate) async fn write_end(shared: &Shared, mut end: Ended, mut kept: Option<
         kept.remove();
     }
     if let Some((owner, entered)) = end.entered.take() {
-        shared.filing.place(&owner, entered).await;
+        place_soon(shared, owner, entered).await;
     }
     (answer == FinishAnswer::Written).then_some(end)
+}
+
+/// Waits until the files of an end are in their places, but not for long.
+async fn place_soon(shared: &Arc<Shared>, owner: LogOwner, entered: Entered) {
+    let (own, on_their_way) = (shared.clone(), shared.filing.begin(owner.execution()));
+    let placing = async move {
+        own.filing.place(&owner, entered, own.stop.hard()).await;
+        drop(on_their_way);
+    };
+    match timeout(PLACES_LIMIT, shared.tasks.spawn(placing.in_current_span())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "filing logs panicked; this is a bug of the worker"),
+        Err(_elapsed) => tracing::warn!("the end is announced, and its logs are still under way to the API"),
+    }
 }
 
 async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> FinishAnswer {
@@ -155,7 +175,7 @@ async fn store(shared: &Shared, end: &mut Ended) -> Result<Option<ExecutionStatu
 /// Gives entered logs their places, at once where that costs nothing, else when the row is written.
 async fn place(shared: &Shared, end: &mut Ended, owner: LogOwner, entered: Entered) {
     if shared.filing.is_instant() {
-        shared.filing.place(&owner, entered).await;
+        shared.filing.place(&owner, entered, shared.stop.hard()).await;
     } else {
         end.entered = Some((owner, entered));
     }
@@ -174,7 +194,7 @@ async fn found_written(shared: &Shared, end: &Ended) -> Result<Option<ExecutionS
 }
 
 /// Writes the ends that an earlier life could only keep on disk, unless their rows moved on.
-pub(crate) async fn write_kept(shared: &Shared) {
+pub(crate) async fn write_kept(shared: &Arc<Shared>) {
     for (kept, ended) in shared.spool.left().await {
         if ended.fence.worker != shared.id {
             tracing::warn!(worker = %ended.fence.worker, "entry of the spool belongs to another worker");
@@ -191,7 +211,7 @@ pub(crate) async fn write_kept(shared: &Shared) {
 /// Ends what is running under this worker's id without being in hand: all of it, or `only` one.
 ///
 /// Nothing is run again silently: the action may have had its effect.
-pub(crate) async fn end_unfinished(shared: &Shared, only: Option<ExecutionId>, reason: &str) {
+pub(crate) async fn end_unfinished(shared: &Arc<Shared>, only: Option<ExecutionId>, reason: &str) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let unfinished = loop {
         match shared.store.unfinished_executions(shared.id).await {
@@ -210,7 +230,7 @@ pub(crate) async fn end_unfinished(shared: &Shared, only: Option<ExecutionId>, r
     }
 }
 
-async fn end_one(shared: &Shared, fence: Fence, execution: Execution, reason: &str) {
+async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, reason: &str) {
     let (status, result) = if execution.status == ExecutionStatus::Canceling {
         (ExecutionStatus::Cancelled, cancelled_result(&Value::Null))
     } else {
@@ -232,9 +252,10 @@ pub(crate) async fn file_left_logs(shared: &Shared) {
     match shared.store.ended_executions(shared.id, &left).await {
         Ok(ended) => {
             for execution in ended.iter().filter(|execution| !shared.cancellations.has(execution.id)) {
+                let Some(_on_their_way) = shared.filing.begin(execution.id) else { continue };
                 let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
                 if let Ok(entered) = shared.filing.enter(&owner).await {
-                    shared.filing.place(&owner, entered).await;
+                    shared.filing.place(&owner, entered, shared.stop.hard()).await;
                     tracing::info!(execution.id = %execution.id, "logs filed that were left");
                 }
             }

@@ -43,6 +43,9 @@ pub(crate) enum FileError {
     /// The API refused, or cannot be reached.
     #[error("the API does not have the file")]
     Api(#[from] HttpError),
+    /// This process has to go.
+    #[error("the worker stops before the API has taken the file")]
+    GivenUp,
 }
 
 /// Files below `artifacts_dir`, by the paths that artifact versions have.

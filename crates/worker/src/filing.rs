@@ -9,11 +9,12 @@
 //! a single one waits for nobody. A live file goes away only when the file of its version is complete: what could not be
 //! filed stays, and is filed when storage is back or by the next life of the worker.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use attune_lifecycle::CancellationToken;
 use attune_model::ExecutionId;
 use attune_model::chain;
 use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile};
@@ -67,6 +68,30 @@ pub(crate) struct Filing {
     store: Arc<dyn LogStore>,
     jobs: mpsc::UnboundedSender<Job>,
     something_is_left: AtomicBool,
+    placing: Placing,
+}
+
+/// Executions whose files are being brought to their places.
+#[derive(Debug, Clone, Default)]
+struct Placing(Arc<Mutex<HashSet<ExecutionId>>>);
+
+impl Placing {
+    fn all(&self) -> MutexGuard<'_, HashSet<ExecutionId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The files of one execution, on their way until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OnTheirWay {
+    execution: ExecutionId,
+    placing: Placing,
+}
+
+impl Drop for OnTheirWay {
+    fn drop(&mut self) {
+        self.placing.all().remove(&self.execution);
+    }
 }
 
 /// Does what [`Filing`] asks for. Its task ends when that is dropped.
@@ -79,7 +104,8 @@ pub(crate) struct Clerk {
 impl Filing {
     pub(crate) fn new(logs: Logs, files: Arc<dyn Files>, store: Arc<dyn LogStore>) -> (Self, Clerk) {
         let (jobs, waiting) = mpsc::unbounded_channel();
-        let filing = Self { logs, files, store: store.clone(), jobs, something_is_left: AtomicBool::new(false) };
+        let (something_is_left, placing) = (AtomicBool::new(false), Placing::default());
+        let filing = Self { logs, files, store: store.clone(), jobs, something_is_left, placing };
         (filing, Clerk { store, jobs: waiting })
     }
 
@@ -114,14 +140,22 @@ impl Filing {
         Ok(entered)
     }
 
-    /// Brings the files of entered logs to their places, and measures what the action registered.
-    pub(crate) async fn place(&self, owner: &LogOwner, entered: Entered) {
+    /// Sees to it that nobody else files the logs of this execution; none when somebody does.
+    pub(crate) fn begin(&self, execution: ExecutionId) -> Option<OnTheirWay> {
+        let placing = self.placing.clone();
+        let is_first = placing.all().insert(execution);
+        is_first.then_some(OnTheirWay { execution, placing })
+    }
+
+    /// Brings the files of entered logs to their places, and measures what the action registered. What takes until
+    /// `given_up` is left as if it had failed.
+    pub(crate) async fn place(&self, owner: &LogOwner, entered: Entered, given_up: &CancellationToken) {
         let mut sizes = Vec::new();
         for (stream, live, version) in entered.logs {
             for expired in &version.expired_files {
-                self.remove(expired).await;
+                self.remove(expired, given_up).await;
             }
-            if let Err(error) = self.files.place(&live, &version.file_path).await {
+            if let Err(error) = unless(given_up, self.files.place(&live, &version.file_path)).await {
                 let stream = stream.as_str();
                 tracing::warn!(execution.id = %owner.execution(), stream, error = chain(&error), "log stays where it is");
                 // A version without a file would promise a log that nobody can read.
@@ -130,7 +164,7 @@ impl Filing {
             }
         }
         for file in entered.registered {
-            match self.measure(&file).await {
+            match unless(given_up, self.measure(&file)).await {
                 Ok(size) => sizes.push((file.id, size)),
                 Err(error) => {
                     let file = file.file_path;
@@ -164,10 +198,21 @@ impl Filing {
         }
     }
 
-    async fn remove(&self, expired: &str) {
-        if let Err(error) = self.files.remove(expired).await {
+    async fn remove(&self, expired: &str, given_up: &CancellationToken) {
+        if let Err(error) = unless(given_up, self.files.remove(expired)).await {
             tracing::warn!(file = expired, error = chain(&error), "expired log could not be removed");
         }
+    }
+}
+
+async fn unless<T>(
+    given_up: &CancellationToken,
+    work: impl Future<Output = Result<T, FileError>>,
+) -> Result<T, FileError> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = given_up.cancelled() => Err(FileError::GivenUp),
     }
 }
 

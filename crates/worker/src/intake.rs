@@ -92,11 +92,12 @@ pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscr
 async fn start_up(shared: &Arc<Shared>) {
     write_kept(shared).await;
     end_unfinished(shared, None, "worker was restarted while the execution ran").await;
-    packs::fetch_missing(shared).await;
+    let (left, missing) = (shared.clone(), shared.clone());
+    // An API that is away, or does not answer, holds up nothing that does not need it.
+    shared.tasks.spawn(async move { packs::fetch_missing(&missing).await }.in_current_span());
     if shared.executor.advertised().tier == Tier::Database {
         capabilities::verify(shared, Verify::Everything).await;
     }
-    let left = shared.clone();
     shared.tasks.spawn(async move { file_left_logs(&left).await }.in_current_span());
 }
 

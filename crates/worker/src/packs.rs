@@ -15,10 +15,10 @@ use tokio::time::timeout;
 
 use crate::shared::Shared;
 
-/// How long the start waits for packs. What is missing afterwards is fetched when it is needed.
+/// How long packs are fetched at the start. What is missing afterwards is fetched when it is needed.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// Fetches the packs that are not here.
+/// Fetches the packs that are not here, before somebody needs them.
 pub(crate) async fn fetch_missing(shared: &Shared) {
     let Some(sync) = &shared.packs else { return };
     let known = match shared.store.packs_with_actions(None).await {
@@ -39,7 +39,11 @@ pub(crate) async fn fetch_missing(shared: &Shared) {
             }
         }
     };
-    if timeout(START_LIMIT, fetching).await.is_err() {
+    let fetched = tokio::select! {
+        () = shared.stop.soft().cancelled() => return,
+        fetched = timeout(START_LIMIT, fetching) => fetched,
+    };
+    if fetched.is_err() {
         tracing::warn!(
             limit_s = START_LIMIT.as_secs(),
             "packs are still missing; they are fetched when they are needed"
