@@ -337,6 +337,31 @@ async fn a_log_that_the_api_refuses_holds_up_no_other() {
     remote.end().await;
 }
 
+#[tokio::test]
+async fn a_log_that_cannot_be_read_holds_up_no_other() {
+    let remote = Remote::new(&["bad", "good"]).await;
+    let change = |config: &mut SensorConfig| {
+        config.timing.delivery.backoff = (Duration::from_millis(20), Duration::from_hours(1));
+    };
+    let host = remote.start_with(change).await;
+    remote.say("bad", "first\n");
+    remote.arrives("bad", 1, "first\n").await;
+    let here = remote.here(&host, "bad")[0].clone();
+    fs::remove_file(&here).unwrap();
+    fs::create_dir(&here).unwrap();
+    remote.say("bad", "second\n");
+    let mut said = String::new();
+    // More often than the delay may double.
+    for number in 0..14 {
+        let line = lines(number..number + 1);
+        remote.say("good", &line);
+        said.push_str(&line);
+        remote.arrives("good", 1, &said).await;
+    }
+    host.stop().await;
+    remote.end().await;
+}
+
 /// A clock that can be set, and how often it was looked at.
 #[derive(Debug, Default)]
 struct Shifted(Mutex<(TimeDelta, usize)>);

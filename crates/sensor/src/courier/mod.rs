@@ -68,6 +68,8 @@ pub(crate) struct Courier {
     outbox: Outbox,
     delivery: LogDelivery,
     is_in_trouble: bool,
+    /// Whether anything was delivered since the last trouble.
+    has_delivered: bool,
 }
 
 /// The folder of a host, below that of artifacts.
@@ -83,7 +85,7 @@ impl Courier {
         delivery: LogDelivery,
     ) -> Self {
         let api = uploads.clone().with_call_limit(delivery.call_limit);
-        Self { api, uploads, artifacts, store, outbox, delivery, is_in_trouble: false }
+        Self { api, uploads, artifacts, store, outbox, delivery, is_in_trouble: false, has_delivered: false }
     }
 
     /// Until the host has no sensors any more, as `done` says, and all that they left is delivered or had its time.
@@ -123,6 +125,10 @@ impl Courier {
                     // That was the last attempt.
                     if done.is_cancelled() {
                         return;
+                    }
+                    // What cannot be delivered alone does not make others wait longer and longer.
+                    if std::mem::take(&mut self.has_delivered) {
+                        backoff.reset();
                     }
                     tokio::select! {
                         () = done.cancelled() => {}
@@ -165,7 +171,7 @@ impl Courier {
     }
 
     /// Everything that waits now.
-    async fn round(&self) -> Result<(), Trouble> {
+    async fn round(&mut self) -> Result<(), Trouble> {
         while let Some(path) = self.outbox.next_outdated() {
             if let Err(error) = self.api.delete_file(&path).await
                 && !is_refusal(&error)
@@ -191,7 +197,7 @@ impl Courier {
         delivered
     }
 
-    async fn visit(&self, log: &str) -> Result<(), Trouble> {
+    async fn visit(&mut self, log: &str) -> Result<(), Trouble> {
         let mut has_sent = false;
         for _ in 0..STEPS {
             let Some((path, step)) = self.outbox.step(log, !has_sent) else {
@@ -220,7 +226,7 @@ impl Courier {
         Ok(())
     }
 
-    async fn append(&self, path: &str, append: Append) -> Result<(), Trouble> {
+    async fn append(&mut self, path: &str, append: Append) -> Result<(), Trouble> {
         let before = Arrived::Bytes(append.at);
         let content = match self.read(path, &append).await {
             Ok(content) => content,
@@ -238,6 +244,7 @@ impl Courier {
         let after = append.at + content.len() as u64;
         let error = match self.api.append_file(path, content).await {
             Ok(()) => {
+                self.has_delivered = true;
                 self.outbox.tell(path, |parcel| parcel.arrived = Arrived::Bytes(after));
                 return Ok(());
             }
