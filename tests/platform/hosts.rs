@@ -29,12 +29,23 @@ async fn runner_of(installation: &Installation, sensor: &str) -> String {
     installation.text("a host that runs the sensor", &sql, |_| true).await
 }
 
-/// Waits until every sensor has exactly one row that says that it runs.
+/// Waits until every sensor has exactly one row that says that it runs, and has said so itself: a process that was started is
+/// not yet a witness.
 async fn all_run(installation: &Installation) {
     let running = "SELECT count(*) FROM sensor_process WHERE status = 'running' AND pid IS NOT NULL";
     let distinct = "SELECT count(DISTINCT sensor) FROM sensor_process WHERE status = 'running' AND pid IS NOT NULL";
     installation.wait_for("every sensor runs", distinct, |count| count == 3).await;
     installation.wait_for("and only once", running, |count| count == 3).await;
+    let seen = installation.testimonies();
+    for name in SENSORS {
+        let pid = format!("SELECT pid FROM sensor_process WHERE sensor_ref = 'zoo.{name}' AND status = 'running'");
+        eventually("the runner to testify", async || {
+            let pids = installation.database.texts(&pid).await?;
+            let last = seen.runners(&format!("zoo.{name}")).last()?.to_string();
+            (pids == [last]).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Takes the host of that name out of `hosts`.
