@@ -6,6 +6,7 @@ mod doctor;
 mod drop_in;
 mod drop_in_api;
 mod drop_in_child;
+mod drop_in_code;
 mod drop_in_packs;
 mod executor;
 mod health;
