@@ -8,12 +8,15 @@ mod client;
 mod described;
 mod error;
 mod message;
+mod pack_sync;
 mod platform;
+mod same_files;
 mod tls;
 
 pub use client::{Client, ClientConfig, Redirects};
 pub use described::{DescribedError, described};
 pub use error::{BuildError, Decision, HttpError, Problem};
 pub use message::{Body, Method, Request, Response, form_encoded};
+pub use pack_sync::{ARCHIVE_LIMIT_BYTES, PackError, PackSync, StagedPack, shares_packs};
 pub use platform::{AgentToken, PlatformApi, Transport, UPLOAD_LIMIT_BYTES, shares_artifacts};
 pub use tls::Verification;

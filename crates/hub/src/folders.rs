@@ -5,8 +5,9 @@ mod place;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use attune_model::is_plain_name;
 use attune_security::random_secret;
 use chrono::{DateTime, Utc};
 use flate2::Compression;
@@ -76,11 +77,8 @@ impl Folders {
 
     /// The folder of a pack.
     pub(crate) fn pack(&self, pack_ref: &str) -> Option<PathBuf> {
-        let mut components = Path::new(pack_ref).components();
-        let plain =
-            matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == pack_ref);
         let folder = self.packs_dir.join(pack_ref);
-        (plain && !pack_ref.starts_with('.') && folder.is_dir()).then_some(folder)
+        (is_plain_name(pack_ref) && !pack_ref.starts_with('.') && folder.is_dir()).then_some(folder)
     }
 }
 

@@ -14,6 +14,7 @@ pub mod listen;
 pub mod measure;
 pub mod message;
 pub mod placement;
+mod plain_name;
 pub mod rows;
 pub mod runtime_name;
 pub mod schema;
@@ -26,6 +27,7 @@ pub use ids::{
     ActionId, ArtifactId, ArtifactVersionId, EnforcementId, EventId, ExecutionId, IdentityId, PackEnvironmentId,
     PackId, RuleId, RuntimeId, RuntimeVersionId, SensorId, TriggerId, WorkerId,
 };
+pub use plain_name::is_plain_name;
 pub use secret::Secret;
 
 /// JSON objects as the database and the messages carry them.

@@ -1,12 +1,12 @@
 //! What the worker is told: validated values, no reading of files or of the environment.
 
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use attune_http::Transport;
 use attune_model::status::{RetentionPolicy, WorkerType};
-use attune_model::{JsonMap, RuntimeId, Secret};
+use attune_model::{JsonMap, RuntimeId, Secret, is_plain_name};
 use attune_process::Policy;
 use attune_runtime::Advertised;
 use attune_runtime::plan::Builtin;
@@ -137,14 +137,6 @@ impl PackFolders {
         let has_it = |base: &&PathBuf| base.join(pack_ref).is_dir();
         self.bases.iter().find(has_it).or_else(|| self.bases.first()).map(PathBuf::as_path)
     }
-}
-
-/// Whether `name` is one ordinary path component.
-pub(crate) fn is_plain_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    matches!(components.next(), Some(Component::Normal(first)) if first == name)
-        && components.next().is_none()
-        && !name.contains('\0')
 }
 
 #[cfg(test)]

@@ -28,7 +28,6 @@ mod log_folders;
 mod logs;
 mod output;
 mod pack_events;
-mod pack_sync;
 mod packs;
 mod parameters;
 mod patience;

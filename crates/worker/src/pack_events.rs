@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_bus::{BusError, Delivery, Event, Subscription, ack, reject};
-use attune_model::chain;
 use attune_model::message::{Envelope, MessageType, PackDeleted, PackRegistered};
+use attune_model::{chain, is_plain_name};
 use attune_runtime::advertise::Tier;
 use serde::Deserialize as _;
 use tokio::time::timeout;
 
 use crate::capabilities::{self, Verify};
-use crate::config::is_plain_name;
 use crate::packs;
 use crate::readiness::Part;
 use crate::shared::Shared;

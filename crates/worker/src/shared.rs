@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use attune_http::PackSync;
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::Observer;
 use attune_model::{JsonMap, WorkerId};
@@ -13,7 +14,6 @@ use crate::cancellations::Cancellations;
 use crate::claims::Claims;
 use crate::executor::Executor;
 use crate::filing::Filing;
-use crate::pack_sync::PackSync;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
 use crate::running::Running;

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use attune_http::{AgentToken, BuildError, Client, ClientConfig, PlatformApi, shares_artifacts};
+use attune_http::{
+    ARCHIVE_LIMIT_BYTES, AgentToken, BuildError, Client, ClientConfig, PackSync, PlatformApi, shares_artifacts,
+    shares_packs,
+};
 use attune_model::clock::Clock;
 use attune_security::Agent;
 
 use crate::config::Transports;
 use crate::executor::Executor;
 use crate::files::{Files, SharedFolder, Uploads};
-use crate::pack_sync::{self, PackSync};
-
-/// Largest archive of a pack that is taken.
-const ARCHIVE_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 /// The ways that were chosen.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ impl Transport {
         let config = executor.config();
         let packs_dir = config.packs.first();
         let files_by_api = transports.artifacts.is_api(|| shares_artifacts(&config.artifacts_dir));
-        let packs_by_api = packs_dir.filter(|folder| transports.packs.is_api(|| pack_sync::is_shared(folder)));
+        let packs_by_api = packs_dir.filter(|folder| transports.packs.is_api(|| shares_packs(folder)));
         let shared = || Arc::new(SharedFolder::new(&config.artifacts_dir));
         if !files_by_api && packs_by_api.is_none() {
             return Ok(Self { files: shared(), packs: None });

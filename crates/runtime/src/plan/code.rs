@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use attune_model::execution_config::InlineExecution;
+use attune_model::is_plain_name;
 use attune_model::runtime_name::{fold, names_of};
 
 use super::{Kind, PlanError, PlanRequest, Planner};
@@ -91,11 +92,10 @@ pub(super) fn find(request: &PlanRequest<'_>, planner: &Planner) -> Result<Sourc
 
 /// A pack's name is one folder name.
 fn plain_name<'a>(name: &'a str, request: &PlanRequest<'_>) -> Result<&'a str, PlanError> {
-    let mut components = Path::new(name).components();
-    match (components.next(), components.next()) {
-        (Some(Component::Normal(only)), None) if only == name => Ok(name),
-        _ => Err(PlanError::PackRef { kind: request.kind, owner: request.owner_ref.to_owned(), pack: name.to_owned() }),
+    if is_plain_name(name) {
+        return Ok(name);
     }
+    Err(PlanError::PackRef { kind: request.kind, owner: request.owner_ref.to_owned(), pack: name.to_owned() })
 }
 
 /// The file that the entry point names in `folder`; none when there is none.

@@ -16,15 +16,19 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attune_http::{HttpError, PlatformApi};
+use attune_model::is_plain_name;
 use flate2::read::GzDecoder;
 use tar::{Archive, EntryType};
 use thiserror::Error;
 
-use crate::config::is_plain_name;
+use crate::same_files::same_files;
+use crate::{HttpError, PlatformApi};
 
 /// What the API leaves in a folder of packs that it shares.
 const SENTINEL: &str = ".attune-packs-sentinel";
+
+/// Largest archive of a pack that is taken: what a client is told before it is used for packs.
+pub const ARCHIVE_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 
 /// Most bytes that an archive may have unpacked, and most entries.
 const LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
@@ -34,7 +38,7 @@ const FOLDER_MODE: u32 = 0o755;
 
 /// Why a pack was not fetched.
 #[derive(Debug, Error)]
-pub(crate) enum PackError {
+pub enum PackError {
     /// Its ref is no folder name.
     #[error("{0:?} is no name of a pack")]
     Name(String),
@@ -70,14 +74,14 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> PackError {
     move |source| PackError::Io { what, source }
 }
 
-/// Whether the API shares the folder.
-pub(crate) fn is_shared(packs_dir: &Path) -> bool {
+/// Whether the API shares the folder of packs.
+pub fn shares_packs(packs_dir: &Path) -> bool {
     packs_dir.join(SENTINEL).exists()
 }
 
 /// Fetches packs into a local folder.
 #[derive(Debug)]
-pub(crate) struct PackSync {
+pub struct PackSync {
     packs_dir: PathBuf,
     api: PlatformApi,
     /// One at a time per pack; whoever waited finds it there.
@@ -85,12 +89,13 @@ pub(crate) struct PackSync {
 }
 
 impl PackSync {
-    pub(crate) fn new(packs_dir: &Path, api: PlatformApi) -> Self {
+    /// Into `packs_dir`, from `api`, whose client has to take [`ARCHIVE_LIMIT_BYTES`].
+    pub fn new(packs_dir: &Path, api: PlatformApi) -> Self {
         Self { packs_dir: packs_dir.to_owned(), api, locks: Mutex::default() }
     }
 
     /// Fetches a pack that is not here. One that is stays as it is.
-    pub(crate) async fn ensure(&self, pack_ref: &str) -> Result<(), PackError> {
+    pub async fn ensure(&self, pack_ref: &str) -> Result<(), PackError> {
         if self.has(pack_ref) {
             return Ok(());
         }
@@ -100,14 +105,14 @@ impl PackSync {
     }
 
     /// Fetches a pack, whether or not it is here.
-    pub(crate) async fn fetch(&self, pack_ref: &str) -> Result<(), PackError> {
+    pub async fn fetch(&self, pack_ref: &str) -> Result<(), PackError> {
         let lock = self.lock(pack_ref);
         let _alone = lock.lock().await;
         self.replace(pack_ref).await
     }
 
     /// Removes a pack.
-    pub(crate) async fn remove(&self, pack_ref: &str) -> Result<(), PackError> {
+    pub async fn remove(&self, pack_ref: &str) -> Result<(), PackError> {
         let place = self.place(pack_ref)?;
         let lock = self.lock(pack_ref);
         let _alone = lock.lock().await;
@@ -144,22 +149,64 @@ impl PackSync {
     }
 
     async fn replace(&self, pack_ref: &str) -> Result<(), PackError> {
+        let staged = self.stage(pack_ref).await?;
+        blocking(move || staged.put()).await
+    }
+
+    /// Fetches a pack, and leaves it to the caller when it takes its place.
+    pub async fn stage(&self, pack_ref: &str) -> Result<StagedPack, PackError> {
         let place = self.place(pack_ref)?;
         let archive = self.api.pack_archive(pack_ref).await?;
         let archive = archive.ok_or_else(|| PackError::Unknown(pack_ref.to_owned()))?;
-        let (new, old) = (self.beside(pack_ref, "new"), self.beside(pack_ref, "old"));
-        let name = pack_ref.to_owned();
-        let unpacked = tokio::task::spawn_blocking(move || {
-            let put = unpack(&archive, &name, &new).and_then(|()| swap(&new.join(&name), &place, &old));
-            // Both are rests now.
-            for rest in [&new, &old] {
-                if let Err(error) = remove_all(rest) {
-                    tracing::warn!(path = %rest.display(), %error, "rest of a pack could not be removed");
-                }
+        let staged = StagedPack {
+            name: pack_ref.to_owned(),
+            new: self.beside(pack_ref, "new"),
+            old: self.beside(pack_ref, "old"),
+            place,
+        };
+        blocking(move || unpack(&archive, &staged.name, &staged.new).map(|()| staged)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PackError> + Send + 'static,
+) -> Result<T, PackError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panicked| Err(io_error("unpack the archive")(io::Error::other(panicked))))
+}
+
+/// A pack that is unpacked beside its place. Dropped, it is removed.
+#[derive(Debug)]
+pub struct StagedPack {
+    name: String,
+    /// Holds a folder of that name.
+    new: PathBuf,
+    /// Where its predecessor goes.
+    old: PathBuf,
+    place: PathBuf,
+}
+
+impl StagedPack {
+    /// Whether the same is in its place already, but for what interpreters leave there. Blocks.
+    pub fn is_in_place(&self) -> bool {
+        // What cannot be compared is replaced.
+        same_files(&self.new.join(&self.name), &self.place).unwrap_or(false)
+    }
+
+    /// Takes its place. Blocks.
+    pub fn put(self) -> Result<(), PackError> {
+        swap(&self.new.join(&self.name), &self.place, &self.old)
+    }
+}
+
+impl Drop for StagedPack {
+    fn drop(&mut self) {
+        // Both are rests now.
+        for rest in [&self.new, &self.old] {
+            if let Err(error) = remove_all(rest) {
+                tracing::warn!(path = %rest.display(), %error, "rest of a pack could not be removed");
             }
-            put
-        });
-        unpacked.await.unwrap_or_else(|panicked| Err(io_error("unpack the archive")(io::Error::other(panicked))))
+        }
     }
 }
 
@@ -285,7 +332,7 @@ fn put<R: Read>(entry: &mut tar::Entry<'_, R>, pack: &Path, inside: &Path) -> Re
     match entry.header().entry_type() {
         EntryType::Directory => {
             fs::create_dir_all(&path).map_err(io_error("make a folder"))?;
-            // Whatever the archive says, the worker has to be able to fill and to remove it.
+            // Whatever the archive says, the agent has to be able to fill and to remove it.
             fs::set_permissions(&path, Permissions::from_mode(mode | 0o700))
                 .map_err(io_error("set the mode of a folder"))
         }
