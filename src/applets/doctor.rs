@@ -85,7 +85,7 @@ fn look(role: Role, file: Option<&Path>) -> Result<Findings, Failure> {
     findings.extend(kernel::look(needs.as_ref().map(|needs| &needs.child), &environment));
     findings.extend(runtimes::detected(role, &environment));
     if let Some(Needs { platform, .. }) = needs {
-        findings.extend(folders::look(role, &platform));
+        findings.extend(folders::look(&platform));
         findings.extend(runtimes::environments(&platform.folders.runtime_envs));
         findings.extend(rt::one_thread()?.block_on(servers::look(store_role(role), &platform)));
     }
@@ -149,7 +149,7 @@ pub(crate) fn tell(patient: Patient<'_>, failure: &Failure) {
     let Ok(runtime) = rt::one_thread() else { return };
     let mut findings = Findings::default();
     findings.extend(kernel::look(Some(child), &process_env()));
-    findings.extend(folders::look(role, platform));
+    findings.extend(folders::look(platform));
     let servers = async { timeout(TELL_LIMIT, servers::look(store_role(role), platform)).await };
     findings.extend(runtime.block_on(servers).unwrap_or_default());
     for finding in findings.shown(true) {

@@ -10,7 +10,7 @@ use attune_process::Guard;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
 use attune_security::TokenKey;
-use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming};
+use attune_sensor::{LogLimits, SensorConfig, SensorHost, SensorPaths, SensorTiming, Transport};
 use attune_store_postgres::Role as StoreRole;
 use serde_json::json;
 
@@ -119,6 +119,7 @@ fn settings(
             max_files: platform.artifacts.sensor_log_max_files,
         },
         artifacts: machine::artifacts_way(platform.artifacts.transport),
+        packs: Transport::Auto,
     })
 }
 

@@ -12,6 +12,7 @@ mod executor;
 mod health;
 mod hosts;
 mod readiness;
+mod remote_packs;
 mod rows;
 mod sensor_logs;
 mod sensor_packs;

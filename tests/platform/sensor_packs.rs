@@ -51,8 +51,13 @@ impl<'a> Zoo<'a> {
     }
 
     /// Loads it, after the core pack.
-    pub(crate) fn load(self) {
+    pub(crate) fn load(&self) {
         self.installation.load(concat!(env!("CARGO_MANIFEST_DIR"), "/packs/core"));
+        self.reload();
+    }
+
+    /// Loads it again.
+    pub(crate) fn reload(&self) {
         self.installation.load(self.source.to_str().unwrap());
     }
 }

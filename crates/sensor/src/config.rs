@@ -51,6 +51,8 @@ pub struct SensorConfig {
     pub logs: LogLimits,
     /// How logs reach the platform: through `paths.artifacts`, or through the API.
     pub artifacts: Transport,
+    /// How packs reach `paths.packs`: they are there, or come through the API.
+    pub packs: Transport,
 }
 
 /// Folders and files of a sensor host, all absolute.
@@ -95,6 +97,30 @@ pub struct SensorTiming {
     pub stop_grace: Duration,
     /// How logs are brought to the API, where they are.
     pub delivery: LogDelivery,
+    /// How packs are fetched from the API, where they are.
+    pub fetching: PackFetching,
+}
+
+/// How packs are fetched from the API.
+#[derive(Debug, Clone, Copy)]
+pub struct PackFetching {
+    /// Shortest and longest delay after a failure.
+    pub backoff: (Duration, Duration),
+    /// How long the sensors of a pack wait for a new version of it before they run with what is here, or say that nothing is.
+    pub patience: Duration,
+    /// For one call.
+    pub call_limit: Duration,
+}
+
+impl Default for PackFetching {
+    /// The limit of a call is a fact of the platform.
+    fn default() -> Self {
+        Self {
+            backoff: (Duration::from_secs(1), Duration::from_mins(1)),
+            patience: Duration::from_secs(10),
+            call_limit: Duration::from_mins(5),
+        }
+    }
 }
 
 /// How logs are brought to the API.
@@ -135,6 +161,7 @@ impl Default for SensorTiming {
             stop_signal: SIGTERM,
             stop_grace: Duration::from_secs(5),
             delivery: LogDelivery::default(),
+            fetching: PackFetching::default(),
         }
     }
 }

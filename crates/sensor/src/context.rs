@@ -12,11 +12,12 @@ use attune_model::clock::Clock;
 use attune_process::Guard;
 use attune_runtime::environment::Environments;
 use attune_store::SensorStore;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::config::SensorConfig;
 use crate::lease::Leases;
 use crate::log::LogHome;
+use crate::packs::Packs;
 use crate::recorder::Changes;
 use crate::rundir::RunDir;
 use crate::vitals::Vitals;
@@ -44,6 +45,10 @@ pub(crate) struct Context {
     pub(crate) run_dir: Option<RunDir>,
     pub(crate) vitals: Vitals,
     pub(crate) environments: Environments,
+    /// None where the folder of packs is shared.
+    pub(crate) packs: Option<Packs>,
+    /// Said when the wanted and the running sensors are to be compared.
+    pub(crate) look_again: Arc<Notify>,
     pub(crate) stop: Stop,
 }
 

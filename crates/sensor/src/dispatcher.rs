@@ -6,6 +6,7 @@
 
 mod compare;
 mod obey;
+mod packs;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use attune_model::SensorId;
 use attune_model::activity::Activity;
 use attune_model::chain;
 use attune_model::status::SensorProcessStatus;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
@@ -39,7 +40,6 @@ const MOST_WINDOWS: u32 = 5;
 pub(crate) struct Dispatcher {
     context: Arc<Context>,
     tasks: Tasks,
-    look_again: Arc<Notify>,
     registry: Registry,
     owners: HashMap<SensorId, Owner>,
     /// What was last said about each sensor that does not run here, so that it is said once.
@@ -60,6 +60,7 @@ pub(crate) struct Dispatcher {
 }
 
 struct Owner {
+    pack_ref: Option<String>,
     wish: watch::Sender<Wish>,
     status: watch::Receiver<Status>,
     task: JoinHandle<()>,
@@ -69,14 +70,12 @@ impl Dispatcher {
     pub(crate) fn new(
         context: Arc<Context>,
         tasks: Tasks,
-        look_again: Arc<Notify>,
         registry: Registry,
         (started, commands): (watch::Sender<bool>, mpsc::Receiver<Command>),
     ) -> Self {
         Self {
             context,
             tasks,
-            look_again,
             registry,
             owners: HashMap::new(),
             refused: HashMap::new(),
@@ -123,7 +122,7 @@ impl Dispatcher {
         loop {
             let is_asked = tokio::select! {
                 () = soft.cancelled() => return,
-                () = self.look_again.notified() => return self.settle().await,
+                () = self.context.look_again.notified() => return self.settle().await,
                 Some(command) = self.commands.recv() => self.obey(command),
                 () = sleep_until(until) => return,
             };
@@ -136,7 +135,7 @@ impl Dispatcher {
     /// Waits until nothing more changes, but not for ever.
     async fn settle(&self) {
         let window = self.context.config.timing.change_window;
-        let quiet = async { while timeout(window, self.look_again.notified()).await.is_ok() {} };
+        let quiet = async { while timeout(window, self.context.look_again.notified()).await.is_ok() {} };
         tokio::select! {
             () = self.context.stop.soft().cancelled() => {}
             () = quiet => {}
@@ -149,14 +148,17 @@ impl Dispatcher {
         // Before the rows: what changes in between is seen the next time.
         let digest = asked(store.desired_digest()).await?;
         if self.is_compared(&digest).await? {
-            return Ok(());
+            return self.follow_packs(&[]).await;
         }
         let desired = asked(store.desired_sensors()).await?;
+        // After the rows: a pack that is as new as they are is waited for.
+        self.follow_packs(&desired).await?;
         let context = self.context.clone();
         let judged = spawn_blocking(move || judge_all(&context, desired)).await.map_err(|error| error.to_string())?;
         self.read_history(&judged).await?;
         let mut wanted = HashSet::new();
         let mut enabled = HashSet::new();
+        let mut is_complete = true;
         self.known = judged.iter().map(|judged| (judged.sensor_ref.clone(), judged.sensor)).collect();
         for Judged { sensor, sensor_ref, verdict } in judged {
             enabled.insert(sensor);
@@ -168,6 +170,10 @@ impl Dispatcher {
                     target.input.restarts = self.restarts.get(&sensor).copied().unwrap_or_default();
                     self.refused.remove(&sensor);
                     wanted.insert(sensor);
+                    if self.has_to_wait(sensor, &target) {
+                        is_complete = false;
+                        continue;
+                    }
                     self.wish_for(sensor, Arc::new(target));
                 }
                 Err(refusal) => self.refuse(sensor, &sensor_ref, &refusal),
@@ -177,7 +183,7 @@ impl Dispatcher {
         self.release(&wanted);
         self.announce_start();
         self.histories = HashMap::new();
-        self.compared = Some(Compared::now(digest));
+        self.compared = is_complete.then(|| Compared::now(digest));
         Ok(())
     }
 
@@ -190,14 +196,14 @@ impl Dispatcher {
             owner.wish.send_replace(Some(target));
             return;
         }
-        let sensor_ref = target.sensor.r#ref.clone();
+        let (sensor_ref, pack_ref) = (target.sensor.r#ref.clone(), target.sensor.pack_ref.clone());
         let (wish, wishes) = watch::channel(Some(target));
         let (statuses, status) = watch::channel(Status::default());
         let history = self.histories.remove(&sensor).unwrap_or_default();
         let supervisor = Supervisor::new(self.context.clone(), wishes, statuses, history);
         let task = self.tasks.spawn(supervisor.run());
         self.registry.add(sensor, &sensor_ref, status.clone());
-        self.owners.insert(sensor, Owner { wish, status, task });
+        self.owners.insert(sensor, Owner { pack_ref, wish, status, task });
     }
 
     /// Stops what is not wanted any more, and forgets what has stopped. A supervisor that is idle and without a wish

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_bus::{Bus, BusError, Subscription};
-use attune_http::{AgentToken, BuildError as HttpBuildError, Client, ClientConfig, PlatformApi, shares_artifacts};
+use attune_http::{
+    ARCHIVE_LIMIT_BYTES, AgentToken, BuildError as HttpBuildError, Client, ClientConfig, PackSync, PlatformApi,
+    shares_artifacts, shares_packs,
+};
 use attune_lifecycle::{CancellationToken, Stop, Tasks};
 use attune_model::WorkerId;
 use attune_model::activity::Observer;
@@ -29,6 +32,7 @@ use crate::heartbeat::beat;
 use crate::lease::{Keeper, Leases, Terms};
 use crate::listener::{listen, queue, source};
 use crate::log::LogHome;
+use crate::packs::Packs;
 use crate::recorder::Recorder;
 use crate::registry::{Counts, Registry, capabilities};
 use crate::rundir::RunDir;
@@ -61,7 +65,7 @@ pub enum BuildError {
         source: BusError,
     },
     /// Its HTTP client could not be made.
-    #[error("failed to make the client for sensor tokens")]
+    #[error("failed to make the client for the API")]
     Http {
         /// Why.
         #[source]
@@ -78,6 +82,7 @@ pub struct SensorHost {
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
     api: PlatformApi,
+    packs_by_api: bool,
     worker: WorkerId,
     changes: Subscription,
     registry: Registry,
@@ -107,6 +112,9 @@ impl SensorHost {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, BuildError> {
         let http = ClientConfig { ca_file: config.ca_file.clone(), ..ClientConfig::default() };
+        let packs_by_api = packs_by_api(&config);
+        let limit = if packs_by_api { ARCHIVE_LIMIT_BYTES } else { http.response_limit_bytes };
+        let http = ClientConfig { response_limit_bytes: limit, ..http };
         let http = Client::build(&http).map_err(|source| BuildError::Http { source })?;
         let token = AgentToken::new(Agent::Sensor, config.token_key.clone(), clock.clone());
         let api = PlatformApi::new(http, &config.api_url, token);
@@ -131,7 +139,7 @@ impl SensorHost {
         let changes = changes.map_err(|source| BuildError::Queue { queue: name, source })?;
         let vitals = Vitals::new(config.timing.heartbeat_interval, observer.clone());
         let registry = Registry::default();
-        Ok(Self { config, store, bus, clock, observer, api, worker, changes, registry, vitals })
+        Ok(Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, registry, vitals })
     }
 
     /// The host's row.
@@ -147,7 +155,7 @@ impl SensorHost {
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, api, worker, changes, registry, vitals } = self;
+        let Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, registry, vitals } = self;
         let hard = stop.hard().clone();
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
@@ -162,6 +170,8 @@ impl SensorHost {
             Some(outbox) => LogHome::sent(outbox, config.logs),
             None => LogHome::shared(config.paths.artifacts.clone(), config.logs),
         };
+        let look_again = Arc::<Notify>::default();
+        let packs = packs_by_api.then(|| packs(&config, api.clone(), (look_again.clone(), stop, tasks)));
         let run_dir = run_dir(&config);
         let environments =
             Environments::new(config.build_host.clone(), observer.clone()).with_policy(config.policy.as_ref());
@@ -182,6 +192,8 @@ impl SensorHost {
             run_dir,
             vitals,
             environments,
+            packs,
+            look_again,
             stop: stop.clone(),
         });
         let silence = CancellationToken::new();
@@ -200,6 +212,22 @@ impl SensorHost {
         );
         Started { receiver }
     }
+}
+
+/// Whether packs come through the API. Decided once, at the start.
+fn packs_by_api(config: &SensorConfig) -> bool {
+    let folder = &config.paths.packs;
+    let is_api = config.packs.is_api(|| shares_packs(folder));
+    if is_api {
+        tracing::info!(api = config.api_url, folder = %folder.display(), "no shared folder of packs: they come through the API");
+    }
+    is_api
+}
+
+fn packs(config: &SensorConfig, api: PlatformApi, (look_again, stop, tasks): (Arc<Notify>, &Stop, &Tasks)) -> Packs {
+    let (folder, timing) = (config.paths.packs.clone(), config.timing.fetching);
+    let sync = PackSync::new(&folder, api.with_call_limit(timing.call_limit));
+    Packs::new((folder, sync), timing, (look_again, stop.soft().clone(), tasks.clone()))
 }
 
 /// What the logs go through; none where the platform finds them in the folder of artifacts. Decided once, here.
@@ -231,15 +259,14 @@ async fn run(
     (started, changes, registry): (watch::Sender<bool>, Subscription, Registry),
     (silence, keeper): (CancellationToken, Option<JoinHandle<()>>),
 ) {
-    let look_again = Arc::new(Notify::new());
-    let listening = listen(context.clone(), changes, look_again.clone());
+    let listening = listen(context.clone(), changes);
     tasks.spawn(listening);
     let heartbeat = tasks.spawn(beat(context.clone(), registry.clone(), silence.clone()));
     let (commands, obeyed) = mpsc::channel(COMMANDS);
     if let Some(root) = context.config.paths.run.as_ref().filter(|_| context.run_dir.is_some()) {
         tasks.spawn(serve(root.join(CONTROL_SOCKET), commands, context.stop.soft().clone()));
     }
-    Dispatcher::new(context.clone(), tasks, look_again, registry, (started, obeyed)).run().await;
+    Dispatcher::new(context.clone(), tasks, registry, (started, obeyed)).run().await;
     // The row says `active` until no sensor is left, and nothing writes it after `inactive`.
     silence.cancel();
     if heartbeat.await.is_err() {

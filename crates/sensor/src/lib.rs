@@ -6,7 +6,7 @@
 //!   store ── desired sensors ─┘                       └── …
 //! ```
 //!
-//! Where the platform shares no folder with the host, the logs go on from there through its API.
+//! Where the platform shares no folder with the host, the logs go on from there through its API, and packs come that way.
 //!
 //! A wish is a value, not an event: a supervisor always sees the latest one, and a process is replaced only when what it
 //! was started with has changed. Nothing that a message says is trusted; the store is read again.
@@ -28,6 +28,7 @@ mod lease;
 mod listener;
 mod log;
 mod notify;
+mod packs;
 mod process;
 mod record;
 mod recorder;
@@ -42,7 +43,7 @@ mod variables;
 mod vitals;
 
 pub use attune_http::Transport;
-pub use config::{LogDelivery, LogLimits, SensorConfig, SensorPaths, SensorTiming};
+pub use config::{LogDelivery, LogLimits, PackFetching, SensorConfig, SensorPaths, SensorTiming};
 pub use control::{CONTROL_SOCKET, ControlError, ControlReply, ControlRequest, SensorView, ask as ask_host};
 pub use host::{BuildError, SensorHost, Started};
 pub use vitals::{Overview, SensorLook};

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_bus::{Event, QueueLifetime, QueueSpec, Source, Subscription, ack};
+use attune_bus::{Delivery, Event, QueueLifetime, QueueSpec, Source, Subscription, ack};
 use attune_model::WorkerId;
-use attune_model::message::Exchange;
-use tokio::sync::Notify;
+use attune_model::message::{Envelope, Exchange, MessageType, PackRegistered};
+use serde::Deserialize as _;
 use uuid::Uuid;
 
 use crate::context::Context;
@@ -40,8 +40,8 @@ pub(crate) fn source(queue: QueueSpec) -> Source {
 }
 
 /// Listens until `stop`.
-pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription, look_again: Arc<Notify>) {
-    let (vitals, stop) = (&context.vitals, context.stop.soft());
+pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription) {
+    let (vitals, stop, look_again) = (&context.vitals, context.stop.soft(), &context.look_again);
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => break,
@@ -50,6 +50,9 @@ pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription, loo
         match event {
             Event::Delivery(delivery) => {
                 tracing::debug!(routing_key = delivery.routing_key, "looking again");
+                if let Some((packs, pack_ref)) = context.packs.as_ref().zip(registered(&delivery)) {
+                    packs.tell(&pack_ref);
+                }
                 look_again.notify_one();
                 // One that comes again costs one more look.
                 ack(delivery).await;
@@ -65,4 +68,11 @@ pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription, loo
     }
     vitals.listening(false);
     changes.end().await;
+}
+
+/// The pack that a message says is registered: its files may be others although its row is the same.
+fn registered(delivery: &Delivery) -> Option<String> {
+    let envelope: Envelope = serde_json::from_slice(&delivery.body).ok()?;
+    let is_registered = envelope.message_type == MessageType::PackRegistered;
+    is_registered.then(|| PackRegistered::deserialize(&envelope.payload)).and_then(Result::ok).map(|pack| pack.pack_ref)
 }

@@ -32,6 +32,12 @@ pub(crate) enum StartFailure {
     /// Its code, runtime or version is not there.
     #[error("it cannot be run here")]
     Plan(#[source] PlanError),
+    /// Its pack has not come from the API.
+    #[error("its pack is not here: {0}")]
+    Pack(String),
+    /// Its pack is another one since it was planned.
+    #[error("its pack was replaced")]
+    Replaced,
     /// Its environment cannot be made.
     #[error("its environment is not ready")]
     Environment(#[source] EnvironmentError),
@@ -55,7 +61,7 @@ pub(crate) enum StartFailure {
 impl StartFailure {
     /// Whether another host may have more luck.
     pub(crate) fn is_local(&self) -> bool {
-        matches!(self, Self::Plan(_) | Self::Environment(_) | Self::Start(_))
+        matches!(self, Self::Plan(_) | Self::Pack(_) | Self::Environment(_) | Self::Start(_))
     }
 }
 
@@ -68,6 +74,7 @@ pub(crate) struct Prepared {
 
 /// Plans the start, makes the environment ready and gets a token. Ends early by itself when the host stops.
 pub(crate) async fn prepare(context: &Context, target: &Arc<Target>) -> Result<Prepared, StartFailure> {
+    pack(context, target).await?;
     let chosen = choose(context, target).await?;
     let environment = environment(context, target, &chosen).await?;
     let plan = chosen.launch(&environment, &context.config.base_environment).map_err(StartFailure::Plan)?;
@@ -78,6 +85,23 @@ pub(crate) async fn prepare(context: &Context, target: &Arc<Target>) -> Result<P
     };
     let renew_at = Instant::now() + token.renew_after;
     Ok(Prepared { plan, token, renew_at })
+}
+
+/// Waits for the version of its pack that is on its way, not for ever. What was planned for another one is not started.
+async fn pack(context: &Context, target: &Target) -> Result<(), StartFailure> {
+    let Some(mut pack) = target.pack.clone() else { return Ok(()) };
+    let planned = target.input.generation;
+    let state = tokio::select! {
+        biased;
+        () = context.stop.soft().cancelled() => return Err(StartFailure::Stopping),
+        state = pack.wait_for(|state| state.is_settled || state.generation != planned) => state,
+    };
+    match state.map(|state| state.clone()) {
+        Ok(state) if state.generation != planned => Err(StartFailure::Replaced),
+        Ok(state) if !state.is_here => Err(StartFailure::Pack(state.problem.unwrap_or_default())),
+        // Nobody fetches packs any more: the host stops.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 async fn choose(context: &Context, target: &Arc<Target>) -> Result<Chosen, StartFailure> {

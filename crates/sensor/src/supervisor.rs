@@ -15,6 +15,7 @@
 //! before was seen. Every branch of a `select!` here is cancel-safe, except the end of the process, which is kept.
 
 mod claim;
+mod pack;
 mod phase;
 mod talk;
 
@@ -204,7 +205,10 @@ impl Supervisor {
         if self.context.stop.soft().is_cancelled() {
             return Err(Next::Stop);
         }
-        let prepared = prepared.map_err(|error| start_failure(&error))?;
+        let prepared = match prepared {
+            Err(StartFailure::Replaced) => return Err(self.replaced(target).await),
+            prepared => prepared.map_err(|error| start_failure(&error))?,
+        };
         let context = self.context.clone();
         let _turn = context.turns.start.acquire().await;
         // Preparing may take minutes (dependencies): what is started must still be what is wanted.
@@ -220,6 +224,7 @@ impl Supervisor {
     /// Says that it is starting only when that takes a while: most starts are over before the row could be read.
     async fn prepare(&mut self, target: &Arc<Target>) -> Result<Prepared, StartFailure> {
         let context = self.context.clone();
+        self.say_what_comes(target);
         let mut preparing = std::pin::pin!(prepare(&context, target));
         let record = async {
             sleep(SLOW_START).await;
@@ -351,6 +356,8 @@ impl Supervisor {
                 Some(Next::Again(new.clone(), Some(prepared)))
             }
             Ok(prepared) => Some(self.again(new, Some(prepared))),
+            // The start comes to know which one it is to be.
+            Err(StartFailure::Replaced) if !is_renewal => Some(self.again(new, None)),
             Err(error) if is_renewal => {
                 tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %chain(&error),
                     "failed to prepare a restart with a new token; trying again");

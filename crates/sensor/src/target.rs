@@ -10,8 +10,10 @@ use attune_runtime::plan::{Chosen, PlanError, PlanRequest, Planner};
 use attune_store::DesiredSensor;
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::files::{Fingerprint, Look};
+use crate::packs::{PackState, Packs};
 
 /// A sensor that this host is to run.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Target {
     pub(crate) active_rules: i32,
     /// What its process is started with.
     pub(crate) input: Input,
+    /// Where its pack stands; none where the folder of packs is shared.
+    pub(crate) pack: Option<watch::Receiver<PackState>>,
 }
 
 /// What a process reads once, at its start. Another input needs another process.
@@ -41,6 +45,8 @@ pub(crate) struct Input {
     /// None when it cannot be planned; the start will say why.
     chosen: Option<Chosen>,
     files: Fingerprint,
+    /// Of its pack, where that comes through the API.
+    pub(crate) generation: u64,
     /// Rises when an operator wants another process.
     pub(crate) restarts: u64,
 }
@@ -58,6 +64,7 @@ impl Input {
             rule_triggers_json: json!(rule_triggers).to_string(),
             chosen,
             files,
+            generation: 0,
             restarts: 0,
         }
     }
@@ -118,7 +125,14 @@ impl Target {
             sensor,
             runtime,
             versions,
+            pack: None,
         })
+    }
+
+    /// Notes what is there of its pack, while the folders of packs are held still.
+    pub(crate) fn follow(&mut self, packs: &Packs) {
+        self.pack = self.sensor.pack_ref.as_ref().and_then(|pack_ref| packs.state(pack_ref));
+        self.input.generation = self.pack.as_ref().map_or(0, |pack| pack.borrow().generation);
     }
 
     /// Whether its files are still the same. Blocks.

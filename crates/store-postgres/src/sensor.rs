@@ -1,5 +1,7 @@
 //! Desired sensors, the state of their processes, alerts.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use attune_model::message::EventCreated;
 use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, Trigger};
@@ -66,6 +68,12 @@ impl SensorStore for PostgresStore {
     async fn desired_digest(&self) -> Result<String, StoreError> {
         let row = self.pool.one(sqlx::query(DIGEST)).await;
         row.and_then(|row| row.try_get(0)).during(|| "read whether the desired sensors have changed".to_owned())
+    }
+
+    async fn pack_stamps(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        let rows = self.pool.all(sqlx::query("SELECT ref, md5(of::text) FROM pack AS of")).await;
+        let stamps = rows.and_then(|rows| rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect());
+        stamps.during(|| "read which packs have changed".to_owned())
     }
 
     async fn record_processes(

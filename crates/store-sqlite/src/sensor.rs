@@ -1,5 +1,7 @@
 //! Desired sensors, the state of their processes, alerts.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use attune_model::message::EventCreated;
 use attune_model::rows::{Sensor, SensorProcess};
@@ -36,6 +38,14 @@ impl SensorStore for SqliteStore {
         unit.commit().await.during(|| "read the desired sensors".to_owned())?;
 
         DesiredSensor::join(sensors, runtimes, versions, (triggers, rules))
+    }
+
+    async fn pack_stamps(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        let stamps = sqlx::query_as("SELECT ref, id || ' ' || version || ' ' || updated FROM pack")
+            .fetch_all(&self.readers)
+            .await;
+        let stamps: Vec<(String, String)> = stamps.during(|| "read which packs have changed".to_owned())?;
+        Ok(stamps.into_iter().collect())
     }
 
     async fn record_processes(

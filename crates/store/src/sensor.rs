@@ -1,6 +1,6 @@
 //! What the sensor host needs: the desired sensors and the state of its processes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
@@ -133,6 +133,9 @@ pub trait SensorStore: AgentStore + EnvironmentStore + LogStore + LeaseStore {
         format!("{:?}", self.desired_sensors().await?).hash(&mut hasher);
         Ok(hasher.finish().to_string())
     }
+
+    /// For each pack, by ref, something short that changes whenever its row does.
+    async fn pack_stamps(&self) -> Result<BTreeMap<String, String>, StoreError>;
 
     /// Writes changes of rows of one host, all or none, each as if it were written alone, in this order. A sensor that is gone
     /// is not an error. What [`LeaseStore`] keeps in `meta` stays.

@@ -245,6 +245,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data) -> SensorConfig {
         },
         logs: LogLimits::default(),
         artifacts: Transport::Folder,
+        packs: Transport::Folder,
     }
 }
 

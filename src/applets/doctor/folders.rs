@@ -9,7 +9,6 @@ use attune_process::may_write;
 
 use super::finding::Finding;
 use super::mounts::Mounts;
-use crate::applets::agent::Role;
 use crate::applets::machine;
 use crate::exit::Exit;
 
@@ -26,17 +25,14 @@ struct Use {
 }
 
 /// Looks at each.
-pub(super) fn look(role: Role, platform: &PlatformConfig) -> Vec<Finding> {
+pub(super) fn look(platform: &PlatformConfig) -> Vec<Finding> {
     let mounts = Mounts::read();
     let folders = &platform.folders;
     let packs = Use {
         about: "packs",
         written_for: None,
         executed_for: Some("actions and sensors that are programs of their own cannot run"),
-        absent: match role {
-            Role::Worker => "packs are fetched from the API",
-            Role::Sensor => "no sensor can run",
-        },
+        absent: "packs are fetched from the API",
         key: "packs_base_dir",
     };
     let environments = Use {

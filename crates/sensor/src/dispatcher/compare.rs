@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::Dispatcher;
 use crate::context::{Context, STORE_LIMIT};
 use crate::files::Look;
+use crate::packs::Packs;
 use crate::target::{Refusal, Target};
 
 /// So long nothing but rows and files is believed to matter; an interpreter may be installed while the host runs.
@@ -44,13 +45,17 @@ pub(super) struct Judged {
 pub(super) fn judge_all(context: &Context, desired: Vec<DesiredSensor>) -> Vec<Judged> {
     let config = &context.config;
     let host = CapabilityView::of(&config.capabilities);
+    let _still = context.packs.as_ref().map(Packs::hold_still);
     let mut look = Look::at(&config.paths.packs);
-    let judge = |desired: DesiredSensor| Judged {
-        sensor: desired.sensor.id,
-        sensor_ref: desired.sensor.r#ref.clone(),
-        verdict: Target::judge(desired, &config.planner, &host, &mut look),
+    let mut judge = |desired: DesiredSensor| {
+        let (sensor, sensor_ref) = (desired.sensor.id, desired.sensor.r#ref.clone());
+        let mut verdict = Target::judge(desired, &config.planner, &host, &mut look);
+        if let (Ok(target), Some(packs)) = (&mut verdict, &context.packs) {
+            target.follow(packs);
+        }
+        Judged { sensor, sensor_ref, verdict }
     };
-    desired.into_iter().map(judge).collect()
+    desired.into_iter().map(&mut judge).collect()
 }
 
 /// The answer of the store, in time.
@@ -78,9 +83,10 @@ impl Dispatcher {
                 None => return Ok(false),
             }
         }
-        let packs = self.context.config.paths.packs.clone();
+        let context = self.context.clone();
         let look = move || {
-            let mut look = Look::at(&packs);
+            let _still = context.packs.as_ref().map(Packs::hold_still);
+            let mut look = Look::at(&context.config.paths.packs);
             targets.iter().all(|target| target.has_files_of_now(&mut look))
         };
         spawn_blocking(look).await.map_err(|error| error.to_string())

@@ -30,7 +30,7 @@ use attune_store_sqlite::SqliteStore;
 use attune_testkit::eventually;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -45,6 +45,14 @@ pub(crate) struct Api {
     pub(crate) is_down: AtomicBool,
     /// Life of the tokens in milliseconds; 0 means what was asked for.
     pub(crate) life_ms: AtomicU64,
+    /// Archives of packs that were asked for; none is ever given.
+    pub(crate) archives: AtomicUsize,
+}
+
+/// Hangs.
+async fn archive(State(api): State<Arc<Api>>) -> StatusCode {
+    api.archives.fetch_add(1, Ordering::SeqCst);
+    std::future::pending().await
 }
 
 async fn sensor_token(State(api): State<Arc<Api>>, Json(body): Json<Value>) -> Result<Json<Value>, StatusCode> {
@@ -114,7 +122,10 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("attune.db")).await.unwrap());
         let api = Arc::new(Api::default());
-        let app = Router::new().route("/auth/internal/sensor-token", post(sensor_token)).with_state(api.clone());
+        let app = Router::new()
+            .route("/auth/internal/sensor-token", post(sensor_token))
+            .route("/api/v1/internal/packs/{pack_ref}/archive", get(archive))
+            .with_state(api.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let servers = Tasks::default();
@@ -369,20 +380,24 @@ fn timing() -> SensorTiming {
     }
 }
 
-fn host_config(dir: &Path, address: SocketAddr) -> SensorConfig {
-    let env = vec![
-        ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
-        ("FACTS".into(), dir.join("facts").into_os_string()),
-    ];
-    let host = Arc::new(Host::new(env.clone()));
-    let advertised = Advertised {
+/// What the host found on this machine: nothing.
+pub(crate) fn advertised() -> Advertised {
+    Advertised {
         tier: Tier::Detected,
         runtimes: Vec::new(),
         runtime_versions: BTreeMap::new(),
         detected_interpreters: Vec::new(),
         handed_on: None,
         warnings: Vec::new(),
-    };
+    }
+}
+
+fn host_config(dir: &Path, address: SocketAddr) -> SensorConfig {
+    let env = vec![
+        ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
+        ("FACTS".into(), dir.join("facts").into_os_string()),
+    ];
+    let host = Arc::new(Host::new(env.clone()));
     SensorConfig {
         name: "sensor-test".to_owned(),
         host: Some("here".to_owned()),
@@ -399,7 +414,7 @@ fn host_config(dir: &Path, address: SocketAddr) -> SensorConfig {
         token_key: None,
         mq_url: None,
         base_environment: env,
-        planner: Planner::new(host.clone(), dir.join("packs"), dir.join("envs"), &advertised),
+        planner: Planner::new(host.clone(), dir.join("packs"), dir.join("envs"), &advertised()),
         build_host: host,
         // The test's own binary has no applet that could apply one.
         policy: None,
@@ -407,6 +422,7 @@ fn host_config(dir: &Path, address: SocketAddr) -> SensorConfig {
         timing: timing(),
         logs: LogLimits::default(),
         artifacts: Transport::Folder,
+        packs: Transport::Folder,
     }
 }
 

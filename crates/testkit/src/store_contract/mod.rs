@@ -108,6 +108,7 @@ macro_rules! store_contract_tests {
             sensor: desired_sensors_come_by_ref_with_all_that_decides,
                 only_enabled_sensors_and_rules_are_desired,
                 the_digest_of_desired_sensors_changes_when_they_do_and_not_otherwise,
+                the_stamp_of_a_pack_changes_when_it_does_and_not_otherwise,
                 an_alert_needs_its_trigger;
             process: a_process_runs_fails_and_is_stopped,
                 failures_are_counted_by_the_caller_and_reset_on_request,

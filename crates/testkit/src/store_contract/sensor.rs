@@ -80,6 +80,23 @@ pub async fn the_digest_of_desired_sensors_changes_when_they_do_and_not_otherwis
     assert_eq!(world.store.desired_digest().await.unwrap(), before);
 }
 
+/// Whatever is changed of it, and nothing of another.
+pub async fn the_stamp_of_a_pack_changes_when_it_does_and_not_otherwise(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let mut pack = demo();
+    let stamp = async |name: &str| world.store.pack_stamps().await.unwrap().remove(name);
+    let first = stamp("demo").await.unwrap();
+    world.store.upsert_pack(&pack).await.unwrap();
+    world.store.upsert_pack(&empty("other")).await.unwrap();
+    assert_eq!(stamp("demo").await.unwrap(), first);
+    "2.0.0".clone_into(&mut pack.version);
+    world.store.upsert_pack(&pack).await.unwrap();
+    assert_ne!(stamp("demo").await.unwrap(), first);
+    world.store.delete_pack("demo").await.unwrap();
+    assert_eq!(stamp("demo").await, None);
+    assert!(stamp("other").await.is_some());
+}
+
 /// An installation without the core pack has no alerts.
 pub async fn an_alert_needs_its_trigger(lab: &dyn Lab) {
     let store = lab.store();
