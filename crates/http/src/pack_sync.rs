@@ -9,12 +9,14 @@
 //! that are too large are refused.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use attune_model::is_plain_name;
 use flate2::read::GzDecoder;
@@ -35,6 +37,9 @@ const LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
 const LIMIT_ENTRIES: usize = 100_000;
 
 const FOLDER_MODE: u32 = 0o755;
+
+/// No pack is on its way for so long.
+const REST_AGE: Duration = Duration::from_hours(1);
 
 /// Why a pack was not fetched.
 #[derive(Debug, Error)]
@@ -92,6 +97,19 @@ impl PackSync {
     /// Into `packs_dir`, from `api`, whose client has to take [`ARCHIVE_LIMIT_BYTES`].
     pub fn new(packs_dir: &Path, api: PlatformApi) -> Self {
         Self { packs_dir: packs_dir.to_owned(), api, locks: Mutex::default() }
+    }
+
+    /// Removes what was left beside the places of packs by processes that were killed. What is younger may be another's work.
+    /// Blocks.
+    pub fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.packs_dir)? {
+            let entry = entry?;
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if is_rest(&entry.file_name()) && age > REST_AGE {
+                remove_all(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Fetches a pack that is not here. One that is stays as it is.
@@ -221,6 +239,14 @@ fn swap(new: &Path, place: &Path, old: &Path) -> Result<(), PackError> {
             tracing::warn!(path = %place.display(), %error, "the old pack could not be put back");
         }
     })
+}
+
+/// Whether it is called as in [`PackSync::beside`].
+fn is_rest(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let parts: Vec<&str> = name.rsplitn(4, '.').collect();
+    let is_number = |part: &str| part.parse::<u64>().is_ok();
+    matches!(*parts, ["new" | "old", number, process, pack] if is_number(number) && is_number(process) && pack.starts_with('.'))
 }
 
 fn remove_all(folder: &Path) -> io::Result<()> {

@@ -1,12 +1,16 @@
 //! Archives, good and bad.
 
 use std::io::Write as _;
+use std::time::SystemTime;
 
+use attune_model::clock::SystemClock;
+use attune_security::Agent;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, Header};
 
 use super::*;
+use crate::{AgentToken, Client, ClientConfig};
 
 /// What an archive is made of.
 enum Item<'a> {
@@ -111,4 +115,25 @@ fn a_new_pack_takes_the_place_of_the_old_one_as_a_whole() {
     let error = swap(&dir.path().join("missing"), &place, &dir.path().join("older")).unwrap_err();
     assert_eq!(error.to_string(), "failed to put the pack in its place");
     assert!(place.join("new.sh").exists());
+}
+
+#[test]
+fn what_killed_processes_left_goes_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = Client::build(&ClientConfig::default()).unwrap();
+    let token = AgentToken::new(Agent::Worker, None, Arc::new(SystemClock));
+    let sync = PackSync::new(dir.path(), PlatformApi::new(client, "http://api", token));
+    let rests = [sync.beside("demo", "new"), sync.beside("demo", "old")];
+    let others = ["demo", ".git", ".demo.new", ".demo.x.1.old", "demo.1.1.new"].map(|name| dir.path().join(name));
+    let young = sync.beside("demo", "new");
+    for folder in rests.iter().chain(&others).chain([&young]) {
+        fs::create_dir_all(folder.join("demo")).unwrap();
+        if *folder != young {
+            let long_ago = SystemTime::now() - REST_AGE * 2;
+            fs::File::open(folder).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+    sync.sweep().unwrap();
+    assert!(rests.iter().all(|rest| !rest.exists()));
+    assert!(others.iter().chain([&young]).all(|folder| folder.exists()));
 }

@@ -86,6 +86,7 @@ impl Packs {
     ) -> Self {
         let (at_once, places) = (Semaphore::new(AT_ONCE), RwLock::default());
         let inner = Arc::new(Inner { sync, folder, timing, at_once, places, look_again, stop });
+        tasks.spawn(inner.clone().sweep());
         Self { inner, tasks, entries: Mutex::default(), told: Mutex::default() }
     }
 

@@ -16,6 +16,14 @@ use super::{Inner, PackState, Wish};
 type State = Arc<watch::Sender<PackState>>;
 
 impl Inner {
+    /// Earlier lives may have been killed while they fetched.
+    pub(super) async fn sweep(self: Arc<Self>) {
+        let swept = spawn_blocking(move || if self.is_shared() { Ok(()) } else { self.sync.sweep() }).await;
+        if let Ok(Err(error)) = swept {
+            tracing::debug!(%error, "rests of packs could not be looked for");
+        }
+    }
+
     /// Until the host stops, which no download delays.
     pub(super) async fn keep(self: Arc<Self>, pack_ref: String, mut wishes: watch::Receiver<Wish>, state: State) {
         let (shortest, longest) = self.timing.backoff;
