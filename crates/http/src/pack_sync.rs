@@ -15,8 +15,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attune_model::is_plain_name;
 use flate2::read::GzDecoder;
@@ -102,11 +102,15 @@ impl PackSync {
     /// Removes what was left beside the places of packs by processes that were killed. What is younger may be another's work.
     /// Blocks.
     pub fn sweep(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.packs_dir)? {
-            let entry = entry?;
-            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if is_rest(&entry.file_name()) && age > REST_AGE {
-                remove_all(&entry.path())?;
+        for entry in fs::read_dir(&self.packs_dir)?.flatten() {
+            // What has gone meanwhile was removed by another agent.
+            let changed = entry.metadata().and_then(|metadata| metadata.modified());
+            let is_old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > REST_AGE));
+            if is_rest(&entry.file_name())
+                && is_old
+                && let Err(error) = remove_all(&entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "rest of a pack could not be removed");
             }
         }
         Ok(())
@@ -161,7 +165,11 @@ impl PackSync {
     }
 
     fn beside(&self, pack_ref: &str, what: &str) -> PathBuf {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // The same small process id belongs to other processes in other containers, and to those of earlier lives.
+        static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            AtomicU64::new(u64::try_from(now.as_nanos()).unwrap_or_default())
+        });
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         self.packs_dir.join(format!(".{pack_ref}.{}.{number}.{what}", std::process::id()))
     }
@@ -259,11 +267,13 @@ fn remove_all(folder: &Path) -> io::Result<()> {
 
 /// Unpacks `archive` into the new folder `target`, where afterwards is a folder `pack_ref` and nothing else.
 fn unpack(archive: &[u8], pack_ref: &str, target: &Path) -> Result<(), PackError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(target.join(pack_ref))
-        .map_err(io_error("make a folder"))?;
+    let mut builder = DirBuilder::new();
+    builder.mode(FOLDER_MODE);
+    let base = target.parent().unwrap_or(target);
+    // Only the last two are ours alone.
+    let made = builder.recursive(true).create(base);
+    let made = made.and_then(|()| builder.recursive(false).create(target));
+    made.and_then(|()| builder.create(target.join(pack_ref))).map_err(io_error("make a folder"))?;
     let bounded = GzDecoder::new(archive).take(LIMIT_BYTES + 1);
     let mut archive = Archive::new(bounded);
     let mut bytes = 0_u64;

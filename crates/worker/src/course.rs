@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::announce::End;
 use crate::cancellations::InHand;
-use crate::endings::{Ended, end_unfinished, tell, write_end};
+use crate::endings::{Ended, PLACES_LIMIT, end_unfinished, tell, write_end};
 use crate::executor::{Control, Sinks};
 use crate::logs::LogOwner;
 use crate::result::{Conclusion, early_failure, storable};
@@ -206,7 +206,7 @@ impl Course {
             logs: Some(logs),
             entered: None,
         };
-        let written = write_end(shared, ended, None).await?;
+        let written = write_end(shared, ended, None, PLACES_LIMIT).await?;
         shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: Some(running.age()) });
         drop(running);
         tracing::info!(status = %written.status, action = written.execution.action_ref, "execution ended");

@@ -22,7 +22,7 @@ use crate::spool::Kept;
 
 /// How long an end is not announced because its files are under way to the API. Who hears of it looks for them, but the slot
 /// of the platform's scheduler waits for it as well.
-const PLACES_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const PLACES_LIMIT: Duration = Duration::from_secs(5);
 
 /// An end to be written.
 #[derive(Debug)]
@@ -47,7 +47,8 @@ pub(crate) struct Ended {
 
 /// Writes an end that an earlier life left, and then tells it.
 pub(crate) async fn end(shared: &Arc<Shared>, end: Ended, kept: Option<Kept>) {
-    if let Some(written) = write_end(shared, end, kept).await {
+    // The start of a worker does not wait for files of its earlier life.
+    if let Some(written) = write_end(shared, end, kept, Duration::ZERO).await {
         shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: None });
         tell(shared, &written).await;
     }
@@ -60,8 +61,13 @@ pub(crate) async fn tell(shared: &Shared, end: &Ended) {
 }
 
 /// Writes an end, however long storage is away; `kept` is where it is on disk already. Returns what is in the row; none
-/// when it is not ours, or when it has to wait for the next life of the worker.
-pub(crate) async fn write_end(shared: &Arc<Shared>, mut end: Ended, mut kept: Option<Kept>) -> Option<Ended> {
+/// when it is not ours, or when it has to wait for the next life of the worker. Its files get `patience` to arrive.
+pub(crate) async fn write_end(
+    shared: &Arc<Shared>,
+    mut end: Ended,
+    mut kept: Option<Kept>,
+    patience: Duration,
+) -> Option<Ended> {
     let begun = Instant::now();
     let answer = write(shared, &mut end, &mut kept).await;
     shared.observer.measure(Measure::Finish { answer, took: begun.elapsed() });
@@ -72,22 +78,34 @@ pub(crate) async fn write_end(shared: &Arc<Shared>, mut end: Ended, mut kept: Op
         kept.remove();
     }
     if let Some((owner, entered)) = end.entered.take() {
-        place_soon(shared, owner, entered).await;
+        place_soon(shared, owner, entered, patience).await;
     }
     (answer == FinishAnswer::Written).then_some(end)
 }
 
-/// Waits until the files of an end are in their places, but not for long.
-async fn place_soon(shared: &Arc<Shared>, owner: LogOwner, entered: Entered) {
+/// Waits until the files of an end are in their places, but no longer than `patience`.
+async fn place_soon(shared: &Arc<Shared>, owner: LogOwner, entered: Entered, patience: Duration) {
     let (own, on_their_way) = (shared.clone(), shared.filing.begin(owner.execution()));
     let placing = async move {
-        own.filing.place(&owner, entered, own.stop.hard()).await;
+        let given_up = own.stop.hard().child_token();
+        // A stop waits for nothing else, perhaps.
+        let out_of_time = async {
+            own.stop.soft().cancelled().await;
+            sleep(PLACES_LIMIT).await;
+            given_up.cancel();
+        };
+        let place = own.filing.place(&owner, entered, &given_up);
+        tokio::pin!(place);
+        tokio::select! {
+            _is_complete = &mut place => {}
+            () = out_of_time => drop(place.await),
+        }
         drop(on_their_way);
     };
-    match timeout(PLACES_LIMIT, shared.tasks.spawn(placing.in_current_span())).await {
+    match timeout(patience, shared.tasks.spawn(placing.in_current_span())).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "filing logs panicked; this is a bug of the worker"),
-        Err(_elapsed) => tracing::warn!("the end is announced, and its logs are still under way to the API"),
+        Err(_elapsed) => tracing::info!("the end is announced, and its logs are still under way to the API"),
     }
 }
 
@@ -242,24 +260,26 @@ async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, reaso
     end(shared, ended, None).await;
 }
 
-/// Files the logs of executions that have ended, whoever ended them, and whose files are still where they were written.
+/// Files the logs of executions that have ended, whoever ended them, and whose files are still where they were written. One
+/// at a time, and only until one fails: then the API or the storage is away, and the next heartbeat is soon enough.
 pub(crate) async fn file_left_logs(shared: &Shared) {
+    let Ok(_looking) = shared.filing.looking.try_lock() else { return };
     let mut left = shared.filing.logs().left();
     left.retain(|execution| !shared.cancellations.has(*execution));
     if left.is_empty() {
         return;
     }
-    match shared.store.ended_executions(shared.id, &left).await {
-        Ok(ended) => {
-            for execution in ended.iter().filter(|execution| !shared.cancellations.has(execution.id)) {
-                let Some(_on_their_way) = shared.filing.begin(execution.id) else { continue };
-                let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
-                if let Ok(entered) = shared.filing.enter(&owner).await {
-                    shared.filing.place(&owner, entered, shared.stop.hard()).await;
-                    tracing::info!(execution.id = %execution.id, "logs filed that were left");
-                }
-            }
+    let ended = match shared.store.ended_executions(shared.id, &left).await {
+        Ok(ended) => ended,
+        Err(error) => return tracing::warn!(error = chain(&error), "logs that were left cannot be filed yet"),
+    };
+    for execution in ended.iter().filter(|execution| !shared.cancellations.has(execution.id)) {
+        let Some(_on_their_way) = shared.filing.begin(execution.id) else { continue };
+        let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
+        let Ok(entered) = shared.filing.enter(&owner).await else { return };
+        if !shared.filing.place(&owner, entered, shared.stop.soft()).await {
+            return;
         }
-        Err(error) => tracing::warn!(error = chain(&error), "logs that were left cannot be filed yet"),
+        tracing::info!(execution.id = %execution.id, "logs filed that were left");
     }
 }

@@ -12,7 +12,7 @@ use attune_http::{HttpError, PlatformApi, UPLOAD_LIMIT_BYTES};
 use thiserror::Error;
 
 /// Agents that run as different users of one group share the folder. Facts of the platform.
-const FOLDER_MODE: u32 = 0o2775;
+pub(crate) const FOLDER_MODE: u32 = 0o2775;
 pub(crate) const FILE_MODE: u32 = 0o664;
 
 /// Why a file is not where it belongs.
@@ -43,6 +43,9 @@ pub(crate) enum FileError {
     /// The API refused, or cannot be reached.
     #[error("the API does not have the file")]
     Api(#[from] HttpError),
+    /// Others are under way to the API, and do not arrive.
+    #[error("the API is slow, and as many files as may be are under way to it")]
+    Busy,
     /// This process has to go.
     #[error("the worker stops before the API has taken the file")]
     GivenUp,

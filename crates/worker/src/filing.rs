@@ -13,19 +13,25 @@ use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
 use attune_model::ExecutionId;
 use attune_model::chain;
 use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::files::{FileError, Files};
 use crate::logs::{LogOwner, Logs};
 
 /// Most executions whose logs are filed in one call.
 const AT_ONCE: usize = 64;
+/// Most executions whose files are under way to the API. Each of them holds a file in memory and a connection.
+const UPLOADS_AT_ONCE: usize = 4;
+/// How long files wait for that; then they stay where they are until there is time.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why logs are not filed.
 #[derive(Debug, Clone, Error)]
@@ -69,6 +75,9 @@ pub(crate) struct Filing {
     jobs: mpsc::UnboundedSender<Job>,
     something_is_left: AtomicBool,
     placing: Placing,
+    uploads: Semaphore,
+    /// Held by who looks for files that were left.
+    pub(crate) looking: tokio::sync::Mutex<()>,
 }
 
 /// Executions whose files are being brought to their places.
@@ -105,7 +114,8 @@ impl Filing {
     pub(crate) fn new(logs: Logs, files: Arc<dyn Files>, store: Arc<dyn LogStore>) -> (Self, Clerk) {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let (something_is_left, placing) = (AtomicBool::new(false), Placing::default());
-        let filing = Self { logs, files, store: store.clone(), jobs, something_is_left, placing };
+        let (uploads, looking) = (Semaphore::new(UPLOADS_AT_ONCE), tokio::sync::Mutex::default());
+        let filing = Self { logs, files, store: store.clone(), jobs, something_is_left, placing, uploads, looking };
         (filing, Clerk { store, jobs: waiting })
     }
 
@@ -148,14 +158,24 @@ impl Filing {
     }
 
     /// Brings the files of entered logs to their places, and measures what the action registered. What takes until
-    /// `given_up` is left as if it had failed.
-    pub(crate) async fn place(&self, owner: &LogOwner, entered: Entered, given_up: &CancellationToken) {
+    /// `given_up` is left as if it had failed. Says whether nothing is left.
+    pub(crate) async fn place(&self, owner: &LogOwner, entered: Entered, given_up: &CancellationToken) -> bool {
         let mut sizes = Vec::new();
+        let mut is_complete = true;
+        let turn = unless(given_up, self.turn()).await;
         for (stream, live, version) in entered.logs {
-            for expired in &version.expired_files {
-                self.remove(expired, given_up).await;
+            if turn.is_ok() {
+                for expired in &version.expired_files {
+                    self.remove(expired, given_up).await;
+                }
             }
-            if let Err(error) = unless(given_up, self.files.place(&live, &version.file_path)).await {
+            let placed = match &turn {
+                Ok(_turn) => unless(given_up, self.files.place(&live, &version.file_path)).await,
+                Err(FileError::GivenUp) => Err(FileError::GivenUp),
+                Err(_busy) => Err(FileError::Busy),
+            };
+            if let Err(error) = placed {
+                is_complete = false;
                 let stream = stream.as_str();
                 tracing::warn!(execution.id = %owner.execution(), stream, error = chain(&error), "log stays where it is");
                 // A version without a file would promise a log that nobody can read.
@@ -167,6 +187,7 @@ impl Filing {
             match unless(given_up, self.measure(&file)).await {
                 Ok(size) => sizes.push((file.id, size)),
                 Err(error) => {
+                    is_complete = false;
                     let file = file.file_path;
                     tracing::warn!(execution.id = %owner.execution(), file, error = chain(&error), "size of a file is unknown");
                 }
@@ -178,6 +199,18 @@ impl Filing {
             tracing::warn!(execution.id = %owner.execution(), error = chain(&error), "sizes could not be stored");
         }
         self.logs.remove_folder(owner.execution());
+        is_complete
+    }
+
+    /// The right to use the API; none of it is needed for a folder that is shared.
+    async fn turn(&self) -> Result<Option<SemaphorePermit<'_>>, FileError> {
+        if self.is_instant() {
+            return Ok(None);
+        }
+        match timeout(TURN_LIMIT, self.uploads.acquire()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Err(_)) | Err(_) => Err(FileError::Busy),
+        }
     }
 
     /// Whether something was left since it was asked the last time.

@@ -6,12 +6,13 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use attune_model::ExecutionId;
 
-use crate::files::make_folders;
+use crate::files::{FOLDER_MODE, make_folders};
 
 /// What the name of a folder begins with.
 const PREFIX: &str = "execution_";
@@ -92,9 +93,10 @@ pub(crate) fn executions_with_folders(artifacts_dir: &Path) -> impl Iterator<Ite
     entries.filter_map(move |entry| id(entry.file_name().to_str()?))
 }
 
-/// Whether it is a folder, and not a link to one, without anything in it.
+/// Whether it is a folder as it was made, and not a link to one, without anything in it.
 fn is_empty(folder: &Path) -> bool {
-    fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir())
+    fs::symlink_metadata(folder)
+        .is_ok_and(|metadata| metadata.is_dir() && metadata.permissions().mode() & 0o7777 == FOLDER_MODE)
         && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
@@ -108,7 +110,8 @@ fn remove(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
 
@@ -168,6 +171,16 @@ mod tests {
         living.make(SECOND).unwrap();
         assert_eq!(names(base.path()), ["execution_2"]);
         drop(started);
+    }
+
+    #[test]
+    fn a_folder_that_an_action_has_closed_to_others_is_given_to_nobody() {
+        let base = tempfile::tempdir().unwrap();
+        let folders = LogFolders::new(base.path());
+        folders.make(FIRST).unwrap();
+        fs::set_permissions(folders.path(FIRST), Permissions::from_mode(0o700)).unwrap();
+        folders.take(FIRST);
+        assert!(names(base.path()).is_empty());
     }
 
     #[test]
