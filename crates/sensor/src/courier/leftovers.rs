@@ -26,7 +26,7 @@ impl Outbox {
     /// Of which sensors.
     pub(super) fn owners(&self) -> Vec<String> {
         let state = self.state();
-        let left = state.logs.iter().filter(|(_, log)| log.parcels.iter().any(|parcel| parcel.version.is_none()));
+        let left = state.logs.iter().filter(|(_, log)| log.is_left);
         let owners: BTreeSet<String> = left.filter_map(|(log, _)| owner(log)).collect();
         owners.into_iter().collect()
     }
@@ -44,7 +44,8 @@ impl Outbox {
 fn know(state: &mut State, name: &str, rows: &HashMap<&str, &SensorFile>) -> Vec<String> {
     let mut gone = Vec::new();
     let Some(log) = state.logs.get_mut(name) else { return gone };
-    if log.parcels.iter().all(|parcel| parcel.version.is_some()) {
+    // Also when new versions have pushed out all that was left: it is on hold until then.
+    if !std::mem::take(&mut log.is_left) {
         return gone;
     }
     let mut complete = None;
@@ -166,6 +167,29 @@ mod tests {
         let aftermath = outbox.know(&[row(1, Some(1)), row(2, None)]);
         assert_eq!(aftermath.gone, [format!("{LOG}/v3.txt"), format!("{LOG}/v1.txt")]);
         assert_eq!(outbox.state().logs[LOG].parcels.len(), 1);
+    }
+
+    #[test]
+    fn a_log_whose_leftovers_were_pushed_out_by_new_versions_is_sent_all_the_same() {
+        let (_dir, outbox) = left(&[("v1.txt", "a")]);
+        let version = LogVersion { id: 2, version: 2, file_path: format!("{LOG}/v2.txt"), expired_files: Vec::new() };
+        outbox.begin(&version, 1).holds(6);
+        assert!(outbox.step(LOG, true).is_none(), "the store was not asked");
+        assert_eq!(outbox.owners(), ["demo.one"]);
+        outbox.know(&[row(2, None)]);
+        assert!(outbox.step(LOG, true).is_some());
+        assert!(outbox.owners().is_empty());
+    }
+
+    #[test]
+    fn only_the_version_that_is_meant_is_finished() {
+        let (_dir, outbox) = left(&[]);
+        let version = LogVersion { id: 1, version: 1, file_path: format!("{LOG}/v1.txt"), expired_files: Vec::new() };
+        let _addressed = outbox.begin(&version, 4);
+        outbox.finish(LOG, &format!("{LOG}/v0.txt"));
+        assert_eq!(outbox.state().logs[LOG].parcels.len(), 1);
+        outbox.finish(LOG, &version.file_path);
+        assert!(outbox.state().logs[LOG].parcels.is_empty());
     }
 
     #[test]

@@ -56,6 +56,18 @@ enum Trouble {
     Read(std::io::Error),
 }
 
+impl Trouble {
+    /// Whether other logs would have it as well.
+    fn is_general(&self) -> bool {
+        const UNAUTHORIZED: u16 = 401;
+        match self {
+            Self::Api(error) => error.status().is_none_or(|status| status == UNAUTHORIZED),
+            Self::Store(_) => true,
+            Self::Read(_) => false,
+        }
+    }
+}
+
 /// Brings logs to the platform.
 #[derive(Debug)]
 pub(crate) struct Courier {
@@ -170,8 +182,31 @@ impl Courier {
         }
     }
 
-    /// Everything that waits now.
+    /// Everything that waits now. What goes wrong with one log does not keep the others, unless it would with them as well.
     async fn round(&mut self) -> Result<(), Trouble> {
+        let mut delivered = Ok(());
+        // What becomes ready meanwhile is gathered for the next round.
+        for _ in 0..self.outbox.ready_logs() {
+            let Some(log) = self.outbox.next_log() else { break };
+            let Err(trouble) = self.visit(&log).await else { continue };
+            self.outbox.again(&log);
+            let is_general = trouble.is_general();
+            delivered = Err(trouble);
+            if is_general {
+                break;
+            }
+        }
+        if delivered.is_ok() {
+            delivered = self.send_own_files().await;
+        }
+        if delivered.is_ok() {
+            delivered = self.remove_outdated().await;
+        }
+        self.store_sizes().await?;
+        delivered
+    }
+
+    async fn remove_outdated(&self) -> Result<(), Trouble> {
         while let Some(path) = self.outbox.next_outdated() {
             if let Err(error) = self.api.delete_file(&path).await
                 && !is_refusal(&error)
@@ -180,21 +215,7 @@ impl Courier {
             }
             self.outbox.is_removed(&path);
         }
-        let mut delivered = Ok(());
-        // What becomes ready meanwhile is gathered for the next round.
-        for _ in 0..self.outbox.ready_logs() {
-            let Some(log) = self.outbox.next_log() else { break };
-            delivered = self.visit(&log).await;
-            if delivered.is_err() {
-                self.outbox.again(&log);
-                break;
-            }
-        }
-        if delivered.is_ok() {
-            delivered = self.send_own_files().await;
-        }
-        self.store_sizes().await?;
-        delivered
+        Ok(())
     }
 
     async fn visit(&mut self, log: &str) -> Result<(), Trouble> {
@@ -216,7 +237,7 @@ impl Courier {
                     self.api.delete_file(&path).await.map_err(Trouble::Api)?;
                     self.outbox.tell(&path, |parcel| parcel.arrived = Arrived::Bytes(0));
                 }
-                Step::Finish => self.clear_up(self.outbox.finish(log)).await,
+                Step::Finish => self.clear_up(self.outbox.finish(log, &path)).await,
                 Step::Wait => break,
             }
         }

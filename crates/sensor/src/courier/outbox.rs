@@ -52,6 +52,8 @@ pub(super) struct Log {
     /// Versions that are not complete there, the oldest first; only that one is sent.
     pub(super) parcels: VecDeque<Parcel>,
     is_ready: bool,
+    /// Whether an earlier life has left it, and it is not known yet what the store has of that.
+    pub(super) is_left: bool,
     /// For how many reasons nothing is to be sent now.
     pub(super) holds: u32,
     /// The last version that is complete there: its file stays for people on this host until there is another one.
@@ -63,7 +65,7 @@ pub(super) struct Log {
 impl Log {
     /// What an earlier life has left, before it is known what the store has of it.
     pub(super) fn left(parcels: VecDeque<Parcel>) -> Self {
-        Self { parcels, holds: 1, ..Self::default() }
+        Self { parcels, is_left: true, holds: 1, ..Self::default() }
     }
 
     /// Lets somebody tell what is missing.
@@ -225,11 +227,13 @@ impl Outbox {
         self.state().tell(path, change);
     }
 
-    /// The oldest version of a log is finished.
-    pub(super) fn finish(&self, log: &str) -> Aftermath {
+    /// The oldest version of a log is finished, if it is still this one: a new version may have taken its place.
+    pub(super) fn finish(&self, log: &str, path: &str) -> Aftermath {
         let mut state = self.state();
         let State { logs, sizes, .. } = &mut *state;
-        let Some((log, parcel)) = logs.get_mut(log).and_then(|log| log.parcels.pop_front().map(|parcel| (log, parcel)))
+        let finished = |parcel: &mut Parcel| parcel.path == path;
+        let Some((log, parcel)) =
+            logs.get_mut(log).and_then(|log| log.parcels.pop_front_if(finished).map(|parcel| (log, parcel)))
         else {
             return Aftermath::default();
         };

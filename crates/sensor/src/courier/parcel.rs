@@ -132,7 +132,7 @@ impl Parcel {
         }
         let from = there.saturating_sub(length(&note));
         note.drain(..usize::try_from(there).unwrap_or(usize::MAX).min(note.len()));
-        let count = (self.size - from).min(CHUNK_BYTES - length(&note));
+        let count = self.size.saturating_sub(from).min(CHUNK_BYTES - length(&note));
         Step::Append(Append { note, from, count, at: there, is_closed: self.is_closed })
     }
 

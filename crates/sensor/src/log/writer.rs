@@ -84,6 +84,8 @@ pub(crate) struct LogWriter {
     source: LogSource,
     lines: LineSplitter,
     open: Option<Open>,
+    /// A version whose file could not be opened yet.
+    version: Option<LogVersion>,
     /// Set when the store refused a version: the rest of this process goes to the plain file.
     plain: bool,
     lost_bytes: u64,
@@ -127,6 +129,7 @@ impl LogWriter {
             source,
             lines: LineSplitter::default(),
             open: None,
+            version: None,
             plain: false,
             lost_bytes: 0,
             current_file: CurrentFile::default(),
@@ -268,7 +271,13 @@ impl LogWriter {
     }
 
     async fn open_segment(&mut self) -> Result<Open, String> {
-        let version = if self.plain { None } else { self.new_version().await? };
+        // Each new version makes an old one go: a folder that cannot be written to is not to cost them all.
+        let version = match self.version.take() {
+            Some(version) => Some(version),
+            None if self.plain => None,
+            None => self.new_version().await?,
+        };
+        self.version.clone_from(&version);
         let relative = match &version {
             Some(version) => PathBuf::from(&version.file_path),
             None => self.target.plain_file(),
@@ -276,6 +285,7 @@ impl LogWriter {
         let home = self.target.home.clone();
         let most = home.most_versions(&self.target.artifact);
         let opened = spawn_blocking(move || {
+            let segment = Segment::open(&home.root, &relative)?;
             let kind = match (&version, &home.outbox) {
                 (None, _) => OpenKind::Plain,
                 (Some(version), Some(outbox)) => OpenKind::Sent(outbox.begin(version, most)),
@@ -284,9 +294,11 @@ impl LogWriter {
                     OpenKind::InPlace(version.id)
                 }
             };
-            Segment::open(&home.root, &relative).map(|segment| Open { segment, kind })
+            Ok::<_, io::Error>(Open { segment, kind })
         });
-        opened.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        let open = opened.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.version = None;
+        Ok(open)
     }
 
     /// None when the store refuses versions for good.

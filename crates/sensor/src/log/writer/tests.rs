@@ -157,3 +157,17 @@ async fn a_line_larger_than_a_file_gets_a_file_of_its_own() {
     let sizes = store.sizes.lock().unwrap().clone();
     assert_eq!(sizes, [(1, 2), (2, 18), (3, 2)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_opened_costs_one_version_and_not_all_that_are_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    let (mut sink, writer) = writer(&store, root.path(), LogLimits::default());
+    // In the place of the folder.
+    fs::create_dir_all(root.path().join("sensor/demo/one")).unwrap();
+    fs::write(root.path().join("sensor/demo/one/stderr"), "").unwrap();
+    sink.write(b"one\ntwo\nthree\n");
+    drop(sink);
+    writer.run().await;
+    assert_eq!(*store.versions.lock().unwrap(), 1);
+}
