@@ -189,7 +189,6 @@ async fn a_cancel_ends_the_whole_group_after_a_grace_of_five_seconds() {
     platform.worker.stop();
 }
 
-/// What the API does for an action: a version with the path of a file that the action then writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_an_action_registered_get_their_size_and_versions_without_a_file_go() {
     let code = "mkdir -p \"$ATTUNE_ARTIFACTS_DIR/drop/report\"; while [ ! -e \"$ATTUNE_ARTIFACTS_DIR/go\" ]; do sleep 0.01; done
@@ -197,16 +196,8 @@ async fn files_that_an_action_registered_get_their_size_and_versions_without_a_f
     let platform = Executor::new(&[Action { name: "report", manifest: "output_format: text\n", code }]).await;
     let id = platform.schedule("report", &[]).await;
     platform.dispatch(id).await;
-    platform
-        .sql(&format!(
-            "WITH made AS (
-                INSERT INTO artifact (ref, scope, owner, type, visibility, retention_policy, retention_limit)
-                VALUES ('drop.report', 'action', 'drop.report', 'file_text', 'private', 'versions', 10) RETURNING id
-             )
-             INSERT INTO artifact_version (artifact, version, execution, content_type, file_path)
-             SELECT id, n, {id}, 'text/plain', 'drop/report/v' || n || '.txt' FROM made, generate_series(1, 2) AS n"
-        ))
-        .await;
+    let paths = ["drop/report/v1.txt", "drop/report/v2.txt"];
+    platform.register(id, "drop.report", "drop.report", &paths).await;
     fs::write(platform.installation.path("artifacts/go"), "").unwrap();
     platform.ended(id).await;
     let sizes = "SELECT json_build_array(artifact.size_bytes, json_agg(json_build_array(version, version.size_bytes)))

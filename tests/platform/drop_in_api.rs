@@ -119,16 +119,7 @@ async fn packs_and_files_go_through_the_api_with_a_token_of_the_worker() {
     let platform = Executor::on(installation).await;
     let id = platform.schedule("good", &[]).await;
     platform.dispatch(id).await;
-    platform
-        .sql(&format!(
-            "WITH made AS (
-                INSERT INTO artifact (ref, scope, owner, type, visibility, retention_policy, retention_limit)
-                VALUES ('drop.a_b', 'action', 'drop.good', 'file_text', 'private', 'versions', 10) RETURNING id
-             )
-             INSERT INTO artifact_version (artifact, version, execution, content_type, file_path)
-             SELECT id, 1, {id}, 'text/plain', 'drop/a b/v1.txt' FROM made"
-        ))
-        .await;
+    platform.register(id, "drop.a_b", "drop.good", &["drop/a b/v1.txt"]).await;
     fs::write(platform.installation.path("artifacts/go"), "").unwrap();
     let (_, row) = platform.ended(id).await;
     assert_eq!(row["status"], "completed", "{row}");

@@ -154,6 +154,21 @@ impl Executor {
         self.ended(id).await
     }
 
+    /// What the API does for an action: versions of an artifact with the paths of files that the action then writes.
+    pub(crate) async fn register(&self, id: i64, artifact: &str, owner: &str, paths: &[&str]) {
+        let paths = paths.join("', '");
+        self.sql(&format!(
+            "WITH made AS (
+                INSERT INTO artifact (ref, scope, owner, type, visibility, retention_policy, retention_limit)
+                VALUES ('{artifact}', 'action', '{owner}', 'file_text', 'private', 'versions', 10) RETURNING id
+             )
+             INSERT INTO artifact_version (artifact, version, execution, content_type, file_path)
+             SELECT id, version, {id}, 'text/plain', path
+             FROM made, unnest(ARRAY['{paths}']) WITH ORDINALITY AS given (path, version)"
+        ))
+        .await;
+    }
+
     /// Waits for the end of an execution.
     pub(crate) async fn ended(&self, id: i64) -> (Vec<Value>, Value) {
         let said = eventually("the end is announced", async || {

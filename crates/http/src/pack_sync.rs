@@ -145,8 +145,14 @@ impl PackSync {
         }
     }
 
-    fn has(&self, pack_ref: &str) -> bool {
+    /// Whether a pack is here.
+    pub fn has(&self, pack_ref: &str) -> bool {
         is_plain_name(pack_ref) && self.packs_dir.join(pack_ref).is_dir()
+    }
+
+    /// Whether the API has left its mark in the folder.
+    pub fn is_shared(&self) -> bool {
+        shares_packs(&self.packs_dir)
     }
 
     fn place(&self, pack_ref: &str) -> Result<PathBuf, PackError> {

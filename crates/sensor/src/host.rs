@@ -225,9 +225,9 @@ fn packs_by_api(config: &SensorConfig) -> bool {
 }
 
 fn packs(config: &SensorConfig, api: PlatformApi, (look_again, stop, tasks): (Arc<Notify>, &Stop, &Tasks)) -> Packs {
-    let (folder, timing) = (config.paths.packs.clone(), config.timing.fetching);
-    let sync = PackSync::new(&folder, api.with_call_limit(timing.call_limit));
-    Packs::new((folder, sync), timing, (look_again, stop.soft().clone(), tasks.clone()))
+    let timing = config.timing.fetching;
+    let sync = PackSync::new(&config.paths.packs, api.with_call_limit(timing.call_limit));
+    Packs::new(sync, timing, (look_again, stop.soft().clone(), tasks.clone()))
 }
 
 /// What the logs go through; none where the platform finds them in the folder of artifacts. Decided once, here.

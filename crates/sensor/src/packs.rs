@@ -14,10 +14,9 @@ mod task;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use attune_http::{PackSync, shares_packs};
+use attune_http::PackSync;
 use attune_lifecycle::{CancellationToken, Tasks};
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -68,7 +67,6 @@ pub(crate) struct Packs {
 #[derive(Debug)]
 struct Inner {
     sync: PackSync,
-    folder: PathBuf,
     timing: PackFetching,
     at_once: Semaphore,
     /// Held for writing while a folder is replaced.
@@ -78,14 +76,14 @@ struct Inner {
 }
 
 impl Packs {
-    /// Fetches into `folder` by `sync`. Says `look_again` when there is something new.
+    /// Fetches by `sync`. Says `look_again` when there is something new.
     pub(crate) fn new(
-        (folder, sync): (PathBuf, PackSync),
+        sync: PackSync,
         timing: PackFetching,
         (look_again, stop, tasks): (Arc<Notify>, CancellationToken, Tasks),
     ) -> Self {
         let (at_once, places) = (Semaphore::new(AT_ONCE), RwLock::default());
-        let inner = Arc::new(Inner { sync, folder, timing, at_once, places, look_again, stop });
+        let inner = Arc::new(Inner { sync, timing, at_once, places, look_again, stop });
         tasks.spawn(inner.clone().sweep());
         Self { inner, tasks, entries: Mutex::default(), told: Mutex::default() }
     }
@@ -125,7 +123,7 @@ impl Packs {
     }
 
     fn begin(&self, pack_ref: &str) -> Entry {
-        let is_here = self.inner.folder.join(pack_ref).is_dir();
+        let is_here = self.inner.sync.has(pack_ref);
         let state = Arc::new(watch::Sender::new(PackState { is_here, ..PackState::default() }));
         let (wish, wishes) = watch::channel(None);
         let (inner, told) = (self.inner.clone(), state.clone());
@@ -185,11 +183,6 @@ impl Inner {
     fn is_missing(&self, pack_ref: &str) -> bool {
         // While it is being replaced it may be missing for a moment.
         let Ok(_still) = self.places.try_read() else { return false };
-        !self.folder.join(pack_ref).is_dir()
-    }
-
-    /// A folder that the API has marked meanwhile is the API's.
-    fn is_shared(&self) -> bool {
-        shares_packs(&self.folder)
+        !self.sync.has(pack_ref)
     }
 }

@@ -10,7 +10,7 @@
 //! filed stays, and is filed when storage is back or by the next life of the worker.
 
 use std::collections::{HashSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -164,20 +164,14 @@ impl Filing {
         let mut is_complete = true;
         let turn = unless(given_up, self.turn()).await;
         for (stream, live, version) in entered.logs {
-            if turn.is_ok() {
-                for expired in &version.expired_files {
-                    self.remove(expired, given_up).await;
-                }
-            }
-            let placed = match &turn {
-                Ok(_turn) => unless(given_up, self.files.place(&live, &version.file_path)).await,
-                Err(FileError::GivenUp) => Err(FileError::GivenUp),
-                Err(_busy) => Err(FileError::Busy),
+            let problem = match &turn {
+                Ok(_turn) => self.place_log(&live, &version, given_up).await.err().map(|error| chain(&error)),
+                Err(error) => Some(chain(error)),
             };
-            if let Err(error) = placed {
+            if let Some(error) = problem {
                 is_complete = false;
                 let stream = stream.as_str();
-                tracing::warn!(execution.id = %owner.execution(), stream, error = chain(&error), "log stays where it is");
+                tracing::warn!(execution.id = %owner.execution(), stream, error, "log stays where it is");
                 // A version without a file would promise a log that nobody can read.
                 sizes.push((version.id, 0));
                 self.something_is_left.store(true, Ordering::Relaxed);
@@ -200,6 +194,19 @@ impl Filing {
         }
         self.logs.remove_folder(owner.execution());
         is_complete
+    }
+
+    /// Brings a log to its place, and makes room for it first.
+    async fn place_log(
+        &self,
+        live: &Path,
+        version: &LogVersion,
+        given_up: &CancellationToken,
+    ) -> Result<(), FileError> {
+        for expired in &version.expired_files {
+            self.remove(expired, given_up).await;
+        }
+        unless(given_up, self.files.place(live, &version.file_path)).await
     }
 
     /// The right to use the API; none of it is needed for a folder that is shared.

@@ -48,6 +48,13 @@ impl LogFolders {
         self.artifacts_dir.join(format!("{PREFIX}{execution}"))
     }
 
+    /// The executions that have one, of whatever worker.
+    pub(crate) fn executions(&self) -> impl Iterator<Item = ExecutionId> {
+        let id = |name: &str| name.strip_prefix(PREFIX).and_then(|id| id.parse().ok()).map(ExecutionId);
+        let entries = fs::read_dir(&self.artifacts_dir).into_iter().flatten().flatten();
+        entries.filter_map(move |entry| id(entry.file_name().to_str()?))
+    }
+
     /// Makes sure that there is one.
     pub(crate) fn make(&self, execution: ExecutionId) -> io::Result<()> {
         let folder = self.path(execution);
@@ -84,13 +91,6 @@ impl Drop for LogFolders {
             remove(spare);
         }
     }
-}
-
-/// The executions that have a folder in `artifacts_dir`.
-pub(crate) fn executions_with_folders(artifacts_dir: &Path) -> impl Iterator<Item = ExecutionId> {
-    let id = |name: &str| name.strip_prefix(PREFIX).and_then(|id| id.parse().ok()).map(ExecutionId);
-    let entries = fs::read_dir(artifacts_dir).into_iter().flatten().flatten();
-    entries.filter_map(move |entry| id(entry.file_name().to_str()?))
 }
 
 /// Whether it is a folder as it was made, and not a link to one, without anything in it.
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(names(base.path()), ["execution_1", "execution_2"]);
         folders.make(ExecutionId(3)).unwrap();
         assert!(names(&folders.path(ExecutionId(3))).is_empty());
-        let left: Vec<ExecutionId> = executions_with_folders(base.path()).collect();
+        let left: Vec<ExecutionId> = folders.executions().collect();
         assert_eq!(left.len(), 3);
     }
 

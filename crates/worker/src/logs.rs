@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::files::{FILE_MODE, size_of};
-use crate::log_folders::{LogFolders, executions_with_folders};
+use crate::log_folders::LogFolders;
 use crate::output::{NOTICE_RESERVE, truncation_notice};
 
 /// Both streams, in the order in which their versions are made.
@@ -125,7 +125,7 @@ impl Logs {
         let has_logs = |execution: &ExecutionId| {
             STREAMS.into_iter().any(|stream| size_of(&self.live_path(*execution, stream)).is_some())
         };
-        executions_with_folders(self.folder()).filter(has_logs).collect()
+        self.folders.executions().filter(has_logs).collect()
     }
 
     /// Removes the folder of an ended execution, unless something is left in it.

@@ -18,7 +18,7 @@ type State = Arc<watch::Sender<PackState>>;
 impl Inner {
     /// Earlier lives may have been killed while they fetched.
     pub(super) async fn sweep(self: Arc<Self>) {
-        let swept = spawn_blocking(move || if self.is_shared() { Ok(()) } else { self.sync.sweep() }).await;
+        let swept = spawn_blocking(move || if self.sync.is_shared() { Ok(()) } else { self.sync.sweep() }).await;
         if let Ok(Err(error)) = swept {
             tracing::debug!(%error, "rests of packs could not be looked for");
         }
@@ -118,7 +118,8 @@ impl Inner {
 
     async fn fetch(self: &Arc<Self>, pack_ref: &str, state: &State) -> Result<(), PackError> {
         let _turn = self.at_once.acquire().await;
-        if self.is_shared() {
+        // A folder that the API has marked meanwhile is the API's.
+        if self.sync.is_shared() {
             return self.look_for(pack_ref, state);
         }
         tracing::debug!(pack = pack_ref, "fetching a pack");
@@ -131,7 +132,7 @@ impl Inner {
                 return Ok(());
             }
             let _alone = inner.places.write().unwrap_or_else(PoisonError::into_inner);
-            if inner.is_shared() {
+            if inner.sync.is_shared() {
                 return inner.look_for(&name, &state);
             }
             staged.put()?;
@@ -150,21 +151,21 @@ impl Inner {
 
     /// What the API has marked is as it is there.
     fn look_for(&self, pack_ref: &str, state: &State) -> Result<(), PackError> {
-        let is_here = self.folder.join(pack_ref).is_dir();
+        let is_here = self.sync.has(pack_ref);
         state.send_modify(|state| state.is_here = is_here);
         if is_here { Ok(()) } else { Err(PackError::Unknown(pack_ref.to_owned())) }
     }
 
     async fn remove(&self, pack_ref: &str, state: &State) {
         let is_here = state.borrow().is_here;
-        if !is_here || self.is_shared() {
+        if !is_here || self.sync.is_shared() {
             return;
         }
         match self.sync.remove(pack_ref).await {
             Ok(()) => tracing::info!(pack = pack_ref, "deleted pack removed"),
             Err(error) => tracing::warn!(pack = pack_ref, error = chain(&error), "pack could not be removed"),
         }
-        let is_here = self.folder.join(pack_ref).is_dir();
+        let is_here = self.sync.has(pack_ref);
         state.send_modify(|state| {
             *state = PackState { generation: state.generation + 1, is_here, ..PackState::default() }
         });
