@@ -11,6 +11,7 @@ mod drop_in_packs;
 mod executor;
 mod health;
 mod hosts;
+mod languages;
 mod readiness;
 mod remote_packs;
 mod rows;
@@ -18,7 +19,9 @@ mod sensor_logs;
 mod sensor_packs;
 mod sensors;
 mod support;
+mod takeover;
 mod trace;
+mod unruly;
 
 use support::{Installation, processes_with};
 

@@ -1,13 +1,13 @@
 //! Packs of sensors that tests write, and hosts that run them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
 use attune_testkit::Testimonies;
 
-use crate::support::{Installation, Program};
+use crate::support::{BINARY, Installation, Program};
 
 /// Says what it was given, and ends.
 const ACTION: &str = "ref: zoo.note\nlabel: Note\nenabled: true\nrunner_type: shell\nentry_point: note.sh\n";
@@ -63,14 +63,18 @@ impl<'a> Zoo<'a> {
 }
 
 impl Installation {
-    /// Starts a sensor host that renews its lease of 3 s and looks for changes every second.
+    /// Starts a sensor host by the name that it has in images. It renews its lease of 3 s and looks for changes every second.
     pub(crate) fn host(&self, name: &str, change: impl FnOnce(&mut Command)) -> Program {
-        self.start_with(name, &["sensor", "--name", name], |command| {
-            command.env("ATTUNE__SENSOR__LEASE_TIME", "3").env("ATTUNE__SENSOR__RECONCILE_INTERVAL", "1");
-            command.env("ATTUNE__SENSOR__HEARTBEAT_INTERVAL", "1").env("ATTUNE__SENSOR__BACKOFF_MIN", "1");
-            command.env("ATTUNE__SENSOR__RUN_DIR", self.path(&format!("run-{name}")));
-            change(command);
-        })
+        let agent = self.path("attune-sensor-agent");
+        if !agent.exists() {
+            symlink(BINARY, &agent).unwrap();
+        }
+        let mut command = self.command_of(agent.to_str().unwrap(), &["--name", name]);
+        command.env("ATTUNE__SENSOR__LEASE_TIME", "3").env("ATTUNE__SENSOR__RECONCILE_INTERVAL", "1");
+        command.env("ATTUNE__SENSOR__HEARTBEAT_INTERVAL", "1").env("ATTUNE__SENSOR__BACKOFF_MIN", "1");
+        command.env("ATTUNE__SENSOR__RUN_DIR", self.path(&format!("run-{name}")));
+        change(&mut command);
+        self.start_command(name, command)
     }
 
     /// What sensors wrote about their lives.

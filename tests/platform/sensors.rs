@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::sensor_packs::Zoo;
 use crate::support::{Installation, Program, processes_with};
 
-const FAITHFUL: &str = "#!/bin/sh\nexec sleep 100000\n";
+pub(crate) const FAITHFUL: &str = "#!/bin/sh\nexec sleep 100000\n";
 
 /// Emits ten numbered events, one at a time, and stays. It goes on where an earlier process stopped.
 const COUNTER: &str = r#"
@@ -33,7 +33,7 @@ while True:
 "#;
 
 /// The state of a sensor as the control socket of host `one` tells it.
-fn view(installation: &Installation, sensor: &str) -> Option<Value> {
+pub(crate) fn view(installation: &Installation, sensor: &str) -> Option<Value> {
     let socket = installation.path("run-one/control.sock");
     let (code, text) = installation.output(&["sensor", "ctl", "list", "--json", "--socket", socket.to_str().unwrap()]);
     if code != Some(0) {
@@ -44,7 +44,7 @@ fn view(installation: &Installation, sensor: &str) -> Option<Value> {
 }
 
 /// Waits until row and control socket both say that a sensor failed and why.
-async fn fails_with(installation: &Installation, sensor: &str, cause: &str) {
+pub(crate) async fn fails_with(installation: &Installation, sensor: &str, cause: &str) {
     let sql = format!(
         "SELECT stderr_excerpt FROM sensor_process WHERE sensor_ref = '{sensor}' AND status = 'backoff' AND pid IS NULL
          AND consecutive_failures > 0 AND next_restart_at IS NOT NULL"
@@ -57,7 +57,7 @@ async fn fails_with(installation: &Installation, sensor: &str, cause: &str) {
     });
 }
 
-async fn runs(installation: &Installation, sensor: &str) -> i64 {
+pub(crate) async fn runs(installation: &Installation, sensor: &str) -> i64 {
     let pid = format!(
         "SELECT coalesce(max(pid), 0) FROM sensor_process
          WHERE sensor_ref = '{sensor}' AND status = 'running' AND consecutive_failures = 0"
@@ -67,12 +67,12 @@ async fn runs(installation: &Installation, sensor: &str) -> i64 {
     pid
 }
 
-fn hub_and_host(installation: &Installation) -> (Program, Program) {
+pub(crate) fn hub_and_host(installation: &Installation) -> (Program, Program) {
     (installation.start("hub", &["hub"]), installation.host("one", never_again))
 }
 
 /// Whoever fails is not to be started again while the test looks.
-fn never_again(command: &mut Command) {
+pub(crate) fn never_again(command: &mut Command) {
     command.env("ATTUNE__SENSOR__BACKOFF_MIN", "3600").env("ATTUNE__SENSOR__BACKOFF_MAX", "3600");
 }
 

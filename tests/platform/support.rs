@@ -196,12 +196,29 @@ impl Drop for Program {
 
 /// Processes whose command line contains `text`, without zombies.
 pub(crate) fn processes_with(text: &str) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| command_line(*pid).is_some_and(|line| line.contains(text))).collect()
+    pids().filter(|pid| proc_file(*pid, "cmdline").is_some_and(|line| line.contains(text))).collect()
 }
 
-fn command_line(pid: u32) -> Option<String> {
-    let bytes = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).ok()?;
+/// Processes that were started in an installation, whoever started them and whatever became of their parents, without zombies.
+pub(crate) fn processes_of(installation: &Installation) -> Vec<u32> {
+    let folder = installation.folder.path().to_str().unwrap();
+    let is_of = |pid: &u32| {
+        ["cmdline", "environ"].iter().any(|file| proc_file(*pid, file).is_some_and(|text| text.contains(folder)))
+    };
+    pids().filter(is_of).collect()
+}
+
+/// Whether there is such a process, and no zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    proc_file(pid, "cmdline").is_some_and(|line| !line.is_empty())
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+}
+
+fn proc_file(pid: u32, name: &str) -> Option<String> {
+    let bytes = fs::read(Path::new("/proc").join(pid.to_string()).join(name)).ok()?;
     Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
 }
