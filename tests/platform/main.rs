@@ -18,6 +18,7 @@ mod rows;
 mod sensor_logs;
 mod sensor_packs;
 mod sensors;
+mod stopping;
 mod support;
 mod takeover;
 mod trace;
