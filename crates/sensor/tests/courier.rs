@@ -3,147 +3,22 @@
 
 mod support;
 
-use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use attune_hub::{Folders, Hub, HubConfig};
-use attune_lifecycle::{Stop, Tasks};
-use attune_model::Secret;
-use attune_model::clock::{Clock, SystemClock};
+use attune_model::clock::Clock;
 use attune_model::rows::SensorProcess;
 use attune_model::status::{OwnerType, RetentionPolicy, SensorProcessStatus};
-use attune_security::{SealingKey, TokenKey};
-use attune_sensor::{LogDelivery, LogLimits, SensorConfig, Transport};
+use attune_sensor::{LogLimits, SensorConfig};
 use attune_store::{LogArtifact, LogStore};
-use attune_testkit::{Direction, Proxy, eventually};
+use attune_testkit::{Direction, eventually};
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use support::{Running, World};
-
-/// Prints what the test writes into its file, a line at a time.
-const PARROT: &str = r#"exec tail -n +1 -F "$FACTS/say.$ATTUNE_SENSOR_REF""#;
-
-/// A world, a hub that shares no folder with it, and the way between them.
-struct Remote {
-    world: World,
-    folder: PathBuf,
-    way: Proxy,
-    tokens: TokenKey,
-    stop: Stop,
-    tasks: Tasks,
-}
-
-impl Remote {
-    async fn new(sensors: &[&str]) -> Self {
-        Self::with_limit(sensors, u64::MAX).await
-    }
-
-    /// … with a hub that takes only so much of a file.
-    async fn with_limit(sensors: &[&str], upload_limit_bytes: u64) -> Self {
-        let mut world = World::new().await;
-        for name in sensors {
-            world.add_sensor(name, "shell", PARROT);
-            fs::write(world.path(&format!("facts/say.demo.{name}")), "").unwrap();
-        }
-        let folder = world.path("api/artifacts");
-        let tokens = TokenKey::new(&Secret::new("signing secret of the tests".to_owned())).unwrap();
-        let sealing = SealingKey::new(&Secret::new("sealing secret of the tests, long".to_owned())).unwrap();
-        let mut config = HubConfig::new("127.0.0.1:0".parse().unwrap(), tokens.clone(), sealing);
-        config.folders =
-            Some(Folders { packs_dir: world.path("packs"), artifacts_dir: folder.clone(), upload_limit_bytes });
-        let hub = Hub::build(config, world.store.clone(), world.bus.clone(), Arc::new(SystemClock)).await.unwrap();
-        let way = Proxy::start(&hub.local_addr().to_string());
-        let (stop, tasks) = (Stop::new(), Tasks::default());
-        hub.spawn(&stop, &tasks);
-        world.load().await;
-        Self { world, folder, way, tokens, stop, tasks }
-    }
-
-    fn config(&self) -> SensorConfig {
-        let mut config = self.world.config();
-        config.api_url = format!("http://{}", self.way.authority());
-        config.token_key = Some(self.tokens.clone());
-        config.artifacts = Transport::Auto;
-        config.timing.delivery = LogDelivery {
-            gather: Duration::from_millis(20),
-            backoff: (Duration::from_millis(20), Duration::from_millis(200)),
-            call_limit: Duration::from_millis(800),
-        };
-        config
-    }
-
-    async fn start(&self) -> Running {
-        self.start_with(|_| {}).await
-    }
-
-    async fn start_with(&self, change: impl FnOnce(&mut SensorConfig)) -> Running {
-        let mut config = self.config();
-        change(&mut config);
-        self.world.start_host_with(config, Arc::new(SystemClock)).await
-    }
-
-    fn say(&self, sensor: &str, text: &str) {
-        let path = self.world.path(&format!("facts/say.demo.{sensor}"));
-        OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    /// What the platform has of a version.
-    fn there(&self, sensor: &str, version: u32) -> Option<String> {
-        fs::read_to_string(self.folder.join(format!("sensor/demo/{sensor}/stdout/v{version}.txt"))).ok()
-    }
-
-    async fn arrives(&self, sensor: &str, version: u32, text: &str) {
-        let mut last = None;
-        let waited = timeout(
-            Duration::from_secs(20),
-            eventually("the log there", async || {
-                last = self.there(sensor, version);
-                (last.as_deref() == Some(text)).then_some(())
-            }),
-        );
-        let arrived = waited.await.is_ok();
-        let last = last.unwrap_or_default();
-        assert!(arrived, "{} bytes instead of {}: {:.300}", last.len(), text.len(), last);
-    }
-
-    /// Everything that is here of a sensor's standard output.
-    fn here(&self, host: &Running, sensor: &str) -> Vec<PathBuf> {
-        let folder = format!("artifacts/_pending/sensors/{}/sensor/demo/{sensor}/stdout", host.worker);
-        files(&self.world.path(&folder))
-    }
-
-    async fn size_of(&self, sensor: &str, version: u32) -> Option<u64> {
-        let files = self.world.store.sensor_files(&[format!("demo.{sensor}")]).await.unwrap();
-        let path = format!("sensor/demo/{sensor}/stdout/v{version}.txt");
-        files.into_iter().find(|file| file.file_path == path).unwrap().size_bytes
-    }
-
-    async fn end(self) {
-        self.stop.soft().cancel();
-        self.tasks.drained().await;
-    }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.sort_unstable();
-    files
-}
-
-/// Lines that cannot be mistaken for one another.
-fn lines(range: std::ops::Range<u32>) -> String {
-    range.fold(String::new(), |mut text, number| {
-        writeln!(text, "line {number:07} of a sensor that has a lot to say").unwrap();
-        text
-    })
-}
+use support::remote::{Remote, lines};
 
 #[tokio::test]
 async fn lines_of_a_sensor_arrive_live_and_its_versions_get_their_sizes() {

@@ -37,6 +37,8 @@ impl Outbox {
         let mut state = self.state();
         let names: Vec<String> = state.logs.keys().cloned().collect();
         let gone = names.iter().flat_map(|name| know(&mut state, name, &rows)).collect();
+        drop(state);
+        self.say_ready();
         Aftermath { gone, told: None }
     }
 }
@@ -111,6 +113,7 @@ fn number(name: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use attune_store::LogVersion;
+    use tokio::time::Instant;
 
     use super::super::parcel::Step;
     use super::*;
@@ -144,7 +147,7 @@ mod tests {
         assert!(outbox.step(LOG, true).is_none(), "nor then");
         let aftermath = outbox.know(&[row(9, None), row(10, None), row(11, None)]);
         assert_eq!(aftermath.gone, Vec::<String>::new());
-        assert_eq!(outbox.next_log().as_deref(), Some(LOG));
+        assert_eq!(outbox.take(Instant::now()).as_deref(), Some(LOG));
         assert_eq!(outbox.step(LOG, true), Some((format!("{LOG}/v9.txt"), Step::Measure)));
         let expected = [(9, 12, Some(9)), (10, 0, Some(10)), (11, 0, Some(11))];
         let state = outbox.state();

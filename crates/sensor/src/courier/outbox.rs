@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use attune_store::LogVersion;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::own_files::Ended;
 use super::parcel::{CHUNK_BYTES, Parcel, Step};
@@ -29,21 +30,36 @@ struct Shared {
     /// Where the files are.
     folder: PathBuf,
     state: Mutex<State>,
-    changed: Notify,
+    /// A log has something to be sent.
+    ready: Notify,
+    /// A process has ended.
+    ended: Notify,
+    /// There are sizes to be stored.
+    sized: Notify,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// By the folder of their versions.
     pub(super) logs: HashMap<String, Log>,
-    /// Those of which something is to be sent, each once.
-    ready: VecDeque<String>,
-    /// Files that retention has removed and that the platform may have.
-    outdated: BTreeSet<String>,
+    /// Those of which something is to be sent, each once, and since when: the first for the longest.
+    ready: VecDeque<(Instant, String)>,
     /// Sizes of versions that are complete there.
     sizes: Vec<(i64, u64)>,
     /// Sensors whose own files are to be looked at.
     ended: Ended,
+}
+
+/// Whose move it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Turn {
+    /// The writer's.
+    #[default]
+    Rests,
+    /// It waits for the courier.
+    Waits,
+    /// The courier has it; nobody else takes it.
+    Taken,
 }
 
 /// One stream of one sensor.
@@ -51,7 +67,9 @@ pub(super) struct State {
 pub(super) struct Log {
     /// Versions that are not complete there, the oldest first; only that one is sent.
     pub(super) parcels: VecDeque<Parcel>,
-    is_ready: bool,
+    turn: Turn,
+    /// Files that retention has removed and that the platform may have.
+    outdated: BTreeSet<String>,
     /// Whether an earlier life has left it, and it is not known yet what the store has of that.
     pub(super) is_left: bool,
     /// For how many reasons nothing is to be sent now.
@@ -66,6 +84,12 @@ impl Log {
     /// What an earlier life has left, before it is known what the store has of it.
     pub(super) fn left(parcels: VecDeque<Parcel>) -> Self {
         Self { parcels, is_left: true, holds: 1, ..Self::default() }
+    }
+
+    /// Whether there is something to be done for it now.
+    fn has_something(&self) -> bool {
+        let front = self.parcels.front().filter(|_| self.holds == 0);
+        front.is_some_and(|parcel| parcel.step() != Step::Wait) || !self.outdated.is_empty()
     }
 
     /// Lets somebody tell what is missing.
@@ -122,7 +146,8 @@ impl Outbox {
     /// With what an earlier life has left. None of it is sent until it is known what the store has of it.
     pub(super) fn new(folder: PathBuf, left: HashMap<String, Log>) -> Self {
         let state = State { logs: left, ..State::default() };
-        Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), changed: Notify::new() }) }
+        let (ready, ended, sized) = (Notify::new(), Notify::new(), Notify::new());
+        Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), ready, ended, sized }) }
     }
 
     /// Where the files are.
@@ -134,6 +159,7 @@ impl Outbox {
     pub(crate) fn begin(&self, version: &LogVersion, keep: usize) -> Addressed {
         let path = version.file_path.clone();
         let aftermath = self.state().begin(version, keep);
+        self.shared.sized.notify_one();
         self.clear_up(&aftermath);
         let mut state = self.state();
         if let Some(log) = state.logs.get_mut(log_of(&path)) {
@@ -164,46 +190,55 @@ impl Outbox {
         }
     }
 
-    /// Returns as soon as there is something to do. Cancel-safe.
-    pub(super) async fn something(&self) {
-        while self.is_idle() {
-            // One permit is kept, so a change between the look and the wait is not missed.
-            self.shared.changed.notified().await;
-        }
+    /// A log may have become ready. One permit is kept, so that a change between a look and the wait is not missed.
+    pub(super) async fn log_ready(&self) {
+        self.shared.ready.notified().await;
     }
 
-    /// Whether there is nothing to do now.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(super) fn say_ready(&self) {
+        self.shared.ready.notify_one();
+    }
+
+    /// The same about processes that have ended.
+    pub(super) async fn process_ended(&self) {
+        self.shared.ended.notified().await;
+    }
+
+    /// The same about sizes.
+    pub(super) async fn version_sized(&self) {
+        self.shared.sized.notified().await;
+    }
+
+    /// Whether the platform and the store have everything.
+    pub(super) fn is_delivered(&self) -> bool {
         let state = self.state();
-        state.ready.is_empty() && state.outdated.is_empty() && state.sizes.is_empty() && state.ended.is_empty()
+        let waits = |log: &Log| log.is_left || log.has_something();
+        state.sizes.is_empty() && state.ended.is_empty() && !state.logs.values().any(waits)
     }
 
-    /// How many logs have something to be sent.
-    pub(super) fn ready_logs(&self) -> usize {
-        self.state().ready.len()
+    /// Since when the first of the logs that wait does so.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.state().ready.front().map(|(since, _)| *since)
     }
 
-    /// A log of which something is to be sent.
-    pub(super) fn next_log(&self) -> Option<String> {
+    /// Takes the log that has waited for the longest time, if that began before. It is nobody else's until it is given back.
+    pub(super) fn take(&self, before: Instant) -> Option<String> {
         let mut state = self.state();
-        let name = state.ready.pop_front()?;
+        let (_, name) = state.ready.pop_front_if(|(since, _)| *since <= before)?;
         if let Some(log) = state.logs.get_mut(&name) {
-            log.is_ready = false;
+            log.turn = Turn::Taken;
         }
         Some(name)
     }
 
-    /// Whether there is something to be done for it now.
-    pub(super) fn has_more(&self, log: &str) -> bool {
-        let state = self.state();
-        let front = state.logs.get(log).filter(|log| log.holds == 0).and_then(|log| log.parcels.front());
-        front.is_some_and(|parcel| parcel.step() != Step::Wait)
-    }
-
-    /// There is more of it.
-    pub(super) fn again(&self, log: &str) {
-        self.state().make_ready(log);
-        self.shared.changed.notify_one();
+    /// It waits again if there is more of it.
+    pub(super) fn give_back(&self, name: &str) {
+        let mut state = self.state();
+        let Some(log) = state.logs.get_mut(name) else { return };
+        log.turn = Turn::Rests;
+        if log.has_something() {
+            state.make_ready(name);
+        }
     }
 
     /// What is to be done next for a log, and for which of its versions. A piece counts as being sent from now on. When
@@ -238,6 +273,7 @@ impl Outbox {
             return Aftermath::default();
         };
         sizes.extend(parcel.version.map(|version| (version, parcel.there())));
+        self.shared.sized.notify_one();
         log.carried += parcel.lost();
         let told = log.hand_on();
         if log.parcels.is_empty() {
@@ -247,14 +283,16 @@ impl Outbox {
         Aftermath { gone: vec![parcel.path], told }
     }
 
-    /// A file that the platform should not have any more.
-    pub(super) fn next_outdated(&self) -> Option<String> {
-        self.state().outdated.first().cloned()
+    /// A file of a log that the platform should not have any more.
+    pub(super) fn next_outdated(&self, log: &str) -> Option<String> {
+        self.state().logs.get(log)?.outdated.first().cloned()
     }
 
     /// The platform does not have it.
     pub(super) fn is_removed(&self, path: &str) {
-        self.state().outdated.remove(path);
+        if let Some(log) = self.state().logs.get_mut(log_of(path)) {
+            log.outdated.remove(path);
+        }
     }
 
     /// Processes have ended; of one sensor the first counts.
@@ -265,7 +303,7 @@ impl Outbox {
             *known = began.min(*known);
         }
         drop(state);
-        self.shared.changed.notify_one();
+        self.shared.ended.notify_one();
     }
 
     /// Whose own files are to be looked at.
@@ -278,14 +316,20 @@ impl Outbox {
         self.state().logs.contains_key(log_of(path))
     }
 
-    /// Sizes to be stored.
-    pub(super) fn take_sizes(&self) -> Vec<(i64, u64)> {
-        std::mem::take(&mut self.state().sizes)
+    /// Sizes to be stored, the oldest first.
+    pub(super) fn sizes(&self) -> Vec<(i64, u64)> {
+        self.state().sizes.clone()
     }
 
-    /// … and those that could not be.
-    pub(super) fn add_sizes(&self, sizes: Vec<(i64, u64)>) {
-        self.state().sizes.extend(sizes);
+    /// So many of them are.
+    pub(super) fn forget_sizes(&self, count: usize) {
+        self.state().sizes.drain(..count);
+    }
+
+    /// … and another one.
+    pub(super) fn add_size(&self, size: (i64, u64)) {
+        self.state().sizes.push(size);
+        self.shared.sized.notify_one();
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -298,7 +342,7 @@ impl Outbox {
         let is_new = state.make_ready(log_of(path));
         drop(state);
         if is_new {
-            self.shared.changed.notify_one();
+            self.say_ready();
         }
     }
 }
@@ -306,7 +350,7 @@ impl Outbox {
 impl State {
     /// Takes the log out of circulation until that is done which is to be done.
     fn begin(&mut self, version: &LogVersion, keep: usize) -> Aftermath {
-        let Self { logs, outdated, sizes, .. } = self;
+        let Self { logs, sizes, .. } = self;
         let log = logs.entry(log_of(&version.file_path).to_owned()).or_default();
         log.holds += 1;
         let mut gone: Vec<String> = log.kept.take().into_iter().collect();
@@ -315,7 +359,7 @@ impl State {
             let parcel = waiting.and_then(|at| log.parcels.remove(at));
             log.carried += parcel.as_ref().map_or(0, Parcel::lost);
             if parcel.is_none_or(|parcel| parcel.has_begun()) {
-                outdated.insert(path.clone());
+                log.outdated.insert(path.clone());
             }
             gone.push(path.clone());
         }
@@ -340,9 +384,9 @@ impl State {
 
     /// Says whether it was not ready before.
     pub(super) fn make_ready(&mut self, name: &str) -> bool {
-        let Some(log) = self.logs.get_mut(name).filter(|log| !log.is_ready) else { return false };
-        log.is_ready = true;
-        self.ready.push_back(name.to_owned());
+        let Some(log) = self.logs.get_mut(name).filter(|log| log.turn == Turn::Rests) else { return false };
+        log.turn = Turn::Waits;
+        self.ready.push_back((Instant::now(), name.to_owned()));
         true
     }
 }

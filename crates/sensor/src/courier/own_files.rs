@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use attune_http::UPLOAD_LIMIT_BYTES;
+use attune_lifecycle::CancellationToken;
 use attune_model::chain;
 use attune_store::SensorFile;
 use chrono::{DateTime, Utc};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::outbox::Outbox;
 use super::{Courier, Trouble, is_refusal};
@@ -45,8 +47,37 @@ impl Outbox {
 }
 
 impl Courier {
-    /// What the sensors that ended have written.
-    pub(super) async fn send_own_files(&self) -> Result<(), Trouble> {
+    /// What the sensors that ended have written. Until `done`, and one attempt then.
+    pub(super) async fn deliver_own_files(&self, done: &CancellationToken) {
+        let mut backoff = self.backoff();
+        loop {
+            let ends = done.is_cancelled();
+            match self.send_own_files().await {
+                Ok(()) => {
+                    backoff.reset();
+                    if ends {
+                        return;
+                    }
+                    tokio::select! {
+                        () = done.cancelled() => {}
+                        () = self.outbox.process_ended() => {}
+                    }
+                }
+                Err(trouble) => {
+                    tracing::warn!(error = chain(&trouble), "files that sensors wrote themselves wait");
+                    if ends {
+                        return;
+                    }
+                    tokio::select! {
+                        () = done.cancelled() => {}
+                        () = sleep(backoff.next_delay()) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send_own_files(&self) -> Result<(), Trouble> {
         let ended = self.outbox.take_ended();
         let Some(earliest) = ended.values().min().copied() else { return Ok(()) };
         let sent = self.send_changed(ended.keys().cloned().collect(), earliest).await;
@@ -75,7 +106,7 @@ impl Courier {
             };
             let size = content.len() as u64;
             match self.uploads.put_file(&file_path, content).await {
-                Ok(()) => self.outbox.add_sizes(vec![(id, size)]),
+                Ok(()) => self.outbox.add_size((id, size)),
                 Err(error) if is_refusal(&error) => {
                     tracing::warn!(file_path, error = chain(&error), "the API refuses a file of a sensor");
                 }

@@ -1,6 +1,9 @@
 //! A small world for a sensor host: a pack on disk, rows in SQLite, the in-process bus, and an API that gives tokens.
 #![allow(dead_code, clippy::allow_attributes, reason = "every test binary uses another part of it")]
 
+pub(crate) mod relay;
+pub(crate) mod remote;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -282,11 +285,15 @@ impl World {
         pids
     }
 
+    /// Another way to the rows.
+    pub(crate) async fn database(&self) -> sqlx::SqlitePool {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path("attune.db"));
+        sqlx::SqlitePool::connect_with(options).await.unwrap()
+    }
+
     /// Keeps everybody from writing until it is dropped.
     pub(crate) async fn lock_store(&self) -> sqlx::Transaction<'static, sqlx::Sqlite> {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path("attune.db"));
-        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-        pool.begin_with("BEGIN IMMEDIATE").await.unwrap()
+        self.database().await.begin_with("BEGIN IMMEDIATE").await.unwrap()
     }
 
     /// Waits until the row is as `fits` wants it.
