@@ -159,6 +159,11 @@ impl Process {
         Event::Ended(self.failure(&report))
     }
 
+    /// Asks it to end. What comes of it is heard as ever.
+    pub(crate) fn ask_to_end(&self) {
+        self.stop.cancel();
+    }
+
     /// Asks it to end and waits for that; bounded by the grace and the limits of the kill.
     /// Says what it left, if it had not ended before.
     pub(crate) async fn end(mut self) -> Failure {

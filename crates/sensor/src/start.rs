@@ -4,8 +4,10 @@
 //! [`Prepared::start`] does the rest in a moment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use attune_http::HttpError;
+use attune_lifecycle::CancellationToken;
 use attune_model::measure::Measure;
 use attune_process::{Command, Ending, Keep, Redactor, StartError, Stream, start};
 use attune_runtime::environment::{Coordination, Environment, EnvironmentError};
@@ -13,7 +15,7 @@ use attune_runtime::plan::{Chosen, LaunchPlan, PlanError, PlanRequest};
 use attune_store::LogStream;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::context::Context;
 use crate::excerpt::LIMIT_BYTES;
@@ -25,6 +27,9 @@ use crate::target::Target;
 use crate::token::{self, Token};
 use crate::tokens::LaterTokens;
 use crate::variables::{self, VariableError};
+
+/// How long the claim on an environment may take to be given back when its build is cancelled.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a sensor could not be started.
 #[derive(Debug, Error)]
@@ -50,8 +55,8 @@ pub(crate) enum StartFailure {
     /// The program did not start.
     #[error("its program did not start")]
     Start(#[source] StartError),
-    /// The host stops.
-    #[error("the host is stopping")]
+    /// It is not wanted any more.
+    #[error("it is not wanted any more")]
     Stopping,
     /// A bug of ours.
     #[error("its plan was not finished: {0}")]
@@ -72,15 +77,19 @@ pub(crate) struct Prepared {
     renew_at: Instant,
 }
 
-/// Plans the start, makes the environment ready and gets a token. Ends early by itself when the host stops.
-pub(crate) async fn prepare(context: &Context, target: &Arc<Target>) -> Result<Prepared, StartFailure> {
-    pack(context, target).await?;
+/// Plans the start, makes the environment ready and gets a token. Ends soon after `stop`.
+pub(crate) async fn prepare(
+    context: &Context,
+    target: &Arc<Target>,
+    stop: &CancellationToken,
+) -> Result<Prepared, StartFailure> {
+    pack(target, stop).await?;
     let chosen = choose(context, target).await?;
-    let environment = environment(context, target, &chosen).await?;
+    let environment = environment(context, target, &chosen, stop).await?;
     let plan = chosen.launch(&environment, &context.config.base_environment).map_err(StartFailure::Plan)?;
     let token = tokio::select! {
         biased;
-        () = context.stop.soft().cancelled() => return Err(StartFailure::Stopping),
+        () = stop.cancelled() => return Err(StartFailure::Stopping),
         token = token::fetch(context, target) => token.map_err(StartFailure::Token)?,
     };
     let renew_at = Instant::now() + token.renew_after;
@@ -88,12 +97,12 @@ pub(crate) async fn prepare(context: &Context, target: &Arc<Target>) -> Result<P
 }
 
 /// Waits for the version of its pack that is on its way, not for ever. What was planned for another one is not started.
-async fn pack(context: &Context, target: &Target) -> Result<(), StartFailure> {
+async fn pack(target: &Target, stop: &CancellationToken) -> Result<(), StartFailure> {
     let Some(mut pack) = target.pack.clone() else { return Ok(()) };
     let planned = target.input.generation;
     let state = tokio::select! {
         biased;
-        () = context.stop.soft().cancelled() => return Err(StartFailure::Stopping),
+        () = stop.cancelled() => return Err(StartFailure::Stopping),
         state = pack.wait_for(|state| state.is_settled || state.generation != planned) => state,
     };
     match state.map(|state| state.clone()) {
@@ -112,11 +121,24 @@ async fn choose(context: &Context, target: &Arc<Target>) -> Result<Chosen, Start
         .map_err(StartFailure::Plan)
 }
 
-async fn environment(context: &Context, target: &Target, chosen: &Chosen) -> Result<Environment, StartFailure> {
+async fn environment(
+    context: &Context,
+    target: &Target,
+    chosen: &Chosen,
+    stop: &CancellationToken,
+) -> Result<Environment, StartFailure> {
     let coordination =
         target.sensor.pack.map(|pack| Coordination { store: context.store.as_ref(), worker: context.worker, pack });
-    let stop = context.stop.soft().cancelled();
-    context.environments.ensure(chosen, coordination, stop).await.map_err(StartFailure::Environment)
+    let ensured = context.environments.ensure(chosen, coordination, stop.cancelled());
+    let late = async {
+        stop.cancelled().await;
+        sleep(GIVE_BACK_LIMIT).await;
+    };
+    tokio::select! {
+        ready = ensured => ready.map_err(StartFailure::Environment),
+        // Its commands are killed now at the latest, and its claim expires.
+        () = late => Err(StartFailure::Stopping),
+    }
 }
 
 impl Prepared {

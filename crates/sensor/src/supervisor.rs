@@ -17,6 +17,7 @@
 mod claim;
 mod pack;
 mod phase;
+mod preparing;
 mod talk;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use attune_model::measure::{Measure, RestartCause, SensorState};
 use attune_model::status::SensorProcessStatus;
 use attune_store::{ProcessChange, ProcessEnd};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::alerting::raise_alert;
 use crate::context::Context;
@@ -38,11 +39,8 @@ use crate::log::CurrentFile;
 use crate::notify::Said;
 use crate::process::{Event, Failure, Process, not_started};
 use crate::record::Record;
-use crate::start::{Prepared, StartFailure, prepare};
+use crate::start::{Prepared, StartFailure};
 use crate::target::Target;
-
-/// A start that takes longer is worth a word in the row.
-const SLOW_START: Duration = Duration::from_millis(500);
 
 /// What a sensor should be running; none when it should not.
 pub(crate) type Wish = Option<Arc<Target>>;
@@ -201,12 +199,9 @@ impl Supervisor {
             Some(prepared) => Ok(prepared),
             None => self.prepare(target).await,
         };
-        // The host's stop ends preparing with an error of its own.
-        if self.context.stop.soft().is_cancelled() {
-            return Err(Next::Stop);
-        }
         let prepared = match prepared {
             Err(StartFailure::Replaced) => return Err(self.replaced(target).await),
+            Err(StartFailure::Stopping) => return Err(Next::Stop),
             prepared => prepared.map_err(|error| start_failure(&error))?,
         };
         let context = self.context.clone();
@@ -218,21 +213,6 @@ impl Supervisor {
         match self.grant.as_ref().filter(|grant| grant.is_valid()) {
             Some(grant) => prepared.start(&self.context, target, grant).map_err(|error| start_failure(&error)),
             None => Err(Next::Lost),
-        }
-    }
-
-    /// Says that it is starting only when that takes a while: most starts are over before the row could be read.
-    async fn prepare(&mut self, target: &Arc<Target>) -> Result<Prepared, StartFailure> {
-        let context = self.context.clone();
-        self.say_what_comes(target);
-        let mut preparing = std::pin::pin!(prepare(&context, target));
-        let record = async {
-            sleep(SLOW_START).await;
-            self.record.write_set().await;
-        };
-        tokio::select! {
-            prepared = &mut preparing => prepared,
-            () = record => preparing.await,
         }
     }
 
@@ -324,49 +304,6 @@ impl Supervisor {
                 process.end().await;
                 *target = new;
                 return next;
-            }
-        }
-    }
-
-    /// Prepares the successor of a running process while that goes on. None: it stays (a renewal that did not work is
-    /// tried again, its token is still good).
-    async fn replace(&mut self, process: &mut Process, new: &Arc<Target>, is_renewal: bool) -> Option<Next> {
-        let mut ended = None;
-        let revoked = self.revoked();
-        let prepared = {
-            let mut preparing = std::pin::pin!(prepare(&self.context, new));
-            loop {
-                tokio::select! {
-                    biased;
-                    failure = process.ended(), if ended.is_none() => ended = Some(failure),
-                    () = revoked.cancelled() => return Some(Next::Lost),
-                    prepared = &mut preparing => break prepared,
-                }
-            }
-        };
-        if self.context.stop.soft().is_cancelled() {
-            return Some(Next::Stop);
-        }
-        if is_renewal && let Some(failure) = ended {
-            return Some(Next::Failed(failure));
-        }
-        match prepared {
-            Ok(prepared) if is_renewal => {
-                self.cause = Some(RestartCause::Token);
-                Some(Next::Again(new.clone(), Some(prepared)))
-            }
-            Ok(prepared) => Some(self.again(new, Some(prepared))),
-            // The start comes to know which one it is to be.
-            Err(StartFailure::Replaced) if !is_renewal => Some(self.again(new, None)),
-            Err(error) if is_renewal => {
-                tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %chain(&error),
-                    "failed to prepare a restart with a new token; trying again");
-                process.renew_at = Instant::now() + self.context.config.timing.backoff_min;
-                None
-            }
-            Err(error) => {
-                self.forget_failures();
-                Some(start_failure(&error))
             }
         }
     }

@@ -1,0 +1,110 @@
+//! Preparing a start, which may take minutes: only as long as it is wanted.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attune_model::chain;
+use attune_model::measure::RestartCause;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::{Next, Supervisor, Wish, start_failure};
+use crate::process::Process;
+use crate::start::{Prepared, StartFailure, prepare};
+use crate::target::Target;
+
+/// A start that takes longer is worth a word in the row.
+const SLOW_START: Duration = Duration::from_millis(500);
+
+/// Ready when the sensor is not to run any more. Another input is no reason to stop a build: most inputs have the same
+/// environment.
+async fn unwanted(mut wish: watch::Receiver<Wish>) {
+    // An error says that nobody wants anything any more.
+    drop(wish.wait_for(Option::is_none).await);
+}
+
+impl Supervisor {
+    /// Says that it is starting only when that takes a while: most starts are over before the row could be read.
+    pub(super) async fn prepare(&mut self, target: &Arc<Target>) -> Result<Prepared, StartFailure> {
+        let context = self.context.clone();
+        self.say_what_comes(target);
+        let stop = context.stop.soft().child_token();
+        let wish = self.wish.clone();
+        let give_up = async {
+            unwanted(wish).await;
+            stop.cancel();
+            pending::<Infallible>().await
+        };
+        let record = async {
+            sleep(SLOW_START).await;
+            self.record.write_set().await;
+            pending::<Infallible>().await
+        };
+        let prepared = tokio::select! {
+            prepared = prepare(&context, target, &stop) => prepared,
+            never = give_up => match never {},
+            never = record => match never {},
+        };
+        if stop.is_cancelled() { Err(StartFailure::Stopping) } else { prepared }
+    }
+
+    /// Prepares the successor of a running process while that goes on. None: it stays (a renewal that did not work is
+    /// tried again, its token is still good).
+    pub(super) async fn replace(&mut self, process: &mut Process, new: &Arc<Target>, is_renewal: bool) -> Option<Next> {
+        let mut ended = None;
+        let revoked = self.revoked();
+        let stop = self.context.stop.soft().child_token();
+        let mut given_up = false;
+        let prepared = {
+            let mut preparing = pin!(prepare(&self.context, new, &stop));
+            let mut unwanted = pin!(unwanted(self.wish.clone()));
+            loop {
+                let is_gone = async {
+                    tokio::select! {
+                        () = &mut unwanted => {}
+                        () = stop.cancelled() => {}
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    failure = process.ended(), if ended.is_none() => ended = Some(failure),
+                    () = revoked.cancelled() => return Some(Next::Lost),
+                    prepared = &mut preparing => break prepared,
+                    () = is_gone, if !given_up => {
+                        given_up = true;
+                        stop.cancel();
+                        process.ask_to_end();
+                    }
+                }
+            }
+        };
+        if given_up || stop.is_cancelled() {
+            return Some(Next::Stop);
+        }
+        if is_renewal && let Some(failure) = ended {
+            return Some(Next::Failed(failure));
+        }
+        match prepared {
+            Ok(prepared) if is_renewal => {
+                self.cause = Some(RestartCause::Token);
+                Some(Next::Again(new.clone(), Some(prepared)))
+            }
+            Ok(prepared) => Some(self.again(new, Some(prepared))),
+            // The start comes to know which one it is to be.
+            Err(StartFailure::Replaced) if !is_renewal => Some(self.again(new, None)),
+            Err(error) if is_renewal => {
+                tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %chain(&error),
+                    "failed to prepare a restart with a new token; trying again");
+                process.renew_at = Instant::now() + self.context.config.timing.backoff_min;
+                None
+            }
+            Err(error) => {
+                self.forget_failures();
+                Some(start_failure(&error))
+            }
+        }
+    }
+}
