@@ -1,6 +1,7 @@
 //! The row of one sensor's process on this host. A change that could not be written is kept and written later: what the
 //! row says last is what happened last.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +20,13 @@ const LAST_RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Record {
     context: Arc<Context>,
-    unwritten: Option<(Arc<Target>, ProcessChange)>,
+    /// The oldest first.
+    unwritten: VecDeque<(Arc<Target>, ProcessChange)>,
 }
 
 impl Record {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, unwritten: None }
+        Self { context, unwritten: VecDeque::new() }
     }
 
     /// Writes a change, once; see [`Record::retry`].
@@ -35,12 +37,16 @@ impl Record {
 
     /// Whether the row says what was said last.
     pub(crate) fn is_written(&self) -> bool {
-        self.unwritten.is_none()
+        self.unwritten.is_empty()
     }
 
-    /// Puts a change in the place of whatever is not written yet.
+    /// Puts a change in the place of whatever is not written yet. An alert takes the place of nothing: it says nothing about
+    /// the process.
     pub(crate) fn set(&mut self, target: &Arc<Target>, change: ProcessChange) {
-        self.unwritten = Some((target.clone(), change));
+        if !matches!(change, ProcessChange::Alerted { .. }) {
+            self.unwritten.clear();
+        }
+        self.unwritten.push_back((target.clone(), change));
     }
 
     /// Writes what was set, once. Cancel-safe: what is not known to be written stays.
@@ -53,7 +59,7 @@ impl Record {
     /// known to be written stays.
     pub(crate) async fn retry(&mut self) {
         loop {
-            if self.unwritten.is_none() {
+            if self.unwritten.is_empty() {
                 pending::<()>().await;
             }
             sleep(RETRY).await;
@@ -74,18 +80,13 @@ impl Record {
     }
 
     async fn attempt(&mut self) -> bool {
-        let Some((target, change)) = &self.unwritten else {
-            return true;
-        };
-        match self.context.changes.write(target.clone(), change.clone()).await {
-            Ok(()) => {
-                self.unwritten = None;
-                true
-            }
-            Err(problem) => {
+        while let Some((target, change)) = self.unwritten.front() {
+            if let Err(problem) = self.context.changes.write(target.clone(), change.clone()).await {
                 tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %problem, "failed to record the state of a sensor");
-                false
+                return false;
             }
+            self.unwritten.pop_front();
         }
+        true
     }
 }

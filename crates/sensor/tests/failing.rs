@@ -225,6 +225,42 @@ async fn the_third_failure_raises_an_alert_on_the_bus() {
 }
 
 #[tokio::test]
+async fn an_alert_does_not_take_the_place_of_a_failure_that_could_not_be_written_yet() {
+    let mut world = World::new().await;
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
+    world.add_sensor("one", "shell", "exit 4");
+    for failures in 1..3 {
+        let host = world.start().await;
+        let has_failed = |row: &SensorProcess| in_backoff(row) && row.consecutive_failures == failures;
+        world.eventually_row(host.worker, "demo.one", has_failed).await;
+        host.stop().await;
+    }
+    let mut database = world.database().await.acquire().await.unwrap();
+    for statement in [
+        "CREATE TABLE closed (why TEXT)",
+        "INSERT INTO closed VALUES ('the test')",
+        "CREATE TRIGGER no_failures BEFORE UPDATE ON sensor_process
+         WHEN NEW.status = 'backoff' AND EXISTS (SELECT * FROM closed) BEGIN SELECT RAISE(ABORT, 'not now'); END",
+    ] {
+        sqlx::query(statement).execute(&mut *database).await.unwrap();
+    }
+    let host = world.start().await;
+    let alerted = |row: &SensorProcess| row.last_alerted_failure_count == 3;
+    eventually("the alert", async || {
+        let events = sqlx::query_scalar("SELECT count(*) FROM event WHERE trigger_ref = 'core.alert'");
+        let count: i64 = events.fetch_one(&mut *database).await.unwrap();
+        (count > 0).then_some(())
+    })
+    .await;
+    sqlx::query("DELETE FROM closed").execute(&mut *database).await.unwrap();
+    let row = world.eventually_row(host.worker, "demo.one", alerted).await;
+    assert_eq!((row.status, row.consecutive_failures), (SensorProcessStatus::Backoff, 3));
+    assert_eq!((row.last_exit_code, row.next_restart_at.is_some()), (Some(4), true));
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_host_that_comes_back_goes_on_counting_and_forgets_dead_processes() {
     let mut world = World::new().await;
     world.timing.backoff_min = Duration::from_hours(1);
