@@ -19,6 +19,9 @@ const SERVERS: [&str; 2] = ["postgres", "rabbitmq"];
 const OURS: [&str; 8] =
     ["hub", "worker-shell", "worker-python", "worker-node", "worker-full", "worker-ruby", "sensor", "sensor-python"];
 
+/// Those of the profile `remote`, by the names of their services; their rows are `…-01`.
+const REMOTE: [&str; 2] = ["worker-remote", "sensor-remote"];
+
 /// What an operator writes into `.env`: secrets of his own and images that he has.
 const ENVIRONMENT: &str = "\
 JWT_SECRET=a-secret-of-the-tests-for-tokens-0123456789
@@ -36,6 +39,8 @@ WORKER_FULL_IMAGE=attune-test/full
 WORKER_RUBY_IMAGE=attune-test/ruby
 SENSOR_IMAGE=attune-test/full
 SENSOR_PYTHON_IMAGE=attune-test/python
+WORKER_REMOTE_IMAGE=attune-test/full
+SENSOR_REMOTE_IMAGE=attune-test/python
 ATTUNE_API_PORT=127.0.0.1:0
 ";
 
@@ -81,6 +86,37 @@ impl Project {
         docker(&["inspect", "-f", format, &container])
     }
 
+    fn healthy(&self, service: &str) {
+        eventually_blocking(&format!("{service} to be healthy"), || {
+            (self.inspect(service, "{{.State.Health.Status}}") == "healthy").then_some(())
+        });
+    }
+
+    /// Waits until a query says that it is so.
+    fn holds(&self, sql: &str) {
+        eventually_blocking(sql, || (self.query(sql) == "t").then_some(()));
+    }
+
+    /// Stops services, which leave in order and for good.
+    fn stop(&self, services: &[&str]) {
+        self.compose(&[&["stop"], services].concat());
+        for service in services {
+            assert_eq!(self.inspect(service, "{{.State.ExitCode}} {{.RestartCount}}"), "0 0", "{service}");
+        }
+        assert_eq!(self.query("SELECT count(*) FROM attune.worker WHERE status <> 'inactive'"), "0");
+        let unfinished = "SELECT count(*) FROM attune.execution WHERE status IN ('running', 'canceling')";
+        assert_eq!(self.query(unfinished), "0");
+    }
+
+    /// Waits until a file in the volume that the hub and the agents beside it share has such a line.
+    fn filed(&self, line: &str) {
+        let volume = format!("{}_artifacts_data:/artifacts:ro", self.name);
+        let words = ["run", "--rm", "-v", &volume, "attune-test/busybox", "/bin/grep", "-rq", line, "/artifacts"];
+        let is_there =
+            || Command::new("docker").args(words).status().is_ok_and(|status| status.success()).then_some(());
+        eventually_blocking(&format!("a log with {line:?}"), is_there);
+    }
+
     fn query(&self, sql: &str) -> String {
         let words = ["exec", "-T", "postgres", "psql", "-U", "attune", "-d", "attune", "-Atc", sql];
         self.compose(&words).trim().to_owned()
@@ -118,9 +154,7 @@ fn the_compose_files_bring_up_an_installation_that_works_and_goes_without_a_trac
         assert_eq!(project.inspect(service, "{{.State.Status}} {{.State.ExitCode}}"), "exited 0", "{service}");
     }
     for service in SERVERS.iter().chain(&OURS) {
-        eventually_blocking(&format!("{service} to be healthy"), || {
-            (project.inspect(service, "{{.State.Health.Status}}") == "healthy").then_some(())
-        });
+        project.healthy(service);
     }
     // Native, Python and Node sensors; the actions are in every language that the workers have.
     for trigger in ["core.intervaltimer", "demo.file_changed", "demo.webhook"] {
@@ -128,19 +162,14 @@ fn the_compose_files_bring_up_an_installation_that_works_and_goes_without_a_trac
             "SELECT count(*) > 0 FROM attune.execution e JOIN attune.enforcement r ON r.id = e.enforcement
              WHERE e.status = 'completed' AND r.trigger_ref = '{trigger}'"
         );
-        eventually_blocking(trigger, || (project.query(&completed) == "t").then_some(()));
+        project.holds(&completed);
     }
     assert_eq!(project.query("SELECT count(*) FROM attune.worker WHERE status = 'active'"), "7");
     assert_eq!(project.query("SELECT count(*) FROM attune.execution WHERE status = 'failed'"), "0");
     // Once more beside running agents, as for an upgrade.
     project.compose(&["run", "--rm", "init-agent"]);
 
-    project.compose(&[&["stop"][..], &OURS].concat());
-    for service in OURS {
-        assert_eq!(project.inspect(service, "{{.State.ExitCode}} {{.RestartCount}}"), "0 0", "{service}");
-    }
-    assert_eq!(project.query("SELECT count(*) FROM attune.worker WHERE status <> 'inactive'"), "0");
-    assert_eq!(project.query("SELECT count(*) FROM attune.execution WHERE status IN ('running', 'canceling')"), "0");
+    project.stop(&OURS);
     let name = project.name.clone();
     drop(project);
     let filter = format!("label=com.docker.compose.project={name}");
@@ -151,4 +180,39 @@ fn the_compose_files_bring_up_an_installation_that_works_and_goes_without_a_trac
     ] {
         assert_eq!(docker(list), "", "{list:?}");
     }
+}
+
+#[test]
+fn agents_of_the_profile_remote_share_no_volume_and_work_by_the_api_alone() {
+    let Some((engine, _agent)) = prepare::machine(&STOCK) else { return };
+    let project = Project::new(engine);
+    project.compose(&["build", "hub"]);
+    project.compose(&[&["--profile", "remote", "up", "-d", "--no-build", "hub"][..], &REMOTE].concat());
+    for service in REMOTE.iter().chain(&["hub"]) {
+        project.healthy(service);
+    }
+    for service in REMOTE {
+        let mounts = project.inspect(service, "{{range .Mounts}}{{.Destination}} {{end}}");
+        let mut mounts: Vec<&str> = mounts.split_whitespace().collect();
+        mounts.sort_unstable();
+        assert_eq!(mounts, ["/opt/attune/agent", "/opt/attune/config/config.yaml"], "{service}");
+    }
+    // The pack has come, its sensor runs, and what that says arrives.
+    project.holds(
+        "SELECT count(*) = 1 FROM attune.sensor_process WHERE sensor_ref = 'demo.file_watcher' AND status = 'running'
+         AND worker_name = 'sensor-remote-01'",
+    );
+    let folder = "/tmp/attune/artifacts/demo/watched";
+    project.filed(&format!("watching {folder}"));
+    // The action looks at the file as well, on its machine.
+    let write = format!("mkdir -p {folder} && echo 'a line' > {folder}/note.txt");
+    for service in REMOTE {
+        project.compose(&["exec", "-T", service, "sh", "-c", &write]);
+    }
+    project.holds(
+        "SELECT count(*) > 0 FROM attune.execution e JOIN attune.worker w ON w.id = e.worker
+         WHERE e.status = 'completed' AND e.action_ref = 'demo.describe_file' AND w.name = 'worker-remote-01'",
+    );
+    project.filed(&format!("{folder}/note.txt was created"));
+    project.stop(&[&REMOTE[..], &["hub"]].concat());
 }
