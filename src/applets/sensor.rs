@@ -62,7 +62,13 @@ pub(crate) fn run(mut call: Call) -> Result<Exit, Failure> {
                 let host = host.map_err(|error| Failure::new(Exit::Unavailable, error))?;
                 vitals::watch_sensors(health, host.overview());
                 user_code::tell_limits(user_code::policy(&config.sensor.child), health, tasks);
-                host.spawn(stop, tasks);
+                let mut started = host.spawn(stop, tasks);
+                tasks.spawn(async move {
+                    // A fact of the platform.
+                    if started.wait().await {
+                        tracing::info!("Attune Sensor Agent is ready");
+                    }
+                });
                 Ok(())
             },
         );

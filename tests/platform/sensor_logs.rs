@@ -84,3 +84,23 @@ async fn logs_of_a_host_without_a_shared_folder_come_through_the_api_also_after_
     assert_eq!(fs::read_to_string(there(2)).unwrap(), "another life\nlast words\n");
     hub.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_sensors_are_in_the_log_of_their_host_which_says_when_it_is_ready() {
+    let installation = Installation::bare().await;
+    let zoo = Zoo::new(&installation);
+    zoo.sensor("talker", "shell", "echo \"token $ATTUNE_API_TOKEN\"; echo beware >&2; exec sleep 1000\n");
+    zoo.load();
+    let hub = installation.start("hub", &["hub"]);
+    let host = installation.host("one", |_| {});
+    for (level, words) in [
+        (" INFO ", ": Sensor zoo.talker stdout: token [redacted]"),
+        (" WARN ", ": Sensor zoo.talker stderr: beware"),
+        (" INFO ", ": Attune Sensor Agent is ready"),
+    ] {
+        let is_said = |log: &str| log.lines().any(|line| line.contains(level) && line.ends_with(words));
+        eventually(words, async || is_said(&host.log()).then_some(())).await;
+    }
+    host.stop();
+    hub.stop();
+}

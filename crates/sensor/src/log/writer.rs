@@ -359,13 +359,18 @@ impl LogWriter {
         }
     }
 
+    /// Into our own log, in the words of the platform's service.
     fn trace(&self, lines: &[u8]) {
-        if !tracing::enabled!(tracing::Level::DEBUG) {
+        if !tracing::enabled!(tracing::Level::WARN) {
             return;
         }
+        let sensor = &self.target.sensor_ref;
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let text = String::from_utf8_lossy(&line[..line.len().min(TRACED_BYTES)]);
-            tracing::debug!(sensor.ref = %self.target.sensor_ref, stream = self.target.stream.as_str(), "{text}");
+            match self.target.stream {
+                LogStream::Stdout => tracing::info!("Sensor {sensor} stdout: {text}"),
+                LogStream::Stderr => tracing::warn!("Sensor {sensor} stderr: {text}"),
+            }
         }
     }
 }
