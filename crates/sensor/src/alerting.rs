@@ -5,7 +5,6 @@ use std::time::Duration;
 use attune_bus::{BusError, Outgoing};
 use attune_model::chain;
 use attune_store::ProcessEnd;
-use tokio::time::timeout;
 
 use crate::alert::{Failing, is_due, payload};
 use crate::context::{BUS_LIMIT, Context, STORE_LIMIT};
@@ -33,10 +32,10 @@ pub(crate) async fn raise_alert(
         active_rules: target.active_rules,
         now: context.clock.now(),
     });
-    let stored = match timeout(STORE_LIMIT, context.store.insert_alert(&payload)).await {
+    let stored = match context.deadline.within(STORE_LIMIT, context.store.insert_alert(&payload)).await {
         Ok(Ok(stored)) => stored,
         Ok(Err(error)) => return failed(target, &chain(&error)),
-        Err(_elapsed) => return failed(target, "the store did not answer in time"),
+        Err(late) => return failed(target, &late.to_string()),
     };
     let Some(event) = stored else {
         tracing::warn!(sensor.ref = %target.sensor.r#ref, "no alert: trigger core.alert does not exist");
@@ -44,9 +43,8 @@ pub(crate) async fn raise_alert(
     };
     let published = async {
         let message = Outgoing::new(&event, SOURCE, context.clock.now())?;
-        timeout(BUS_LIMIT, context.bus.publish(&[message]))
-            .await
-            .unwrap_or_else(|_elapsed| Err(BusError::Unavailable("no confirmation in time".to_owned())))
+        let published = context.deadline.within(BUS_LIMIT, context.bus.publish(&[message])).await;
+        published.unwrap_or_else(|late| Err(BusError::Unavailable(late.to_string())))
     };
     if let Err(error) = published.await {
         tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %chain(&error),

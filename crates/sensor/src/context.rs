@@ -15,6 +15,7 @@ use attune_store::SensorStore;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config::SensorConfig;
+use crate::deadline::Deadline;
 use crate::lease::Leases;
 use crate::log::LogHome;
 use crate::packs::Packs;
@@ -50,6 +51,7 @@ pub(crate) struct Context {
     /// Said when the wanted and the running sensors are to be compared.
     pub(crate) look_again: Arc<Notify>,
     pub(crate) stop: Stop,
+    pub(crate) deadline: Deadline,
 }
 
 /// What only so many sensors do at once: hundreds are wanted at the start of a host, and neither the API nor this process gets

@@ -94,7 +94,13 @@ impl Dispatcher {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let soft = self.context.stop.soft().clone();
         while !soft.is_cancelled() {
-            let wait = match self.reconcile().await {
+            let reconciled = tokio::select! {
+                biased;
+                // Nothing is half done when it is given up: it only reads before it decides.
+                () = soft.cancelled() => break,
+                reconciled = self.reconcile() => reconciled,
+            };
+            let wait = match reconciled {
                 Ok(()) => {
                     backoff.reset();
                     let interval = self.context.config.timing.reconcile_interval;
@@ -146,11 +152,11 @@ impl Dispatcher {
     async fn reconcile(&mut self) -> Result<(), String> {
         let store = self.context.store.clone();
         // Before the rows: what changes in between is seen the next time.
-        let digest = asked(store.desired_digest()).await?;
+        let digest = asked(&self.context, store.desired_digest()).await?;
         if self.is_compared(&digest).await? {
             return self.follow_packs(&[]).await;
         }
-        let desired = asked(store.desired_sensors()).await?;
+        let desired = asked(&self.context, store.desired_sensors()).await?;
         // After the rows: a pack that is as new as they are is waited for.
         self.follow_packs(&desired).await?;
         let context = self.context.clone();

@@ -7,7 +7,7 @@ use attune_lifecycle::CancellationToken;
 use attune_model::chain;
 use attune_model::measure::Success;
 use attune_model::status::WorkerStatus;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::context::{Context, STORE_LIMIT};
 use crate::registry::{Counts, Registry, capabilities};
@@ -35,7 +35,8 @@ pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: Cancel
 
 async fn sign_of_life(context: &Context) {
     let begun = Instant::now();
-    let written = timeout(STORE_LIMIT, context.store.heartbeat(context.worker, WorkerStatus::Active)).await;
+    let beaten = context.store.heartbeat(context.worker, WorkerStatus::Active);
+    let written = context.deadline.within(STORE_LIMIT, beaten).await;
     let success = if matches!(written, Ok(Ok(true))) { Success::Ok } else { Success::Failed };
     context.vitals.sign_of_life(success, begun);
     match written {
@@ -44,18 +45,19 @@ async fn sign_of_life(context: &Context) {
             tracing::error!(worker.id = %context.worker, "the row of this host was deleted; restart it to register again");
         }
         Ok(Err(error)) => tracing::warn!(error = %chain(&error), "heartbeat failed"),
-        Err(_elapsed) => tracing::warn!("heartbeat failed: the store did not answer within {STORE_LIMIT:?}"),
+        Err(late) => tracing::warn!(error = %late, "heartbeat failed"),
     }
 }
 
 async fn write(context: &Context, counts: Counts) -> bool {
     let capabilities = capabilities(&context.config, counts);
-    match timeout(STORE_LIMIT, context.store.set_capabilities(context.worker, &capabilities)).await {
+    let written = context.store.set_capabilities(context.worker, &capabilities);
+    match context.deadline.within(STORE_LIMIT, written).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::warn!(error = %chain(&error), "failed to write the capabilities");
             false
         }
-        Err(_elapsed) => false,
+        Err(_late) => false,
     }
 }

@@ -1,7 +1,6 @@
 //! The sensor host: built, then spawned.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use attune_bus::{Bus, BusError, Subscription};
 use attune_http::{
@@ -20,13 +19,13 @@ use attune_store::{SensorStore, StoreError, WorkerRegistration};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::config::SensorConfig;
-use crate::context::{Context, Turns};
+use crate::context::{Context, STORE_LIMIT, Turns};
 use crate::control::{CONTROL_SOCKET, serve};
 use crate::courier::{self, Courier, Outbox};
+use crate::deadline::Deadline;
 use crate::dispatcher::Dispatcher;
 use crate::heartbeat::beat;
 use crate::lease::{Keeper, Leases, Terms};
@@ -40,8 +39,6 @@ use crate::vitals::{Overview, Vitals};
 
 /// Commands of operators that wait for the dispatcher.
 const COMMANDS: usize = 16;
-/// The last word about the host may take so long.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// A host that could not be built.
 #[derive(Debug, Error)]
@@ -175,7 +172,8 @@ impl SensorHost {
         let run_dir = run_dir(&config);
         let environments =
             Environments::new(config.build_host.clone(), observer.clone()).with_policy(config.policy.as_ref());
-        let (recorder, changes_of_rows) = Recorder::new(store.clone(), (worker, config.name.clone()), stop.clone());
+        let deadline = Deadline::new(stop.soft().clone(), config.timing.stop_grace);
+        let (recorder, changes_of_rows) = Recorder::new(store.clone(), (worker, config.name.clone()), deadline.clone());
         let context = Arc::new(Context {
             config,
             store,
@@ -195,11 +193,12 @@ impl SensorHost {
             packs,
             look_again,
             stop: stop.clone(),
+            deadline: deadline.clone(),
         });
         let silence = CancellationToken::new();
         tasks.spawn(recorder.run(silence.clone()));
         if let Some(courier) = courier {
-            tasks.spawn(courier.run(silence.clone()));
+            tasks.spawn(courier.run(silence.clone(), deadline));
         }
         let keeper = terms.zip(words).map(|(terms, words)| {
             let keeper = Keeper::new(context.clone(), tasks.clone(), terms, words, silence.clone());
@@ -278,13 +277,11 @@ async fn run(
         tracing::error!("the keeper of the leases panicked");
     }
     let farewell = context.store.set_worker_status(context.worker, WorkerStatus::Inactive);
-    match timeout(FAREWELL_LIMIT, farewell).await {
+    match context.deadline.within(STORE_LIMIT, farewell).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!(error = %chain(&error), "failed to record that the host is inactive");
         }
-        Err(_elapsed) => {
-            tracing::warn!("failed to record that the host is inactive: the store does not answer");
-        }
+        Err(late) => tracing::warn!(error = %late, "failed to record that the host is inactive"),
     }
 }

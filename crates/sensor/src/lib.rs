@@ -18,6 +18,7 @@ mod config;
 mod context;
 mod control;
 mod courier;
+mod deadline;
 mod delay;
 mod dispatcher;
 mod excerpt;

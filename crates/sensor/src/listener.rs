@@ -13,7 +13,7 @@ use attune_model::message::{Envelope, Exchange, MessageType, PackRegistered};
 use serde::Deserialize as _;
 use uuid::Uuid;
 
-use crate::context::Context;
+use crate::context::{BUS_LIMIT, Context};
 
 /// Routing keys of the changes that concern sensors (facts of the platform).
 const KEYS: [&str; 5] = ["rule.created", "rule.enabled", "rule.disabled", "pack.registered", "pack.deleted"];
@@ -55,7 +55,7 @@ pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription) {
                 }
                 look_again.notify_one();
                 // One that comes again costs one more look.
-                ack(delivery).await;
+                drop(context.deadline.within(BUS_LIMIT, ack(delivery)).await);
             }
             Event::Up => {
                 vitals.listening(true);
@@ -67,7 +67,8 @@ pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription) {
         }
     }
     vitals.listening(false);
-    changes.end().await;
+    // What cannot be said now the broker sees when the connection ends.
+    drop(context.deadline.within(BUS_LIMIT, changes.end()).await);
 }
 
 /// The pack that a message says is registered: its files may be others although its row is the same.

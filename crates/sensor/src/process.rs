@@ -11,10 +11,11 @@ use attune_lifecycle::CancellationToken;
 use attune_model::chain;
 use attune_process::{Child, Outcome, Report, SIGKILL, Watched};
 use attune_runtime::environment::InUse;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::cause::{self, End};
 use crate::courier::Attended;
+use crate::deadline::Deadline;
 use crate::excerpt::{excerpt, with_hint};
 use crate::log::{CurrentFile, LogWriter};
 use crate::notify::{NotifySocket, Said};
@@ -67,6 +68,7 @@ pub(crate) struct Attached {
     pub(crate) in_use: InUse,
     /// Looks after files of its own.
     pub(crate) attended: Option<Attended>,
+    pub(crate) deadline: Deadline,
 }
 
 /// Why a sensor does not run although it should.
@@ -89,7 +91,7 @@ pub(crate) struct Failure {
 impl Process {
     /// Supervises `child`.
     pub(crate) fn watch(child: Child, logs: (LogWriter, LogWriter), attached: Attached) -> Self {
-        let Attached { notify, tokens, renew_at, at_once, guarded, in_use, attended } = attached;
+        let Attached { notify, tokens, renew_at, at_once, guarded, in_use, attended, deadline } = attached;
         let stop = CancellationToken::new();
         let (stdout, stderr) = logs;
         let (output, log) = (stdout.current_file(), stderr.current_file());
@@ -108,7 +110,7 @@ impl Process {
             };
             // It was reaped: from now on its number may be somebody else's.
             drop((guarded, in_use, attended));
-            if !logs_are_done && timeout(LOG_LIMIT, logs).await.is_err() {
+            if !logs_are_done && deadline.within(LOG_LIMIT, logs).await.is_err() {
                 tracing::warn!(child.pid = report.pid, "the last lines of a sensor did not reach its log in time");
             }
             report

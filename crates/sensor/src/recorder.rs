@@ -2,21 +2,18 @@
 //! start of the host that is a few calls instead of hundreds side by side, each on a connection of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use attune_lifecycle::{CancellationToken, Stop};
+use attune_lifecycle::CancellationToken;
 use attune_model::{WorkerId, chain};
 use attune_store::{Decision, ProcessChange, ProcessRecord, SensorStore, StoreError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
 
 use crate::context::STORE_LIMIT;
+use crate::deadline::Deadline;
 use crate::target::Target;
 
 /// Most rows of one call.
 const AT_ONCE: usize = 256;
-/// While the host stops nobody waits long for a store that does not answer.
-const LAST_LIMIT: Duration = Duration::from_secs(2);
 
 /// One change, and who wants to know whether it is written.
 #[derive(Debug)]
@@ -38,7 +35,7 @@ pub(crate) struct Recorder {
     jobs: mpsc::UnboundedReceiver<Job>,
     store: Arc<dyn SensorStore>,
     worker: (WorkerId, String),
-    stop: Stop,
+    deadline: Deadline,
 }
 
 impl Changes {
@@ -51,9 +48,9 @@ impl Changes {
 }
 
 impl Recorder {
-    pub(crate) fn new(store: Arc<dyn SensorStore>, worker: (WorkerId, String), stop: Stop) -> (Self, Changes) {
+    pub(crate) fn new(store: Arc<dyn SensorStore>, worker: (WorkerId, String), deadline: Deadline) -> (Self, Changes) {
         let (sender, jobs) = mpsc::unbounded_channel();
-        (Self { jobs, store, worker, stop }, Changes { jobs: sender })
+        (Self { jobs, store, worker, deadline }, Changes { jobs: sender })
     }
 
     /// Until nobody hands anything in any more, as `done` says.
@@ -94,16 +91,9 @@ impl Recorder {
         };
         let records: Vec<_> = jobs.iter().map(record).collect();
         let write = self.store.record_processes((self.worker.0, &self.worker.1), &records);
-        let last = async {
-            self.stop.soft().cancelled().await;
-            sleep(LAST_LIMIT).await;
-        };
-        tokio::select! {
-            written = timeout(STORE_LIMIT, write) => match written {
-                Ok(written) => written.map_err(Failure::from),
-                Err(_elapsed) => Err(Failure::silent(STORE_LIMIT)),
-            },
-            () = last => Err(Failure::silent(LAST_LIMIT)),
+        match self.deadline.within(STORE_LIMIT, write).await {
+            Ok(written) => written.map_err(Failure::from),
+            Err(late) => Err(Failure { is_final: false, problem: late.to_string() }),
         }
     }
 }
@@ -114,12 +104,6 @@ struct Failure {
     /// It would be the same again.
     is_final: bool,
     problem: String,
-}
-
-impl Failure {
-    fn silent(limit: Duration) -> Self {
-        Self { is_final: false, problem: format!("the store did not answer within {limit:?}") }
-    }
 }
 
 impl From<StoreError> for Failure {

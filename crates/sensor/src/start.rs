@@ -181,7 +181,16 @@ impl Prepared {
         let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
         let (renew_at, at_once, in_use) = (self.renew_at, grant.killed().clone(), self.plan.in_use);
         let attended = context.logs.outbox.as_ref().map(|outbox| outbox.attend(&sensor.r#ref, begun_at));
-        let attached = Attached { notify, tokens, renew_at, at_once, guarded, in_use, attended };
+        let attached = Attached {
+            notify,
+            tokens,
+            renew_at,
+            at_once,
+            guarded,
+            in_use,
+            attended,
+            deadline: context.deadline.clone(),
+        };
         Ok(Process::watch(child, (stdout_log, stderr_log), attached))
     }
 

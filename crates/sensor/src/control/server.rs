@@ -32,7 +32,10 @@ pub(crate) async fn serve(path: PathBuf, commands: mpsc::Sender<Command>, stop: 
             accepted = listener.accept() => accepted,
         };
         let answered = match accepted {
-            Ok((stream, _)) => timeout(LIMIT, answer(stream, &commands)).await,
+            Ok((stream, _)) => tokio::select! {
+                () = stop.cancelled() => break,
+                answered = timeout(LIMIT, answer(stream, &commands)) => answered,
+            },
             Err(error) => {
                 tracing::warn!(%error, "a control connection failed");
                 // Out of descriptors, most likely: trying again at once would spin.

@@ -33,6 +33,7 @@ use tokio::time::{sleep, timeout};
 use self::outbox::Aftermath;
 use crate::config::LogDelivery;
 use crate::context::STORE_LIMIT;
+use crate::deadline::Deadline;
 
 pub(crate) use self::outbox::{Addressed, Outbox};
 pub(crate) use self::own_files::Attended;
@@ -98,7 +99,7 @@ impl Courier {
     }
 
     /// Until the host has no sensors any more, as `done` says, and all that they left is delivered or had its time.
-    pub(crate) async fn run(self, done: CancellationToken) {
+    pub(crate) async fn run(self, done: CancellationToken, deadline: Deadline) {
         let out_of_time = async {
             done.cancelled().await;
             sleep(LAST_LIMIT).await;
@@ -106,6 +107,7 @@ impl Courier {
         tokio::select! {
             () = self.work(&done) => {}
             () = out_of_time => {}
+            () = deadline.passed() => {}
         }
         if !self.outbox.is_delivered() {
             tracing::warn!(

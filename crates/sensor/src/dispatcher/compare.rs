@@ -12,7 +12,7 @@ use attune_model::capabilities::CapabilityView;
 use attune_model::chain;
 use attune_store::{DesiredSensor, StoreError};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::Dispatcher;
 use crate::context::{Context, STORE_LIMIT};
@@ -59,11 +59,14 @@ pub(super) fn judge_all(context: &Context, desired: Vec<DesiredSensor>) -> Vec<J
 }
 
 /// The answer of the store, in time.
-pub(super) async fn asked<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
-    let problem: &dyn Display = match timeout(STORE_LIMIT, question).await {
+pub(super) async fn asked<T>(
+    context: &Context,
+    question: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, String> {
+    let problem: &dyn Display = match context.deadline.within(STORE_LIMIT, question).await {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(error)) => &chain(&error),
-        Err(_elapsed) => &format!("the store did not answer within {STORE_LIMIT:?}"),
+        Err(late) => &late.to_string(),
     };
     Err(problem.to_string())
 }
@@ -99,7 +102,7 @@ impl Dispatcher {
         if !judged.iter().any(is_new) {
             return Ok(());
         }
-        let rows = asked(self.context.store.processes(self.context.worker)).await?;
+        let rows = asked(&self.context, self.context.store.processes(self.context.worker)).await?;
         let counts = |row: attune_model::rows::SensorProcess| {
             (row.sensor, (row.consecutive_failures, row.last_alerted_failure_count))
         };

@@ -13,7 +13,7 @@ impl Dispatcher {
     /// their sensors are.
     pub(super) async fn follow_packs(&self, desired: &[DesiredSensor]) -> Result<(), String> {
         let Some(packs) = &self.context.packs else { return Ok(()) };
-        let stamps = asked(self.context.store.pack_stamps()).await?;
+        let stamps = asked(&self.context, self.context.store.pack_stamps()).await?;
         packs.follow(&stamps, desired.iter().filter_map(|desired| desired.sensor.pack_ref.as_deref()));
         for pack_ref in packs.gone(&stamps) {
             let own = self.owners.values().filter(|owner| owner.pack_ref.as_ref() == Some(&pack_ref));

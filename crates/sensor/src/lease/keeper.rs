@@ -14,7 +14,7 @@ use attune_model::measure::{LeaseChange, Measure, Success};
 use attune_process::boottime;
 use attune_store::{HostSession, Renewal, Runner, StoreError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::fence::fence;
@@ -303,7 +303,7 @@ impl Keeper {
             let sensors: Vec<SensorId> =
                 self.giving_back.iter().filter(|given| is_same(given)).map(|(_, sensor)| *sensor).collect();
             let given_back = self.context.store.give_back_sensors(&session, &sensors);
-            if bounded("give back sensors", limit, given_back).await.is_none() {
+            if self.bounded("give back sensors", limit, given_back).await.is_none() {
                 return false;
             }
             self.giving_back.retain(|given| !is_same(given));
@@ -313,16 +313,21 @@ impl Keeper {
 
     /// No call may make this task late for the next renewal.
     async fn call<T>(&self, what: &str, call: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
-        bounded(what, STORE_LIMIT.min(self.terms.renewal_interval()), call).await
+        self.bounded(what, STORE_LIMIT.min(self.terms.renewal_interval()), call).await
     }
-}
 
-async fn bounded<T>(what: &str, limit: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
-    let problem: &dyn Display = match timeout(limit, call).await {
-        Ok(Ok(value)) => return Some(value),
-        Ok(Err(error)) => &chain(&error),
-        Err(_elapsed) => &format!("the store did not answer within {limit:?}"),
-    };
-    tracing::warn!(error = %problem, "failed to {what}");
-    None
+    async fn bounded<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Option<T> {
+        let problem: &dyn Display = match self.context.deadline.within(limit, call).await {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) => &chain(&error),
+            Err(late) => &late.to_string(),
+        };
+        tracing::warn!(error = %problem, "failed to {what}");
+        None
+    }
 }
