@@ -123,6 +123,11 @@ impl Cgroup {
         self.folder.join(MEMBERS).to_string_lossy().into_owned()
     }
 
+    /// Where a 1 kills everything in it; for those who are told by a line of text.
+    pub(crate) fn switch(&self) -> String {
+        self.folder.join(KILL).to_string_lossy().into_owned()
+    }
+
     /// Whether there is anybody in it or in a group that somebody made below it.
     fn is_populated(&self) -> bool {
         let events = fs::read_to_string(self.folder.join(EVENTS)).unwrap_or_default();

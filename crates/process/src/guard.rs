@@ -4,7 +4,7 @@
 //! ```text
 //!   agent ── pipe ──► guardian
 //!      until MS             children may live until then (CLOCK_BOOTTIME)
-//!      watch PID START MARK
+//!      watch PID START MARK SWITCH
 //!      forget PID
 //!      (end of the pipe)    the agent is gone: kill what is left, leave
 //! ```
@@ -88,7 +88,8 @@ impl Guard {
         // Not reaped yet, so the number is its own and its start can be read.
         let start = start_time(pid).unwrap_or(0);
         let mark = leader.mark().map_or("-", |mark| mark.as_str());
-        let line = format!("watch {pid} {start} {mark}\n");
+        let switch = leader.switch();
+        let line = format!("watch {pid} {start} {mark} {}\n", switch.as_deref().unwrap_or("-"));
         let mut state = self.state();
         state.tell(&line);
         state.watched.insert(pid, line);

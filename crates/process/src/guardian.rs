@@ -3,9 +3,11 @@
 //! One thread, no runtime, no configuration. Ends only when the agent does.
 //!
 //! What it kills is what it was told about: a group while its leader is known, by a process descriptor and its start time,
-//! to be the same process; and every process that carries the mark of the run in its environment, wherever it went.
+//! to be the same process; every process that carries the mark of the run in its environment, wherever it went; and what is in
+//! the control group of the run, where it has one, which hides nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
@@ -76,21 +78,22 @@ struct Target {
     /// None on kernels without, and when the child was gone already.
     process: Option<OwnedFd>,
     mark: Option<String>,
+    /// Where a 1 kills its control group.
+    switch: Option<String>,
 }
 
 impl Guarded {
     fn hear(&mut self, line: &str) {
-        let mut words = line.split(' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("until"), Some(deadline), None, None) => {
-                self.deadline = deadline.parse().ok().map(Duration::from_millis);
-            }
-            (Some("watch"), Some(pid), Some(start), Some(mark)) => {
+        // The last word is a path, which may have blanks in it.
+        let words: Vec<&str> = line.splitn(5, ' ').collect();
+        match words[..] {
+            ["until", deadline] => self.deadline = deadline.parse().ok().map(Duration::from_millis),
+            ["watch", pid, start, mark, switch] => {
                 if let (Some(pid), Ok(start)) = (parse_pid(pid), start.parse()) {
-                    self.children.insert(pid, Target::new(pid, start, mark));
+                    self.children.insert(pid, Target::new(pid, start, mark, switch));
                 }
             }
-            (Some("forget"), Some(pid), None, None) => {
+            ["forget", pid] => {
                 parse_pid(pid).and_then(|pid| self.children.remove(&pid));
             }
             _ => {}
@@ -101,6 +104,10 @@ impl Guarded {
         let children = std::mem::take(&mut self.children);
         for (pid, target) in &children {
             target.kill_group(*pid);
+            if let Some(switch) = &target.switch {
+                // Without one there is still the mark, and nobody could be told.
+                drop(fs::write(switch, "1"));
+            }
         }
         let marks: BTreeSet<&str> = children.values().filter_map(|target| target.mark.as_deref()).collect();
         if marks.is_empty() {
@@ -114,10 +121,11 @@ impl Guarded {
 }
 
 impl Target {
-    fn new(pid: Pid, start: u64, mark: &str) -> Self {
+    fn new(pid: Pid, start: u64, mark: &str, switch: &str) -> Self {
         // First the descriptor, then the look: whoever has that number now is whom the descriptor means.
         let process = pidfd_open(pid).ok().filter(|_| start_time(pid) == Some(start));
-        Self { start, process, mark: (mark != "-").then(|| mark.to_owned()) }
+        let word = |word: &str| (word != "-").then(|| word.to_owned());
+        Self { start, process, mark: word(mark), switch: word(switch) }
     }
 
     /// Kills the group that the child leads or led; on older kernels only while the child has not been reaped, because after
@@ -202,8 +210,8 @@ mod tests {
         let own = Pid::current();
         let start = start_time(own).unwrap();
         assert!(start > 0);
-        assert!(Target::new(own, start, "-").process.is_some());
-        let other = Target::new(own, start + 1, "-");
+        assert!(Target::new(own, start, "-", "-").process.is_some());
+        let other = Target::new(own, start + 1, "-", "-");
         assert!(other.process.is_none());
         // Would end this very test if it believed the number.
         other.kill_group(own);
@@ -222,7 +230,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_changes_nothing() {
         let mut guarded = Guarded::default();
-        for line in ["", "until", "watch x 1 -", "watch -1 1 -", "forget me not", "watch 1"] {
+        for line in ["", "until", "watch x 1 -", "watch -1 1 -", "forget me not", "watch 1", "watch 1 1 -"] {
             guarded.hear(line);
         }
         assert!(guarded.deadline.is_none() && guarded.children.is_empty());

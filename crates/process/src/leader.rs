@@ -46,6 +46,11 @@ impl Leader {
         self.mark.as_ref()
     }
 
+    /// [`Cgroup::switch`] of its control group, where it has one.
+    pub(crate) fn switch(&self) -> Option<String> {
+        self.cgroup.as_ref().map(Cgroup::switch)
+    }
+
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }

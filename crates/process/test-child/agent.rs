@@ -41,13 +41,14 @@ pub(crate) fn supervise_doomed(steps: &[String]) -> Step<()> {
 }
 
 /// Starts a child under guard, for `life`, says in the file `guarded` that it is, and then does nothing any more; a guardian is
-/// all that ends the child.
-pub(crate) fn guard(life: Duration, guarded: &str, steps: &[String]) -> Step<()> {
+/// all that ends the child. How: `guard-grouped-ms` gives it a control group.
+pub(crate) fn guard(how: &str, life: Duration, guarded: &str, steps: &[String]) -> Step<()> {
     let runtime = runtime()?;
     let _inside = runtime.enter();
     let guard = Guard::start(None)?;
     guard.allow_until(Some(attune_process::boottime() + life));
-    let child = attune_process::start(command(steps))?;
+    let command = if how == "guard-grouped-ms" { with_policy(command(steps)) } else { command(steps) };
+    let child = attune_process::start(command)?;
     let _watched = guard.watch(&child);
     crate::write_pid(guarded)?;
     loop {

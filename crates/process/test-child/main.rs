@@ -85,11 +85,11 @@ fn step(steps: &mut impl Iterator<Item = String>) -> Step<Option<u8>> {
             let count = operand()?.parse()?;
             agent::supervise_doomed(&steps.take(count).collect::<Vec<_>>())?;
         }
-        "guard-ms" => {
+        how @ ("guard-ms" | "guard-grouped-ms") => {
             let life = Duration::from_millis(operand()?.parse()?);
             let guarded = operand()?;
             let count = operand()?.parse()?;
-            agent::guard(life, &guarded, &steps.take(count).collect::<Vec<_>>())?;
+            agent::guard(how, life, &guarded, &steps.take(count).collect::<Vec<_>>())?;
         }
         "prepare" => prepare()?,
         "unblock-signals" => SignalSet::empty()?.block_only()?,

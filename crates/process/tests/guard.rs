@@ -13,7 +13,9 @@ use std::time::Duration;
 use attune_process::{Child, GUARD_APPLET, Guard, Launcher, Stream, boottime, start};
 use attune_sys::{Pid, SIGKILL, SIGSTOP};
 use attune_testkit::{eventually, eventually_blocking};
-use support::{TEST_CHILD, as_user, child, gone, is_alive, pid_in, reachable, runtime, scratch, written};
+use support::{
+    TEST_CHILD, as_user, child, gone, has_control_groups, is_alive, pid_in, reachable, runtime, scratch, written,
+};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -25,9 +27,14 @@ fn stubborn(path: &str) -> [&str; 4] {
 /// An agent with one child under guard that may live for `life`; started and has told its guardian. It adopts strays, so its
 /// child is marked.
 async fn agent(life: Duration, steps: &[&str]) -> Child {
+    agent_that("guard-ms", life, steps).await
+}
+
+/// … in another way.
+async fn agent_that(how: &str, life: Duration, steps: &[&str]) -> Child {
     let (_folder, guarded) = scratch();
     let (life, count) = (life.as_millis().to_string(), steps.len().to_string());
-    let mut words = vec!["prepare", "guard-ms", &life, guarded.to_str().unwrap(), &count];
+    let mut words = vec!["prepare", how, &life, guarded.to_str().unwrap(), &count];
     words.extend_from_slice(steps);
     let mut command = child(&words);
     command.stdout = Stream::null();
@@ -83,6 +90,26 @@ fn a_killed_agent_leaves_neither_its_children_nor_what_left_their_group() {
         let agent = agent(LONG, &steps).await;
         let (victim, stray) = (pid_in(&file).await, pid_in(&stray).await);
         // Not its group: the guardian has one of its own.
+        signal(agent.pid(), SIGKILL);
+        gone(victim).await;
+        gone(stray).await;
+        drop(agent);
+    });
+}
+
+/// Nothing but the control group of the run tells where such a daemon comes from.
+#[test]
+fn a_killed_agent_leaves_no_daemon_either_that_hides_its_origin() {
+    if !has_control_groups() {
+        return;
+    }
+    let (folder, file) = scratch();
+    let stray = folder.path().join("stray");
+    let daemon = ["new-session", "ignore-term", "write-pid", stray.to_str().unwrap(), "wait-for-ever"];
+    let steps = [&["spawn-without-env", "5"], &daemon[..], &stubborn(file.to_str().unwrap())].concat();
+    runtime().block_on(async {
+        let agent = agent_that("guard-grouped-ms", LONG, &steps).await;
+        let (victim, stray) = (pid_in(&file).await, pid_in(&stray).await);
         signal(agent.pid(), SIGKILL);
         gone(victim).await;
         gone(stray).await;

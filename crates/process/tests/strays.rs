@@ -8,7 +8,7 @@ use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 
 use attune_process::{Command, Outcome, TREE_VARIABLE, start};
-use support::{child, ended, gone, is_alive, pid_in, reachable, runtime, scratch};
+use support::{child, ended, gone, has_control_groups, is_alive, pid_in, reachable, runtime, scratch};
 
 /// An agent that runs one child with these steps, and prints what it found.
 fn agent(how: &str, steps: &[&str]) -> Command {
@@ -257,9 +257,6 @@ fn daemons_of_daemons_end_also_while_runs_end_that_may_leave_something() {
     assert_eq!(text, "strays 10 held false children 0\n", "{:?}", report.stderr);
 }
 
-/// What a machine needs for runs to have control groups.
-const CONTROL_GROUPS: &str = "run as root with version 2 of the hierarchy mounted writable, Linux 5.14 or later";
-
 /// In the middle of `exec` a process shows no mark, and one of a relay is there most of the time.
 #[test]
 fn a_relay_is_stopped_also_while_another_run_lives() {
@@ -274,7 +271,6 @@ fn a_relay_is_stopped_also_while_another_run_lives() {
 #[test]
 fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
     if !has_control_groups() {
-        attune_testkit::lacking("control-groups", CONTROL_GROUPS);
         return;
     }
     let (_folder, file) = scratch();
@@ -339,7 +335,6 @@ fn a_daemon_of_another_user_that_holds_the_output_open_is_named() {
 #[test]
 fn a_daemon_that_went_into_a_control_group_of_its_own_ends_with_its_run() {
     if !has_control_groups() {
-        attune_testkit::lacking("control-groups", CONTROL_GROUPS);
         return;
     }
     let (_folder, file) = scratch();
@@ -356,12 +351,6 @@ fn a_daemon_that_went_into_a_control_group_of_its_own_ends_with_its_run() {
     let text = String::from_utf8_lossy(&report.stdout.bytes).into_owned();
     assert!(text.starts_with("strays 1 held false ") && text.ends_with("\nchildren 0\n"), "{text} {report:?}");
     assert!(!is_alive(runtime().block_on(pid_in(&file))));
-}
-
-fn has_control_groups() -> bool {
-    attune_process::surroundings()
-        .iter()
-        .any(|(name, found)| name.contains("control groups") && found.starts_with("yes"))
 }
 
 #[test]

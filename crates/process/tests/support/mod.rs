@@ -50,6 +50,17 @@ pub fn is_root() -> bool {
     status.lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
 
+/// Whether runs have control groups of their own here; where not, the machine lacks that.
+pub fn has_control_groups() -> bool {
+    let found = attune_process::surroundings();
+    let has = found.iter().any(|(name, found)| name.contains("control groups") && found.starts_with("yes"));
+    if !has {
+        let remedy = "run as root with version 2 of the hierarchy mounted writable, Linux 5.14 or later";
+        attune_testkit::lacking("control-groups", remedy);
+    }
+    has
+}
+
 /// A runtime as the agent has one.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
@@ -96,11 +107,12 @@ pub fn resident_bytes() -> u64 {
     kibibytes * 1024
 }
 
-/// The memory that a process has for itself alone: the clean pages are the file's, whoever else has it mapped at the moment.
+/// The memory that a process has for itself alone: pages of the file are not, also not the dirty ones of a program that was linked
+/// a moment ago.
 /// For root, as the agent and its init show nothing to their own user.
 pub fn own_kibibytes(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let lines = text.lines().filter(|line| line.starts_with("Private_Dirty:"));
+    let lines = text.lines().filter(|line| line.starts_with("Anonymous:"));
     lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
 }
 
