@@ -122,6 +122,7 @@ fn files_that_are_not_the_binary_end_with_their_own_codes() {
         (vec!["install", "--from", page], 65, "it is an HTML page"),
         (vec!["install", "--from", "/nowhere/file"], 66, "failed to read /nowhere/file"),
         (vec!["install", "--from", BINARY, "--arch", other], 65, "is wanted"),
+        (vec!["install", "--verify", "--arch", other], 65, "is wanted"),
         (vec!["install", "--arch", "sparc"], 64, "--arch: \"sparc\" is none of"),
         (vec!["fetch", "--attempts", "1", "ftp://host/"], 64, "must begin with http"),
         (vec!["fetch", "--attempts", "1", "http://127.0.0.1:1/"], 69, "failed to connect"),

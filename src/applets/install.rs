@@ -97,6 +97,7 @@ pub(crate) fn failure(error: InstallError) -> Failure {
 fn check(folder: &Path, source: &Path, machine: Machine, json: bool) -> Result<Exit, Failure> {
     let unreadable = |error| failure(InstallError::Source { path: source.to_owned(), source: error });
     let wanted: Facts = File::open(source).and_then(|mut file| facts(&mut file)).map_err(unreadable)?;
+    attune_artefact::check(source, &wanted, machine, None).map_err(failure)?;
     let findings = verify(folder, &wanted, machine);
     let mut output = Output::open()?;
     if json {

@@ -126,9 +126,7 @@ pub fn install_from(order: &Order<'_>, content: &mut (impl Read + Seek)) -> Resu
     if locked.is_some() {
         sweep(folder);
     }
-    // The own architecture is what containers on this machine run; another one is only handed out.
-    let own = Machine::own() == Some(machine);
-    let name = if own { PROGRAM.to_owned() } else { agent_for(machine) };
+    let (own, name) = (Machine::own() == Some(machine), program_name(machine));
     let path = folder.join(&name);
     let outcome = if is_there(&path, &wanted) {
         Outcome::Unchanged
@@ -156,13 +154,19 @@ pub fn install_from(order: &Order<'_>, content: &mut (impl Read + Seek)) -> Resu
     Ok(Installed { path, outcome, facts: wanted })
 }
 
+/// Of the file itself. The own architecture is what containers on this machine run; another one is only handed out.
+pub(crate) fn program_name(machine: Machine) -> String {
+    if Machine::own() == Some(machine) { PROGRAM.to_owned() } else { agent_for(machine) }
+}
+
 /// Names with a version file, and the program that each is.
 pub(crate) fn versioned(machine: Machine, own: bool) -> Vec<(String, &'static str)> {
     let here = [PROGRAM].into_iter().chain(LINKS).filter(|_| own).map(|name| (name.to_owned(), name));
     here.chain([(agent_for(machine), AGENT)]).collect()
 }
 
-fn check(path: &Path, found: &Facts, machine: Machine, sha256: Option<&str>) -> Result<(), InstallError> {
+/// Whether the file at `path` is the agents' program for `machine`, and the one with this checksum.
+pub fn check(path: &Path, found: &Facts, machine: Machine, sha256: Option<&str>) -> Result<(), InstallError> {
     let path = path.to_owned();
     match &found.machine {
         Err(why) => return Err(InstallError::NotAProgram { path, why: why.clone() }),

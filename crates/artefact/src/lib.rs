@@ -16,7 +16,7 @@ mod verify;
 
 pub use elf::{NotAProgram, machine_of};
 pub use facts::{Facts, Scanner, facts, hex};
-pub use install::{InstallError, Installed, Order, Outcome, install, install_from};
+pub use install::{InstallError, Installed, Order, Outcome, check, install, install_from};
 pub use layout::{AGENT, AGENTS, LINKS, PROGRAM, SENSOR_AGENT, TIMER_SENSOR, agent_for, version_file};
 pub use machine::{Machine, UnknownMachine};
 pub use staged::{PlaceError, Staged};

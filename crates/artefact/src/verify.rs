@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use crate::install::versioned;
+use crate::install::{program_name, versioned};
 use crate::layout::{LINKS, PROGRAM, agent_for, checksum_file, checksum_line, version_file};
 use crate::{Facts, Machine, facts};
 
@@ -24,20 +24,24 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Compares `folder` with the program `wanted`, which is for this machine. Empty when all is well. Whole copies of the
+/// Compares `folder` with the program `wanted`, which is for `machine`. Empty when all is well. Whole copies of the
 /// program are as good as links: that is what `cp` makes of them.
 pub fn verify(folder: &Path, wanted: &Facts, machine: Machine) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut found = |name: &str, problem: String| findings.push(Finding { name: name.to_owned(), problem });
-    let names = [PROGRAM].into_iter().chain(LINKS).map(str::to_owned).chain([agent_for(machine)]);
-    for name in names {
-        if let Some(problem) = program_problem(&folder.join(&name), wanted) {
+    let own = Machine::own() == Some(machine);
+    let here = [PROGRAM].into_iter().chain(LINKS).filter(|_| own).map(str::to_owned);
+    for name in here.chain([agent_for(machine)]) {
+        let path = folder.join(&name);
+        // What is only handed out is not executed here.
+        if let Some(problem) = content_problem(&path, wanted).or_else(|| access_problem(&path).filter(|_| own)) {
             found(&name, problem);
         }
     }
-    let mut texts = vec![(checksum_file(PROGRAM), checksum_line(&wanted.sha256, PROGRAM))];
+    let program = program_name(machine);
+    let mut texts = vec![(checksum_file(&program), checksum_line(&wanted.sha256, &program))];
     if let Some(version) = &wanted.version {
-        let files = versioned(machine, true).into_iter();
+        let files = versioned(machine, own).into_iter();
         texts.extend(files.map(|(name, program)| (version_file(&name), format!("{program} {version}\n"))));
     }
     for (name, text) in texts {
@@ -50,17 +54,20 @@ pub fn verify(folder: &Path, wanted: &Facts, machine: Machine) -> Vec<Finding> {
     findings
 }
 
-fn program_problem(path: &Path, wanted: &Facts) -> Option<String> {
+fn content_problem(path: &Path, wanted: &Facts) -> Option<String> {
     let here = match File::open(path).and_then(|mut file| facts(&mut file)) {
         Ok(here) => here,
         Err(error) => return Some(unreadable(&error)),
     };
     match &here.machine {
-        Err(why) => return Some(why.to_string()),
-        Ok(machine) if Ok(*machine) != wanted.machine => return Some(format!("it is for {machine}")),
-        Ok(_) if here.sha256 != wanted.sha256 => return Some(another(&here)),
-        Ok(_) => {}
+        Err(why) => Some(why.to_string()),
+        Ok(machine) if Ok(*machine) != wanted.machine => Some(format!("it is for {machine}")),
+        Ok(_) if here.sha256 != wanted.sha256 => Some(another(&here)),
+        Ok(_) => None,
     }
+}
+
+fn access_problem(path: &Path) -> Option<String> {
     let executable = attune_sys::may_execute(path);
     (!executable).then(|| "this user may not execute it, by its mode or because of a noexec mount".to_owned())
 }

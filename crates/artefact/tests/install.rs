@@ -189,6 +189,10 @@ fn another_architecture_is_only_put_aside_for_handing_out() {
     install(&Order { machine: other, ..order(&folder, &source) }).unwrap();
     let name = agent_for(other);
     assert_eq!(names(&folder), [name.clone(), format!("{name}.sha256"), format!("{name}.version")]);
+    assert_eq!(verify(&folder, &facts_of(&source), other), []);
+    let newer = facts_of(&program(dir.path(), other, "1.0.1"));
+    let found: Vec<String> = verify(&folder, &newer, other).into_iter().map(|finding| finding.name).collect();
+    assert_eq!(found, [name.clone(), format!("{name}.sha256"), format!("{name}.version")]);
 }
 
 #[test]
