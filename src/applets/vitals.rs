@@ -76,7 +76,9 @@ fn bus_condition(state: &AmqpState) -> Condition {
         _ if state.blocked.is_some() => Condition::problem(NAME, "the broker takes no messages for now", since),
         _ if !state.is_fresh() => {
             let text = format!("nothing was heard from the broker for {} s", state.silence.as_secs());
-            Condition::problem(NAME, text, since)
+            // By looks of every few seconds, as the text has it too.
+            let heard = Instant::now().checked_sub(state.silence).unwrap_or(since);
+            Condition::problem(NAME, text, heard.max(since))
         }
         _ if confirmed != wanted => {
             Condition::problem(NAME, format!("{confirmed} of {wanted} consumers are confirmed"), since)
@@ -144,4 +146,28 @@ fn worker_status(worker: &Overview) -> Value {
         json!({"id": id, "action_ref": action_ref, "age_seconds": age.as_secs()})
     });
     json!({"id": worker.id(), "slots": worker.slots(), "running": running.collect::<Vec<_>>()})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_is_silent_since_it_was_heard_and_not_since_it_was_connected() {
+        let connected = Instant::now().checked_sub(Duration::from_hours(1)).unwrap();
+        let state = AmqpState {
+            link: Link::Up { since: connected.into() },
+            blocked: None,
+            heartbeat: Some(Duration::from_secs(10)),
+            silence: Duration::from_secs(20),
+            consumers: Consumers::default(),
+            losses: 0,
+        };
+        let heard = Instant::now().checked_sub(state.silence).unwrap();
+        let condition = bus_condition(&state);
+        assert_eq!(condition.problem.as_deref(), Some("nothing was heard from the broker for 20 s"));
+        assert!(condition.since >= heard, "{condition:?}");
+    }
 }
