@@ -102,6 +102,11 @@ impl HttpError {
         }
     }
 
+    /// Whether the server will never take this. Everything else may be over some time, a wrong token too.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.status(), Some(400 | 413 | 422))
+    }
+
     /// The status, when the server gave one.
     pub fn status(&self) -> Option<u16> {
         match &self.problem {

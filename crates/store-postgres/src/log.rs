@@ -88,6 +88,20 @@ impl LogStore for PostgresStore {
         log_batch::file(self, logs, executions).await
     }
 
+    async fn log_versions(&self, execution: ExecutionId) -> Result<Vec<(String, LogVersion)>, StoreError> {
+        let query = sqlx::query(
+            r"
+            SELECT artifact.ref, filed.id, filed.version, filed.file_path, '{}'::text[] AS expired_files
+            FROM artifact_version AS filed JOIN artifact ON artifact.id = filed.artifact
+            WHERE filed.execution = $1 AND filed.created_by = 'worker' AND filed.file_path IS NOT NULL
+            ORDER BY filed.id
+            ",
+        );
+        let operation = || format!("find the logs of execution {execution}");
+        let rows = self.pool.all(query.bind(execution.0)).await.during(operation)?;
+        rows.iter().map(|row| Ok((row.try_get("ref")?, version(row)?))).collect::<Result<_, _>>().during(operation)
+    }
+
     async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError> {
         let query = sqlx::query(
             r"

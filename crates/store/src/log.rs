@@ -114,6 +114,10 @@ pub trait LogStore: Send + Sync + std::fmt::Debug {
     /// the logs of many executions that ended at about the same time cost as much as those of one.
     async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError>;
 
+    /// The versions that the logs of an execution have already, with the refs of their artifacts: who cannot know whether an
+    /// earlier call of [`file_logs`](Self::file_logs) did its work asks here.
+    async fn log_versions(&self, execution: ExecutionId) -> Result<Vec<(String, LogVersion)>, StoreError>;
+
     /// The files of what these sensors own, by version id.
     async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError>;
 

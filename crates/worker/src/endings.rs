@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
 use crate::announce::End;
-use crate::filing::Entered;
+use crate::filing::{Entered, Placed};
 use crate::logs::LogOwner;
 use crate::shared::Shared;
 use crate::spool::Kept;
@@ -69,14 +69,17 @@ pub(crate) async fn write_end(
     patience: Duration,
 ) -> Option<Ended> {
     let begun = Instant::now();
+    if let Some(owner) = end.logs.as_ref().filter(|_| !shared.filing.is_instant()) {
+        shared.filing.logs().mark(owner.execution());
+    }
     let answer = write(shared, &mut end, &mut kept).await;
     shared.observer.measure(Measure::Finish { answer, took: begun.elapsed() });
-    if answer == FinishAnswer::GivenUp {
-        return None;
-    }
-    if let Some(kept) = kept {
+    if let Some(kept) = kept
+        && answer != FinishAnswer::GivenUp
+    {
         kept.remove();
     }
+    // Whatever became of the row: their versions are there.
     if let Some((owner, entered)) = end.entered.take() {
         place_soon(shared, owner, entered, patience).await;
     }
@@ -97,7 +100,7 @@ async fn place_soon(shared: &Arc<Shared>, owner: LogOwner, entered: Entered, pat
         let place = own.filing.place(&owner, entered, &given_up);
         tokio::pin!(place);
         tokio::select! {
-            _is_complete = &mut place => {}
+            _placed = &mut place => {}
             () = out_of_time => drop(place.await),
         }
         drop(on_their_way);
@@ -170,7 +173,7 @@ async fn store(shared: &Shared, end: &mut Ended) -> Result<Option<ExecutionStatu
             }
             // Storage is away: the result would not be stored either.
             Err(error) if error.decision == Decision::Retry => {
-                end.logs = Some(owner);
+                end.logs = Some(owner.again());
                 let operation = format!("file the logs of execution {}", end.fence.execution);
                 return Err(StoreError::Unavailable { operation, source: Box::new(error) });
             }
@@ -183,9 +186,12 @@ async fn store(shared: &Shared, end: &mut Ended) -> Result<Option<ExecutionStatu
         return finish.await;
     };
     let (finished, entered) = tokio::join!(finish, shared.filing.enter(&owner));
-    if let Ok(entered) = entered {
-        end.logs = None;
-        place(shared, end, owner, entered).await;
+    match entered {
+        Ok(entered) => {
+            end.logs = None;
+            place(shared, end, owner, entered).await;
+        }
+        Err(_reported) => end.logs = Some(owner.again()),
     }
     finished
 }
@@ -193,7 +199,7 @@ async fn store(shared: &Shared, end: &mut Ended) -> Result<Option<ExecutionStatu
 /// Gives entered logs their places, at once where that costs nothing, else when the row is written.
 async fn place(shared: &Shared, end: &mut Ended, owner: LogOwner, entered: Entered) {
     if shared.filing.is_instant() {
-        shared.filing.place(&owner, entered, shared.stop.hard()).await;
+        let _what_is_left_is_found: Placed = shared.filing.place(&owner, entered, shared.stop.hard()).await;
     } else {
         end.entered = Some((owner, entered));
     }
@@ -255,31 +261,73 @@ async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, reaso
         (ExecutionStatus::Abandoned, json!({"succeeded": false, "error": reason}))
     };
     tracing::warn!(execution.id = %execution.id, action = execution.action_ref, %status, reason, "execution ended without a result");
-    let logs = Some(LogOwner::new(&execution, None, shared.executor.config().log_retention));
+    let logs = match left_owner(shared, &execution).await {
+        Ok(owner) => Some(owner),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "logs of the execution are filed later");
+            shared.filing.leave();
+            None
+        }
+    };
     let ended = Ended { fence, execution, action: None, status, result, secrets: Vec::new(), logs, entered: None };
     end(shared, ended, None).await;
 }
 
-/// Files the logs of executions that have ended, whoever ended them, and whose files are still where they were written. One
-/// at a time, and only until one fails: then the API or the storage is away, and the next heartbeat is soon enough.
+/// The owner of logs that an earlier life has left. How long they are kept is for their action to say, as ever.
+async fn left_owner(shared: &Shared, execution: &Execution) -> Result<LogOwner, StoreError> {
+    let pack_ref = execution.action_ref.split('.').next();
+    let packs = shared.store.packs_with_actions(pack_ref).await?;
+    let action = packs.iter().flat_map(|(_, actions)| actions).find(|action| action.r#ref == execution.action_ref);
+    Ok(LogOwner::new(execution, action, shared.executor.config().log_retention).again())
+}
+
+/// Files the logs of executions that have ended, whoever ended them, and whose files are still where they were written.
 pub(crate) async fn file_left_logs(shared: &Shared) {
-    let Ok(_looking) = shared.filing.looking.try_lock() else { return };
-    let mut left = shared.filing.logs().left();
-    left.retain(|execution| !shared.cancellations.has(*execution));
-    if left.is_empty() {
-        return;
+    let filing = &shared.filing;
+    let Ok(_looking) = filing.looking.try_lock() else { return };
+    filing.begin_to_look();
+    let placed = file_left(shared).await.unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "logs that were left cannot be filed yet");
+        Placed::NothingGoes
+    });
+    if placed != Placed::Completely {
+        filing.leave();
     }
-    let ended = match shared.store.ended_executions(shared.id, &left).await {
-        Ok(ended) => ended,
-        Err(error) => return tracing::warn!(error = chain(&error), "logs that were left cannot be filed yet"),
-    };
-    for execution in ended.iter().filter(|execution| !shared.cancellations.has(execution.id)) {
-        let Some(_on_their_way) = shared.filing.begin(execution.id) else { continue };
-        let owner = LogOwner::new(execution, None, shared.executor.config().log_retention);
-        let Ok(entered) = shared.filing.enter(&owner).await else { return };
-        if !shared.filing.place(&owner, entered, shared.stop.soft()).await {
-            return;
+    if placed != Placed::NothingGoes {
+        filing.remove_expired(shared.stop.soft()).await;
+    }
+}
+
+/// One at a time, and only until nothing goes any more: the next heartbeat is soon enough.
+async fn file_left(shared: &Shared) -> Result<Placed, StoreError> {
+    let mut placed = Placed::Completely;
+    let left = shared.filing.logs().left();
+    if left.is_empty() {
+        return Ok(placed);
+    }
+    for execution in shared.store.ended_executions(shared.id, &left).await? {
+        let one = file_one_left(shared, &execution).await?;
+        if one == Placed::Completely {
+            tracing::info!(execution.id = %execution.id, "logs filed that were left");
         }
-        tracing::info!(execution.id = %execution.id, "logs filed that were left");
+        placed = placed.max(one);
+        if placed == Placed::NothingGoes {
+            break;
+        }
+    }
+    Ok(placed)
+}
+
+async fn file_one_left(shared: &Shared, execution: &Execution) -> Result<Placed, StoreError> {
+    // Whoever has it in hand may leave it yet.
+    if shared.cancellations.has(execution.id) {
+        return Ok(Placed::InPart);
+    }
+    let Some(_on_their_way) = shared.filing.begin(execution.id) else { return Ok(Placed::InPart) };
+    let owner = left_owner(shared, execution).await?;
+    match shared.filing.enter(&owner).await {
+        Ok(entered) => Ok(shared.filing.place(&owner, entered, shared.stop.soft()).await),
+        Err(error) if error.decision == Decision::Fail => Ok(Placed::InPart),
+        Err(_reported) => Ok(Placed::NothingGoes),
     }
 }

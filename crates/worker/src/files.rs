@@ -51,6 +51,22 @@ pub(crate) enum FileError {
     GivenUp,
 }
 
+impl FileError {
+    /// Whether it will be the same the next time.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Outside(_) | Self::TooLong { .. } => true,
+            Self::Api(error) => error.is_refusal(),
+            Self::Io { .. } | Self::Busy | Self::GivenUp => false,
+        }
+    }
+
+    /// Whether other files would have it as well.
+    pub(crate) fn is_general(&self) -> bool {
+        matches!(self, Self::Api(_) | Self::Busy | Self::GivenUp) && !self.is_final()
+    }
+}
+
 /// Files below `artifacts_dir`, by the paths that artifact versions have.
 #[async_trait]
 pub(crate) trait Files: Send + Sync + std::fmt::Debug {

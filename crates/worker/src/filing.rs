@@ -9,8 +9,8 @@
 //! a single one waits for nobody. A live file goes away only when the file of its version is complete: what could not be
 //! filed stays, and is filed when storage is back or by the next life of the worker.
 
-use std::collections::{HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use attune_lifecycle::CancellationToken;
 use attune_model::ExecutionId;
 use attune_model::chain;
-use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile};
+use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile, StoreError};
 use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
@@ -30,6 +30,8 @@ use crate::logs::{LogOwner, Logs};
 const AT_ONCE: usize = 64;
 /// Most executions whose files are under way to the API. Each of them holds a file in memory and a connection.
 const UPLOADS_AT_ONCE: usize = 4;
+/// Most files of expired logs that are remembered because they could not be removed.
+const MOST_EXPIRED: usize = 10_000;
 /// How long files wait for that; then they stay where they are until there is time.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -50,6 +52,12 @@ struct Job {
     reply: oneshot::Sender<Result<Filed, FilingError>>,
 }
 
+impl From<&StoreError> for FilingError {
+    fn from(error: &StoreError) -> Self {
+        Self { decision: error.decision(), cause: chain(error).into() }
+    }
+}
+
 #[derive(Debug)]
 struct Filed {
     versions: Vec<LogVersion>,
@@ -60,10 +68,29 @@ struct Filed {
 #[derive(Debug, Default)]
 #[must_use = "their files are not in their places yet"]
 pub(crate) struct Entered {
-    logs: Vec<(LogStream, PathBuf, LogVersion)>,
+    logs: Vec<(PathBuf, LogVersion)>,
     registered: Vec<RegisteredFile>,
+    /// What is known of sizes already, by version.
+    sizes: Vec<(i64, u64)>,
     /// Where standard error will be, as the result tells it.
     pub(crate) stderr_log: Option<PathBuf>,
+}
+
+/// What became of the files of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Placed {
+    /// Nothing is left to be done.
+    Completely,
+    /// Something is tried again later.
+    InPart,
+    /// … and others need not be tried now: the API is away, or storage.
+    NothingGoes,
+}
+
+impl From<&FileError> for Placed {
+    fn from(error: &FileError) -> Self {
+        if error.is_general() { Self::NothingGoes } else { Self::InPart }
+    }
 }
 
 /// Files logs.
@@ -76,6 +103,8 @@ pub(crate) struct Filing {
     something_is_left: AtomicBool,
     placing: Placing,
     uploads: Semaphore,
+    /// Files that nobody needs and that could not be removed.
+    expired: Mutex<BTreeSet<String>>,
     /// Held by who looks for files that were left.
     pub(crate) looking: tokio::sync::Mutex<()>,
 }
@@ -115,8 +144,9 @@ impl Filing {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let (something_is_left, placing) = (AtomicBool::new(false), Placing::default());
         let (uploads, looking) = (Semaphore::new(UPLOADS_AT_ONCE), tokio::sync::Mutex::default());
-        let filing = Self { logs, files, store: store.clone(), jobs, something_is_left, placing, uploads, looking };
-        (filing, Clerk { store, jobs: waiting })
+        let (expired, clerk) = (Mutex::default(), Clerk { store: store.clone(), jobs: waiting });
+        let filing = Self { logs, files, store, jobs, something_is_left, placing, uploads, expired, looking };
+        (filing, clerk)
     }
 
     /// The live files.
@@ -131,23 +161,46 @@ impl Filing {
 
     /// Enters the logs of an execution into storage.
     pub(crate) async fn enter(&self, owner: &LogOwner) -> Result<Entered, FilingError> {
+        self.try_to_enter(owner).await.inspect_err(|error| {
+            tracing::warn!(execution.id = %owner.execution(), error = chain(error), "logs stay where they are");
+            self.leave();
+        })
+    }
+
+    async fn try_to_enter(&self, owner: &LogOwner) -> Result<Entered, FilingError> {
         let live = self.logs.live(owner);
-        let logs = live.iter().map(|log| EndedLog { artifact: owner.artifact(log.stream), size_bytes: log.size_bytes });
+        let mut known = if owner.is_again() { self.known(owner).await? } else { HashMap::new() };
+        let fresh = live.iter().map(|log| (owner.artifact(log.stream), log.size_bytes));
+        let fresh = fresh.filter(|(artifact, _)| !known.contains_key(&artifact.r#ref));
+        let logs = fresh.map(|(artifact, size_bytes)| EndedLog { artifact, size_bytes }).collect();
         let (reply, answer) = oneshot::channel();
-        let job = Job { logs: logs.collect(), execution: owner.execution(), reply };
+        let job = Job { logs, execution: owner.execution(), reply };
         let gone = || FilingError { decision: Decision::Fail, cause: "the clerk is gone".into() };
         self.jobs.send(job).map_err(|_job| gone())?;
-        let Filed { versions, registered } = answer.await.map_err(|_closed| gone())?.inspect_err(|error| {
-            self.leave(owner.execution(), error);
-        })?;
+        let Filed { versions, registered } = answer.await.map_err(|_closed| gone())??;
+        let mut versions = versions.into_iter();
         let mut entered = Entered { registered, ..Entered::default() };
-        for (log, version) in live.into_iter().zip(versions) {
+        for log in live {
+            let version = match known.remove(&owner.artifact(log.stream).r#ref) {
+                Some(version) => {
+                    entered.sizes.push((version.id, log.size_bytes));
+                    version
+                }
+                None => versions.next().ok_or_else(incomplete)?,
+            };
             if log.stream == LogStream::Stderr && !log.is_blank() {
                 entered.stderr_log = Some(self.logs.folder().join(&version.file_path));
             }
-            entered.logs.push((log.stream, log.path, version));
+            entered.logs.push((log.path, version));
         }
         Ok(entered)
+    }
+
+    /// What an earlier attempt has entered, by the ref of the artifact.
+    async fn known(&self, owner: &LogOwner) -> Result<HashMap<String, LogVersion>, FilingError> {
+        let known = self.store.log_versions(owner.execution()).await;
+        let known = known.map_err(|error| FilingError::from(&error))?;
+        Ok(known.into_iter().collect())
     }
 
     /// Sees to it that nobody else files the logs of this execution; none when somebody does.
@@ -158,55 +211,64 @@ impl Filing {
     }
 
     /// Brings the files of entered logs to their places, and measures what the action registered. What takes until
-    /// `given_up` is left as if it had failed. Says whether nothing is left.
-    pub(crate) async fn place(&self, owner: &LogOwner, entered: Entered, given_up: &CancellationToken) -> bool {
-        let mut sizes = Vec::new();
-        let mut is_complete = true;
-        let turn = unless(given_up, self.turn()).await;
-        for (stream, live, version) in entered.logs {
-            let problem = match &turn {
-                Ok(_turn) => self.place_log(&live, &version, given_up).await.err().map(|error| chain(&error)),
-                Err(error) => Some(chain(error)),
-            };
-            if let Some(error) = problem {
-                is_complete = false;
-                let stream = stream.as_str();
-                tracing::warn!(execution.id = %owner.execution(), stream, error, "log stays where it is");
-                // A version without a file would promise a log that nobody can read.
-                sizes.push((version.id, 0));
-                self.something_is_left.store(true, Ordering::Relaxed);
+    /// `given_up` is left as if it had failed.
+    pub(crate) async fn place(&self, owner: &LogOwner, entered: Entered, given_up: &CancellationToken) -> Placed {
+        let execution = owner.execution();
+        let Entered { logs, registered, mut sizes, stderr_log: _ } = entered;
+        let mut placed = match unless(given_up, self.turn()).await {
+            Ok(_turn) => self.place_all(execution, (logs, registered), &mut sizes, given_up).await,
+            Err(error) => {
+                tracing::warn!(execution.id = %execution, error = chain(&error), "files stay where they are for now");
+                Placed::from(&error)
             }
-        }
-        for file in entered.registered {
-            match unless(given_up, self.measure(&file)).await {
-                Ok(size) => sizes.push((file.id, size)),
-                Err(error) => {
-                    is_complete = false;
-                    let file = file.file_path;
-                    tracing::warn!(execution.id = %owner.execution(), file, error = chain(&error), "size of a file is unknown");
-                }
-            }
-        }
+        };
         if !sizes.is_empty()
             && let Err(error) = self.store.set_log_sizes(&sizes).await
         {
-            tracing::warn!(execution.id = %owner.execution(), error = chain(&error), "sizes could not be stored");
+            tracing::warn!(execution.id = %execution, error = chain(&error), "sizes could not be stored");
+            placed = Placed::NothingGoes;
         }
-        self.logs.remove_folder(owner.execution());
-        is_complete
+        if placed == Placed::Completely {
+            self.logs.remove_folder(execution);
+        } else {
+            self.leave();
+        }
+        placed
     }
 
-    /// Brings a log to its place, and makes room for it first.
-    async fn place_log(
+    async fn place_all(
         &self,
-        live: &Path,
-        version: &LogVersion,
+        execution: ExecutionId,
+        (logs, registered): (Vec<(PathBuf, LogVersion)>, Vec<RegisteredFile>),
+        sizes: &mut Vec<(i64, u64)>,
         given_up: &CancellationToken,
-    ) -> Result<(), FileError> {
-        for expired in &version.expired_files {
-            self.remove(expired, given_up).await;
+    ) -> Placed {
+        let mut placed = Placed::Completely;
+        let mut note = |id, file: &str, done: Result<Option<u64>, FileError>| match done {
+            Ok(size) => sizes.extend(size.map(|size| (id, size))),
+            Err(error) if error.is_final() => {
+                tracing::error!(execution.id = %execution, file, error = chain(&error), "file will never be where it belongs");
+                // Its version would promise what nobody can read.
+                sizes.push((id, 0));
+            }
+            Err(error) => {
+                tracing::warn!(execution.id = %execution, file, error = chain(&error), "file stays where it is for now");
+                placed = placed.max(Placed::from(&error));
+            }
+        };
+        for (live, version) in logs {
+            for expired in version.expired_files {
+                self.remove(expired, given_up).await;
+            }
+            // Its size was entered with it. It keeps its number while its file is late: the result may name it.
+            let moved = unless(given_up, self.files.place(&live, &version.file_path)).await;
+            note(version.id, &version.file_path, moved.map(|()| None));
         }
-        unless(given_up, self.files.place(live, &version.file_path)).await
+        for file in registered {
+            let size = unless(given_up, self.measure(&file)).await;
+            note(file.id, &file.file_path, size.map(Some));
+        }
+        placed
     }
 
     /// The right to use the API; none of it is needed for a folder that is shared.
@@ -220,13 +282,18 @@ impl Filing {
         }
     }
 
-    /// Whether something was left since it was asked the last time.
-    pub(crate) fn take_left(&self) -> bool {
-        self.something_is_left.swap(false, Ordering::Relaxed)
+    /// Whether something was left.
+    pub(crate) fn has_left(&self) -> bool {
+        self.something_is_left.load(Ordering::Relaxed)
     }
 
-    fn leave(&self, execution: ExecutionId, error: &FilingError) {
-        tracing::warn!(execution.id = %execution, error = chain(error), "logs stay where they are");
+    /// Whoever looks for what was left finds all of it until now.
+    pub(crate) fn begin_to_look(&self) {
+        self.something_is_left.store(false, Ordering::Relaxed);
+    }
+
+    /// Somebody has to look again.
+    pub(crate) fn leave(&self) {
         self.something_is_left.store(true, Ordering::Relaxed);
     }
 
@@ -238,10 +305,29 @@ impl Filing {
         }
     }
 
-    async fn remove(&self, expired: &str, given_up: &CancellationToken) {
-        if let Err(error) = unless(given_up, self.files.remove(expired)).await {
-            tracing::warn!(file = expired, error = chain(&error), "expired log could not be removed");
+    /// Says whether that need not be tried again.
+    async fn remove(&self, expired: String, given_up: &CancellationToken) -> bool {
+        let Err(error) = unless(given_up, self.files.remove(&expired)).await else { return true };
+        tracing::warn!(file = expired, error = chain(&error), "expired log could not be removed");
+        let mut remembered = self.expired();
+        if error.is_final() || remembered.len() >= MOST_EXPIRED {
+            return true;
         }
+        remembered.insert(expired);
+        self.leave();
+        false
+    }
+
+    /// Removes what could not be removed when it expired, until that fails again.
+    pub(crate) async fn remove_expired(&self, given_up: &CancellationToken) {
+        let next = || self.expired().pop_first();
+        while let Some(expired) = next()
+            && self.remove(expired, given_up).await
+        {}
+    }
+
+    fn expired(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.expired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -273,7 +359,7 @@ impl Clerk {
         let mut shares = match filed {
             Ok(filed) => shares(filed, &counts, &executions),
             Err(error) => {
-                let error = FilingError { decision: error.decision(), cause: chain(&error).into() };
+                let error = FilingError::from(&error);
                 jobs.iter().map(|_job| Err(error.clone())).collect()
             }
         };

@@ -33,7 +33,7 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
         match written {
             Ok(Ok(true)) => {
                 shared.readiness.up(Part::Heartbeat);
-                if shared.filing.take_left() {
+                if shared.filing.has_left() {
                     let shared = shared.clone();
                     shared.tasks.clone().spawn(async move { file_left_logs(&shared).await }.in_current_span());
                 }

@@ -90,8 +90,11 @@ pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscr
 
 /// What has to be done before the first execution.
 async fn start_up(shared: &Arc<Shared>) {
+    // Their logs are filed with them, and by nobody else.
+    let looking = shared.filing.looking.lock().await;
     write_kept(shared).await;
     end_unfinished(shared, None, "worker was restarted while the execution ran").await;
+    drop(looking);
     let (left, missing) = (shared.clone(), shared.clone());
     // An API that is away, or does not answer, holds up nothing that does not need it.
     shared.tasks.spawn(async move { packs::fetch_missing(&missing).await }.in_current_span());

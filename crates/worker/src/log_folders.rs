@@ -62,9 +62,15 @@ impl LogFolders {
         while !folder.is_dir()
             && let Some(spare) = spares.pop()
         {
-            // A spare that somebody has removed is none. A folder of one execution is never put over that of another.
-            if fs::rename(spare, &folder).is_ok() {
-                return Ok(());
+            match fs::rename(&spare, &folder) {
+                Ok(()) => return Ok(()),
+                // A spare that somebody has removed is none.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // What is there is no empty folder, and is not replaced.
+                Err(_) => {
+                    spares.push(spare);
+                    break;
+                }
             }
         }
         make_folders(&self.artifacts_dir, &folder)
@@ -158,6 +164,18 @@ mod tests {
         assert!(names(&folders.path(ExecutionId(3))).is_empty());
         let left: Vec<ExecutionId> = folders.executions().collect();
         assert_eq!(left.len(), 3);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_costs_no_spare() {
+        let base = tempfile::tempdir().unwrap();
+        let folders = LogFolders::new(base.path());
+        folders.make(FIRST).unwrap();
+        folders.take(FIRST);
+        fs::write(folders.path(SECOND), "").unwrap();
+        folders.make(SECOND).unwrap();
+        folders.make(ExecutionId(3)).unwrap();
+        assert_eq!(names(base.path()), ["execution_2", "execution_3"]);
     }
 
     #[test]

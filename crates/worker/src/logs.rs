@@ -25,12 +25,18 @@ use crate::output::{NOTICE_RESERVE, truncation_notice};
 /// Both streams, in the order in which their versions are made.
 const STREAMS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
 
+/// In the folder of an execution until all of its files are with the API.
+const UNSENT: &str = ".unsent";
+
 /// Whose logs these are and how long they are kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LogOwner {
     execution: ExecutionId,
     action_ref: String,
     retention: (RetentionPolicy, i32),
+    /// Whether an attempt to enter them was made whose outcome is not known.
+    #[serde(default)]
+    again: bool,
 }
 
 impl LogOwner {
@@ -41,7 +47,18 @@ impl LogOwner {
             execution: execution.id,
             action_ref: execution.action_ref.clone(),
             retention: (policy.unwrap_or(default.0), limit.unwrap_or(default.1)),
+            again: false,
         }
+    }
+
+    /// The owner of logs that may have versions already.
+    pub(crate) fn again(self) -> Self {
+        Self { again: true, ..self }
+    }
+
+    /// Whether they may have.
+    pub(crate) fn is_again(&self) -> bool {
+        self.again
     }
 
     /// Whose.
@@ -120,17 +137,33 @@ impl Logs {
         size_of(&self.live_path(owner.execution, LogStream::Stderr)).is_some()
     }
 
-    /// The executions, of whatever worker, that have files where they were written.
+    /// The executions, of whatever worker, that have files where they were written, or a mark.
     pub(crate) fn left(&self) -> Vec<ExecutionId> {
-        let has_logs = |execution: &ExecutionId| {
+        let is_left = |execution: &ExecutionId| {
             STREAMS.into_iter().any(|stream| size_of(&self.live_path(*execution, stream)).is_some())
+                || self.mark_path(*execution).exists()
         };
-        self.folders.executions().filter(has_logs).collect()
+        self.folders.executions().filter(is_left).collect()
     }
 
-    /// Removes the folder of an ended execution, unless something is left in it.
+    /// Marks an execution that has files to be sent: those that it registered are not in its folder.
+    pub(crate) fn mark(&self, execution: ExecutionId) {
+        let marked = self.folders.make(execution).and_then(|()| File::create(self.mark_path(execution)));
+        if let Err(error) = marked {
+            tracing::warn!(%error, "files of the execution may be forgotten if the worker is killed now");
+        }
+    }
+
+    fn mark_path(&self, execution: ExecutionId) -> PathBuf {
+        self.folders.path(execution).join(UNSENT)
+    }
+
+    /// Nothing of an ended execution is left to be filed: its folder goes, unless something else is in it.
     pub(crate) fn remove_folder(&self, execution: ExecutionId) {
-        self.folders.take(execution);
+        match fs::remove_file(self.mark_path(execution)) {
+            // There is none where files are not sent.
+            Ok(()) | Err(_) => self.folders.take(execution),
+        }
     }
 }
 

@@ -140,7 +140,9 @@ impl Spool {
     }
 
     fn encode(&self, end: &Ended) -> Result<Vec<u8>, SpoolError> {
-        let Ended { fence, execution, action, status, result, secrets, logs, .. } = end;
+        let Ended { fence, execution, action, status, result, secrets, logs, entered } = end;
+        // Whatever was entered may have no file yet.
+        let logs = logs.as_ref().or(entered.as_ref().map(|(owner, _)| owner));
         let sealed = |secret: &SecretValue| Sealed {
             json_path: secret.json_path.clone(),
             source_kind: secret.source_kind.clone(),
@@ -156,7 +158,7 @@ impl Spool {
             status: *status,
             result: result.clone(),
             secrets: secrets.iter().map(sealed).collect(),
-            logs: logs.clone(),
+            logs: logs.cloned(),
         })?;
         let stored = match &self.key {
             Some(key) => key.seal(&entry)?,
@@ -183,6 +185,7 @@ impl Spool {
         };
         let fence = Fence { execution: execution.id, worker, started_at };
         let secrets = secrets.into_iter().map(opened).collect();
+        let logs = logs.map(LogOwner::again);
         Ok(Ended { fence, execution, action, status, result, secrets, logs, entered: None })
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use attune_bus::{ConsumerEvent, Outgoing};
 use attune_model::measure::Measure;
 use attune_model::message::ExecutionDispatch;
-use attune_model::status::ExecutionStatus;
+use attune_model::status::{ExecutionStatus, RetentionPolicy};
 use attune_store::ExecutionGuard;
 use attune_testkit::eventually;
 use chrono::{TimeDelta, Utc};
@@ -144,11 +144,39 @@ async fn logs_that_a_life_left_are_filed_by_the_next_one(on: Backend) {
         fs::create_dir(&folder).unwrap();
         fs::copy(&filed, folder.join("stdout.log")).unwrap();
     }
+    fs::remove_file(&filed).unwrap();
     let life = rig.live_with(config).await;
-    assert_eq!(fs::read_to_string(rig.file("artifacts/demo/say/stdout/log/v2.txt").await).unwrap(), "precious\n");
+    assert_eq!(fs::read_to_string(rig.file("artifacts/demo/say/stdout/log/v1.txt").await).unwrap(), "precious\n");
+    assert_eq!(rig.store.log_versions(id).await.unwrap().len(), 1);
     let folder = rig.place.path(&format!("artifacts/execution_{id}"));
     eventually("the folder is gone", async || (!folder.exists()).then_some(())).await;
     assert!(rig.place.path("artifacts/execution_4711/stdout.log").exists());
+    life.finish().await;
+}
+
+async fn logs_that_a_life_left_are_kept_as_long_as_their_action_says(on: Backend) {
+    let (mut rig, config) = rig(on, &[("say", "echo precious".to_owned()), ("run", "true".to_owned())]).await;
+    rig.sql("UPDATE action SET log_retention_policy = 'versions', log_retention_limit = 3").await;
+    let life = rig.live_with(config.clone()).await;
+    let ended = rig.submit(life.id, "say").await;
+    rig.told(ended).await;
+    let running = rig.scheduled(life.id, "run").await;
+    life.finish().await;
+    // One had ended and one was still running when the worker died.
+    rig.store.claim_execution(running.id, running.worker.unwrap(), None).await.unwrap();
+    for execution in [ended, running.id] {
+        let folder = rig.place.path(&format!("artifacts/execution_{execution}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("stdout.log"), "left").unwrap();
+    }
+    let life = rig.live_with(config).await;
+    for action in ["say", "run"] {
+        let log = rig.place.path(&format!("artifacts/demo/{action}/stdout/log/v1.txt"));
+        let is_filed = async || fs::read_to_string(&log).is_ok_and(|text| text == "left").then_some(());
+        eventually("the log is filed", is_filed).await;
+        let artifact = rig.store.artifact_of_ref(&format!("demo.{action}.stdout.log")).await.unwrap().unwrap();
+        assert_eq!((artifact.retention_policy, artifact.retention_limit), (RetentionPolicy::Versions, 3), "{action}");
+    }
     life.finish().await;
 }
 
@@ -211,6 +239,7 @@ attune_testkit::tests_on_each! {
         a_disk_that_takes_nothing_costs_only_the_next_life_its_copy,
         an_entry_that_cannot_be_read_is_put_aside_and_harms_nothing_else,
         logs_that_a_life_left_are_filed_by_the_next_one,
+        logs_that_a_life_left_are_kept_as_long_as_their_action_says,
         a_full_worker_gives_waiting_messages_back,
         a_message_of_an_earlier_attempt_starts_nothing_and_the_row_is_found_all_the_same,
     ]

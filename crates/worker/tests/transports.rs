@@ -17,9 +17,10 @@ use attune_model::status::{ExecutionStatus, OwnerType, RetentionPolicy};
 use attune_model::{ExecutionId, PackId, Secret};
 use attune_security::{SealingKey, TokenKey};
 use attune_store::LogArtifact;
-use attune_testkit::eventually;
-use attune_worker::{Transport, Transports};
+use attune_testkit::{Proxy, eventually};
+use attune_worker::{Transport, Transports, WorkerConfig};
 use serde_json::json;
+use support::flaky::{Flaky, Lost};
 use support::rig::{Backend, Rig};
 use support::text;
 
@@ -56,7 +57,7 @@ impl Api {
         Self { folders, url, stop, tasks }
     }
 
-    fn config(&self, rig: &Rig) -> attune_worker::WorkerConfig {
+    fn config(&self, rig: &Rig) -> WorkerConfig {
         let mut config = rig.config();
         config.executor.jwt_secret = Some(Secret::new(JWT_SECRET.to_owned()));
         config.transports =
@@ -74,6 +75,22 @@ impl Api {
     async fn end(self) {
         self.stop.soft().cancel();
         self.tasks.drained().await;
+    }
+}
+
+/// What an action registers.
+fn report(execution: ExecutionId) -> LogArtifact {
+    LogArtifact {
+        r#ref: "demo.report".to_owned(),
+        scope: OwnerType::Action,
+        owner: "demo.say".to_owned(),
+        name: "report".to_owned(),
+        description: String::new(),
+        retention_policy: RetentionPolicy::Versions,
+        retention_limit: 10,
+        execution: Some(execution),
+        meta: json!({}),
+        created_by: "demo.say",
     }
 }
 
@@ -129,18 +146,7 @@ async fn logs_and_registered_files_reach_the_api_complete_and_once(on: Backend) 
     let api = Api::new(&rig).await;
     let life = rig.live_with(api.config(&rig)).await;
     let row = rig.scheduled(life.id, "say").await;
-    let report = LogArtifact {
-        r#ref: "demo.report".to_owned(),
-        scope: OwnerType::Action,
-        owner: "demo.say".to_owned(),
-        name: "report".to_owned(),
-        description: String::new(),
-        retention_policy: RetentionPolicy::Versions,
-        retention_limit: 10,
-        execution: Some(row.id),
-        meta: json!({}),
-        created_by: "worker",
-    };
+    let report = report(row.id);
     // One file is written, one is not.
     let (written, missing) =
         (rig.store.add_log_version(&report).await.unwrap(), rig.store.add_log_version(&report).await.unwrap());
@@ -167,10 +173,7 @@ async fn logs_and_registered_files_reach_the_api_complete_and_once(on: Backend) 
 async fn an_api_that_is_away_costs_no_result_and_its_logs_follow(on: Backend) {
     let mut rig = Rig::new(on, &[("say", "echo precious".to_owned())]).await;
     let api = Api::new(&rig).await;
-    let mut config = api.config(&rig);
-    config.transports.packs = Transport::Folder;
-    config.executor.packs = attune_worker::PackFolders::base(api.folders.packs_dir.clone());
-    "http://127.0.0.1:1".clone_into(&mut config.transports.api_url);
+    let mut config = without_api(&api, &rig);
     let life = rig.live_with(config.clone()).await;
     let id = rig.submit(life.id, "say").await;
     assert_eq!(outcome(&mut rig, id).await, "precious\n");
@@ -182,6 +185,114 @@ async fn an_api_that_is_away_costs_no_result_and_its_logs_follow(on: Backend) {
     let filed = api.folders.artifacts_dir.join("demo/say/stdout/log/v1.txt");
     eventually("the log follows", async || filed.exists().then_some(())).await;
     assert_eq!(fs::read_to_string(filed).unwrap(), "precious\n");
+    life.finish().await;
+    api.end().await;
+}
+
+/// Settings with packs in a folder, and an API that nobody has started.
+fn without_api(api: &Api, rig: &Rig) -> WorkerConfig {
+    let mut config = api.config(rig);
+    config.transports.packs = Transport::Folder;
+    config.executor.packs = attune_worker::PackFolders::base(api.folders.packs_dir.clone());
+    "http://127.0.0.1:1".clone_into(&mut config.transports.api_url);
+    config
+}
+
+async fn files_that_could_not_be_sent_follow_in_the_next_life(on: Backend) {
+    // Nothing else is left of it than what it registered.
+    let code =
+        "mkdir -p \"$ATTUNE_ARTIFACTS_DIR/demo/report\"; printf report > \"$ATTUNE_ARTIFACTS_DIR/demo/report/v1.txt\"";
+    let mut rig = Rig::new(on, &[("say", code.to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let mut config = without_api(&api, &rig);
+    let life = rig.live_with(config.clone()).await;
+    let row = rig.scheduled(life.id, "say").await;
+    let version = rig.store.add_log_version(&report(row.id)).await.unwrap();
+    rig.dispatch(&row).await;
+    rig.told(row.id).await;
+    life.finish().await;
+    assert!(rig.place.path("artifacts").join(&version.file_path).exists(), "it waits");
+
+    config.transports.api_url.clone_from(&api.url);
+    let life = rig.live_with(config).await;
+    let sized = async || rig.store.file_logs(&[], &[row.id]).await.unwrap().registered.is_empty().then_some(());
+    eventually("the size is known", sized).await;
+    assert_eq!(fs::read_to_string(api.folders.artifacts_dir.join(&version.file_path)).unwrap(), "report");
+    assert!(!rig.place.path("artifacts").join(&version.file_path).exists());
+    let folder = rig.place.path(&format!("artifacts/execution_{}", row.id));
+    eventually("nothing is left", async || (!folder.exists()).then_some(())).await;
+    life.finish().await;
+    api.end().await;
+}
+
+async fn logs_that_were_entered_before_the_worker_had_to_go_keep_their_versions(on: Backend) {
+    let rig = Rig::new(on, &[("say", "echo precious; echo trouble >&2".to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let mut config = without_api(&api, &rig);
+    let store = Flaky::new(rig.store.clone(), &[], &[Lost::Call; 10_000]);
+    let life = rig.live_on(config.clone(), Arc::new(store)).await;
+    let id = rig.submit(life.id, "say").await;
+    let entered = async || Some(rig.store.log_versions(id).await.unwrap()).filter(|versions| versions.len() == 2);
+    let versions = eventually("the logs have versions", entered).await;
+    life.end().await;
+
+    config.transports.api_url.clone_from(&api.url);
+    let life = rig.live_with(config).await;
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    let folder = rig.place.path(&format!("artifacts/execution_{id}"));
+    eventually("nothing is left", async || (!folder.exists()).then_some(())).await;
+    assert_eq!(rig.store.log_versions(id).await.unwrap(), versions);
+    for (artifact_ref, version) in versions {
+        let text = if artifact_ref.ends_with(".stdout.log") { "precious\n" } else { "trouble\n" };
+        assert_eq!(fs::read_to_string(api.folders.artifacts_dir.join(version.file_path)).unwrap(), text);
+    }
+    life.finish().await;
+    api.end().await;
+}
+
+async fn a_file_that_the_api_does_not_take_keeps_back_no_other(on: Backend) {
+    // The hub takes a million bytes.
+    let code = "mkdir -p \"$ATTUNE_ARTIFACTS_DIR/demo/report\"; head -c 1000001 /dev/zero > \"$ATTUNE_ARTIFACTS_DIR/demo/report/v1.txt\"";
+    let mut rig = Rig::new(on, &[("say", "echo precious".to_owned()), ("zeros", code.to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let mut config = without_api(&api, &rig);
+    let life = rig.live_with(config.clone()).await;
+    let row = rig.scheduled(life.id, "zeros").await;
+    rig.store.add_log_version(&report(row.id)).await.unwrap();
+    rig.dispatch(&row).await;
+    rig.told(row.id).await;
+    let later = rig.submit(life.id, "say").await;
+    outcome(&mut rig, later).await;
+    life.finish().await;
+
+    config.transports.api_url.clone_from(&api.url);
+    let life = rig.live_with(config).await;
+    let filed = api.folders.artifacts_dir.join("demo/say/stdout/log/v1.txt");
+    eventually("the log follows", async || filed.exists().then_some(())).await;
+    let left = rig.store.file_logs(&[], &[row.id]).await.unwrap();
+    assert_eq!(left.registered, [], "no version promises what nobody can read");
+    life.finish().await;
+    api.end().await;
+}
+
+async fn expired_logs_that_the_api_did_not_remove_are_removed_later(on: Backend) {
+    let mut rig = Rig::new(on, &[("say", "echo precious".to_owned())]).await;
+    rig.sql("UPDATE action SET log_retention_policy = 'versions', log_retention_limit = 1").await;
+    let api = Api::new(&rig).await;
+    let way = Proxy::start(api.url.trim_start_matches("http://"));
+    let mut config = api.config(&rig);
+    config.transports.api_url = format!("http://{}", way.authority());
+    let life = rig.live_with(config).await;
+    let log = |version| api.folders.artifacts_dir.join(format!("demo/say/stdout/log/v{version}.txt"));
+    let first = rig.submit(life.id, "say").await;
+    outcome(&mut rig, first).await;
+    assert!(log(1).exists());
+    way.refuse();
+    way.cut();
+    let second = rig.submit(life.id, "say").await;
+    outcome(&mut rig, second).await;
+    way.resume();
+    eventually("one comes and the other goes", async || (log(2).exists() && !log(1).exists()).then_some(())).await;
     life.finish().await;
     api.end().await;
 }
@@ -209,6 +320,10 @@ attune_testkit::tests_on_each! {
         packs_come_at_the_start_change_as_a_whole_and_go,
         logs_and_registered_files_reach_the_api_complete_and_once,
         an_api_that_is_away_costs_no_result_and_its_logs_follow,
+        files_that_could_not_be_sent_follow_in_the_next_life,
+        logs_that_were_entered_before_the_worker_had_to_go_keep_their_versions,
+        a_file_that_the_api_does_not_take_keeps_back_no_other,
+        expired_logs_that_the_api_did_not_remove_are_removed_later,
         the_mark_of_the_api_makes_a_folder_shared,
     ]
 }

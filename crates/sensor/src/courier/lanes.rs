@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::time::{Instant, sleep_until};
 
 use super::parcel::{Append, Arrived, Step};
-use super::{Courier, Trouble, is_refusal};
+use super::{Courier, Trouble};
 
 /// Logs under way at once. Each holds a piece in memory and a connection.
 const AT_ONCE: usize = 8;
@@ -158,7 +158,7 @@ impl Courier {
         }
         while let Some(path) = self.outbox.next_outdated(log) {
             if let Err(error) = self.api.delete_file(&path).await
-                && !is_refusal(&error)
+                && !error.is_refusal()
             {
                 return Err(Trouble::Api(error));
             }
@@ -191,7 +191,7 @@ impl Courier {
             }
             Err(error) => error,
         };
-        if is_refusal(&error) {
+        if error.is_refusal() {
             tracing::warn!(path, error = chain(&error), "the API refuses a log");
             self.outbox.tell(path, |parcel| parcel.arrived = Arrived::Refused(append.at));
             return Ok(());

@@ -201,8 +201,3 @@ impl Courier {
         }
     }
 }
-
-/// Whether the API will never take this. Everything else may be over some time, a wrong token too.
-fn is_refusal(error: &HttpError) -> bool {
-    matches!(error.status(), Some(400 | 413 | 422))
-}

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::outbox::Outbox;
-use super::{Courier, Trouble, is_refusal};
+use super::{Courier, Trouble};
 
 /// File systems date changes a little earlier than clocks say.
 const COARSE: Duration = Duration::from_secs(1);
@@ -107,7 +107,7 @@ impl Courier {
             let size = content.len() as u64;
             match self.uploads.put_file(&file_path, content).await {
                 Ok(()) => self.outbox.add_size((id, size)),
-                Err(error) if is_refusal(&error) => {
+                Err(error) if error.is_refusal() => {
                     tracing::warn!(file_path, error = chain(&error), "the API refuses a file of a sensor");
                 }
                 Err(error) => return Err(Trouble::Api(error)),

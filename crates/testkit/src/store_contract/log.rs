@@ -138,6 +138,20 @@ pub async fn logs_that_ended_together_are_filed_together(lab: &dyn Lab) {
     assert_eq!(lab.number("SELECT count(*) FROM artifact WHERE ref = 'demo.plain.stdout.log'").await, 1);
 }
 
+/// Whoever filed them may have died before the files were in their places.
+pub async fn logs_that_have_versions_already_are_found_by_their_execution(lab: &dyn Lab) {
+    let store = lab.store();
+    let mut others = ended(RetentionPolicy::Days, 7, 20);
+    others.artifact.execution = Some(ExecutionId(8));
+    let mut by_action = artifact(RetentionPolicy::Days, 7);
+    by_action.created_by = "demo.echo";
+    store.add_log_version(&by_action).await.unwrap();
+    let filed = store.file_logs(&[others, ended(RetentionPolicy::Days, 7, 10)], &[]).await.unwrap();
+    let expected = vec![("demo.echo.stdout.log".to_owned(), filed.versions[1].clone())];
+    assert_eq!(store.log_versions(ExecutionId(7)).await.unwrap(), expected);
+    assert_eq!(store.log_versions(ExecutionId(9)).await.unwrap(), []);
+}
+
 /// The action asked for a version and wrote the file itself; its size is the worker's to write.
 pub async fn files_that_actions_registered_are_found_until_they_have_a_size(lab: &dyn Lab) {
     let store = lab.store();

@@ -94,6 +94,7 @@ macro_rules! store_contract_tests {
                 retention_by_time_removes_nothing_here,
                 a_size_of_zero_removes_the_version,
                 logs_that_ended_together_are_filed_together,
+                logs_that_have_versions_already_are_found_by_their_execution,
                 files_that_actions_registered_are_found_until_they_have_a_size,
                 files_of_sensors_are_found_by_their_owners;
             artifact: an_artifact_is_made_once_and_found_by_id_and_ref,

@@ -157,6 +157,10 @@ impl LogStore for Flaky {
         self.store.file_logs(logs, executions).await
     }
 
+    async fn log_versions(&self, id: ExecutionId) -> Result<Vec<(String, LogVersion)>, StoreError> {
+        self.store.log_versions(id).await
+    }
+
     async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError> {
         self.store.sensor_files(sensor_refs).await
     }

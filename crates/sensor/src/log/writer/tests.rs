@@ -53,6 +53,10 @@ impl LogStore for Moody {
         unreachable!("sensors write to logs that have versions already")
     }
 
+    async fn log_versions(&self, _: ExecutionId) -> Result<Vec<(String, LogVersion)>, StoreError> {
+        unreachable!("executions have those")
+    }
+
     async fn sensor_files(&self, _: &[String]) -> Result<Vec<SensorFile>, StoreError> {
         unreachable!("that is the courier's question")
     }
