@@ -100,8 +100,11 @@ impl PackSync {
     }
 
     /// Removes what was left beside the places of packs by processes that were killed. What is younger may be another's work.
-    /// Blocks.
+    /// Nothing where the folder is shared. Blocks.
     pub fn sweep(&self) -> io::Result<()> {
+        if self.is_shared() {
+            return Ok(());
+        }
         for entry in fs::read_dir(&self.packs_dir)?.flatten() {
             // What has gone meanwhile was removed by another agent.
             let changed = entry.metadata().and_then(|metadata| metadata.modified());

@@ -229,7 +229,7 @@ impl Course {
 impl Shared {
     /// Fetches the pack of an action that is not here. A failure shows when its code is not found.
     async fn ensure_pack(&self, claimed: &ClaimedExecution) {
-        if let (Some(packs), Some(action)) = (&self.packs, &claimed.action)
+        if let (Some(packs), Some(action)) = (self.pack_sync(), &claimed.action)
             && let Err(error) = packs.ensure(&action.pack_ref).await
         {
             tracing::warn!(pack = action.pack_ref, error = chain(&error), "pack is not here");

@@ -121,7 +121,7 @@ async fn handle(shared: &Shared, event: PackEvent) {
         PackEvent::Start => packs::build_environments(shared, None).await,
         PackEvent::Registered(pack) => {
             shared.runtimes.forget();
-            if let Some(sync) = &shared.packs
+            if let Some(sync) = shared.pack_sync()
                 && let Err(error) = sync.fetch(&pack.pack_ref).await
             {
                 tracing::warn!(pack = pack.pack_ref, error = chain(&error), "pack could not be fetched");
@@ -136,7 +136,7 @@ async fn handle(shared: &Shared, event: PackEvent) {
         PackEvent::Deleted(pack) => {
             shared.runtimes.forget();
             remove_environments(&shared.executor.config().runtime_envs_dir, &pack.pack_ref);
-            if let Some(sync) = &shared.packs
+            if let Some(sync) = shared.pack_sync()
                 && let Err(error) = sync.remove(&pack.pack_ref).await
             {
                 tracing::warn!(pack = pack.pack_ref, error = chain(&error), "pack could not be removed");

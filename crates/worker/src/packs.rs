@@ -2,8 +2,10 @@
 //! that their actions run in, built before somebody waits for them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use attune_http::PackSync;
 use attune_model::RuntimeId;
 use attune_model::chain;
 use attune_model::rows::{Action, Pack, Runtime, RuntimeVersion};
@@ -11,16 +13,22 @@ use attune_model::runtime_name::{fold, is_advertised, names_of};
 use attune_runtime::environment::EnvironmentError;
 use attune_store::StoreError;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
 
 use crate::shared::Shared;
 
 /// How long packs are fetched at the start. What is missing afterwards is fetched when it is needed.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// Fetches the packs that are not here, before somebody needs them.
-pub(crate) async fn fetch_missing(shared: &Shared) {
-    let Some(sync) = &shared.packs else { return };
+/// Fetches the packs that are not here, before somebody needs them, and removes what killed lives left of others.
+pub(crate) async fn fetch_missing(shared: &Arc<Shared>) {
+    let Some(sync) = shared.pack_sync() else { return };
+    let own = shared.clone();
+    let swept = spawn_blocking(move || own.pack_sync().map_or(Ok(()), PackSync::sweep)).await;
+    if let Ok(Err(error)) = swept {
+        tracing::debug!(%error, "rests of packs could not be looked for");
+    }
     let known = match shared.store.packs_with_actions(None).await {
         Ok(known) => known,
         Err(error) => {
@@ -56,7 +64,11 @@ pub(crate) async fn fetch_missing(shared: &Shared) {
 pub(crate) async fn build_environments(shared: &Shared, pack_ref: Option<&str>) {
     match read(shared, pack_ref).await {
         Ok(Read { packs, runtimes, versions }) => {
+            let mut patience = START_LIMIT;
             for (pack, actions) in &packs {
+                if !is_here(shared, &pack.r#ref, &mut patience).await {
+                    continue;
+                }
                 for (runtime, constraints) in needs(actions, &runtimes) {
                     build(shared, pack, (runtime, &versions), &constraints).await;
                 }
@@ -66,6 +78,24 @@ pub(crate) async fn build_environments(shared: &Shared, pack_ref: Option<&str>) 
             tracing::warn!(error = chain(&error), "environments are built when they are needed: packs cannot be read");
         }
     }
+}
+
+/// Whether the files of a pack are here, fetched if need be: without its manifest its environments would be others.
+async fn is_here(shared: &Shared, pack_ref: &str, patience: &mut Duration) -> bool {
+    let Some(sync) = shared.pack_sync() else { return true };
+    let begun = Instant::now();
+    let fetched = tokio::select! {
+        () = shared.stop.soft().cancelled() => return false,
+        fetched = timeout(*patience, sync.ensure(pack_ref)) => fetched,
+    };
+    *patience = patience.saturating_sub(begun.elapsed());
+    let problem = match fetched {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => chain(&error),
+        Err(_elapsed) => "the API does not answer".to_owned(),
+    };
+    tracing::warn!(pack = pack_ref, problem, "environments are built when they are needed: the pack is not here");
+    false
 }
 
 struct Read {

@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) filing: Filing,
     /// Results that wait for storage.
     pub(crate) spool: Spool,
-    /// Where packs come from that are not here; none when their folder is shared.
+    /// Where packs came from at the start, see [`Shared::pack_sync`].
     pub(crate) packs: Option<PackSync>,
     /// What the worker was told to say about itself.
     pub(crate) given_capabilities: JsonMap,
@@ -64,6 +64,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Where packs come from that are not here; none when their folder is shared. The API may have started later than this
+    /// worker: its mark counts from then on, because what is fetched replaces what others use.
+    pub(crate) fn pack_sync(&self) -> Option<&PackSync> {
+        self.packs.as_ref().filter(|sync| !sync.is_shared())
+    }
+
     /// For environments that executions need.
     pub(crate) fn claims(&self) -> Claims<'_> {
         Claims { store: &*self.store, worker: self.id }

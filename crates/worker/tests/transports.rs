@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use attune_hub::{Folders, Hub, HubConfig};
 use attune_lifecycle::{Stop, Tasks};
@@ -16,12 +17,12 @@ use attune_model::message::{PackDeleted, PackRegistered};
 use attune_model::status::{ExecutionStatus, OwnerType, RetentionPolicy};
 use attune_model::{ExecutionId, PackId, Secret};
 use attune_security::{SealingKey, TokenKey};
-use attune_store::LogArtifact;
+use attune_store::{LogArtifact, NewPack, NewRuntime};
 use attune_testkit::{Proxy, eventually};
 use attune_worker::{Transport, Transports, WorkerConfig};
 use serde_json::json;
 use support::flaky::{Flaky, Lost};
-use support::rig::{Backend, Rig};
+use support::rig::{Backend, Rig, new_action, runtime};
 use support::text;
 
 const JWT_SECRET: &str = "signing secret of the tests";
@@ -114,6 +115,10 @@ async fn packs_come_at_the_start_change_as_a_whole_and_go(on: Backend) {
     let mut rig = Rig::new(on, &[("say", "echo one; cat \"$0.extra\" 2>&1 || true".to_owned())]).await;
     let api = Api::new(&rig).await;
     let extra = api.file("say.sh.extra", "extra");
+    // A killed life was fetching another one.
+    let rest = rig.place.path("packs/.other.1.1.new");
+    fs::create_dir(&rest).unwrap();
+    fs::File::open(&rest).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let life = rig.live_with(api.config(&rig)).await;
     let id = rig.submit(life.id, "say").await;
     assert_eq!(outcome(&mut rig, id).await, "one\nextra");
@@ -297,6 +302,62 @@ async fn expired_logs_that_the_api_did_not_remove_are_removed_later(on: Backend)
     api.end().await;
 }
 
+/// Without its manifest it would be another one, and be built again.
+async fn an_environment_waits_for_the_files_of_its_pack(on: Backend) {
+    let mut rig = Rig::new(on, &[("say", "echo fine".to_owned())]).await;
+    let builds = rig.place.path("builds");
+    let create = format!("mkdir -p \"$0/bin\" && ln -s /bin/sh \"$0/bin/sh\" && echo built >> {}", builds.display());
+    let shell = NewRuntime {
+        distributions: json!({"verification": {"always_available": true}}),
+        ..runtime(
+            "shell",
+            json!({
+                "interpreter": {"binary": "/bin/sh", "file_extension": ".sh"},
+                "environment": {"env_type": "test", "create_command": ["/bin/sh", "-c", create, "{env_dir}"],
+                    "interpreter_path": "{env_dir}/bin/sh"},
+                "dependencies": {"manifest_file": "needs.txt", "install_command": ["/bin/sh", "-c", "true"]},
+            }),
+        )
+    };
+    let mut action = new_action("say");
+    action.runtime_ref = Some("demo.shell".to_owned());
+    let (runtimes, actions) = (vec![shell], vec![action]);
+    let (r#ref, label, version) = ("demo".to_owned(), "Demo".to_owned(), "1.0.1".to_owned());
+    rig.store.upsert_pack(&NewPack { r#ref, label, version, runtimes, actions, ..NewPack::default() }).await.unwrap();
+    fs::write(rig.place.path("packs/demo/needs.txt"), "one").unwrap();
+    let api = Api::new(&rig).await;
+    let way = Proxy::start(api.url.trim_start_matches("http://"));
+    way.black_hole_both();
+    let mut config = api.config(&rig);
+    config.transports.api_url = format!("http://{}", way.authority());
+    let life = rig.live_with(config).await;
+    eventually("the pack is asked for", async || (way.connections() > 0).then_some(())).await;
+    way.resume();
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(outcome(&mut rig, id).await, "fine\n");
+    assert_eq!(fs::read_to_string(builds).unwrap(), "built\n");
+    life.finish().await;
+    api.end().await;
+}
+
+async fn a_mark_that_comes_after_the_start_keeps_the_worker_from_packs_that_are_shared(on: Backend) {
+    let rig = Rig::new(on, &[("say", "echo one".to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let life = rig.live_with(api.config(&rig)).await;
+    let local = rig.file("packs/demo/actions/say.sh").await;
+    fs::write(rig.place.path("packs/.attune-packs-sentinel"), "").unwrap();
+    // Whatever comes after the first message shows that it was worked on.
+    for (pack_id, pack_ref) in [(PackId(1), "demo"), (PackId(2), "other")] {
+        let environments = rig.place.path("envs").join(pack_ref);
+        fs::create_dir_all(&environments).unwrap();
+        rig.publish(&PackDeleted { pack_id, pack_ref: pack_ref.to_owned() }).await;
+        eventually("the environments go", async || (!environments.exists()).then_some(())).await;
+    }
+    assert!(local.exists());
+    life.finish().await;
+    api.end().await;
+}
+
 async fn the_mark_of_the_api_makes_a_folder_shared(on: Backend) {
     let mut rig = Rig::new(on, &[("say", "echo shared".to_owned())]).await;
     for (folder, mark) in [("packs", ".attune-packs-sentinel"), ("artifacts", ".attune-api-sentinel")] {
@@ -324,6 +385,8 @@ attune_testkit::tests_on_each! {
         logs_that_were_entered_before_the_worker_had_to_go_keep_their_versions,
         a_file_that_the_api_does_not_take_keeps_back_no_other,
         expired_logs_that_the_api_did_not_remove_are_removed_later,
+        an_environment_waits_for_the_files_of_its_pack,
+        a_mark_that_comes_after_the_start_keeps_the_worker_from_packs_that_are_shared,
         the_mark_of_the_api_makes_a_folder_shared,
     ]
 }

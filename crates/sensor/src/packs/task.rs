@@ -18,7 +18,7 @@ type State = Arc<watch::Sender<PackState>>;
 impl Inner {
     /// Earlier lives may have been killed while they fetched.
     pub(super) async fn sweep(self: Arc<Self>) {
-        let swept = spawn_blocking(move || if self.sync.is_shared() { Ok(()) } else { self.sync.sweep() }).await;
+        let swept = spawn_blocking(move || self.sync.sweep()).await;
         if let Ok(Err(error)) = swept {
             tracing::debug!(%error, "rests of packs could not be looked for");
         }
