@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
+use crate::file_body::FileBody;
 use crate::{Body, BuildError, HttpError, Problem, Request, Response, Verification, tls};
 
 /// Answers of the platform's API are far smaller; a list page is the largest.
@@ -112,6 +113,7 @@ impl Client {
         builder = match &request.body {
             Body::Empty => builder,
             Body::Bytes(bytes) => builder.body(bytes.clone()),
+            Body::File(file, size_bytes) => builder.body(reqwest::Body::wrap(FileBody::new(file.clone(), *size_bytes))),
             Body::Json(bytes) => builder.header("content-type", "application/json").body(bytes.clone()),
         };
         let mut built = builder.build().map_err(|error| Problem::Invalid(chain(&error)))?;

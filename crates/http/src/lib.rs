@@ -7,6 +7,7 @@
 mod client;
 mod described;
 mod error;
+mod file_body;
 mod message;
 mod pack_sync;
 mod platform;

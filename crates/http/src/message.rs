@@ -1,6 +1,8 @@
 //! Requests and responses as plain values.
 
 use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::Secret;
@@ -29,6 +31,8 @@ pub enum Body {
     Bytes(Vec<u8>),
     /// This JSON, with its content type.
     Json(Vec<u8>),
+    /// The first bytes of a file, so many, read while they are sent.
+    File(Arc<File>, u64),
 }
 
 impl fmt::Debug for Body {
@@ -38,6 +42,7 @@ impl fmt::Debug for Body {
             Self::Empty => f.write_str("Empty"),
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::Json(bytes) => write!(f, "Json({})", bytes.len()),
+            Self::File(_, size_bytes) => write!(f, "File({size_bytes})"),
         }
     }
 }

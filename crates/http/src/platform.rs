@@ -129,10 +129,10 @@ impl PlatformApi {
         self
     }
 
-    /// Sends a whole file.
-    pub async fn put_file(&self, file_path: &str, content: Vec<u8>) -> Result<(), HttpError> {
+    /// Sends the first `size_bytes` of a file, which becomes the whole file there. It is never in memory as a whole.
+    pub async fn put_file(&self, file_path: &str, file: fs::File, size_bytes: u64) -> Result<(), HttpError> {
         let mut request = self.request(Method::PUT, &file_url(file_path));
-        request.body = Body::Bytes(content);
+        request.body = Body::File(Arc::new(file), size_bytes);
         self.send(request).await?.success().map(drop)
     }
 

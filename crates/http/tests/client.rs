@@ -1,16 +1,19 @@
 //! The client against a real server on this host.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use attune_http::{Client, ClientConfig, Decision, Problem, Redirects, Request, described};
+use attune_http::{Body, Client, ClientConfig, Decision, Method, Problem, Redirects, Request, described};
 use attune_lifecycle::Tasks;
 use attune_model::Secret;
-use axum::extract::Query;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Query};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Redirect;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,12 +27,23 @@ async fn serve() -> (SocketAddr, Tasks) {
                 Json(json!({ "token": token, "query": query, "body": body }))
             }),
         )
+        .route(
+            "/length",
+            put(|headers: HeaderMap, body: Bytes| async move {
+                Json(json!([
+                    headers["content-length"].to_str().unwrap(),
+                    body.len(),
+                    body.iter().map(|byte| u64::from(*byte)).sum::<u64>()
+                ]))
+            }),
+        )
         .route("/refused", get(|| async { (StatusCode::FORBIDDEN, "not for you") }))
         .route("/busy", get(|| async { StatusCode::SERVICE_UNAVAILABLE }))
         .route("/never", get(std::future::pending::<String>))
         .route("/long", get(|| async { "x".repeat(10_000) }))
         .route("/away", get(|| async { Redirect::temporary("/text") }))
-        .route("/text", get(|| async { "arrived" }));
+        .route("/text", get(|| async { "arrived" }))
+        .layer(DefaultBodyLimit::disable());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tasks = Tasks::default();
@@ -153,4 +167,23 @@ async fn a_description_that_is_none_names_the_parameter() {
         let error = described(description.to_string().as_bytes(), None).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{description}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_file_is_sent_with_its_length_as_often_as_it_is_tried_and_breaks_off_when_it_is_too_short() {
+    let (address, _tasks) = serve().await;
+    let mut file = tempfile::tempfile().unwrap();
+    let content: Vec<u8> = (0..3_000_001_u32).map(|number| number.to_le_bytes()[0]).collect();
+    file.write_all(&content).unwrap();
+    let file = Arc::new(file);
+    let mut request = Request::new(Method::PUT, format!("http://{address}/length"));
+    request.body = Body::File(file.clone(), 3_000_000);
+    let sum: u64 = content[..3_000_000].iter().map(|byte| u64::from(*byte)).sum();
+    for _ in 0..2 {
+        let answer: Value = client().send_for_json(&request).await.unwrap();
+        assert_eq!(answer, json!(["3000000", 3_000_000, sum]));
+    }
+    request.body = Body::File(file, 3_000_002);
+    let error = client().send(&request).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::Transport(_)), "{error:?}");
 }

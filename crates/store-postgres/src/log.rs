@@ -105,7 +105,7 @@ impl LogStore for PostgresStore {
     async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError> {
         let query = sqlx::query(
             r"
-            SELECT artifact_version.id, file_path, artifact_version.size_bytes
+            SELECT artifact_version.id, owner, file_path, artifact_version.size_bytes
             FROM artifact_version JOIN artifact ON artifact.id = artifact_version.artifact
             WHERE artifact.scope = 'sensor' AND artifact.owner = ANY ($1) AND file_path IS NOT NULL
             ORDER BY artifact_version.id
@@ -177,6 +177,7 @@ fn sensor_file(row: &PgRow) -> Result<SensorFile, sqlx::Error> {
     let size: Option<i64> = row.try_get("size_bytes")?;
     Ok(SensorFile {
         id: row.try_get("id")?,
+        owner: row.try_get("owner")?,
         file_path: row.try_get("file_path")?,
         size_bytes: size.map(|size| u64::try_from(size).unwrap_or_default()),
     })

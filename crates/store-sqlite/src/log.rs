@@ -65,9 +65,9 @@ impl LogStore for SqliteStore {
     async fn sensor_files(&self, sensor_refs: &[String]) -> Result<Vec<SensorFile>, StoreError> {
         let operation = || "find the files of sensors".to_owned();
         let mut unit = self.read(&operation()).await?;
-        let found: Vec<(i64, String, Option<i64>)> = sqlx::query_as(
+        let found: Vec<(i64, String, String, Option<i64>)> = sqlx::query_as(
             r"
-            SELECT artifact_version.id, file_path, artifact_version.size_bytes
+            SELECT artifact_version.id, owner, file_path, artifact_version.size_bytes
             FROM artifact_version JOIN artifact ON artifact.id = artifact_version.artifact
             WHERE scope = 'sensor' AND owner IN (SELECT value FROM json_each(?1)) AND file_path IS NOT NULL
             ORDER BY artifact_version.id
@@ -77,8 +77,9 @@ impl LogStore for SqliteStore {
         .fetch_all(&mut *unit)
         .await
         .during(operation)?;
-        let file = |(id, file_path, size): (i64, String, Option<i64>)| SensorFile {
+        let file = |(id, owner, file_path, size): (i64, String, String, Option<i64>)| SensorFile {
             id,
+            owner,
             file_path,
             size_bytes: size.map(|size| u64::try_from(size).unwrap_or_default()),
         };

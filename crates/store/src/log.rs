@@ -89,6 +89,8 @@ pub struct RegisteredFile {
 pub struct SensorFile {
     /// `artifact_version.id`.
     pub id: i64,
+    /// The sensor.
+    pub owner: String,
     /// Below `artifacts_dir`.
     pub file_path: String,
     /// None as long as nobody has said how long it is.

@@ -133,13 +133,12 @@ impl Uploads {
     /// Sends a whole file in one call: nothing can come in another order, and nothing half.
     async fn send(&self, local: &Path, file_path: &str) -> Result<u64, FileError> {
         let unreadable = |source| FileError::Io { what: "read", path: local.to_owned(), source };
-        let size = tokio::fs::metadata(local).await.map_err(unreadable)?.len();
+        let file = fs::File::open(local).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
         if size > UPLOAD_LIMIT_BYTES {
             return Err(FileError::TooLong { path: local.to_owned(), size });
         }
-        let content = tokio::fs::read(local).await.map_err(unreadable)?;
-        let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
-        self.api.put_file(file_path, content).await?;
+        self.api.put_file(file_path, file, size).await?;
         Ok(size)
     }
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use attune_store::SensorFile;
 
+use super::marks;
 use super::outbox::{Aftermath, Log, MISSING, Outbox, State};
+use super::own_files::OwnFiles;
 use super::parcel::Parcel;
 
 /// Where files of logs that have versions begin (a fact of the platform).
@@ -20,7 +23,8 @@ impl Outbox {
         if let Err(error) = walk(&folder, LOGS, &mut left) {
             tracing::warn!(folder = %folder.display(), %error, "logs that an earlier life has left are not looked at");
         }
-        Self::new(folder, left)
+        let owed = marks::all(&folder);
+        Self::new(folder, left, OwnFiles::owed(owed, SystemTime::now()))
     }
 
     /// Of which sensors.
@@ -131,7 +135,8 @@ mod tests {
     }
 
     fn row(number: i64, size_bytes: Option<u64>) -> SensorFile {
-        SensorFile { id: number, file_path: format!("{LOG}/v{number}.txt"), size_bytes }
+        let (owner, file_path) = ("demo.one".to_owned(), format!("{LOG}/v{number}.txt"));
+        SensorFile { id: number, owner, file_path, size_bytes }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod lanes;
 mod leftovers;
+mod marks;
 mod outbox;
 mod own_files;
 mod parcel;

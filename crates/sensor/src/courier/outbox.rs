@@ -13,7 +13,7 @@ use attune_store::LogVersion;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::own_files::Ended;
+use super::own_files::OwnFiles;
 use super::parcel::{CHUNK_BYTES, Parcel, Step};
 
 /// Beside a file: how many bytes before it never arrived.
@@ -34,11 +34,13 @@ struct Shared {
     ready: Notify,
     /// A process has ended.
     ended: Notify,
+    /// A file that it wrote is to be sent.
+    waiting: Notify,
     /// There are sizes to be stored.
     sized: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     /// By the folder of their versions.
     pub(super) logs: HashMap<String, Log>,
@@ -46,8 +48,8 @@ pub(super) struct State {
     ready: VecDeque<(Instant, String)>,
     /// Sizes of versions that are complete there.
     sizes: Vec<(i64, u64)>,
-    /// Sensors whose own files are to be looked at.
-    ended: Ended,
+    /// What sensors write themselves.
+    pub(super) own: OwnFiles,
 }
 
 /// Whose move it is.
@@ -144,10 +146,10 @@ fn missing_beside(file: &Path) -> PathBuf {
 
 impl Outbox {
     /// With what an earlier life has left. None of it is sent until it is known what the store has of it.
-    pub(super) fn new(folder: PathBuf, left: HashMap<String, Log>) -> Self {
-        let state = State { logs: left, ..State::default() };
-        let (ready, ended, sized) = (Notify::new(), Notify::new(), Notify::new());
-        Self { shared: Arc::new(Shared { folder, state: Mutex::new(state), ready, ended, sized }) }
+    pub(super) fn new(folder: PathBuf, left: HashMap<String, Log>, own: OwnFiles) -> Self {
+        let state = Mutex::new(State { logs: left, ready: VecDeque::new(), sizes: Vec::new(), own });
+        let [ready, ended, waiting, sized] = std::array::from_fn(|_| Notify::new());
+        Self { shared: Arc::new(Shared { folder, state, ready, ended, waiting, sized }) }
     }
 
     /// Where the files are.
@@ -204,6 +206,19 @@ impl Outbox {
         self.shared.ended.notified().await;
     }
 
+    pub(super) fn say_ended(&self) {
+        self.shared.ended.notify_one();
+    }
+
+    /// The same about files that they have written.
+    pub(super) async fn file_waits(&self) {
+        self.shared.waiting.notified().await;
+    }
+
+    pub(super) fn say_file_waits(&self) {
+        self.shared.waiting.notify_one();
+    }
+
     /// The same about sizes.
     pub(super) async fn version_sized(&self) {
         self.shared.sized.notified().await;
@@ -213,7 +228,7 @@ impl Outbox {
     pub(super) fn is_delivered(&self) -> bool {
         let state = self.state();
         let waits = |log: &Log| log.is_left || log.has_something();
-        state.sizes.is_empty() && state.ended.is_empty() && !state.logs.values().any(waits)
+        state.sizes.is_empty() && state.own.is_delivered() && !state.logs.values().any(waits)
     }
 
     /// Since when the first of the logs that wait does so.
@@ -293,22 +308,6 @@ impl Outbox {
         if let Some(log) = self.state().logs.get_mut(log_of(path)) {
             log.outdated.remove(path);
         }
-    }
-
-    /// Processes have ended; of one sensor the first counts.
-    pub(super) fn ended(&self, processes: Ended) {
-        let mut state = self.state();
-        for (sensor_ref, began) in processes {
-            let known = state.ended.entry(sensor_ref).or_insert(began);
-            *known = began.min(*known);
-        }
-        drop(state);
-        self.shared.ended.notify_one();
-    }
-
-    /// Whose own files are to be looked at.
-    pub(super) fn take_ended(&self) -> Ended {
-        std::mem::take(&mut self.state().ended)
     }
 
     /// Whether the file is a version of a log.

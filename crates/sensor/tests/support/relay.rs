@@ -23,6 +23,7 @@ pub(crate) struct Relay {
     target: String,
     client: Client,
     held: watch::Sender<Held>,
+    failing: Mutex<Held>,
     /// Calls that came, and those of them that have begun and not ended, by path.
     calls: Mutex<HashMap<String, (usize, usize)>>,
     /// Most calls for one file at the same time.
@@ -39,6 +40,7 @@ impl Relay {
             target,
             client,
             held: watch::Sender::default(),
+            failing: Mutex::default(),
             calls: Mutex::default(),
             most: Mutex::default(),
         });
@@ -55,6 +57,11 @@ impl Relay {
     /// Keeps the calls of this method with a path that has `part` in it; none lets all go.
     pub(crate) fn hold(&self, held: Held) {
         self.held.send_replace(held);
+    }
+
+    /// Refuses such calls for the time being; none refuses nothing.
+    pub(crate) fn fail(&self, failing: Held) {
+        *self.failing.lock().unwrap() = failing;
     }
 
     /// How many calls have come for paths with this part in them.
@@ -102,9 +109,11 @@ async fn hand_on(State(relay): State<Arc<Relay>>, asked: axum::extract::Request)
     let path = parts.uri.path().to_owned();
     let _begun = Begun::new(&relay, &path);
     let body = to_bytes(body, usize::MAX).await.map_err(|_broken| StatusCode::BAD_REQUEST)?;
-    let is_held =
-        |held: &Held| held.as_ref().is_some_and(|(method, part)| parts.method == method && path.contains(part));
-    drop(relay.held.subscribe().wait_for(|held| !is_held(held)).await);
+    let fits = |held: &Held| held.as_ref().is_some_and(|(method, part)| parts.method == method && path.contains(part));
+    drop(relay.held.subscribe().wait_for(|held| !fits(held)).await);
+    if fits(&relay.failing.lock().unwrap()) {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let mut request = Request::new(parts.method, format!("{}{path}", relay.target)).timeout(Duration::from_mins(1));
     for name in ["authorization", "content-type"] {
         if let Some(value) = parts.headers.get(name) {

@@ -195,12 +195,15 @@ pub async fn files_of_sensors_are_found_by_their_owners(lab: &dyn Lab) {
     store.add_log_version(&of("demo.clock", OwnerType::Action, "demo.clock.stdout.log")).await.unwrap();
     let again = store.add_log_version(&of("demo.clock", OwnerType::Sensor, "sensor.demo.clock.stderr")).await.unwrap();
     store.set_log_sizes(&[(log.id, 7)]).await.unwrap();
-    let file = |id, path: &str, size_bytes| SensorFile { id, file_path: path.to_owned(), size_bytes };
+    let file = |id, owner: &str, path: &str, size_bytes| {
+        let (owner, file_path) = (owner.to_owned(), path.to_owned());
+        SensorFile { id, owner, file_path, size_bytes }
+    };
     let sensors = ["demo.clock", "demo.bell", "demo.none"].map(str::to_owned);
     let expected = [
-        file(log.id, "sensor/demo/clock/stderr/v1.txt", Some(7)),
-        file(other.id, "demo/bell/report/v1.txt", None),
-        file(again.id, "sensor/demo/clock/stderr/v2.txt", None),
+        file(log.id, "demo.clock", "sensor/demo/clock/stderr/v1.txt", Some(7)),
+        file(other.id, "demo.bell", "demo/bell/report/v1.txt", None),
+        file(again.id, "demo.clock", "sensor/demo/clock/stderr/v2.txt", None),
     ];
     assert_eq!(store.sensor_files(&sensors).await.unwrap(), expected);
     assert_eq!(store.sensor_files(&[]).await.unwrap(), []);
