@@ -9,6 +9,7 @@ mod engine;
 mod recurrence;
 mod schedule;
 mod timers;
+mod zone;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,16 +1,22 @@
 //! Recurrence rules of calendars (`core.rruletimer`).
 //!
-//! The parser's iterator starts at `dtstart` and is kept between calls, so a timer pays for each occurrence once. Two
+//! The rule is worked out on what the clocks of its zone show, as if that were UTC, and each local time is then looked up
+//! in the zone. One that is skipped because clocks go forward counts as if they had not (RFC 5545, section 3.3.5); one
+//! that comes twice counts once, except for rules that repeat within the day: they must not be silent for an hour.
+//!
+//! The library's iterator starts at `dtstart` and is kept between calls, so a timer pays for each occurrence once. Two
 //! bounds keep a careless rule from eating the processor: the beginning of fast rules is moved forward by whole periods,
 //! and a search over too many occurrences is an error that says what to change.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use chrono::{DateTime, Days, Utc};
-use rrule::{Frequency, RRule, RRuleSet, RRuleSetIter, Tz, Unvalidated};
+use recurrence::{Frequency, RRule, RRuleSet, RRuleSetIter, Tz, Unvalidated};
 use serde_json::{Map, Value};
 
 use crate::schedule::{ParamError, instant, text, timezone, whole_number};
+use crate::zone::{Instants, Zone};
 
 /// Most occurrences that are skipped to reach the present.
 const MOST_SKIPPED: usize = 200_000;
@@ -33,41 +39,63 @@ const LIST_PARTS: [(&[&str], &str); 9] = [
 pub(crate) struct Recurrence {
     rule: String,
     set: RRuleSet,
-    occurrences: RRuleSetIter,
-    /// The last one that was taken from `occurrences`.
+    zone: Zone,
+    until: Option<DateTime<Utc>>,
+    /// Whether a local time that comes twice counts twice.
+    twice: bool,
+    course: Course,
+}
+
+/// How far the occurrences have been taken.
+struct Course {
+    local: RRuleSetIter,
+    /// The next one of `local`, looked up.
+    next: Option<DateTime<Utc>>,
+    /// The second instants of local times whose first ones have been taken.
+    again: VecDeque<DateTime<Utc>>,
+    /// The last one that was taken.
     last: Option<DateTime<Utc>>,
 }
 
 impl fmt::Debug for Recurrence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Recurrence({}, last {:?})", self.rule, self.last)
+        write!(f, "Recurrence({} in {}, last {:?})", self.rule, self.zone, self.course.last)
     }
 }
 
 impl Recurrence {
     /// Reads the parameters: the parts of a rule, or a whole one in `rule`.
     pub(crate) fn parse(params: &Map<String, Value>, now: DateTime<Utc>) -> Result<Self, ParamError> {
-        let timezone = timezone(params)?;
-        let start = instant(params, "dtstart", timezone)?.ok_or(ParamError::Missing("dtstart"))?;
+        let zone = timezone(params)?;
+        let start = instant(params, "dtstart", &zone)?.ok_or(ParamError::Missing("dtstart"))?;
         let rule = match text(params, "rule")? {
             Some(written) => written.strip_prefix("RRULE:").unwrap_or(written).to_owned(),
             None => rule_of_parts(params)?,
         };
         let mut parsed: RRule<Unvalidated> =
             rule.parse().map_err(|error| ParamError::invalid("rule", format!("{error} in {rule:?}")))?;
-        if let Some(until) = instant(params, "until", timezone)? {
-            parsed = parsed.until(until.with_timezone(&Tz::UTC));
-        }
-        let start = start.with_timezone(&Tz::Tz(timezone));
-        let start = if parsed.get_until().is_some() || parsed.get_count().is_some() {
-            start
-        } else {
-            nearer_start(&parsed, start, now)
+        let shown = |name, time| {
+            let local = zone.local(time).ok_or_else(|| ParamError::invalid(name, "is too far away"))?;
+            Ok::<_, ParamError>(local.and_utc().with_timezone(&UTC))
         };
+        let until = match (instant(params, "until", &zone)?, parsed.get_until()) {
+            (Some(until), _) => Some(until),
+            // Without an offset it is a local time, of which the library only knows that of this machine.
+            (None, Some(until)) if until.timezone().is_local() => instant_of(zone.instants(until.naive_local())),
+            (None, Some(until)) => Some(until.with_timezone(&Utc)),
+            (None, None) => None,
+        };
+        if let Some(until) = until {
+            parsed = parsed.until(shown("until", until)?);
+        }
+        let start = shown("dtstart", start)?;
+        let endless = until.is_none() && parsed.get_count().is_none();
+        let start = if endless { nearer_start(&parsed, start, shown("now", now)?) } else { start };
+        let twice = period_seconds(&parsed).is_some() && parsed.get_count().is_none();
         let set =
             parsed.build(start).map_err(|error| ParamError::invalid("rule", format!("{error} in {rule:?}")))?.limit();
-        let occurrences = (&set).into_iter();
-        Ok(Self { rule, set, occurrences, last: None })
+        let course = Course::new(&set);
+        Ok(Self { rule, set, zone, until, twice, course })
     }
 
     /// The rule as text.
@@ -77,16 +105,15 @@ impl Recurrence {
 
     /// The first occurrence after `after`.
     pub(crate) fn next_after(&mut self, after: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ParamError> {
-        if self.last.is_some_and(|last| last > after) {
-            // The clock went back: what was taken from the iterator counts again.
-            self.occurrences = (&self.set).into_iter();
+        if self.course.last.is_some_and(|last| last > after) {
+            // The clock went back: what was taken counts again.
+            self.course = Course::new(&self.set);
         }
         for _ in 0..MOST_SKIPPED {
-            let Some(time) = self.occurrences.next() else {
+            let Some(time) = self.take().filter(|time| self.until.is_none_or(|until| *time <= until)) else {
                 return Ok(None);
             };
-            let time = time.with_timezone(&Utc);
-            self.last = Some(time);
+            self.course.last = Some(time);
             if time > after {
                 return Ok(Some(time));
             }
@@ -95,6 +122,39 @@ impl Recurrence {
             "dtstart",
             format!("more than {MOST_SKIPPED} occurrences lie between it and now; give a later one"),
         ))
+    }
+
+    /// The next occurrence, in the order of time.
+    fn take(&mut self) -> Option<DateTime<Utc>> {
+        let course = &mut self.course;
+        if course.next.is_none() {
+            let instants = self.zone.instants(course.local.next()?.naive_local());
+            if let (true, Instants::Twice(_, second)) = (self.twice, instants) {
+                course.again.push_back(second);
+            }
+            course.next = instant_of(instants);
+        }
+        match (course.again.front(), course.next) {
+            (Some(second), Some(next)) if *second <= next => course.again.pop_front(),
+            _ => course.next.take(),
+        }
+    }
+}
+
+impl Course {
+    fn new(set: &RRuleSet) -> Self {
+        Self { local: set.into_iter(), next: None, again: VecDeque::new(), last: None }
+    }
+}
+
+/// The zone of local times while a rule is worked out.
+const UTC: Tz = Tz::from_static(chrono_tz::UTC);
+
+/// The instant that counts.
+const fn instant_of(instants: Instants) -> Option<DateTime<Utc>> {
+    match instants {
+        Instants::Once(time) | Instants::Twice(time, _) | Instants::Skipped(time) => Some(time),
+        Instants::Unknown => None,
     }
 }
 
@@ -147,25 +207,27 @@ fn weekday(text: &str) -> String {
     }
 }
 
-/// Moves the start of an endless rule that repeats within the day close to `now`: by whole days that are also whole
-/// periods, in local time, so that no occurrence changes.
-fn nearer_start(rule: &RRule<Unvalidated>, start: DateTime<Tz>, now: DateTime<Utc>) -> DateTime<Tz> {
+/// Seconds from one occurrence to the next of a rule that repeats within the day.
+fn period_seconds(rule: &RRule<Unvalidated>) -> Option<u64> {
     let unit = match rule.get_freq() {
         Frequency::Hourly => 3_600,
         Frequency::Minutely => 60,
         Frequency::Secondly => 1,
-        Frequency::Daily | Frequency::Weekly | Frequency::Monthly | Frequency::Yearly => {
-            return start;
-        }
+        Frequency::Daily | Frequency::Weekly | Frequency::Monthly | Frequency::Yearly => return None,
     };
-    let period = u64::from(rule.get_interval().max(1)) * unit;
-    let step_days = period / greatest_common_divisor(period, DAY_SECONDS);
-    let age_days = (now - start.with_timezone(&Utc)).num_days().saturating_sub(1);
-    let Some(steps) = u64::try_from(age_days).ok().map(|days| days / step_days) else {
+    Some(u64::from(rule.get_interval().max(1)) * unit)
+}
+
+/// Moves the start of an endless rule that repeats within the day close to `now`: by whole days that are also whole
+/// periods, in local time, so that no occurrence changes.
+fn nearer_start(rule: &RRule<Unvalidated>, start: DateTime<Tz>, now: DateTime<Tz>) -> DateTime<Tz> {
+    let Some(period) = period_seconds(rule) else {
         return start;
     };
-    // A local time that does not exist on the new day (clocks go forward) is tried one step earlier.
-    (0..=steps.min(2)).find_map(|back| start.checked_add_days(Days::new((steps - back) * step_days))).unwrap_or(start)
+    let step_days = period / greatest_common_divisor(period, DAY_SECONDS);
+    // Two days of margin: local times are up to a day from instants, and one that comes twice must not lie behind.
+    let age_days = u64::try_from((now - start).num_days().saturating_sub(2)).unwrap_or(0);
+    start.checked_add_days(Days::new(age_days / step_days * step_days)).unwrap_or(start)
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
@@ -243,6 +305,51 @@ mod tests {
         let first = recurrence.next_after(at("2026-01-01T05:30:00Z")).unwrap();
         assert!(recurrence.next_after(at("2026-01-01T09:30:00Z")).unwrap() > first);
         assert_eq!(recurrence.next_after(at("2026-01-01T05:30:00Z")).unwrap(), first);
+    }
+
+    #[test]
+    fn a_time_that_clocks_skip_comes_as_if_they_had_not() {
+        let daily = json!({"freq": "DAILY", "dtstart": "2026-03-28T02:30:00", "timezone": "Europe/Berlin"});
+        let expected = ["2026-03-28T01:30:00.000Z", "2026-03-29T01:30:00.000Z", "2026-03-30T00:30:00.000Z"];
+        assert_eq!(times(&daily, "2026-03-28T00:00:00Z", 3), expected);
+        let half_hours = json!({"freq": "MINUTELY", "interval": 30, "dtstart": "2026-01-01T00:00:00",
+                                "timezone": "Europe/Berlin"});
+        let expected = [
+            "2026-03-29T00:30:00.000Z",
+            "2026-03-29T01:00:00.000Z",
+            "2026-03-29T01:30:00.000Z",
+            "2026-03-29T02:00:00.000Z",
+        ];
+        assert_eq!(times(&half_hours, "2026-03-29T00:00:00Z", 4), expected);
+    }
+
+    #[test]
+    fn an_hour_that_comes_twice_has_one_daily_time_and_all_half_hours() {
+        let daily = json!({"freq": "DAILY", "dtstart": "2026-10-24T02:30:00", "timezone": "Europe/Berlin"});
+        let expected = ["2026-10-24T00:30:00.000Z", "2026-10-25T00:30:00.000Z", "2026-10-26T01:30:00.000Z"];
+        assert_eq!(times(&daily, "2026-10-24T00:00:00Z", 3), expected);
+        let half_hours = json!({"freq": "MINUTELY", "interval": 30, "dtstart": "2026-01-01T00:00:00",
+                                "timezone": "Europe/Berlin"});
+        let expected = [
+            "2026-10-25T00:00:00.000Z",
+            "2026-10-25T00:30:00.000Z",
+            "2026-10-25T01:00:00.000Z",
+            "2026-10-25T01:30:00.000Z",
+            "2026-10-25T02:00:00.000Z",
+        ];
+        assert_eq!(times(&half_hours, "2026-10-24T23:45:00Z", 5), expected);
+        // Also when the search begins within it.
+        assert_eq!(times(&half_hours, "2026-10-25T01:15:00Z", 2), expected[3..]);
+    }
+
+    #[test]
+    fn a_rule_may_name_its_end_in_utc_and_in_local_time() {
+        for rule in ["FREQ=DAILY;UNTIL=20260103T080000Z", "FREQ=DAILY;UNTIL=20260103T090000"] {
+            let params = json!({"rule": rule, "dtstart": "2026-01-01T09:00:00", "timezone": "Europe/Berlin"});
+            let found = times(&params, "2025-12-31T00:00:00Z", 9);
+            assert_eq!(found.last().unwrap(), "2026-01-03T08:00:00.000Z", "{rule}");
+            assert_eq!(found.len(), 3, "{rule}");
+        }
     }
 
     #[test]

@@ -3,17 +3,16 @@
 //! Intervals follow the monotonic clock, so a change of the time of day neither hurries nor delays them. Everything that
 //! names times of day follows the wall clock.
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::recurrence::Recurrence;
+use crate::zone::{Instants, Zone, utc};
 
 /// Longest interval: beyond it a mistake is likelier than a wish.
 const LONGEST_INTERVAL: Duration = Duration::from_hours(10 * 366 * 24);
@@ -83,7 +82,7 @@ impl ParamError {
 #[derive(Debug)]
 pub(crate) enum Schedule {
     Interval(Duration),
-    Cron { cron: Box<Cron>, timezone: Tz, expression: String },
+    Cron { cron: Box<Cron>, zone: Zone, expression: String },
     Date(DateTime<Utc>),
     Recurrence(Box<Recurrence>),
 }
@@ -101,8 +100,8 @@ impl Schedule {
             TimerKind::Interval => interval(params).map(Self::Interval),
             TimerKind::Cron => cron(params),
             TimerKind::Date => {
-                let timezone = timezone(params)?;
-                Ok(Self::Date(instant(params, "fire_at", timezone)?.ok_or(ParamError::Missing("fire_at"))?))
+                let zone = timezone(params)?;
+                Ok(Self::Date(instant(params, "fire_at", &zone)?.ok_or(ParamError::Missing("fire_at"))?))
             }
             TimerKind::Recurrence => Recurrence::parse(params, now).map(|found| Self::Recurrence(Box::new(found))),
         }
@@ -113,10 +112,10 @@ impl Schedule {
         match self {
             Self::Interval(_) => Ok(None),
             // The library's only other error is that nothing comes within its search limit.
-            Self::Cron { cron, timezone, .. } => Ok(cron
-                .find_next_occurrence(&after.with_timezone(timezone), false)
-                .ok()
-                .map(|time| time.with_timezone(&Utc))),
+            Self::Cron { cron, zone, .. } => Ok(zone
+                .zoned(after)
+                .and_then(|after| cron.find_next_occurrence(&after, false).ok())
+                .and_then(|time| utc(time.timestamp()))),
             Self::Date(at) => Ok(Some(*at).filter(|at| *at > after)),
             Self::Recurrence(recurrence) => recurrence.next_after(after),
         }
@@ -163,7 +162,7 @@ fn cron(params: &Map<String, Value>) -> Result<Schedule, ParamError> {
         .build()
         .parse(expression)
         .map_err(|error| ParamError::invalid("expression", format!("{error} (six fields, seconds first)")))?;
-    Ok(Schedule::Cron { cron: Box::new(cron), timezone: timezone(params)?, expression: expression.to_owned() })
+    Ok(Schedule::Cron { cron: Box::new(cron), zone: timezone(params)?, expression: expression.to_owned() })
 }
 
 /// The value of a text parameter; empty counts as absent.
@@ -187,19 +186,19 @@ pub(crate) fn whole_number(params: &Map<String, Value>, name: &'static str) -> R
 }
 
 /// `timezone`, UTC when absent.
-pub(crate) fn timezone(params: &Map<String, Value>) -> Result<Tz, ParamError> {
+pub(crate) fn timezone(params: &Map<String, Value>) -> Result<Zone, ParamError> {
     let Some(name) = text(params, "timezone")? else {
-        return Ok(Tz::UTC);
+        return Ok(Zone::utc());
     };
-    Tz::from_str(name)
-        .map_err(|_unknown| ParamError::invalid("timezone", format!("{name:?} is not a name such as Europe/Berlin")))
+    Zone::named(name)
+        .ok_or_else(|| ParamError::invalid("timezone", format!("{name:?} is not a name such as Europe/Berlin")))
 }
 
-/// A point in time: with an offset as it stands, without one in `timezone`.
+/// A point in time: with an offset as it stands, without one in `zone`.
 pub(crate) fn instant(
     params: &Map<String, Value>,
     name: &'static str,
-    timezone: Tz,
+    zone: &Zone,
 ) -> Result<Option<DateTime<Utc>>, ParamError> {
     let Some(written) = text(params, name)? else {
         return Ok(None);
@@ -212,11 +211,12 @@ pub(crate) fn instant(
         .find_map(|format| NaiveDateTime::parse_from_str(written, format).ok())
         .ok_or_else(|| ParamError::invalid(name, format!("{written:?} is not a time such as 2030-01-31T08:00:00Z")))?;
     // Of an hour that occurs twice the first one is meant.
-    match timezone.from_local_datetime(&local).earliest() {
-        Some(time) => Ok(Some(time.with_timezone(&Utc))),
-        None => {
-            Err(ParamError::invalid(name, format!("{written} does not exist in {timezone}: clocks go forward then")))
+    match zone.instants(local) {
+        Instants::Once(time) | Instants::Twice(time, _) => Ok(Some(time)),
+        Instants::Skipped(_) => {
+            Err(ParamError::invalid(name, format!("{written} does not exist in {zone}: clocks go forward then")))
         }
+        Instants::Unknown => Err(ParamError::invalid(name, format!("{written} is too far away"))),
     }
 }
 
