@@ -1,7 +1,7 @@
 //! `attune-agents doctor` on an installation that is right, and on what can be wrong with one.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use serde_json::Value;
@@ -51,9 +51,24 @@ async fn an_installation_that_is_right_is_found_right() {
         assert_eq!(code, worst, "{findings:#?}");
         assert!(findings.iter().all(|[about, how, _]| how == "ok" || about == "capabilities"), "{findings:#?}");
         for (about, part) in [
+            ("architecture", std::env::consts::ARCH),
+            ("kernel", "Linux"),
+            ("libc of image", ""),
+            ("user", ""),
+            ("/proc", "mounted"),
+            ("seccomp", ""),
+            ("open files", "at most"),
+            ("limits", ""),
+            ("children", ""),
+            ("program", BINARY),
             ("runtimes", "shell"),
             ("packs", "mode"),
+            ("artifacts", "mode"),
+            ("temporary", "mode"),
             ("environments", "0 built"),
+            ("certificates", ""),
+            ("name", "is 127.0.0.1"),
+            ("database", "answers"),
             ("schema", "has what is needed"),
             ("clock", " ms "),
             ("broker", "answers"),
@@ -64,13 +79,18 @@ async fn an_installation_that_is_right_is_found_right() {
         }
     }
     hub.stop();
+    installation.database.execute("ALTER TABLE worker DROP COLUMN cordoned").await;
+    let (code, findings) = doctor(&installation, &["worker"], &[]);
+    assert_found(&findings, "schema", "problem", "cordoned");
+    assert_eq!(code, 78, "{findings:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_thing_that_is_wrong_is_named_with_its_remedy_and_the_worst_is_the_exit_code() {
     let installation = Installation::bare().await;
     let nowhere = installation.database.url().replace(installation.database.name(), "no_such_database");
-    let cases: [Case<'_>; 7] = [
+    let restricted = installation.broker.restricted_url("^worker$");
+    let cases: [Case<'_>; 8] = [
         (&[("ATTUNE__DATABASE__URL", &nowhere)], 69, "database", "problem", "no database no_such_database -> start it"),
         (&[("ATTUNE__DATABASE__SCHEMA", "nothing")], 69, "database", "problem", "no schema nothing"),
         (&[("ATTUNE__MESSAGE_QUEUE__URL", "amqp://127.0.0.1:1")], 69, "broker", "problem", "message_queue.url"),
@@ -81,6 +101,7 @@ async fn each_thing_that_is_wrong_is_named_with_its_remedy_and_the_worst_is_the_
             "problem",
             "no-such-host.invalid",
         ),
+        (&[("ATTUNE__MESSAGE_QUEUE__URL", &restricted)], 69, "queues", "problem", "rights to configure"),
         (&[("ATTUNE__DATABASE__URL", "mysql://x")], 78, "configuration", "problem", "ATTUNE__DATABASE__URL"),
         (&[("ATTUNE_WORKER_RUNTIMES", " ")], 69, "runtimes", "warning", "ATTUNE_WORKER_RUNTIMES"),
         (&[("ATTUNE__PACKS_BASE_DIR", "/etc/passwd")], 78, "packs", "problem", "is no folder"),
@@ -107,16 +128,46 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     let (_, findings) = doctor(&installation, &[], &[]);
     assert_found(&findings, "environments", "warning", "leads to /another/image/bin/python3.7");
 
-    let script =
-        "mount -t tmpfs -o noexec tmpfs packs && mount -t tmpfs -o ro tmpfs artifacts && exec \"$0\" doctor --json";
-    let usual = installation.command(&[]);
     let own = if attune_process::effective_user() == 0 { "-m" } else { "-rm" };
-    let mut command = Command::new("unshare");
-    command.args([own, "sh", "-c", script, BINARY]).current_dir(installation.folder.path()).env_clear();
-    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let (_, findings) = examined(&mut command);
+    let unshared = |script| examined(&mut in_folder(&installation, &["unshare", own, "sh", "-c", script, BINARY]));
+    let (_, findings) = unshared(
+        "mount -t tmpfs -o noexec tmpfs packs && mount -t tmpfs -o ro tmpfs artifacts && exec \"$0\" doctor --json",
+    );
     assert_found(&findings, "packs", "warning", "is mounted noexec");
     assert_found(&findings, "artifacts", "warning", "is mounted read-only");
+
+    let (code, findings) = unshared("mount -t tmpfs tmpfs /proc && exec \"$0\" doctor --json");
+    assert_found(&findings, "/proc", "problem", "cannot be read -> mount /proc");
+    assert_eq!(code, 71, "{findings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folders_are_held_against_the_rights_of_the_user() {
+    let installation = Installation::bare().await;
+    let mode = |name: &str, mode| fs::set_permissions(installation.path(name), Permissions::from_mode(mode)).unwrap();
+    for (name, bits) in [(".", 0o755), ("packs", 0o700), ("artifacts", 0o755)] {
+        mode(name, bits);
+    }
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", BINARY, "doctor", "--json"];
+    let is_root = attune_process::effective_user() == 0;
+    if !is_root {
+        mode("packs", 0o300);
+        mode("artifacts", 0o555);
+    }
+    let (_, findings) = examined(&mut in_folder(&installation, if is_root { &nobody } else { &nobody[4..] }));
+    assert_found(&findings, "packs", "warning", "cannot be read");
+    assert_found(&findings, "packs", "warning", "mode 0");
+    assert_found(&findings, "artifacts", "warning", "cannot be written by this user");
+    mode("packs", 0o700);
+}
+
+/// A program with the variables of the installation, started in its folder.
+fn in_folder(installation: &Installation, line: &[&str]) -> Command {
+    let usual = installation.command(&[]);
+    let mut command = Command::new(line[0]);
+    command.args(&line[1..]).current_dir(installation.folder.path()).env_clear();
+    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

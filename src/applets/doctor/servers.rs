@@ -1,5 +1,7 @@
 //! The servers of the platform: names, certificates, database, broker, API.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use attune_bus::{Bus as _, QueueLifetime, QueueSpec};
@@ -31,13 +33,23 @@ const FAR_APART: TimeDelta = TimeDelta::seconds(30);
 pub(super) async fn look(role: Role, platform: &PlatformConfig) -> Vec<Finding> {
     let (names, database, broker, api) =
         tokio::join!(names(platform), database(role, platform), broker(platform), api(platform));
-    [vec![bundle()], names, database, broker, vec![api]].concat()
+    [vec![bundle(system_roots().as_deref())], names, database, broker, vec![api]].concat()
 }
 
-fn bundle() -> Finding {
-    let none = || "none in this image: the built-in roots count".to_owned();
-    let text = system_roots().map_or_else(none, |path| path.display().to_string());
-    Finding::fine("certificates", text)
+/// Certificates of authorities that this image trusts, beside those that are built in.
+fn bundle(roots: Option<&Path>) -> Finding {
+    const ABOUT: &str = "certificates";
+    let Some(path) = roots else { return Finding::fine(ABOUT, "none in this image: the built-in roots count") };
+    let shown = path.display();
+    let problem = match fs::read(path) {
+        Ok(bytes) => match String::from_utf8_lossy(&bytes).matches("-----BEGIN CERTIFICATE-----").count() {
+            0 => "has no certificate".to_owned(),
+            count => return Finding::fine(ABOUT, format!("{count} in {shown}")),
+        },
+        Err(error) => format!("cannot be read ({error})"),
+    };
+    let remedy = "install the image's ca-certificates anew, or mount a bundle there that this user can read";
+    Finding::warning(ABOUT, format!("{shown} {problem}: servers behind certificates are not trusted"), remedy)
 }
 
 /// Host and port of an address, as far as it has them.
@@ -192,6 +204,20 @@ mod tests {
         assert_eq!(host("amqp://guest:guest@[::1]:5673/%2f").as_deref(), Some("::1 5673"));
         assert_eq!(host("amqps://[::1]/").as_deref(), Some("::1 1"));
         assert_eq!(host("postgresql:///attune?host=/run/postgresql"), None);
+    }
+
+    #[test]
+    fn a_bundle_has_certificates_that_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.crt");
+        let said = |path| bundle(path).line();
+        assert!(said(None).contains("built-in roots"));
+        assert!(said(Some(&path)).contains("cannot be read"));
+        fs::write(&path, "").unwrap();
+        assert!(said(Some(&path)).contains("has no certificate: "));
+        let one = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        fs::write(&path, one.repeat(2)).unwrap();
+        assert_eq!(said(Some(&path)), format!("certificates: 2 in {}", path.display()));
     }
 
     #[test]
