@@ -125,3 +125,20 @@ async fn what_an_action_says_can_be_watched_and_ends_as_a_version_that_its_manif
     assert_eq!(rows, expected);
     platform.worker.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_that_runs_as_another_user_can_read_its_parameter_file() {
+    if attune_process::effective_user() != 0 {
+        return attune_testkit::lacking("root", "run the tests as root");
+    }
+    let code = "id -u; cat \"$ATTUNE_PARAMETER_FILE\"";
+    let manifest = "parameter_delivery: file\nparameter_format: json\noutput_format: text\n";
+    let installation = Executor::prepared(&[Action { name: "file", manifest, code }]).await;
+    for (name, mode) in [(".", 0o755), ("tmp", 0o1777)] {
+        fs::set_permissions(installation.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let platform = Executor::on_with(installation, &[("ATTUNE__WORKER__RUN_AS", "65534:65534")]).await;
+    let (_, row) = platform.run("file", &[("config", r#"'{"a": 1}'"#)]).await;
+    assert_eq!((&row["status"], &row["result"]["stdout"]), (&json!("completed"), &json!("65534\n{\"a\":1}")), "{row}");
+    platform.worker.stop();
+}

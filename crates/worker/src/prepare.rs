@@ -23,7 +23,7 @@ use crate::environment::ChildEnvironment;
 use crate::executor::{Control, Executor, Sinks, has_secret_output};
 use crate::output::NOTICE_RESERVE;
 use crate::result::Kind;
-use crate::scratch::ScratchFile;
+use crate::scratch::{Scratch, ScratchFile};
 use crate::secrets::Opened;
 use crate::{inline, parameters, time_limit};
 
@@ -249,7 +249,8 @@ impl Executor {
         merged: &JsonMap,
         environment: &mut ChildEnvironment,
     ) -> Result<Delivery, Failure> {
-        let temp = &self.config.temp_dir;
+        let reader = self.config.policy.as_ref().and_then(|policy| policy.user.as_ref());
+        let scratch = Scratch { folder: &self.config.temp_dir, reader };
         let mut args = plan.args.clone();
         let mut files = Vec::new();
         let mut wants_stdin = true;
@@ -264,7 +265,7 @@ impl Executor {
                 args.extend(["-c".into(), script.into()]);
             } else {
                 let extension = execution.extension.as_deref().unwrap_or_default();
-                let file = ScratchFile::create(temp, "code", &dotted(extension), script.as_bytes())
+                let file = ScratchFile::create(scratch, "code", &dotted(extension), script.as_bytes())
                     .map_err(|error| Failure::io("cannot write the code of the action", &error))?;
                 args.push(file.path().into());
                 files.push(file);
@@ -275,8 +276,9 @@ impl Executor {
             ParameterDelivery::Stdin if wants_stdin => Input::Bytes((text + "\n").into_bytes()),
             ParameterDelivery::Stdin => Input::Null,
             ParameterDelivery::File => {
-                let file = ScratchFile::create(temp, "parameters", extension(action.parameter_format), text.as_bytes())
-                    .map_err(|error| Failure::io("cannot write the parameter file", &error))?;
+                let file =
+                    ScratchFile::create(scratch, "parameters", extension(action.parameter_format), text.as_bytes())
+                        .map_err(|error| Failure::io("cannot write the parameter file", &error))?;
                 environment.set("ATTUNE_PARAMETER_FILE", file.path());
                 files.push(file);
                 Input::Null

@@ -177,7 +177,7 @@ macro_rules! keys {
                 path: concat!($section, ".run_as"),
                 kind: Ids,
                 default: "",
-                doc: concat!("User that ", $one, " runs as; the agent must be root with the capabilities SETUID, SETGID and KILL."),
+                doc: concat!("User that ", $one, " runs as; the agent must be root with the capabilities SETUID, SETGID and KILL, and CHOWN where it is to read files of its own run."),
                 reason: "the agent's own user; another one also hides the agent's files",
             },
             new_session: Key {
