@@ -111,13 +111,21 @@ impl Course {
             }
             Claiming::AnswerLost => {
                 let lost = "worker lost its connection to storage while it started the execution";
-                end_unfinished(&self.shared, Some(self.in_hand.execution()), lost).await;
+                self.end_claimed(ExecutionStatus::Abandoned, lost).await;
             }
             Claiming::Refused(error) => {
-                tracing::error!(error = chain(&error), "execution cannot be claimed; it is left to the scheduler");
+                let error = chain(&error);
+                tracing::error!(error, "execution cannot be claimed; where it was not, it is left to the scheduler");
+                // It was, when only what the claim brought cannot be read.
+                self.end_claimed(ExecutionStatus::Failed, &format!("the execution cannot be read: {error}")).await;
             }
             Claiming::Stopping => tracing::info!("dispatch given back: the worker stops"),
         }
+    }
+
+    /// Ends the execution if it was claimed, and nobody can run it.
+    async fn end_claimed(&self, status: ExecutionStatus, reason: &str) {
+        end_unfinished(&self.shared, Some(self.in_hand.execution()), (status, reason)).await;
     }
 
     async fn claim(&self) -> Claiming {

@@ -235,7 +235,11 @@ pub(crate) async fn write_kept(shared: &Arc<Shared>) {
 /// Ends what is running under this worker's id without being in hand: all of it, or `only` one.
 ///
 /// Nothing is run again silently: the action may have had its effect.
-pub(crate) async fn end_unfinished(shared: &Arc<Shared>, only: Option<ExecutionId>, reason: &str) {
+pub(crate) async fn end_unfinished(
+    shared: &Arc<Shared>,
+    only: Option<ExecutionId>,
+    (status, reason): (ExecutionStatus, &str),
+) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let unfinished = loop {
         match shared.store.unfinished_executions(shared.id).await {
@@ -249,16 +253,16 @@ pub(crate) async fn end_unfinished(shared: &Arc<Shared>, only: Option<ExecutionI
     };
     for (fence, execution) in unfinished {
         if only.is_none_or(|only| only == execution.id) {
-            end_one(shared, fence, execution, reason).await;
+            end_one(shared, fence, execution, (status, reason)).await;
         }
     }
 }
 
-async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, reason: &str) {
+async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, (status, reason): (ExecutionStatus, &str)) {
     let (status, result) = if execution.status == ExecutionStatus::Canceling {
         (ExecutionStatus::Cancelled, cancelled_result(&Value::Null))
     } else {
-        (ExecutionStatus::Abandoned, json!({"succeeded": false, "error": reason}))
+        (status, json!({"succeeded": false, "error": reason}))
     };
     tracing::warn!(execution.id = %execution.id, action = execution.action_ref, %status, reason, "execution ended without a result");
     let logs = match left_owner(shared, &execution).await {
@@ -276,7 +280,13 @@ async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, reaso
 /// The owner of logs that an earlier life has left. How long they are kept is for their action to say, as ever.
 async fn left_owner(shared: &Shared, execution: &Execution) -> Result<LogOwner, StoreError> {
     let pack_ref = execution.action_ref.split('.').next();
-    let packs = shared.store.packs_with_actions(pack_ref).await?;
+    let packs = match shared.store.packs_with_actions(pack_ref).await {
+        Err(error) if error.decision() == Decision::Fail => {
+            tracing::warn!(error = chain(&error), "logs are kept as long as those of actions that say nothing");
+            Vec::new()
+        }
+        packs => packs?,
+    };
     let action = packs.iter().flat_map(|(_, actions)| actions).find(|action| action.r#ref == execution.action_ref);
     Ok(LogOwner::new(execution, action, shared.executor.config().log_retention).again())
 }

@@ -11,6 +11,7 @@ use attune_model::ExecutionId;
 use attune_model::chain;
 use attune_model::measure::{CancelTarget, Measure};
 use attune_model::message::{Envelope, ExecutionCancelRequested, ExecutionDispatch};
+use attune_model::status::ExecutionStatus;
 use attune_runtime::advertise::Tier;
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
@@ -93,7 +94,8 @@ async fn start_up(shared: &Arc<Shared>) {
     // Their logs are filed with them, and by nobody else.
     let looking = shared.filing.looking.lock().await;
     write_kept(shared).await;
-    end_unfinished(shared, None, "worker was restarted while the execution ran").await;
+    let restarted = "worker was restarted while the execution ran";
+    end_unfinished(shared, None, (ExecutionStatus::Abandoned, restarted)).await;
     drop(looking);
     let (left, missing) = (shared.clone(), shared.clone());
     // An API that is away, or does not answer, holds up nothing that does not need it.

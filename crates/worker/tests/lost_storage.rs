@@ -68,3 +68,20 @@ attune_testkit::tests_on_each! {
         a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason,
     ]
 }
+
+#[tokio::test]
+async fn an_execution_whose_pack_cannot_be_read_ends_and_the_worker_goes_on() {
+    let mut rig = Rig::new(Backend::Servers, &[("say", "echo fine".to_owned())]).await;
+    let life = rig.live().await;
+    // Something that no platform of today writes.
+    rig.sql("UPDATE pack SET tags = ARRAY[NULL]::text[]").await;
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Failed");
+    let result = rig.row(id).await.result.unwrap();
+    assert!(text(&result, "error").starts_with("the execution cannot be read: "), "{result}");
+    rig.sql("UPDATE pack SET tags = '{}'").await;
+    let id = rig.submit(life.id, "say").await;
+    rig.told(id).await;
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Completed);
+    life.finish().await;
+}
