@@ -126,6 +126,9 @@ impl SensorHost {
         };
         let register = |source| BuildError::Register { name: registration.name.clone(), source };
         let worker = store.register_worker(&registration).await.map_err(register)?.id;
+        if config.artifacts.is_api(|| shares_artifacts(&config.paths.artifacts)) {
+            courier::adopt(&config.paths.artifacts, worker, store.as_ref()).await;
+        }
         let stale = store.clear_stale_processes(worker).await.map_err(register)?;
         if stale > 0 {
             tracing::info!(rows = stale, "sensors of an earlier life of this host are recorded as stopped");

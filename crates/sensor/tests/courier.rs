@@ -351,3 +351,40 @@ async fn the_mark_of_the_api_makes_the_folder_of_a_sensor_host_shared() {
     assert!(!remote.world.path("artifacts/_pending").exists());
     remote.end().await;
 }
+
+#[tokio::test]
+async fn what_a_deleted_host_has_left_is_sent_by_the_next_one_and_what_a_living_one_has_is_not_touched() {
+    let remote = Remote::new(&["one"]).await;
+    let change = |config: &mut SensorConfig| config.timing.delivery.call_limit = Duration::from_mins(5);
+    let host = remote.start_with(change).await;
+    remote.say("one", "first\n");
+    remote.arrives("one", 1, "first\n").await;
+    remote.way.black_hole_both();
+    remote.say("one", "second\n");
+    let here = remote.here(&host, "one")[0].clone();
+    eventually("the line here", async || fs::read_to_string(&here).unwrap().ends_with("second\n").then_some(())).await;
+    let old = host.worker;
+    host.stop().await;
+    remote.way.resume();
+    let hosts = remote.world.path("artifacts/_pending/sensors");
+    assert!(hosts.join(old.to_string()).exists());
+    // Of another installation, or of a row that was deleted under a host that runs.
+    let living = hosts.join("4711");
+    fs::create_dir_all(&living).unwrap();
+    let lock = fs::File::create(living.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let database = remote.world.database().await;
+    sqlx::query("DELETE FROM worker").execute(&database).await.unwrap();
+    fs::write(remote.world.path("facts/say.demo.one"), "").unwrap();
+    let host = remote.start().await;
+    remote.arrives("one", 1, "first\nsecond\n").await;
+    eventually("its size", async || remote.size_of("one", 1).await).await;
+    assert!(host.worker != old && !hosts.join(old.to_string()).exists());
+    assert!(living.exists());
+    drop(lock);
+    host.stop().await;
+    let host = remote.start().await;
+    assert!(!living.exists());
+    host.stop().await;
+    remote.end().await;
+}

@@ -98,6 +98,14 @@ impl SensorStore for PostgresStore {
         unit.end(written, &operation()).await
     }
 
+    async fn known_hosts(&self, hosts: &[WorkerId]) -> Result<Vec<WorkerId>, StoreError> {
+        let hosts: Vec<i64> = hosts.iter().map(|host| host.0).collect();
+        let query = sqlx::query("SELECT id FROM worker WHERE id = ANY ($1) ORDER BY id").bind(hosts);
+        let operation = || "look for the rows of hosts".to_owned();
+        let rows = self.pool.all(query).await.during(operation)?;
+        rows.iter().map(|row| row.try_get("id").map(WorkerId)).collect::<Result<_, _>>().during(operation)
+    }
+
     async fn clear_stale_processes(&self, worker: WorkerId) -> Result<u64, StoreError> {
         let query = sqlx::query(
             r"

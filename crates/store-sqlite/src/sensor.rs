@@ -61,6 +61,16 @@ impl SensorStore for SqliteStore {
         unit.commit().await.during(operation)
     }
 
+    async fn known_hosts(&self, hosts: &[WorkerId]) -> Result<Vec<WorkerId>, StoreError> {
+        let found: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM worker WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id")
+                .bind(serde_json::json!(hosts).to_string())
+                .fetch_all(&self.readers)
+                .await
+                .during(|| "look for the rows of hosts".to_owned())?;
+        Ok(found.into_iter().map(WorkerId).collect())
+    }
+
     async fn clear_stale_processes(&self, worker: WorkerId) -> Result<u64, StoreError> {
         sqlx::query(
             r"

@@ -153,6 +153,9 @@ pub trait SensorStore: AgentStore + EnvironmentStore + LogStore + LeaseStore {
         self.record_processes(worker, &[ProcessRecord { sensor, active_rules, change }]).await
     }
 
+    /// Those of these hosts that have a row.
+    async fn known_hosts(&self, hosts: &[WorkerId]) -> Result<Vec<WorkerId>, StoreError>;
+
     /// Sets rows of this host that claim a living process, or a start to come, to `stopped`: at start nothing of an
     /// earlier life is alive or waits. Failures keep their count.
     async fn clear_stale_processes(&self, worker: WorkerId) -> Result<u64, StoreError>;

@@ -4,14 +4,20 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use attune_store::SensorFile;
 
+use super::adopt::hold;
 use super::marks;
 use super::outbox::{Aftermath, Log, MISSING, Outbox, State};
 use super::own_files::OwnFiles;
 use super::parcel::Parcel;
+
+/// Logs without versions, which the store refuses and the platform never gets.
+const PLAIN_LOGS: &str = "sensors";
+/// So long people may want to read them.
+const PLAIN_LOGS_KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// Where files of logs that have versions begin (a fact of the platform).
 const LOGS: &str = "sensor";
@@ -23,8 +29,17 @@ impl Outbox {
         if let Err(error) = walk(&folder, LOGS, &mut left) {
             tracing::warn!(folder = %folder.display(), %error, "logs that an earlier life has left are not looked at");
         }
+        let now = SystemTime::now();
+        remove_plain_logs(&folder.join(PLAIN_LOGS), now);
         let owed = marks::all(&folder);
-        Self::new(folder, left, OwnFiles::owed(owed, SystemTime::now()))
+        let hold = hold(&folder).unwrap_or_else(|error| {
+            tracing::debug!(folder = %folder.display(), %error, "no hold on the folder");
+            None
+        });
+        if hold.is_none() {
+            tracing::warn!(folder = %folder.display(), "another host of this name on this machine may use the folder of our logs");
+        }
+        Self::new(folder, left, (OwnFiles::owed(owed, now), hold))
     }
 
     /// Of which sensors.
@@ -77,6 +92,21 @@ fn know(state: &mut State, name: &str, rows: &HashMap<&str, &SensorFile>) -> Vec
     gone
 }
 
+/// Those of sensors that have written none for a long time. What is written is bounded by its rotation.
+fn remove_plain_logs(folder: &Path, now: SystemTime) {
+    let Ok(sensors) = fs::read_dir(folder) else { return };
+    for sensor in sensors.flatten() {
+        let changed = |entry: fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let last = fs::read_dir(sensor.path()).into_iter().flatten().flatten().filter_map(changed).max();
+        let age = last.and_then(|last| now.duration_since(last).ok());
+        if age.is_some_and(|age| age > PLAIN_LOGS_KEPT) {
+            let removed = fs::remove_dir_all(sensor.path()).map_err(|error| error.to_string());
+            tracing::warn!(folder = %sensor.path().display(), error = removed.err(),
+                "old logs of a sensor go, of which the store took no version");
+        }
+    }
+}
+
 /// `sensor/demo/clock/stderr` belongs to `demo.clock`.
 fn owner(log: &str) -> Option<String> {
     let (middle, _stream) = log.strip_prefix(LOGS)?.strip_prefix('/')?.rsplit_once('/')?;
@@ -95,6 +125,8 @@ fn walk(root: &Path, below: &str, left: &mut HashMap<String, Log>) -> io::Result
         let path = format!("{below}/{name}");
         if entry.file_type()?.is_dir() {
             walk(root, &path, left)?;
+            // Of a sensor that is no more. One that is not empty stays.
+            drop(fs::remove_dir(entry.path()));
         } else if let Some(number) = number(&name) {
             let missing = fs::read_to_string(root.join(format!("{path}.{MISSING}"))).unwrap_or_default();
             let size = entry.metadata()?.len();
@@ -198,6 +230,21 @@ mod tests {
         assert_eq!(outbox.state().logs[LOG].parcels.len(), 1);
         outbox.finish(LOG, &version.file_path);
         assert!(outbox.state().logs[LOG].parcels.is_empty());
+    }
+
+    #[test]
+    fn old_logs_without_versions_and_empty_folders_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = |sensor: &str| dir.path().join("sensors").join(sensor).join("stderr.log");
+        for (sensor, days) in [("demo.old", 8), ("demo.new", 6)] {
+            fs::create_dir_all(log(sensor).parent().unwrap()).unwrap();
+            let written = SystemTime::now() - Duration::from_hours(24 * days);
+            fs::File::create(log(sensor)).unwrap().set_modified(written).unwrap();
+        }
+        fs::create_dir_all(dir.path().join(LOG)).unwrap();
+        let _outbox = Outbox::open(dir.path().to_owned());
+        assert!(!log("demo.old").parent().unwrap().exists() && log("demo.new").exists());
+        assert!(!dir.path().join("sensor/demo").exists());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! goes from here when the platform has all of it, and its version gets its size: what has none is sent by the next life of
 //! this host.
 
+mod adopt;
 mod lanes;
 mod leftovers;
 mod marks;
@@ -36,9 +37,12 @@ use crate::config::LogDelivery;
 use crate::context::STORE_LIMIT;
 use crate::deadline::Deadline;
 
+pub(crate) use self::adopt::adopt;
 pub(crate) use self::outbox::{Addressed, Outbox};
 pub(crate) use self::own_files::Attended;
 
+/// Folders of hosts, below that of artifacts.
+const HOSTS: &str = "_pending/sensors";
 /// What is left when the host ends may take so long.
 const LAST_LIMIT: Duration = Duration::from_secs(3);
 
@@ -85,7 +89,7 @@ pub(crate) struct Courier {
 
 /// The folder of a host, below that of artifacts.
 pub(crate) fn folder(artifacts_dir: &Path, worker: WorkerId) -> PathBuf {
-    artifacts_dir.join("_pending/sensors").join(worker.to_string())
+    artifacts_dir.join(HOSTS).join(worker.to_string())
 }
 
 impl Courier {

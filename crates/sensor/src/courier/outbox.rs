@@ -13,6 +13,7 @@ use attune_store::LogVersion;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::adopt::Hold;
 use super::own_files::OwnFiles;
 use super::parcel::{CHUNK_BYTES, Parcel, Step};
 
@@ -29,6 +30,8 @@ pub(crate) struct Outbox {
 struct Shared {
     /// Where the files are.
     folder: PathBuf,
+    /// That it is ours.
+    _hold: Option<Hold>,
     state: Mutex<State>,
     /// A log has something to be sent.
     ready: Notify,
@@ -146,10 +149,10 @@ fn missing_beside(file: &Path) -> PathBuf {
 
 impl Outbox {
     /// With what an earlier life has left. None of it is sent until it is known what the store has of it.
-    pub(super) fn new(folder: PathBuf, left: HashMap<String, Log>, own: OwnFiles) -> Self {
+    pub(super) fn new(folder: PathBuf, left: HashMap<String, Log>, (own, hold): (OwnFiles, Option<Hold>)) -> Self {
         let state = Mutex::new(State { logs: left, ready: VecDeque::new(), sizes: Vec::new(), own });
         let [ready, ended, waiting, sized] = std::array::from_fn(|_| Notify::new());
-        Self { shared: Arc::new(Shared { folder, state, ready, ended, waiting, sized }) }
+        Self { shared: Arc::new(Shared { folder, _hold: hold, state, ready, ended, waiting, sized }) }
     }
 
     /// Where the files are.

@@ -145,6 +145,8 @@ pub async fn nothing_of_an_earlier_life_is_alive(lab: &dyn Lab) {
     let host = Host::new(lab).await;
     let other = host.world.store.register_worker(&worker("other", WorkerRole::Sensor)).await.unwrap().id;
     let sensor = &host.world.sensor;
+    let known = host.world.store.known_hosts(&[other, WorkerId(4711), host.id]).await.unwrap();
+    assert_eq!(known, [host.id, other], "and those without a row are not");
     host.world.store.record_process(sensor, (other, "other"), Some(1), &running(9)).await.unwrap();
     for change in [ProcessChange::Starting, running(5)] {
         host.record(Some(2), change).await;
