@@ -127,9 +127,9 @@ fn request(description: Description) -> Result<Request, DescribedError> {
     };
     request.body = match (description.json, description.body) {
         (None, None) => Body::Empty,
-        (None, Some(Value::String(text))) => Body::Bytes(text.into_bytes()),
-        (Some(value), _) | (None, Some(value)) if has_content_type => Body::Bytes(value.to_string().into_bytes()),
-        (Some(value), _) | (None, Some(value)) => Body::Json(value.to_string().into_bytes()),
+        (None, Some(Value::String(text))) => Body::Bytes(text.into()),
+        (Some(value), _) | (None, Some(value)) if has_content_type => Body::Bytes(value.to_string().into()),
+        (Some(value), _) | (None, Some(value)) => Body::Json(value.to_string().into()),
     };
     Ok(request)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use attune_model::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,9 +29,9 @@ pub enum Body {
     #[default]
     Empty,
     /// These bytes; the content type is the caller's to set.
-    Bytes(Vec<u8>),
+    Bytes(Bytes),
     /// This JSON, with its content type.
-    Json(Vec<u8>),
+    Json(Bytes),
     /// The first bytes of a file, so many, read while they are sent.
     File(Arc<File>, u64),
 }
@@ -85,8 +86,8 @@ impl Request {
     /// `POST url` with `value` as JSON.
     pub fn post_json<T: Serialize + ?Sized>(url: impl Into<String>, value: &T) -> Result<Self, HttpError> {
         let mut request = Self::new(Method::POST, url);
-        request.body =
-            Body::Json(serde_json::to_vec(value).map_err(|error| request.failed(Problem::Invalid(error.to_string())))?);
+        let json = serde_json::to_vec(value).map_err(|error| request.failed(Problem::Invalid(error.to_string())))?;
+        request.body = Body::Json(json.into());
         Ok(request)
     }
 

@@ -140,7 +140,7 @@ impl PlatformApi {
     /// been done, in part or as a whole, unless no connection was made.
     pub async fn append_file(&self, file_path: &str, content: Vec<u8>) -> Result<(), HttpError> {
         let mut request = self.request(Method::PATCH, &file_url(file_path));
-        request.body = Body::Bytes(content);
+        request.body = Body::Bytes(content.into());
         self.send_authorized(&request).await?.success().map(drop)
     }
 

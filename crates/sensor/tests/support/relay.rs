@@ -120,7 +120,7 @@ async fn hand_on(State(relay): State<Arc<Relay>>, asked: axum::extract::Request)
             request = request.header(name, value.to_str().unwrap());
         }
     }
-    request.body = Body::Bytes(body.to_vec());
+    request.body = Body::Bytes(body);
     let answer = relay.client.send(&request).await.map_err(|_away| StatusCode::BAD_GATEWAY)?;
     let mut handed_on = Response::builder().status(answer.status);
     for (name, value) in
