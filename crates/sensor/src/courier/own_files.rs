@@ -428,4 +428,23 @@ mod tests {
         assert!(is_newer(60, 50, Some(7)), "an earlier life owes it");
         assert!(!is_newer(60, 50, Some(5)), "an earlier life has delivered it");
     }
+
+    #[tokio::test]
+    async fn what_runs_when_its_host_is_killed_is_looked_at_by_the_next_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = DateTime::from_timestamp_millis(1_700_000_000_123).unwrap();
+        let running = std::mem::ManuallyDrop::new(Outbox::open(dir.path().to_owned()).attend("demo.one", now));
+        let next = Outbox::open(dir.path().to_owned());
+        let ended = next.begin_look();
+        assert_eq!(ended, [("demo.one".to_owned(), running.began)].into());
+        assert!(!next.state().own.is_delivered());
+        // Not owed any more when that was done, until another process runs.
+        next.end_look(ended, Ok(Vec::new())).unwrap();
+        next.settle("demo.one").await;
+        assert!(next.state().own.is_delivered() && marks::all(dir.path()).is_empty());
+        let again = next.attend("demo.one", now);
+        assert_eq!(marks::all(dir.path()).len(), 1);
+        drop(again);
+        assert!(!next.state().own.is_delivered());
+    }
 }
