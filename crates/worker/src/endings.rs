@@ -115,10 +115,15 @@ async fn place_soon(shared: &Arc<Shared>, owner: LogOwner, entered: Entered, pat
 async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> FinishAnswer {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut reduced = false;
+    let was_kept = kept.is_some();
+    // A process that has to go waits no longer for storage than storage may take for one answer.
+    if !was_kept && shared.stop.soft().is_cancelled() {
+        *kept = shared.spool.keep(end).await;
+    }
     loop {
         let written = match store(shared, end).await {
             // The answer to an earlier attempt may be what was lost.
-            Ok(None) if backoff.attempts() > 0 || kept.is_some() => found_written(shared, end).await,
+            Ok(None) if backoff.attempts() > 0 || was_kept => found_written(shared, end).await,
             other => other,
         };
         let error = match written {
@@ -147,8 +152,10 @@ async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> Fin
             continue;
         }
         tracing::warn!(error = chain(&error), "the end of the execution cannot be stored, trying again");
-        if kept.is_none() && backoff.attempts() == 0 {
-            *kept = shared.spool.keep(end).await;
+        if !was_kept && backoff.attempts() == 0 {
+            if kept.is_none() {
+                *kept = shared.spool.keep(end).await;
+            }
             if kept.is_some() {
                 shared.observer.measure(Measure::ResultSpooled);
             }

@@ -118,7 +118,7 @@ impl Spool {
         };
         match kept {
             Ok(kept) => {
-                tracing::warn!(execution.id = %execution, path = %kept.path.display(), "result is kept on disk for now");
+                tracing::info!(execution.id = %execution, path = %kept.path.display(), "result is kept on disk for now");
                 Some(kept)
             }
             Err(error) => {

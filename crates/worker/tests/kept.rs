@@ -74,6 +74,24 @@ async fn a_result_that_storage_does_not_take_is_written_by_the_next_life(on: Bac
     life.finish().await;
 }
 
+/// It may be killed before storage has answered.
+async fn a_worker_that_stops_keeps_a_result_before_storage_has_answered(on: Backend) {
+    let wait = "touch \"$OUT/started\"; while [ ! -e \"$OUT/go\" ]; do sleep 0.01; done".to_owned();
+    let (mut rig, config) = rig(on, &[("wait", wait)]).await;
+    let store = Flaky::new(rig.store.clone(), &[], &[Lost::Time]);
+    let life = rig.live_on(config, Arc::new(store.clone())).await;
+    let (worker, id) = (life.id, rig.submit(life.id, "wait").await);
+    rig.file("started").await;
+    life.stop.soft().cancel();
+    fs::write(rig.place.path("go"), "").unwrap();
+    eventually("the result is kept", async || entries(&rig, worker).pop()).await;
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Running);
+    store.release();
+    assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Completed");
+    life.drained().await;
+    assert_eq!(entries(&rig, worker), Vec::<PathBuf>::new(), "it is needed no more");
+}
+
 /// Such a worker could not keep secrets apart in the row either; the file is its own.
 async fn a_worker_without_a_key_keeps_results_for_its_own_eyes(on: Backend) {
     let (mut rig, mut config) = rig(on, &[("say", "echo precious".to_owned())]).await;
@@ -235,6 +253,7 @@ attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_result_that_storage_does_not_take_is_written_by_the_next_life,
         a_worker_without_a_key_keeps_results_for_its_own_eyes,
+        a_worker_that_stops_keeps_a_result_before_storage_has_answered,
         a_kept_result_is_dropped_when_the_row_moved_on,
         a_disk_that_takes_nothing_costs_only_the_next_life_its_copy,
         an_entry_that_cannot_be_read_is_put_aside_and_harms_nothing_else,

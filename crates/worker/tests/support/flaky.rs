@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use attune_lifecycle::CancellationToken;
 use attune_model::rows::{Action, Execution, Pack, Runtime, RuntimeVersion, Worker};
 use attune_model::status::{ExecutionStatus, WorkerStatus};
 use attune_model::{ExecutionId, JsonMap, PackEnvironmentId, RuntimeVersionId, WorkerId};
@@ -25,6 +26,8 @@ pub enum Lost {
     Answer,
     /// Nothing, but storage refuses it.
     Refused,
+    /// Nothing, but it takes until [`Flaky::release`].
+    Time,
 }
 
 /// Real storage behind a connection that fails as planned.
@@ -33,35 +36,46 @@ pub struct Flaky {
     store: Arc<dyn WorkerStore>,
     claims: Arc<Mutex<VecDeque<Lost>>>,
     finishes: Arc<Mutex<VecDeque<Lost>>>,
+    released: CancellationToken,
 }
 
 impl Flaky {
     /// The next claims and finishes fail like this, later ones work.
     pub fn new(store: Arc<dyn WorkerStore>, claims: &[Lost], finishes: &[Lost]) -> Self {
         let plan = |losses: &[Lost]| Arc::new(Mutex::new(losses.iter().copied().collect()));
-        Self { store, claims: plan(claims), finishes: plan(finishes) }
+        Self { store, claims: plan(claims), finishes: plan(finishes), released: CancellationToken::new() }
+    }
+
+    /// Lets every call go on.
+    pub fn release(&self) {
+        self.released.cancel();
+    }
+
+    async fn through<T>(
+        &self,
+        plan: &Mutex<VecDeque<Lost>>,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let lost = plan.lock().unwrap().pop_front();
+        let operation = "test".to_owned();
+        match lost {
+            None => call.await,
+            Some(Lost::Call) => Err(StoreError::Unavailable { operation, source: "the connection is gone".into() }),
+            Some(Lost::Answer) => {
+                call.await?;
+                Err(StoreError::Unavailable { operation, source: "the connection went away".into() })
+            }
+            Some(Lost::Refused) => Err(StoreError::Refused { operation, source: "too large".into() }),
+            Some(Lost::Time) => {
+                self.released.cancelled().await;
+                call.await
+            }
+        }
     }
 
     /// Whether everything that was planned has happened.
     pub fn is_over(&self) -> bool {
         self.claims.lock().unwrap().is_empty() && self.finishes.lock().unwrap().is_empty()
-    }
-}
-
-async fn through<T>(
-    plan: &Mutex<VecDeque<Lost>>,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let lost = plan.lock().unwrap().pop_front();
-    let operation = "test".to_owned();
-    match lost {
-        None => call.await,
-        Some(Lost::Call) => Err(StoreError::Unavailable { operation, source: "the connection is gone".into() }),
-        Some(Lost::Answer) => {
-            call.await?;
-            Err(StoreError::Unavailable { operation, source: "the connection went away".into() })
-        }
-        Some(Lost::Refused) => Err(StoreError::Refused { operation, source: "too large".into() }),
     }
 }
 
@@ -73,7 +87,7 @@ impl WorkerStore for Flaky {
         worker: WorkerId,
         scheduled_at: Option<DateTime<Utc>>,
     ) -> Result<Claim, StoreError> {
-        through(&self.claims, self.store.claim_execution(id, worker, scheduled_at)).await
+        self.through(&self.claims, self.store.claim_execution(id, worker, scheduled_at)).await
     }
 
     async fn finish_execution(
@@ -84,7 +98,7 @@ impl WorkerStore for Flaky {
         secrets: &[SecretValue],
     ) -> Result<Option<ExecutionStatus>, StoreError> {
         let finish = self.store.finish_execution(fence, status, result, secrets);
-        through(&self.finishes, finish).await
+        self.through(&self.finishes, finish).await
     }
 
     async fn execution_status(&self, id: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError> {
