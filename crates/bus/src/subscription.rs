@@ -82,52 +82,52 @@ impl Subscription {
         if self.closed {
             return std::future::pending().await;
         }
-        loop {
-            if let Some(consumer) = &mut self.consumer {
-                match consumer.next().await {
-                    Some(ConsumerEvent::Delivery(delivery)) => {
-                        self.backoff.reset();
-                        return Event::Delivery(delivery);
-                    }
-                    Some(ConsumerEvent::Resumed) => return Event::Up,
-                    Some(ConsumerEvent::Interrupted(reason)) => {
-                        tracing::warn!(queue = self.source.queue.name, reason, "broker lost; waiting for it");
-                        return Event::Down;
-                    }
-                    None => {
-                        tracing::warn!(queue = self.source.queue.name, "consumer ended; consuming again");
-                        self.consumer = None;
-                        self.not_before = Instant::now() + self.backoff.next_delay();
-                        return Event::Down;
-                    }
+        if let Some(consumer) = &mut self.consumer {
+            match consumer.next().await {
+                Some(ConsumerEvent::Delivery(delivery)) => {
+                    self.backoff.reset();
+                    return Event::Delivery(delivery);
+                }
+                Some(ConsumerEvent::Resumed) => return Event::Up,
+                Some(ConsumerEvent::Interrupted(reason)) => {
+                    tracing::warn!(queue = self.source.queue.name, reason, "broker lost; waiting for it");
+                    return Event::Down;
+                }
+                None => {
+                    tracing::warn!(queue = self.source.queue.name, "consumer ended; consuming again");
+                    self.consumer = None;
+                    self.not_before = Instant::now() + self.backoff.next_delay();
+                    return Event::Down;
                 }
             }
-            sleep_until(self.not_before).await;
-            let consuming = self.consuming.get_or_insert_with(|| {
-                // After the first time it declares too: somebody may have deleted the queue.
-                let declares = !std::mem::take(&mut self.declared);
-                Consuming(Box::pin(consume(self.bus.clone(), self.source.clone(), declares)))
-            });
-            let made = consuming.0.as_mut().await;
-            self.consuming = None;
-            match made {
-                Ok(consumer) => {
-                    self.consumer = Some(consumer);
-                    return Event::Up;
-                }
-                Err(BusError::Closed) => {
-                    self.closed = true;
-                    return Event::Closed;
-                }
-                Err(error) => {
-                    let queue = &self.source.queue.name;
-                    tracing::warn!(
-                        queue,
-                        error = &error as &dyn std::error::Error,
-                        "queue cannot be consumed; trying again"
-                    );
-                    self.not_before = Instant::now() + self.backoff.next_delay();
-                }
+        }
+        sleep_until(self.not_before).await;
+        let consuming = self.consuming.get_or_insert_with(|| {
+            // After the first time it declares too: somebody may have deleted the queue.
+            let declares = !std::mem::take(&mut self.declared);
+            Consuming(Box::pin(consume(self.bus.clone(), self.source.clone(), declares)))
+        });
+        let made = consuming.0.as_mut().await;
+        self.consuming = None;
+        match made {
+            Ok(consumer) => {
+                self.consumer = Some(consumer);
+                Event::Up
+            }
+            Err(BusError::Closed) => {
+                self.closed = true;
+                Event::Closed
+            }
+            Err(error) => {
+                let queue = &self.source.queue.name;
+                tracing::warn!(
+                    queue,
+                    error = &error as &dyn std::error::Error,
+                    "queue cannot be consumed; trying again"
+                );
+                self.not_before = Instant::now() + self.backoff.next_delay();
+                // Also after a pause, of which nobody was told.
+                Event::Down
             }
         }
     }

@@ -144,6 +144,24 @@ async fn a_subscription_says_once_that_the_bus_is_closed() {
     assert!(more.is_err(), "{more:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_cannot_consume_after_a_pause_says_that_nothing_comes() {
+    const UNUSED: Duration = Duration::from_mins(1);
+    let bus = Arc::new(MemoryBus::new());
+    let queue = |pattern| QueueSpec { lifetime: QueueLifetime::UntilUnused(UNUSED), ..queue("q", pattern) };
+    let source = Source { queue: queue("#"), tag: "t".to_owned(), prefetch: 1 };
+    let mut subscription = Subscription::declare(bus.clone(), source).await.unwrap();
+    assert!(matches!(subscription.next().await, Event::Up));
+    subscription.pause().await;
+    tokio::time::advance(UNUSED).await;
+    // Meanwhile somebody has made it in another way.
+    bus.declare(&queue("pack.*")).await.unwrap();
+    let event = timeout(UNUSED / 2, subscription.next()).await.unwrap();
+    assert!(matches!(event, Event::Down), "{event:?}");
+    tokio::time::advance(UNUSED).await;
+    while !matches!(timeout(UNUSED, subscription.next()).await.unwrap(), Event::Up) {}
+}
+
 #[tokio::test]
 async fn a_queue_that_nobody_declared_or_declared_otherwise_is_refused() {
     let bus = MemoryBus::new();
