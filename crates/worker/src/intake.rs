@@ -190,6 +190,8 @@ async fn start(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, asked: Asked) {
         shared.tasks.spawn(course.run(delivery).instrument(span));
     } else {
         tracing::debug!(execution.id = %execution, "dispatch came twice");
+        // It may be for a newer attempt than the one in hand, which is perhaps not ours to start.
+        shared.rescheduled.notify_one();
         if let Some(delivery) = delivery {
             ack(delivery).await;
         }

@@ -249,6 +249,28 @@ async fn a_message_of_an_earlier_attempt_starts_nothing_and_the_row_is_found_all
     assert_eq!(fs::read_to_string(rig.place.path("runs")).unwrap(), "run\nrun\nrun\n");
 }
 
+/// The old message is answered by what the row was before it was scheduled anew.
+#[tokio::test]
+async fn a_message_that_comes_while_an_earlier_one_is_in_hand_is_not_lost() {
+    // The embedded storage lets nobody set a status back.
+    let (mut rig, config) = rig(Backend::Servers, &[("say", "echo fine".to_owned())]).await;
+    let store = Flaky::new(rig.store.clone(), &[Lost::AnswerInTime], &[]);
+    let life = rig.live_on(config, Arc::new(store.clone())).await;
+    let row = rig.scheduled(life.id, "say").await;
+    rig.sql("UPDATE execution SET status = 'scheduling'").await;
+    rig.dispatch(&row).await;
+    eventually("the first claim is made", async || store.is_over().then_some(())).await;
+    rig.sql("UPDATE execution SET status = 'scheduled'").await;
+    rig.dispatch(&rig.row(row.id).await).await;
+    // The queue keeps its order: after this one the second message was taken.
+    let other = rig.submit(life.id, "say").await;
+    rig.told(other).await;
+    assert_eq!(rig.row(row.id).await.status, ExecutionStatus::Scheduled);
+    store.release();
+    assert_eq!(rig.ended(row.id).await.status, ExecutionStatus::Completed);
+    life.finish().await;
+}
+
 attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_result_that_storage_does_not_take_is_written_by_the_next_life,

@@ -28,6 +28,8 @@ pub enum Lost {
     Refused,
     /// Nothing, but it takes until [`Flaky::release`].
     Time,
+    /// Nothing, but the answer comes after [`Flaky::release`].
+    AnswerInTime,
 }
 
 /// Real storage behind a connection that fails as planned.
@@ -69,6 +71,11 @@ impl Flaky {
             Some(Lost::Time) => {
                 self.released.cancelled().await;
                 call.await
+            }
+            Some(Lost::AnswerInTime) => {
+                let answer = call.await;
+                self.released.cancelled().await;
+                answer
             }
         }
     }
