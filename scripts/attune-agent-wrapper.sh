@@ -19,6 +19,7 @@
 # Ends with 64 (settings), 65 (what came is not the agent), 69 (not available), 73 (the folder does not take it), 78 (the
 # server refuses), or becomes the agent.
 set -eu
+own_locale=${LC_ALL:-} own_mask=$(umask)
 LC_ALL=C
 export LC_ALL
 umask 022
@@ -26,6 +27,13 @@ umask 022
 say() { printf 'attune-agent-wrapper: %s\n' "$*" >&2; }
 die() { code=$1; shift; say "$@"; exit "$code"; }
 has() { command -v "$1" >/dev/null 2>&1; }
+
+# The agent and all that it runs get the locale and the mask that the container has: those above are for this script.
+become() {
+    if [ -n "$own_locale" ]; then LC_ALL=$own_locale; else unset LC_ALL; fi
+    umask "$own_mask"
+    exec "$folder/$applet" "$@"
+}
 
 case "${0##*/}" in
 attune-sensor-agent*) applet=attune-sensor-agent ;;
@@ -35,9 +43,7 @@ folder=${ATTUNE_AGENT_DIR:-/opt/attune/agent}
 url=${ATTUNE_AGENT_URL:-http://attune-api:8080/api/v1/agent/binary}
 attempts=${ATTUNE_AGENT_ATTEMPTS:-10}
 
-if [ -x "$folder/$applet" ]; then
-    exec "$folder/$applet" "$@"
-fi
+[ ! -x "$folder/$applet" ] || become "$@"
 
 case "$attempts" in '' | *[!0-9]* | 0) die 64 "ATTUNE_AGENT_ATTEMPTS must be a number from 1 on, not $attempts" ;; esac
 case "$url" in http://?* | https://?*) ;; *) die 64 "ATTUNE_AGENT_URL must begin with http:// or https://" ;; esac
@@ -104,6 +110,7 @@ try:
             file.write(piece)
         print(answer.status)
 except urllib.error.HTTPError as error:
+    with open(os.environ["FETCH_TO"], "wb") as file: file.write(error.read(65536))
     print(error.code)
 except Exception as error:
     sys.stderr.write("%s\n" % error)
@@ -130,8 +137,9 @@ by_busybox() {
     box=
     has busybox && box=busybox
     if [ -z "$token" ]; then
+        # Without -T, which lets the wget of Debian 12 crash: its own limit is a quarter of an hour.
         # shellcheck disable=SC2086 # empty, or one word
-        if $box wget -T 60 -O "$2" "$1" >/dev/null 2>"$work/log"; then echo 200; else
+        if $box wget -O "$2" "$1" >/dev/null 2>"$work/log"; then echo 200; else
             cat "$work/log" >&2
             status_in "$work/log"
         fi
@@ -177,8 +185,8 @@ get() {
     wget)
         # A file of its own, so that no file of the user changes anything.
         (umask 077 && { [ -z "$token" ] || printf 'header = X-Agent-Token: %s\n' "$token"; } >"$work/wgetrc")
-        wget --config="$work/wgetrc" --tries=1 --timeout=60 --max-redirect=0 --server-response --output-document="$2" \
-            "$1" >/dev/null 2>"$work/log" || true
+        wget --config="$work/wgetrc" --tries=1 --timeout=60 --max-redirect=0 --server-response --content-on-error \
+            --output-document="$2" "$1" >/dev/null 2>"$work/log" || true
         rm -f "$work/wgetrc"
         status_in "$work/log" | grep . || { tail -n 2 "$work/log" >&2; echo 0; }
         ;;
@@ -233,6 +241,9 @@ problem_of() {
     [ "$wanted" = "$found" ] || echo "the checksum is $found and should be $wanted"
 }
 
+# What the server says about its status, if anything.
+said() { head -c 300 "$work/new" | tr -dc ' -~' | sed 's/^/: /'; }
+
 case "$url" in *\?*) query="$url&" ;; *) query="$url?" ;; esac
 info=$(printf '%s' "${url%%\?*}" | sed 's|/binary$|/info|')
 attempt=0 pause=1
@@ -242,6 +253,7 @@ while :; do
     if [ "$info" != "${url%%\?*}" ] && [ "$(get "$info" "$work/info" 2>/dev/null)" != 200 ]; then
         : >"$work/info"
     fi
+    : >"$work/new"
     status=$(get "${query}arch=$arch&name=$applet" "$work/new") || status=0
     case "${status:-0}" in
     200)
@@ -250,12 +262,12 @@ while :; do
         [ -n "$problem" ] || break
         ;;
     400 | 401 | 403)
-        problem="the server refuses with status $status: $(head -c 300 "$work/new" 2>/dev/null | tr -d '\0\n')"
+        problem="the server refuses with status $status$(said)"
         [ -n "$token" ] || problem="$problem (ATTUNE_AGENT_TOKEN is not set)"
         die 78 "$problem"
         ;;
     0 | 000) problem="no answer from $url" code=69 ;;
-    *) problem="the server answers with status $status" code=69 ;;
+    *) problem="the server answers with status $status$(said)" code=69 ;;
     esac
     [ "$attempt" -lt "$attempts" ] || die "$code" "$problem (after $attempt attempts)"
     say "$problem; trying again in $pause s ($attempt of $attempts)"
@@ -282,4 +294,4 @@ esac
 rm -rf "$work"
 trap - EXIT INT TERM
 say "$("$folder/$applet" --version) is in $folder"
-exec "$folder/$applet" "$@"
+become "$@"

@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "the script under test is started the way a container starts it")]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -123,6 +123,26 @@ fn every_downloader_and_every_shell_gets_the_agent_and_becomes_it() {
     }
 }
 
+/// Whatever this machine has beside it: small images have nothing else.
+#[test]
+fn nothing_but_busybox_is_enough() {
+    let (server, dir) = (Server::start(), TempDir::new().unwrap());
+    let (bin, folder) = (dir.path().join("bin"), dir.path().join("agent"));
+    fs::create_dir(&bin).unwrap();
+    let found = Command::new("sh").args(["-c", "command -v busybox && busybox --list"]).output().unwrap();
+    let found = text(&found.stdout);
+    let (busybox, names_of_it) = found.split_once('\n').unwrap();
+    for name in names_of_it.lines() {
+        symlink(busybox, bin.join(name)).unwrap();
+    }
+    let mut command = Command::new(bin.join("ash"));
+    command.arg(script()).arg("--version").stdin(Stdio::null()).env_clear().env("PATH", bin);
+    command.env("ATTUNE_AGENT_DIR", &folder).env("ATTUNE_AGENT_URL", server.url());
+    let done = command.env("ATTUNE_AGENT_TOKEN", TOKEN).env("ATTUNE_AGENT_ATTEMPTS", "1").output().unwrap();
+    became(&done, "attune-agent");
+    assert_eq!(names(&folder), ["attune-agent", "attune-agents", "attune-sensor-agent"]);
+}
+
 #[test]
 fn its_own_name_chooses_the_agent_and_two_at_once_do_not_disturb_each_other() {
     let (server, dir) = (Server::start(), TempDir::new().unwrap());
@@ -149,14 +169,19 @@ fn a_token_that_is_refused_ends_it_at_once_and_says_so() {
         command.env("ATTUNE_AGENT_TOKEN", "another").env("ATTUNE_AGENT_ATTEMPTS", "100");
         let done = command.output().unwrap();
         assert_eq!(done.status.code(), Some(78), "{downloader}: {done:?}");
-        assert!(text(&done.stderr).contains("the server refuses with status 401"), "{downloader}: {done:?}");
+        // What comes with this one status, wget throws away.
+        let said = if downloader == "wget" { "" } else { ": {\"error\":\"Invalid token\"" };
+        let reason = format!("the server refuses with status 401{said}");
+        assert!(text(&done.stderr).contains(&reason), "{downloader}: {done:?}");
         assert_eq!(names(&folder), [] as [&str; 0], "{downloader}");
     }
 }
 
-/// A server of `answers`, one for each connection after those that ask for the list, which it does not have. What stands
-/// in the command lines of this machine while a request waits goes into the result.
-fn serve(answers: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+/// A server of `answers`, one for each connection after those that ask for the list, which it does not have. The token is
+/// the one that each request is to have. What stands in the command lines of this machine while a request waits goes into
+/// the result.
+fn serve(token: Option<&str>, answers: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+    let token = token.map(|token| format!("x-agent-token: {token}"));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://{}/api/v1/agent/binary", listener.local_addr().unwrap());
     let served = std::thread::spawn(move || {
@@ -171,7 +196,8 @@ fn serve(answers: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<Vec<String>>
             }
             seen.push(command_lines());
             let head = text(&head);
-            assert!(head.to_lowercase().contains(&format!("x-agent-token: {TOKEN}\r\n")), "{head}");
+            let header = head.lines().map(str::to_lowercase).find(|line| line.starts_with("x-agent-token"));
+            assert_eq!(header, token, "{head}");
             let list = head.starts_with("GET /api/v1/agent/info ");
             let answer = if list { response("404 Not Found", b"{}") } else { answers.next().unwrap() };
             // A client that has seen enough may be gone.
@@ -202,7 +228,7 @@ fn no_command_line_ever_holds_the_token_and_a_web_page_is_not_taken_for_the_agen
     let dir = TempDir::new().unwrap();
     for (downloader, program) in DOWNLOADERS.into_iter().zip(["curl", "wget", "busybox", "python", "node"]) {
         let folder = dir.path().join("agent");
-        let (url, served) = serve(vec![response("200 OK", b"\n<!DOCTYPE html><html>Log in</html>")]);
+        let (url, served) = serve(Some(TOKEN), vec![response("200 OK", b"\n<!DOCTYPE html><html>Log in</html>")]);
         let done = wrapper(&["sh"], &script(), &folder, &url, downloader).output().unwrap();
         assert_eq!(done.status.code(), Some(65), "{downloader}: {done:?}");
         assert!(text(&done.stderr).contains("you got an HTML page: check the URL"), "{downloader}: {done:?}");
@@ -219,21 +245,53 @@ fn what_fails_for_a_while_is_tried_again_and_what_is_not_the_agent_is_not_kept()
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("agent");
     let sleep = fs::read("/bin/sleep").unwrap();
-    let answers = vec![response("503 Service Unavailable", b"{}"), response("200 OK", b"")];
-    let (url, served) = serve([answers, vec![response("200 OK", &sleep)]].concat());
+    let answers =
+        vec![response("503 Service Unavailable", b"{\"error\":\"Not configured\"}\n"), response("200 OK", b"")];
+    let (url, served) = serve(Some(TOKEN), [answers, vec![response("200 OK", &sleep)]].concat());
     let mut command = wrapper(&["dash"], &script(), &folder, &url, "curl");
     let done = command.env("ATTUNE_AGENT_ATTEMPTS", "3").output().unwrap();
     served.join().unwrap();
     let said = text(&done.stderr);
     assert_eq!(done.status.code(), Some(65), "{said}");
     for line in [
-        "the server answers with status 503; trying again in 1 s (1 of 3)",
+        "the server answers with status 503: {\"error\":\"Not configured\"}; trying again in 1 s (1 of 3)",
         "the answer is empty; trying again in 2 s (2 of 3)",
         "and not attune-agent",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
     assert_eq!(names(&folder), [] as [&str; 0]);
+}
+
+#[test]
+fn a_server_that_asks_for_no_token_is_asked_without_one() {
+    let dir = TempDir::new().unwrap();
+    for downloader in DOWNLOADERS {
+        let folder = dir.path().join("agent");
+        let (url, served) = serve(None, vec![response("200 OK", b"<html>")]);
+        let mut command = wrapper(&["sh"], &script(), &folder, &url, downloader);
+        let done = command.env_remove("ATTUNE_AGENT_TOKEN").output().unwrap();
+        assert_eq!(done.status.code(), Some(65), "{downloader}: {done:?}");
+        served.join().unwrap();
+    }
+}
+
+/// What it sets for itself would reach all user code by way of the agent.
+#[test]
+fn the_agent_gets_locale_and_mask_as_the_container_has_them() {
+    let dir = TempDir::new().unwrap();
+    let agent = dir.path().join("attune-agent");
+    fs::write(&agent, "#!/bin/sh\numask\necho \"${LC_ALL-none} $LANG\"\n").unwrap();
+    fs::set_permissions(&agent, Permissions::from_mode(0o755)).unwrap();
+    for shell in SHELLS {
+        for (locale, wanted) in [(None, "0027\nnone C.UTF-8\n"), (Some("POSIX"), "0027\nPOSIX C.UTF-8\n")] {
+            let mut command = Command::new("sh");
+            command.args(["-c", "umask 027; exec \"$@\"", "sh"]).args(shell).arg(script());
+            command.env("ATTUNE_AGENT_DIR", dir.path()).env("LANG", "C.UTF-8").env_remove("LC_ALL");
+            let done = command.envs(locale.map(|locale| ("LC_ALL", locale))).output().unwrap();
+            assert_eq!((done.status.code(), text(&done.stdout).as_str()), (Some(0), wanted), "{shell:?}: {done:?}");
+        }
+    }
 }
 
 #[test]
