@@ -90,7 +90,7 @@ async fn each_thing_that_is_wrong_is_named_with_its_remedy_and_the_worst_is_the_
     let installation = Installation::bare().await;
     let nowhere = installation.database.url().replace(installation.database.name(), "no_such_database");
     let restricted = installation.broker.restricted_url("^worker$");
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         (&[("ATTUNE__DATABASE__URL", &nowhere)], 69, "database", "problem", "no database no_such_database -> start it"),
         (&[("ATTUNE__DATABASE__SCHEMA", "nothing")], 69, "database", "problem", "no schema nothing"),
         (&[("ATTUNE__MESSAGE_QUEUE__URL", "amqp://127.0.0.1:1")], 69, "broker", "problem", "message_queue.url"),
@@ -101,6 +101,14 @@ async fn each_thing_that_is_wrong_is_named_with_its_remedy_and_the_worst_is_the_
             "problem",
             "no-such-host.invalid",
         ),
+        // Nothing ends for want of the API.
+        (
+            &[("ATTUNE_API_URL", "http://no-api.invalid"), ("ATTUNE__DATABASE__URL", &nowhere)],
+            69,
+            "name",
+            "warning",
+            "no-api.invalid has no address",
+        ),
         (&[("ATTUNE__MESSAGE_QUEUE__URL", &restricted)], 69, "queues", "problem", "rights to configure"),
         (&[("ATTUNE__DATABASE__URL", "mysql://x")], 78, "configuration", "problem", "ATTUNE__DATABASE__URL"),
         (&[("ATTUNE_WORKER_RUNTIMES", " ")], 69, "runtimes", "warning", "ATTUNE_WORKER_RUNTIMES"),
@@ -108,7 +116,7 @@ async fn each_thing_that_is_wrong_is_named_with_its_remedy_and_the_worst_is_the_
     ];
     for (changed, code, about, severity, part) in cases {
         // Whatever else is wrong is less bad than a database that is not there.
-        let away = ("ATTUNE__API_URL", "http://127.0.0.1:1");
+        let away = ("ATTUNE_API_URL", "http://127.0.0.1:1");
         let database = [("ATTUNE__DATABASE__URL", nowhere.as_str())];
         let begin: &[_] = if code == 69 && about == "runtimes" { &database } else { &[] };
         let (seen, findings) = doctor(&installation, &["worker"], &[begin, &[away], changed].concat());

@@ -61,27 +61,29 @@ fn host(url: &str, usual_port: u16) -> Option<(String, u16)> {
 }
 
 async fn names(platform: &PlatformConfig) -> Vec<Finding> {
+    // Agents start and work while the API is away; engines of containers take its name away with it.
     let places = [
-        ("database.url", host(platform.database.url.expose(), 5432)),
-        ("message_queue.url", host(platform.message_queue.url.expose(), 5672)),
-        ("the API's address", host(&platform.api_url, 80)),
+        ("database.url", host(platform.database.url.expose(), 5432), true),
+        ("message_queue.url", host(platform.message_queue.url.expose(), 5672), true),
+        ("the API's address", host(&platform.api_url, 80), false),
     ];
     let mut findings = Vec::new();
-    for (key, place) in places {
+    for (key, place, needed) in places {
         let Some((name, port)) = place else { continue };
-        let remedy = format!("correct {key}, or the names that the container is given (compose service, cluster DNS)");
-        findings.push(match timeout(LIMIT, lookup_host((name.as_str(), port))).await {
+        let found = match timeout(LIMIT, lookup_host((name.as_str(), port))).await {
             Ok(Ok(found)) => {
                 let addresses: Vec<_> = found.map(|address| address.ip().to_string()).collect();
-                Finding::fine("name", format!("{name} is {}", addresses.join(", ")))
+                findings.push(Finding::fine("name", format!("{name} is {}", addresses.join(", "))));
+                continue;
             }
-            Ok(Err(error)) => {
-                Finding::problem("name", Exit::Unavailable, format!("{name} has no address: {error}"), remedy)
-            }
-            Err(_) => {
-                let found = format!("{name}: no answer from the name server within {} s", LIMIT.as_secs());
-                Finding::problem("name", Exit::Unavailable, found, remedy)
-            }
+            Ok(Err(error)) => format!("{name} has no address: {error}"),
+            Err(_) => format!("{name}: no answer from the name server within {} s", LIMIT.as_secs()),
+        };
+        let remedy = format!("correct {key}, or the names that the container is given (compose service, cluster DNS)");
+        findings.push(if needed {
+            Finding::problem("name", Exit::Unavailable, found, remedy)
+        } else {
+            Finding::warning("name", found, remedy)
         });
     }
     findings
