@@ -97,6 +97,13 @@ fn a_target_that_does_not_take_it_is_73_with_the_reason_and_stays_as_it_was() {
         assert!(text(&done.stderr).starts_with("error: ") && text(&done.stderr).contains(reason), "{mount}: {done:?}");
         assert_eq!(text(&done.stdout), "", "{mount}: nothing is left behind");
     }
+    // Nothing has to be written, and still nothing can be started.
+    let dir = TempDir::new().unwrap();
+    let script =
+        "mount -t tmpfs tmpfs \"$2\"; \"$1\" install \"$2\" >&2; mount -o remount,noexec \"$2\"; \"$1\" install \"$2\"";
+    let done = with_mounts(script, dir.path());
+    assert_eq!(done.status.code(), Some(73), "{done:?}");
+    assert!(text(&done.stderr).contains("it is mounted noexec"), "{done:?}");
     // An upgrade that does not fit leaves the version that is there.
     let dir = TempDir::new().unwrap();
     let room = fs::metadata(BINARY).unwrap().len() + 1_000_000;
@@ -121,6 +128,7 @@ fn files_that_are_not_the_binary_end_with_their_own_codes() {
     for (arguments, code, reason) in [
         (vec!["install", "--from", page], 65, "it is an HTML page"),
         (vec!["install", "--from", "/nowhere/file"], 66, "failed to read /nowhere/file"),
+        (vec!["install", "--from", "/bin/sleep"], 65, "/bin/sleep is a program of another project"),
         (vec!["install", "--from", BINARY, "--arch", other], 65, "is wanted"),
         (vec!["install", "--verify", "--arch", other], 65, "is wanted"),
         (vec!["install", "--arch", "sparc"], 64, "--arch: \"sparc\" is none of"),

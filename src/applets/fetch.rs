@@ -61,8 +61,6 @@ enum FetchError {
     },
     #[error("the server gave {found} bytes and announced {announced}")]
     Size { found: usize, announced: String },
-    #[error("the server gave a program of another project: it holds no version of attune-agents")]
-    Stranger,
 }
 
 /// Runs it.
@@ -145,12 +143,6 @@ fn header<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 fn place(answer: &Response, folder: &Path, machine: Machine) -> Result<Installed, Failure> {
-    let facts = attune_artefact::facts(&mut answer.body.as_slice())
-        .map_err(|error| Failure::message(Exit::Data, format!("failed to read the download: {error}")))?;
-    // A web page has no version either, and its own message is the better one.
-    if facts.machine.is_ok() && facts.version.is_none() {
-        return Err(refused(FetchError::Stranger));
-    }
     let order = Order { folder, source: Path::new(&answer.url), machine, sha256: header(answer, "x-agent-sha256") };
     attune_artefact::install_from(&order, &mut Cursor::new(&answer.body)).map_err(|error| match error {
         InstallError::NotAProgram { why, .. } => {
@@ -165,9 +157,7 @@ fn refused(error: FetchError) -> Failure {
         FetchError::Http(error) if error.decision() == Decision::Retry || error.status() == Some(404) => {
             Exit::Unavailable
         }
-        FetchError::Http(HttpError { problem: Problem::TooLong { .. }, .. })
-        | FetchError::Size { .. }
-        | FetchError::Stranger => Exit::Data,
+        FetchError::Http(HttpError { problem: Problem::TooLong { .. }, .. }) | FetchError::Size { .. } => Exit::Data,
         FetchError::Http(_) | FetchError::Client(_) | FetchError::Token { .. } => Exit::Configuration,
     };
     Failure::new(exit, error)

@@ -85,9 +85,10 @@ pub(crate) fn said(installed: &Installed, json: bool) -> String {
 pub(crate) fn failure(error: InstallError) -> Failure {
     let exit = match &error {
         InstallError::Source { .. } => Exit::NoInput,
-        InstallError::NotAProgram { .. } | InstallError::WrongMachine { .. } | InstallError::Checksum { .. } => {
-            Exit::Data
-        }
+        InstallError::NotAProgram { .. }
+        | InstallError::Stranger(_)
+        | InstallError::WrongMachine { .. }
+        | InstallError::Checksum { .. } => Exit::Data,
         InstallError::Busy(_) => Exit::Unavailable,
         InstallError::Place(_) => Exit::CannotCreate,
     };

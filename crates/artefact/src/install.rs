@@ -75,6 +75,9 @@ pub enum InstallError {
         /// What it is instead.
         why: NotAProgram,
     },
+    /// It is somebody else's.
+    #[error("{} is a program of another project: it holds no version of attune-agents", .0.display())]
+    Stranger(PathBuf),
     /// It is for another architecture.
     #[error("{} is for {found}, and {wanted} is wanted", path.display())]
     WrongMachine {
@@ -129,6 +132,10 @@ pub fn install_from(order: &Order<'_>, content: &mut (impl Read + Seek)) -> Resu
     let (own, name) = (Machine::own() == Some(machine), program_name(machine));
     let path = folder.join(&name);
     let outcome = if is_there(&path, &wanted) {
+        // The mount may be another one than when it was written.
+        if own && !attune_sys::may_execute(&path) {
+            return Err(PlaceError::NoExec(folder.to_owned()).into());
+        }
         Outcome::Unchanged
     } else {
         content.rewind().map_err(unreadable)?;
@@ -142,11 +149,10 @@ pub fn install_from(order: &Order<'_>, content: &mut (impl Read + Seek)) -> Resu
         }
         link_if_other(folder, &agent_for(machine))?;
     }
-    for (name, program) in versioned(machine, own) {
-        match &wanted.version {
-            Some(version) => place_if_other(folder, &version_file(&name), &format!("{program} {version}\n"))?,
-            // Better none than one of an earlier file.
-            None => remove_if_there(folder, &version_file(&name))?,
+    // There is one, see `check`.
+    if let Some(version) = &wanted.version {
+        for (name, program) in versioned(machine, own) {
+            place_if_other(folder, &version_file(&name), &format!("{program} {version}\n"))?;
         }
     }
     sync_folder(folder)?;
@@ -173,6 +179,7 @@ pub fn check(path: &Path, found: &Facts, machine: Machine, sha256: Option<&str>)
         Ok(other) if *other != machine => {
             return Err(InstallError::WrongMachine { path, found: *other, wanted: machine });
         }
+        Ok(_) if found.version.is_none() => return Err(InstallError::Stranger(path)),
         Ok(_) => {}
     }
     match sha256 {
@@ -237,13 +244,6 @@ fn place_if_other(folder: &Path, name: &str, text: &str) -> Result<(), PlaceErro
 fn link_if_other(folder: &Path, name: &str) -> Result<(), PlaceError> {
     let same = fs::read_link(folder.join(name)).is_ok_and(|target| target == Path::new(PROGRAM));
     if same { Ok(()) } else { place_link(folder, name, PROGRAM) }
-}
-
-fn remove_if_there(folder: &Path, name: &str) -> Result<(), PlaceError> {
-    match fs::remove_file(folder.join(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PlaceError::of(folder, name, 0)(error)),
-        _ => Ok(()),
-    }
 }
 
 /// One install at a time. The folder itself is locked, so that no file stays behind and the kernel lets go of it when the

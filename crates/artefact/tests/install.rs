@@ -162,7 +162,10 @@ fn many_installs_at_once_leave_one_whole_version_and_readers_never_see_half_a_fi
 fn a_running_program_keeps_its_file() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("agent");
-    let sleep = fs::canonicalize("/bin/sleep").unwrap();
+    // What comes after the end of a program does not concern it.
+    let sleep = dir.path().join("sleep");
+    let marker = format!("{MARKER_PREFIX}1.0.0;");
+    fs::write(&sleep, [fs::read("/bin/sleep").unwrap(), marker.into_bytes()].concat()).unwrap();
     install(&order(&folder, &sleep)).unwrap();
     let mut running = Command::new(folder.join("attune-agent")).arg("600").stdin(Stdio::null()).spawn().unwrap();
     let before = fs::metadata(folder.join("attune-agents")).unwrap().ino();
@@ -203,6 +206,9 @@ fn what_is_no_program_or_not_the_right_one_is_not_installed() {
     fs::write(&page, "<!DOCTYPE html>").unwrap();
     let refused = install(&order(&folder, &page)).unwrap_err();
     assert!(matches!(refused, InstallError::NotAProgram { why: NotAProgram::Html, .. }), "{refused}");
+    let refused = install(&order(&folder, Path::new("/bin/sleep"))).unwrap_err();
+    assert!(matches!(refused, InstallError::Stranger(_)), "{refused}");
+    assert!(!folder.exists(), "nothing was begun");
     let source = program(dir.path(), own(), "1.0.0");
     let refused = install(&Order { sha256: Some("00"), ..order(&folder, &source) }).unwrap_err();
     assert!(matches!(refused, InstallError::Checksum { .. }), "{refused}");
