@@ -259,6 +259,9 @@ async fn the_list_needs_no_token_and_tells_the_binarys_own_version() {
     fs::write(folder.path().join("attune-agent-x86_64"), &bytes).unwrap();
     let foreign = program(Machine::Aarch64, None);
     fs::write(folder.path().join("attune-agent-aarch64"), &foreign).unwrap();
+    // As init scripts leave it: of the other binary, and each one after its binary.
+    fs::write(folder.path().join("attune-agent.version"), "attune-agent 5.5.5\n").unwrap();
+    assert_eq!(info().await["architectures"][1]["version"], Value::Null);
     fs::write(folder.path().join("attune-agent-aarch64.version"), "attune-agent 6.6.6\n").unwrap();
     let full = info().await;
     let one = |arch, bytes: &[u8], version| json!({"arch": arch, "available": true, "size_bytes": 200_000, "sha256": sha256(bytes), "version": version});

@@ -99,11 +99,13 @@ impl Known {
             told
         } else {
             let found = facts(&mut file).map_err(Problem::Io)?;
-            let told = tell(found, machine, || version_beside(folder, name));
+            let told = tell(found, machine);
             self.lock().insert(machine, (identity, told.clone()));
             told
         };
-        let known = told.map_err(Problem::Other)?;
+        let mut known = told.map_err(Problem::Other)?;
+        // Not remembered: it may be written after the binary.
+        known.version = known.version.or_else(|| version_beside(folder, name, machine));
         Ok(Opened { file: tokio::fs::File::from_std(file), known })
     }
 
@@ -127,22 +129,20 @@ impl Problem {
 }
 
 /// A file that would not start on the machine that asks for it is not handed out.
-fn tell(found: Facts, machine: Machine, beside: impl FnOnce() -> Option<String>) -> Result<Told, String> {
+fn tell(found: Facts, machine: Machine) -> Result<Told, String> {
     match found.machine {
         Err(why) => Err(why.to_string()),
         Ok(other) if other != machine => Err(format!("it is for {other}")),
-        Ok(_) => {
-            let version = found.version.or_else(beside);
-            Ok(Told { size: found.size, sha256: found.sha256, version })
-        }
+        Ok(_) => Ok(Told { size: found.size, sha256: found.sha256, version: found.version }),
     }
 }
 
-/// The last word of `attune-agent 1.2.3`, for binaries that do not say it themselves.
-fn version_beside(folder: &Path, name: &str) -> Option<String> {
+/// The last word of `attune-agent 1.2.3`, for binaries that do not say it themselves. The plain name means `x86_64` here,
+/// too.
+fn version_beside(folder: &Path, name: &str, machine: Machine) -> Option<String> {
     use std::io::Read as _;
-    let names = [version_file(name), version_file(AGENT)];
-    names.iter().map(PathBuf::from).find_map(|name| {
+    let plain = (machine == Machine::X86_64).then(|| version_file(AGENT));
+    [version_file(name)].into_iter().chain(plain).map(PathBuf::from).find_map(|name| {
         let file = attune_sys::open_beneath(folder, &name).ok()?;
         let mut text = String::new();
         file.take(MOST_VERSION_BYTES).read_to_string(&mut text).ok()?;
