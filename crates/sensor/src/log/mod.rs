@@ -15,6 +15,7 @@ mod home;
 mod lines;
 mod queue;
 mod segment;
+mod trace;
 mod writer;
 
 pub(crate) use home::LogHome;

@@ -21,6 +21,7 @@ use super::home::LogHome;
 use super::lines::LineSplitter;
 use super::queue::{Batch, LogSource};
 use super::segment::{Segment, inside, rotate};
+use super::trace::Trace;
 use crate::config::LogLimits;
 use crate::courier::Addressed;
 use crate::tokens::LaterTokens;
@@ -32,8 +33,6 @@ const STORE_LIMIT: Duration = Duration::from_secs(10);
 const MOST_TRIES: u32 = 6;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How much of a line goes into our own log.
-const TRACED_BYTES: usize = 2_000;
 
 /// Which stream of which sensor, and where its files belong.
 #[derive(Debug, Clone)]
@@ -91,6 +90,7 @@ pub(crate) struct LogWriter {
     lost_bytes: u64,
     current_file: CurrentFile,
     hidden: LaterTokens,
+    trace: Trace,
 }
 
 #[derive(Debug)]
@@ -134,6 +134,7 @@ impl LogWriter {
             lost_bytes: 0,
             current_file: CurrentFile::default(),
             hidden,
+            trace: Trace::new(),
         }
     }
 
@@ -161,7 +162,7 @@ impl LogWriter {
             lines.extend(self.lines.finish());
         }
         self.hidden.redact(&mut lines);
-        self.trace(&lines);
+        self.trace.say(&self.target.sensor_ref, self.target.stream, &lines);
         self.write(&lines).await;
         self.lost_bytes += lost_bytes;
         self.report_loss().await;
@@ -329,6 +330,7 @@ impl LogWriter {
     }
 
     async fn close(mut self) {
+        self.trace.say_left_out(&self.target.sensor_ref, self.target.stream);
         if let Some(open) = self.open.take() {
             self.record_size(&open).await;
         }
@@ -356,21 +358,6 @@ impl LogWriter {
         let note = format!("[attune: {} bytes of output were lost here]\n", self.lost_bytes);
         if self.write_part(note.into_bytes()).await {
             self.lost_bytes = 0;
-        }
-    }
-
-    /// Into our own log, in the words of the platform's service.
-    fn trace(&self, lines: &[u8]) {
-        if !tracing::enabled!(tracing::Level::WARN) {
-            return;
-        }
-        let sensor = &self.target.sensor_ref;
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let text = String::from_utf8_lossy(&line[..line.len().min(TRACED_BYTES)]);
-            match self.target.stream {
-                LogStream::Stdout => tracing::info!("Sensor {sensor} stdout: {text}"),
-                LogStream::Stderr => tracing::warn!("Sensor {sensor} stderr: {text}"),
-            }
         }
     }
 }

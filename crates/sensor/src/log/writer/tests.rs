@@ -175,3 +175,55 @@ async fn a_file_that_cannot_be_opened_costs_one_version_and_not_all_that_are_kep
     writer.run().await;
     assert_eq!(*store.versions.lock().unwrap(), 1);
 }
+
+/// What is said in our own log.
+#[derive(Debug, Clone, Default)]
+struct OwnLog(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for OwnLog {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+impl tracing::field::Visit for OwnLog {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0.lock().unwrap().push(format!("{value:?}"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_is_in_the_log_of_the_sensor_and_not_in_our_own() {
+    let root = tempfile::tempdir().unwrap();
+    let own = OwnLog::default();
+    let _listening = tracing::subscriber::set_default(own.clone());
+    let store = Arc::new(Moody::default());
+    let (mut sink, writer) = writer(&store, root.path(), LogLimits::default());
+    let flood = "line\n".repeat(100_000);
+    sink.write(flood.as_bytes());
+    drop(sink);
+    writer.run().await;
+    assert_eq!(fs::read_to_string(root.path().join("sensor/demo/one/stderr/v1.txt")).unwrap(), flood);
+    let said = own.0.lock().unwrap().clone();
+    assert_eq!(said.iter().filter(|text| *text == "Sensor demo.one stderr: line").count(), 100);
+    let left_out = "Sensor demo.one stderr: [attune: 99900 more lines, in its own log only]";
+    assert_eq!(said.last().unwrap(), left_out);
+}
