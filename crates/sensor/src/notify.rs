@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixDatagram;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// A longer message is cut.
 const LONGEST_MESSAGE: usize = 4096;
 const LONGEST_STATUS: usize = 256;
+/// Messages that are taken at once. Who sends more than that has to wait: a sensor that never stops must not keep the host from
+/// everything else.
+const MOST_AT_ONCE: usize = 8;
+const PAUSE: Duration = Duration::from_millis(10);
 /// A path of a socket cannot be longer.
 const LONGEST_PATH: usize = 107;
 
@@ -76,6 +80,7 @@ impl Said {
 pub(crate) struct NotifySocket {
     socket: UnixDatagram,
     path: PathBuf,
+    may_have_more: bool,
 }
 
 impl NotifySocket {
@@ -86,7 +91,7 @@ impl NotifySocket {
         }
         remove(&path)?;
         let socket = UnixDatagram::bind(&path)?;
-        let bound = Self { socket, path };
+        let bound = Self { socket, path, may_have_more: false };
         fs::set_permissions(&bound.path, fs::Permissions::from_mode(0o600))?;
         Ok(bound)
     }
@@ -95,18 +100,27 @@ impl NotifySocket {
         &self.path
     }
 
-    /// Waits for the next message and takes all that are there. Cancel-safe.
-    pub(crate) async fn hear(&self, said: &mut Said) -> io::Result<()> {
+    /// Waits for the next message and takes those that are there. Cancel-safe.
+    pub(crate) async fn hear(&mut self, said: &mut Said) -> io::Result<()> {
+        if self.may_have_more {
+            sleep(PAUSE).await;
+        }
         self.socket.readable().await?;
-        // Not across an await: the buffer would be part of every waiting task.
+        self.may_have_more = self.take(said)?;
+        Ok(())
+    }
+
+    /// Whether there may be more. Not across an await: the buffer would be part of every waiting task.
+    fn take(&self, said: &mut Said) -> io::Result<bool> {
         let mut buffer = [0; LONGEST_MESSAGE];
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             match self.socket.try_recv(&mut buffer) {
                 Ok(count) => said.hear(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
+        Ok(true)
     }
 }
 
@@ -133,7 +147,7 @@ mod tests {
     async fn messages_are_heard_and_the_socket_is_private_and_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n");
-        let socket = NotifySocket::bind(path.clone()).unwrap();
+        let mut socket = NotifySocket::bind(path.clone()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let sender = UnixDatagram::unbound().unwrap();
         let mut said = Said::default();
@@ -147,6 +161,22 @@ mod tests {
         assert_eq!(said.status.as_deref(), Some("watching 3 files"));
         drop(socket);
         assert!(!path.exists());
+    }
+
+    /// Without a pause in between nobody else would get a turn.
+    #[tokio::test]
+    async fn a_sensor_that_sends_without_end_is_heard_bit_by_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut socket = NotifySocket::bind(folder.path().join("n")).unwrap();
+        let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        for number in 0..9 {
+            sender.send_to(format!("STATUS={number}").as_bytes(), socket.path()).unwrap();
+        }
+        let mut said = Said::default();
+        for number in [7, 8] {
+            socket.hear(&mut said).await.unwrap();
+            assert_eq!(said.status, Some(number.to_string()), "eight at a time");
+        }
     }
 
     #[test]
