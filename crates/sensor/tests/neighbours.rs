@@ -21,6 +21,39 @@ async fn execute(world: &World, sql: &'static str) {
     transaction.commit().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_host_whose_row_is_gone_ends_and_says_so() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    let pids = world.eventually_facts("demo.one", 1).await;
+    execute(&world, "DELETE FROM worker").await;
+    eventually("the end of the host", async || host.tasks.is_empty().then_some(())).await;
+    assert!(host.stop.is_failing() && !is_alive(&pids[0]));
+}
+
+#[tokio::test]
+async fn of_two_hosts_of_one_name_the_later_one_works_and_the_other_one_when_it_has_ended() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    world.eventually_facts("demo.one", 1).await;
+    let later = world.start_host().await;
+    assert_eq!(later.worker, host.worker);
+    let pids = world.eventually_facts("demo.one", 2).await;
+    assert!(!is_alive(&pids[0]));
+    // Time enough to take it back.
+    for _ in 0..3 {
+        renewals(&world, host.worker).await;
+    }
+    assert_eq!(world.facts("demo.one"), pids);
+    later.stop().await;
+    world.eventually_facts("demo.one", 3).await;
+    host.stop().await;
+}
+
 /// Waits for several of them.
 async fn renewals(world: &World, host: WorkerId) {
     let before = world.heartbeat_of(host).await;

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use attune_model::SensorId;
-use attune_store::{HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
+use attune_store::{Beginning, HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
@@ -63,6 +63,11 @@ const BEGIN: &str = concat!(
     ", 0))),
         last_heartbeat = clock_timestamp(), status = 'active'
     WHERE id = $1
+      AND ($4::text IS NULL OR meta #>> '{attune_session,id}' IN ($2, $4) OR coalesce(",
+    holds_until!(),
+    " <= ",
+    micros_now!(),
+    ", true))
     "
 );
 
@@ -126,10 +131,23 @@ const ELSEWHERE: &str = concat!(
 
 #[async_trait]
 impl LeaseStore for PostgresStore {
-    async fn begin_session(&self, session: &HostSession) -> Result<(), StoreError> {
-        let query = sqlx::query(BEGIN).bind(session.worker.0).bind(session.id.to_string()).bind(micros(session.life));
-        let done = self.pool.execute(query).await;
-        done.during(|| format!("begin a session of sensor host {}", session.worker_name)).map(drop)
+    async fn begin_session(
+        &self,
+        session: &HostSession,
+        before: Option<&HostSession>,
+    ) -> Result<Beginning, StoreError> {
+        let operation = || format!("begin a session of sensor host {}", session.worker_name);
+        let query = sqlx::query(BEGIN)
+            .bind(session.worker.0)
+            .bind(session.id.to_string())
+            .bind(micros(session.life))
+            .bind(before.map(|before| before.id.to_string()));
+        if self.pool.execute(query).await.during(operation)? > 0 {
+            return Ok(Beginning::Begun);
+        }
+        let query = sqlx::query("SELECT id FROM worker WHERE id = $1").bind(session.worker.0);
+        let row = self.pool.optional(query).await.during(operation)?;
+        Ok(if row.is_some() { Beginning::Taken } else { Beginning::Gone })
     }
 
     async fn renew_session(&self, session: &HostSession) -> Result<Renewal, StoreError> {

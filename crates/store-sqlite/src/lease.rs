@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use attune_model::SensorId;
-use attune_store::{HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
+use attune_store::{Beginning, HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
@@ -39,8 +39,13 @@ macro_rules! elsewhere {
 
 #[async_trait]
 impl LeaseStore for SqliteStore {
-    async fn begin_session(&self, session: &HostSession) -> Result<(), StoreError> {
-        sqlx::query(concat!(
+    async fn begin_session(
+        &self,
+        session: &HostSession,
+        before: Option<&HostSession>,
+    ) -> Result<Beginning, StoreError> {
+        let operation = || format!("begin a session of sensor host {}", session.worker_name);
+        let done = sqlx::query(concat!(
             "
             UPDATE worker AS w SET
                 meta = json_set(coalesce(meta, '{}'), '$.attune_session', json_object(
@@ -51,16 +56,25 @@ impl LeaseStore for SqliteStore {
             ", 0)))),
                 last_heartbeat = ?4, updated = ?4, status = 'active'
             WHERE id = ?1
+              AND (?5 IS NULL OR json_extract(meta, '$.attune_session.id') IN (?2, ?5) OR coalesce(",
+            holds_until!(),
+            " <= ?4, TRUE))
             "
         ))
         .bind(session.worker.0)
         .bind(session.id.to_string())
         .bind(life(session))
         .bind(micros(now()))
+        .bind(before.map(|before| before.id.to_string()))
         .execute(&self.writer)
         .await
-        .during(|| format!("begin a session of sensor host {}", session.worker_name))
-        .map(drop)
+        .during(operation)?;
+        if done.rows_affected() > 0 {
+            return Ok(Beginning::Begun);
+        }
+        let query = sqlx::query("SELECT id FROM worker WHERE id = ?1").bind(session.worker.0);
+        let row = query.fetch_optional(&self.readers).await.during(operation)?;
+        Ok(if row.is_some() { Beginning::Taken } else { Beginning::Gone })
     }
 
     async fn renew_session(&self, session: &HostSession) -> Result<Renewal, StoreError> {

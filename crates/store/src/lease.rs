@@ -40,6 +40,17 @@ pub struct HostSession {
     pub life: Duration,
 }
 
+/// What came of the beginning of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// It holds.
+    Begun,
+    /// A later life of the host, or another host of its name, holds the row.
+    Taken,
+    /// There is no such row any more.
+    Gone,
+}
+
 /// What came of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
@@ -67,8 +78,10 @@ pub struct Runner {
 #[async_trait]
 pub trait LeaseStore: Send + Sync + std::fmt::Debug {
     /// Begins a session: the row is `active` with a fresh heartbeat. What earlier sessions of that row hold stays held until
-    /// their time is over.
-    async fn begin_session(&self, session: &HostSession) -> Result<(), StoreError>;
+    /// their time is over. It takes the place of whatever session there is when it is the first one of its process, else only
+    /// of `before`, of itself, and of one that is over: of two processes that share a row the later one keeps it.
+    async fn begin_session(&self, session: &HostSession, before: Option<&HostSession>)
+    -> Result<Beginning, StoreError>;
 
     /// Renews the session, and with it all that it holds. This is a heartbeat with status `active`.
     async fn renew_session(&self, session: &HostSession) -> Result<Renewal, StoreError>;

@@ -12,7 +12,7 @@ use attune_model::SensorId;
 use attune_model::chain;
 use attune_model::measure::{LeaseChange, Measure, Success};
 use attune_process::boottime;
-use attune_store::{HostSession, Renewal, Runner, StoreError};
+use attune_store::{Beginning, HostSession, Renewal, Runner, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -32,6 +32,12 @@ pub(crate) struct Keeper {
     words: mpsc::UnboundedReceiver<Word>,
     sender: mpsc::UnboundedSender<Word>,
     session: Option<Session>,
+    /// The last one that has begun.
+    before: Option<Arc<HostSession>>,
+    /// Of the one that is to begin, until that is known to have been done.
+    next_id: Option<Uuid>,
+    /// Whether it was said that another process has the row of this host.
+    is_taken: bool,
     cordoned: bool,
     asking: Vec<(SensorId, oneshot::Sender<Result<Grant, String>>)>,
     waiting: BTreeMap<SensorId, oneshot::Sender<Grant>>,
@@ -73,6 +79,9 @@ impl Keeper {
             words,
             sender,
             session: None,
+            before: None,
+            next_id: None,
+            is_taken: false,
             cordoned: false,
             asking: Vec::new(),
             waiting: BTreeMap::new(),
@@ -163,23 +172,42 @@ impl Keeper {
     async fn begin(&mut self) -> bool {
         self.session = None;
         let (worker, name) = self.context.worker();
-        let session = HostSession { worker, worker_name: name.to_owned(), id: Uuid::new_v4(), life: self.terms.life };
+        let id = *self.next_id.get_or_insert_with(Uuid::new_v4);
+        let session = HostSession { worker, worker_name: name.to_owned(), id, life: self.terms.life };
         let (sent, asked) = (boottime(), Instant::now());
-        let begun = self.call("begin a session", self.context.store.begin_session(&session)).await;
-        let success = if begun.is_some() { Success::Ok } else { Success::Failed };
+        let begun = self.context.store.begin_session(&session, self.before.as_deref());
+        let begun = self.call("begin a session", begun).await;
+        let success = if begun == Some(Beginning::Begun) { Success::Ok } else { Success::Failed };
         self.context.vitals.sign_of_life(success, asked);
-        if begun.is_none() {
+        if success == Success::Failed {
+            self.tell_why_not(begun);
             self.renew_at = Instant::now() + self.terms.retry_interval();
-            return false;
+            return begun.is_some();
         }
+        (self.next_id, self.is_taken) = (None, false);
         let session = Session::new(session, self.context.stop.hard());
         self.allow(&session, sent);
         self.tasks.spawn(fence(session.clone(), self.terms, self.done.clone()));
         for _ in std::mem::take(&mut self.held) {
             self.measure(LeaseChange::Lost);
         }
+        self.before = Some(session.store.clone());
         self.session = Some(session);
         true
+    }
+
+    fn tell_why_not(&mut self, begun: Option<Beginning>) {
+        let name = &self.context.config.name;
+        match begun {
+            Some(Beginning::Taken) if !std::mem::replace(&mut self.is_taken, true) => {
+                tracing::error!("another host has the name {name}; this one waits until that one has ended");
+            }
+            Some(Beginning::Gone) => {
+                tracing::error!("the row of host {name} is gone; starting again makes a new one");
+                self.context.stop.soft().cancel();
+            }
+            _ => {}
+        }
     }
 
     fn allow(&mut self, session: &Session, sent: Duration) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use attune_model::status::{SensorProcessStatus as Status, WorkerRole, WorkerStatus};
 use attune_model::{SensorId, WorkerId};
-use attune_store::{HostSession, ProcessChange, Renewal, Runner};
+use attune_store::{Beginning, HostSession, ProcessChange, Renewal, Runner};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ fn life_of(worker: WorkerId, name: &str, life: Duration) -> HostSession {
 /// A host with a session that has begun.
 async fn host(world: &World, name: &str, life: Duration) -> HostSession {
     let session = life_of(register(&world.store, name).await, name, life);
-    world.store.begin_session(&session).await.unwrap();
+    assert_eq!(world.store.begin_session(&session, None).await.unwrap(), Beginning::Begun);
     session
 }
 
@@ -106,7 +106,7 @@ pub async fn a_session_that_is_not_renewed_ends_and_its_sensors_are_free(lab: &d
     assert!(!take(&world, &other).await, "what the process does changes nothing about the lease");
     // As if its last renewal had been long ago: the same life of the host with a life that is over.
     let dead = HostSession { life: INSTANT, ..one.clone() };
-    world.store.begin_session(&dead).await.unwrap();
+    world.store.begin_session(&dead, None).await.unwrap();
     eventually("the end of the lease", async || {
         lab.execute("UPDATE worker SET last_heartbeat = created WHERE name = 'one'").await;
         take(&world, &other).await.then_some(())
@@ -114,6 +114,10 @@ pub async fn a_session_that_is_not_renewed_ends_and_its_sensors_are_free(lab: &d
     .await;
     assert_eq!(world.store.renew_session(&dead).await.unwrap(), Renewal::Lost);
     assert!(!take(&world, &dead).await, "a session that is over takes nothing");
+    let nobody = life_of(WorkerId(i64::MAX), "nobody", LONG);
+    for before in [None, Some(&nobody)] {
+        assert_eq!(world.store.begin_session(&nobody, before).await.unwrap(), Beginning::Gone);
+    }
     let row = world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap();
     assert_eq!((row.status, row.pid), (Status::Stopped, None), "the row of the dead host is corrected");
 }
@@ -151,6 +155,17 @@ pub async fn a_later_life_ends_the_session_and_waits_for_its_time(lab: &dyn Lab)
     world.store.give_back_sensors(&earlier, &[world.sensor.id]).await.unwrap();
     assert!(take(&world, &later).await);
     assert!(!take(&world, &earlier).await);
+    // Which it does not end in its turn.
+    let again = life_of(earlier.worker, "one", LONG);
+    assert_eq!(world.store.begin_session(&again, Some(&earlier)).await.unwrap(), Beginning::Taken);
+    assert_eq!(world.store.renew_session(&later).await.unwrap(), RENEWED);
+    // A process goes on after itself, and after a beginning of which it has heard nothing.
+    for before in [&later, &earlier] {
+        assert_eq!(world.store.begin_session(&again, Some(before)).await.unwrap(), Beginning::Begun);
+    }
+    let over = life_of(earlier.worker, "one", INSTANT);
+    world.store.begin_session(&over, None).await.unwrap();
+    assert_eq!(world.store.begin_session(&earlier, Some(&earlier)).await.unwrap(), Beginning::Begun);
 }
 
 /// A crash and a quick restart: nobody gives anything back.
