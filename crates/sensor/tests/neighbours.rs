@@ -3,10 +3,16 @@
 
 mod support;
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
 use std::time::Duration;
 
 use attune_model::WorkerId;
+use attune_model::clock::SystemClock;
 use attune_model::status::{SensorProcessStatus, WorkerRole, WorkerStatus};
+use attune_runtime::host::Host;
+use attune_runtime::plan::Planner;
 use attune_store::{AgentStore as _, HubStore as _, ProcessChange, SensorStore as _};
 use attune_testkit::eventually;
 use attune_testkit::store_contract::seed::worker;
@@ -104,4 +110,29 @@ async fn a_cordoned_host_keeps_what_it_runs_and_takes_nothing_new() {
     world.eventually_facts("demo.new", 1).await;
     assert_eq!(world.facts("demo.old").len(), 1);
     host.stop().await;
+}
+
+#[tokio::test]
+async fn the_row_of_a_host_that_leaves_a_sensor_to_another_one_says_stopped() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.add_sensor("one", "missing", FAITHFUL);
+    let host = world.start().await;
+    world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Backoff).await;
+    // The other one has what is missing here.
+    fs::create_dir(world.path("bin")).unwrap();
+    symlink("/bin/sh", world.path("bin/no-such-interpreter")).unwrap();
+    let mut config = world.config();
+    config.name = "other".to_owned();
+    config.base_environment.retain(|(name, _)| name != "PATH");
+    config.base_environment.push(("PATH".into(), format!("{}:/usr/bin:/bin", world.path("bin").display()).into()));
+    config.build_host = Arc::new(Host::new(config.base_environment.clone()));
+    let folders = (world.path("packs"), world.path("envs"));
+    config.planner = Planner::new(config.build_host.clone(), folders.0, folders.1, &support::advertised());
+    let other = world.start_host_with(config, Arc::new(SystemClock)).await;
+    world.eventually_running(other.worker, "demo.one").await;
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    assert!(row.next_restart_at.is_none() && row.consecutive_failures > 0, "{row:?}");
+    host.stop().await;
+    other.stop().await;
 }

@@ -34,6 +34,10 @@ impl Supervisor {
         };
         tracing::info!(sensor.ref = %target.sensor.r#ref, "sensor waits: {reason}");
         self.status.send_modify(|status| status.reason = Some(reason));
+        if self.status.borrow().phase == Phase::Backoff {
+            // Nothing of it is started from here for the time being, and the row would say so for ever.
+            self.record.set(target, ProcessChange::Stopped);
+        }
         self.set_phase(Phase::Waiting, target);
         let mut free = std::pin::pin!(context.leases.wait(sensor));
         loop {
