@@ -167,6 +167,10 @@ impl Supervisor {
         let mut prepared = None;
         self.cause = None;
         loop {
+            if !self.grant.as_ref().is_some_and(Grant::is_valid) {
+                // Until the sensor may run again something else may be wanted.
+                prepared = None;
+            }
             // Boxed is what a sensor that simply runs does not do: it would be part of every waiting task.
             let next = match Box::pin(self.obtain(&mut target)).await {
                 Ok(()) => match Box::pin(self.start(&target, prepared.take())).await {

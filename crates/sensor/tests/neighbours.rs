@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use attune_model::WorkerId;
@@ -16,6 +17,7 @@ use attune_runtime::plan::Planner;
 use attune_store::{AgentStore as _, HubStore as _, ProcessChange, SensorStore as _};
 use attune_testkit::eventually;
 use attune_testkit::store_contract::seed::worker;
+use serde_json::json;
 
 use support::{World, is_alive};
 
@@ -60,6 +62,15 @@ async fn of_two_hosts_of_one_name_the_later_one_works_and_the_other_one_when_it_
     host.stop().await;
 }
 
+/// A service that knows no leases says that it runs `demo.one`.
+async fn run_elsewhere(world: &World) -> WorkerId {
+    let sensor = world.store.sensor("demo.one").await.unwrap().unwrap().0;
+    let foreign = world.store.register_worker(&worker("foreign", WorkerRole::Sensor)).await.unwrap().id;
+    let running = ProcessChange::Running { pid: 1, reset_failures: true };
+    world.store.record_process(&sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    foreign
+}
+
 /// Waits for several of them.
 async fn renewals(world: &World, host: WorkerId) {
     let before = world.heartbeat_of(host).await;
@@ -77,16 +88,41 @@ async fn a_sensor_service_without_leases_is_given_way_to_and_replaced_when_it_ha
     world.add_sensor("one", "shell", FAITHFUL);
     let host = world.start().await;
     let pids = world.eventually_facts("demo.one", 1).await;
-    let sensor = world.store.sensor("demo.one").await.unwrap().unwrap().0;
-    let foreign = world.store.register_worker(&worker("foreign", WorkerRole::Sensor)).await.unwrap().id;
-    let running = ProcessChange::Running { pid: 1, reset_failures: true };
-    world.store.record_process(&sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    let foreign = run_elsewhere(&world).await;
     eventually("our end", async || (!is_alive(&pids[0])).then_some(())).await;
     world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
     assert_eq!(world.facts("demo.one").len(), 1);
     world.store.set_worker_status(foreign, WorkerStatus::Inactive).await.unwrap();
     world.eventually_facts("demo.one", 2).await;
     world.eventually_running(host.worker, "demo.one").await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_prepared_before_a_sensor_was_lost_is_not_what_starts_afterwards() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.timing.stop_grace = Duration::from_secs(3);
+    world.add_sensor("one", "shell", r#"trap '' TERM; echo "$$" >> "$FACTS/first"; while :; do sleep 1000; done"#);
+    world.write_script("changed", r#"echo "$$" >> "$FACTS/second"; exec sleep 1000"#);
+    let host = world.start().await;
+    let pids = world.eventually_facts("first", 1).await;
+    world.add_rule("more", "one", &json!({"n": 2}));
+    world.load().await;
+    world.hint().await;
+    eventually("its successor is prepared", async || (world.api.tokens.load(Ordering::SeqCst) == 2).then_some(()))
+        .await;
+    // It takes its time to end, and meanwhile somebody else runs it.
+    let foreign = run_elsewhere(&world).await;
+    eventually("our end", async || (!is_alive(&pids[0])).then_some(())).await;
+    "changed".clone_into(&mut world.pack.sensors[0].entrypoint);
+    world.add_sensor("other", "shell", FAITHFUL);
+    world.load().await;
+    world.hint().await;
+    world.eventually_facts("demo.other", 1).await;
+    world.store.set_worker_status(foreign, WorkerStatus::Inactive).await.unwrap();
+    world.eventually_facts("second", 1).await;
+    assert_eq!(world.facts("first").len(), 1);
     host.stop().await;
 }
 
