@@ -3,12 +3,14 @@
 //! ```text
 //!   <run>/                0700
 //!     control.sock        for `attune-agents sensor ctl`
+//!     lock                held while an instance is made
 //!     <instance>/         one life of one host
+//!       lock              held by that life
 //!       7.token           of sensor 7, replaced as a whole
 //!       7.notify          NOTIFY_SOCKET of sensor 7
 //! ```
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -17,20 +19,31 @@ use attune_model::{Secret, SensorId};
 use attune_process::effective_user;
 use uuid::Uuid;
 
+const LOCK: &str = "lock";
+/// Characters of the name of an instance.
+const NAME_LENGTH: usize = 8;
+
 /// The folder of this life. Dropped, it is removed with all that is in it.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     instance: PathBuf,
+    _hold: File,
 }
 
 impl RunDir {
-    /// Makes it. An existing folder that others could write to is refused.
+    /// Makes it, and removes what lives that were killed have left. An existing folder that others could write to is refused.
     pub(crate) fn make(root: &Path) -> io::Result<Self> {
         private_folder(root)?;
+        // Nobody is to remove an instance that is being made. Nobody holds it for long.
+        let alone = lock_in(root)?;
+        alone.lock()?;
+        sweep(root);
         let name = Uuid::new_v4().simple().to_string();
-        let instance = root.join(&name[..8]);
+        let instance = root.join(&name[..NAME_LENGTH]);
         private_folder(&instance)?;
-        Ok(Self { instance })
+        let hold = lock_in(&instance)?;
+        hold.lock()?;
+        Ok(Self { instance, _hold: hold })
     }
 
     pub(crate) fn token(&self, sensor: SensorId) -> PathBuf {
@@ -55,6 +68,33 @@ impl Drop for RunDir {
         if let Err(error) = fs::remove_dir_all(&self.instance) {
             tracing::debug!(%error, path = %self.instance.display(), "the private folder was not removed");
         }
+    }
+}
+
+fn lock_in(folder: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(folder.join(LOCK))
+}
+
+/// Tokens in it may be good for a day.
+fn sweep(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for entry in entries.flatten() {
+        let is_name = |name: &str| name.len() == NAME_LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_instance = entry.file_name().to_str().is_some_and(is_name);
+        if !is_instance || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if let Err(error) = remove_left(&entry.path()) {
+            tracing::warn!(folder = %entry.path().display(), %error, "tokens of an earlier life of a host were not removed");
+        }
+    }
+}
+
+fn remove_left(instance: &Path) -> io::Result<()> {
+    match lock_in(instance)?.try_lock() {
+        Ok(()) => fs::remove_dir_all(instance),
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -98,6 +138,22 @@ mod tests {
         let instance = dir.instance.clone();
         drop(dir);
         assert!(!instance.exists() && root.exists());
+    }
+
+    #[test]
+    fn tokens_of_a_host_that_was_killed_go_with_the_next_start_and_those_of_a_living_one_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("run");
+        let token = Secret::new("token".to_owned());
+        let living = RunDir::make(&root).unwrap();
+        living.write_token(SensorId(7), &token).unwrap();
+        let killed = root.join("0badcafe");
+        private_folder(&killed).unwrap();
+        fs::write(killed.join("7.token"), "token").unwrap();
+        fs::create_dir(root.join("not ours")).unwrap();
+        let next = RunDir::make(&root).unwrap();
+        assert!(!killed.exists());
+        assert!(living.token(SensorId(7)).exists() && next.instance.exists() && root.join("not ours").exists());
     }
 
     #[test]
