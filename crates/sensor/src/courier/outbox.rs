@@ -33,6 +33,8 @@ struct Shared {
     /// That it is ours.
     _hold: Option<Hold>,
     state: Mutex<State>,
+    /// Held by who marks on the disk what is owed.
+    marking: Mutex<()>,
     /// A log has something to be sent.
     ready: Notify,
     /// A process has ended.
@@ -152,7 +154,18 @@ impl Outbox {
     pub(super) fn new(folder: PathBuf, left: HashMap<String, Log>, (own, hold): (OwnFiles, Option<Hold>)) -> Self {
         let state = Mutex::new(State { logs: left, ready: VecDeque::new(), sizes: Vec::new(), own });
         let [ready, ended, waiting, sized] = std::array::from_fn(|_| Notify::new());
-        Self { shared: Arc::new(Shared { folder, _hold: hold, state, ready, ended, waiting, sized }) }
+        Self {
+            shared: Arc::new(Shared {
+                folder,
+                _hold: hold,
+                state,
+                marking: Mutex::default(),
+                ready,
+                ended,
+                waiting,
+                sized,
+            }),
+        }
     }
 
     /// Where the files are.
@@ -332,6 +345,10 @@ impl Outbox {
     pub(super) fn add_size(&self, size: (i64, u64)) {
         self.state().sizes.push(size);
         self.shared.sized.notify_one();
+    }
+
+    pub(super) fn marking(&self) -> MutexGuard<'_, ()> {
+        self.shared.marking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -103,18 +103,18 @@ impl OwnFiles {
         self.waiting.insert(path, OwnFile { turn, ..file });
     }
 
-    /// Since when something of it is owed now, and whether that is to be marked.
-    fn settle(&mut self, sensor_ref: &str) -> (Option<SystemTime>, bool) {
+    /// Whether what is owed of it is to be marked anew.
+    fn settle(&mut self, sensor_ref: &str) -> bool {
         let is_owed = self.ended.contains_key(sensor_ref) || self.waiting.values().any(|file| file.owner == sensor_ref);
         if is_owed {
-            return (self.owed.get(sensor_ref).copied(), false);
+            return false;
         }
         let since = self.running.get(sensor_ref).copied();
         let marked = match since {
             Some(since) => self.owed.insert(sensor_ref.to_owned(), since),
             None => self.owed.remove(sensor_ref),
         };
-        (since, marked != since)
+        marked != since
     }
 }
 
@@ -146,7 +146,7 @@ impl Outbox {
         state.own.owed.entry(sensor_ref.to_owned()).or_insert(began);
         drop(state);
         if !is_marked {
-            marks::set(self.folder(), sensor_ref, Some(began));
+            self.mark(sensor_ref);
         }
         Attended { outbox: self.clone(), sensor_ref: sensor_ref.to_owned(), began }
     }
@@ -173,14 +173,20 @@ impl Outbox {
         Ok(())
     }
 
+    /// Marks what is owed of it by now: whoever comes last knows the most. Blocks.
+    fn mark(&self, sensor_ref: &str) {
+        let _alone = self.marking();
+        let since = self.state().own.owed.get(sensor_ref).copied();
+        marks::set(self.folder(), sensor_ref, since);
+    }
+
     async fn settle(&self, sensor_ref: &str) {
-        let (since, is_news) = self.state().own.settle(sensor_ref);
-        if !is_news {
+        if !self.state().own.settle(sensor_ref) {
             return;
         }
         let (outbox, sensor_ref) = (self.clone(), sensor_ref.to_owned());
         // Should this not be done, the next life looks in vain.
-        drop(spawn_blocking(move || marks::set(outbox.folder(), &sensor_ref, since)).await);
+        drop(spawn_blocking(move || outbox.mark(&sensor_ref)).await);
     }
 
     /// Takes the next file whose turn it may be.
@@ -446,5 +452,19 @@ mod tests {
         assert_eq!(marks::all(dir.path()).len(), 1);
         drop(again);
         assert!(!next.state().own.is_delivered());
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_goes_late_leaves_that_of_a_process_which_has_begun_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(dir.path().to_owned());
+        drop(outbox.attend("demo.one", Utc::now()));
+        let ended = outbox.begin_look();
+        outbox.end_look(ended, Ok(Vec::new())).unwrap();
+        assert!(outbox.state().own.settle("demo.one"));
+        // Before that was written.
+        let _running = outbox.attend("demo.one", Utc::now());
+        outbox.mark("demo.one");
+        assert_eq!(marks::all(dir.path()).len(), 1);
     }
 }
