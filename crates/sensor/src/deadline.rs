@@ -36,11 +36,15 @@ impl Deadline {
         Self { soft, limit: grace + LAST_WORDS, at: Arc::default() }
     }
 
+    /// The stop was asked for, now at the latest.
+    pub(crate) fn begin(&self) -> Instant {
+        *self.at.get_or_init(|| Instant::now() + self.limit)
+    }
+
     /// Waits for it. Cancel-safe.
     pub(crate) async fn passed(&self) {
         self.soft.cancelled().await;
-        // Somebody always waits here while the host runs, so this is when the stop was asked for.
-        sleep_until(*self.at.get_or_init(|| Instant::now() + self.limit)).await;
+        sleep_until(self.begin()).await;
     }
 
     /// What comes of `work` within `limit` and before the host has to be gone.
@@ -76,5 +80,18 @@ mod tests {
         tokio::join!(deadline.passed(), one_after_another);
         assert_eq!(begun.elapsed().as_secs(), 7);
         assert!(deadline.within(Duration::from_secs(1), async {}).await.is_ok(), "what is ready counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_first_when_the_sensors_have_ended_has_only_what_is_left() {
+        let soft = CancellationToken::new();
+        let deadline = Deadline::new(soft.clone(), Duration::from_secs(5));
+        let begun = Instant::now();
+        soft.cancel();
+        deadline.begin();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let late = deadline.within(Duration::from_mins(1), pending::<()>()).await;
+        assert!(matches!(late, Err(Late::Ending)));
+        assert_eq!(begun.elapsed().as_secs(), 7);
     }
 }

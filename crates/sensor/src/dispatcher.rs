@@ -114,6 +114,8 @@ impl Dispatcher {
             };
             self.wait(Instant::now() + wait).await;
         }
+        // It may be that nobody waits for anything now but for the sensors.
+        self.context.deadline.begin();
         // The supervisors follow the same token, all at once; here they are only waited for.
         for (sensor, owner) in self.owners.drain() {
             if let Err(error) = owner.task.await {
