@@ -57,5 +57,6 @@ pub use probe::{ProbeOutput, probe};
 pub use redact::{MASK, MIN_SECRET_BYTES, Redactor};
 pub use remains::end_remains;
 pub use report::{Captured, Outcome, Report, Usage};
+pub use spawner::start_aside;
 pub use start_error::StartError;
 pub use trial::refused;

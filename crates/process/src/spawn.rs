@@ -114,9 +114,10 @@ fn launch(request: &Request<'_>, stdin: Stdio, setup: &Setup) -> Result<std::pro
     let launcher = &setup.policy.launcher.program;
     let args = setup.arguments(request.program, request.args);
     let command = command(launcher, &args, request, stdin);
-    // The signal of the agent's death is that of the thread that started the child; the first thread lasts as long.
-    let started = if setup.parent.is_some() && !attune_sys::is_first_thread() {
-        on_lasting_thread(command, request.mark.clone(), start_patiently)
+    // The signal of the agent's death is that of the thread that started the child.
+    let started = if setup.parent.is_some() {
+        let mark = request.mark.clone();
+        on_lasting_thread(move || start_patiently(command, mark.as_ref()))
     } else {
         start_patiently(command, request.mark.as_ref())
     };

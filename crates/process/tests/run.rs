@@ -7,7 +7,8 @@ use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use attune_process::{Captured, Command, Input, Keep, Outcome, Sink, Stream, start};
+use attune_process::{Captured, Command, Input, Keep, Outcome, Sink, Stream, start, start_aside};
+use attune_testkit::eventually;
 use support::{child, ended, runtime};
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -228,4 +229,38 @@ fn a_program_that_is_being_written_is_started_when_it_is_closed() {
     command.args = vec!["exit".into(), "3".into()];
     assert_eq!(ended(command).outcome, Outcome::Exited(3));
     closer.join().unwrap();
+}
+
+#[test]
+fn while_a_child_is_started_aside_other_tasks_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("fresh");
+    std::fs::copy(support::TEST_CHILD, &program).unwrap();
+    let busy = std::fs::File::options().append(true).open(&program).unwrap();
+    runtime().block_on(async {
+        // The start succeeds because the other task, on the same thread, closes the program meanwhile.
+        let (child, ()) = tokio::join!(start_aside(Command::new(&program)), async { drop(busy) });
+        assert_eq!(child.unwrap().supervise(None, pending()).await.outcome, Outcome::Exited(0));
+    });
+}
+
+#[test]
+fn a_start_aside_that_is_given_up_leaves_no_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().canonicalize().unwrap();
+    let here = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        processes.filter(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == place)).count()
+    };
+    runtime().block_on(async {
+        let waiting = || Command { cwd: Some(place.clone()), ..child(&["wait-for-ever"]) };
+        let mut given_up = Box::pin(start_aside(waiting()));
+        assert!(futures_util::poll!(&mut given_up).is_pending());
+        drop(given_up);
+        // Children are started one after the other, so the first one was, or was not, by now.
+        let kept = start_aside(waiting()).await.unwrap();
+        eventually("the child that nobody wanted to be gone", async || (here() == 1).then_some(())).await;
+        drop(kept);
+        eventually("the other one to be gone", async || (here() == 0).then_some(())).await;
+    });
 }

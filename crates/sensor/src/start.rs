@@ -9,7 +9,7 @@ use std::time::Duration;
 use attune_http::HttpError;
 use attune_lifecycle::CancellationToken;
 use attune_model::measure::Measure;
-use attune_process::{Command, Ending, Keep, Redactor, StartError, Stream, start};
+use attune_process::{Command, Ending, Keep, Redactor, StartError, Stream, start_aside};
 use attune_runtime::environment::{Coordination, Environment, EnvironmentError};
 use attune_runtime::plan::{Chosen, LaunchPlan, PlanError, PlanRequest};
 use attune_store::LogStream;
@@ -143,7 +143,12 @@ async fn environment(
 
 impl Prepared {
     /// Starts the process with its logs.
-    pub(crate) fn start(self, context: &Context, target: &Target, grant: &Grant) -> Result<Process, StartFailure> {
+    pub(crate) async fn start(
+        self,
+        context: &Context,
+        target: &Target,
+        grant: &Grant,
+    ) -> Result<Process, StartFailure> {
         let config = &context.config;
         let (sensor, tokens) = (&target.sensor, LaterTokens::default());
         let notify = self.private_files(context, target);
@@ -173,7 +178,7 @@ impl Prepared {
         command.ending =
             Ending { signal: config.timing.stop_signal, grace: config.timing.stop_grace, ..Ending::default() };
         let (begun, begun_at) = (Instant::now(), context.clock.now());
-        let child = start(command).map_err(|error| {
+        let child = start_aside(command).await.map_err(|error| {
             context.observer.measure(Measure::ChildNotStarted);
             StartFailure::Start(error)
         })?;

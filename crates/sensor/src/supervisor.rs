@@ -215,7 +215,7 @@ impl Supervisor {
             return Err(next);
         }
         match self.grant.as_ref().filter(|grant| grant.is_valid()) {
-            Some(grant) => prepared.start(&self.context, target, grant).map_err(|error| start_failure(&error)),
+            Some(grant) => prepared.start(&self.context, target, grant).await.map_err(|error| start_failure(&error)),
             None => Err(Next::Lost),
         }
     }
