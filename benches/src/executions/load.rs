@@ -207,10 +207,13 @@ impl Load {
         self.database.execute("VACUUM ANALYZE execution").await.context("the rows that wait")?;
         self.dispatch(worker, &scheduled).await?;
         let mut rate = Rate::begin();
-        while rate.ended < count {
+        for _ in 0..waiting + count {
             rate.count(self.completed().await?);
+            if rate.ended == count {
+                return rate.per_second();
+            }
         }
-        rate.per_second()
+        Err("too many ended while they were dispatched: let more of them wait".to_owned())
     }
 
     /// Takes back what waits for a worker.

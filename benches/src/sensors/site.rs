@@ -14,12 +14,15 @@ use attune_model::message::RuleEnabled;
 use attune_model::{RuleId, Secret};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
+use tempfile::TempDir;
 
 use crate::agent::Agent;
 use crate::place::Place;
 use crate::program;
 use crate::words::Context as _;
 
+/// A file system in memory.
+const MEMORY: &str = "/dev/shm";
 /// Between two looks at what has started.
 const LOOK: Duration = Duration::from_millis(1);
 /// Between two looks at rows.
@@ -34,6 +37,8 @@ const ACTION: &str = "ref: bench.none\nlabel: None\nenabled: true\nrunner_type: 
 #[derive(Debug)]
 pub(crate) struct Site {
     place: Place,
+    /// The host's private folder: in memory, as in the deployment files.
+    run: TempDir,
     count: usize,
     hub: SocketAddr,
     connection: PgConnection,
@@ -53,7 +58,8 @@ impl Site {
         let url = Secret::new(place.broker.url());
         let bus = AmqpBus::connect(&AmqpConfig::new(url, "bench")).await.context("the broker")?;
         let hub = Place::free_address()?;
-        Ok(Self { place, count, hub, connection, bus, most_connections: 0 })
+        let run = TempDir::with_prefix_in("attune-bench-", MEMORY).context(MEMORY)?;
+        Ok(Self { place, run, count, hub, connection, bus, most_connections: 0 })
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -68,7 +74,7 @@ impl Site {
     fn command(&self) -> Result<Command, String> {
         let mut command = self.place.command(&self.place.ways())?;
         command.env("ATTUNE__SERVER__HOST", "127.0.0.1").env("ATTUNE__SERVER__PORT", self.hub.port().to_string());
-        command.env("ATTUNE_SENSOR_RUNTIMES", "native").env("ATTUNE__SENSOR__RUN_DIR", self.place.path("run"));
+        command.env("ATTUNE_SENSOR_RUNTIMES", "native").env("ATTUNE__SENSOR__RUN_DIR", self.run.path());
         Ok(command)
     }
 

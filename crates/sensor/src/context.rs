@@ -60,13 +60,13 @@ pub(crate) struct Context {
 pub(crate) struct Turns {
     /// Asking for a token.
     pub(crate) token: Semaphore,
-    /// Starting a process, which holds a thread up.
+    /// Starting a process: one after the other, so that the next one is at hand when one is done.
     pub(crate) start: Semaphore,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { token: Semaphore::new(16), start: Semaphore::new(1) }
+        Self { token: Semaphore::new(16), start: Semaphore::new(4) }
     }
 }
 

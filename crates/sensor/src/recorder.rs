@@ -1,12 +1,14 @@
-//! Writes the rows of all sensors of this host: what comes while one call is under way goes together with the next one. After a
-//! start of the host that is a few calls instead of hundreds side by side, each on a connection of its own.
+//! Writes the rows of all sensors of this host: what comes while one call is under way, or shortly after it, goes together with
+//! the next one. After a start of the host that is a few calls instead of hundreds side by side, each on a connection of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
 use attune_model::{WorkerId, chain};
 use attune_store::{Decision, ProcessChange, ProcessRecord, SensorStore, StoreError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
 
 use crate::context::STORE_LIMIT;
 use crate::deadline::Deadline;
@@ -14,6 +16,9 @@ use crate::target::Target;
 
 /// Most rows of one call.
 const AT_ONCE: usize = 256;
+
+/// While one call follows the other, each waits so long for more rows. A change by itself does not.
+const GATHERING: Duration = Duration::from_millis(10);
 
 /// One change, and who wants to know whether it is written.
 #[derive(Debug)]
@@ -56,15 +61,23 @@ impl Recorder {
     /// Until nobody hands anything in any more, as `done` says.
     pub(crate) async fn run(mut self, done: CancellationToken) {
         let mut waiting = Vec::with_capacity(AT_ONCE);
+        let mut written: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
                 count = self.jobs.recv_many(&mut waiting, AT_ONCE) => if count == 0 { return },
                 () = done.cancelled() => return,
             }
+            if written.is_some_and(|written| written.elapsed() < GATHERING) {
+                sleep(GATHERING).await;
+                while waiting.len() < AT_ONCE && let Ok(job) = self.jobs.try_recv() {
+                    waiting.push(job);
+                }
+            }
             // Who does not wait any more hands in something newer.
             waiting.retain(|job| !job.reply.is_closed());
             self.write(std::mem::take(&mut waiting)).await;
+            written = Some(Instant::now());
         }
     }
 

@@ -10,7 +10,7 @@ use attune_model::chain;
 use attune_model::measure::Measure;
 use attune_model::rows::Action;
 use attune_model::schema::secret_pointers;
-use attune_process::{Outcome, Redactor, Report, Sink, StartError, start_aside};
+use attune_process::{Outcome, Redactor, Report, Sink, StartError, start};
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
@@ -207,7 +207,7 @@ pub(crate) fn has_secret_output(action: Option<&Action>) -> bool {
 async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observer) -> Result<Ran, Failure> {
     let Prepared { command, time_limit, kind, output_format, files, in_use, .. } = prepared;
     let begun = Instant::now();
-    let child = start_aside(command).await.map_err(|error| {
+    let child = start(command).map_err(|error| {
         observer.measure(Measure::ChildNotStarted);
         start_failure(&error)
     })?;
