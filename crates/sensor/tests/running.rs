@@ -150,6 +150,10 @@ async fn a_sensor_without_rules_or_disabled_is_stopped_and_comes_back() {
     world.add_sensor("two", "shell", FAITHFUL);
     let host = world.start().await;
     let pids = [world.eventually_facts("demo.one", 1).await, world.eventually_facts("demo.two", 1).await].concat();
+    // A row of a sensor that was taken and does not run yet says `stopped`, too.
+    for sensor in ["demo.one", "demo.two"] {
+        world.eventually_running(host.worker, sensor).await;
+    }
     world.pack.rules[0].enabled = false;
     world.pack.sensors[1].enabled = false;
     world.load().await;
