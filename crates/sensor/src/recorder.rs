@@ -70,7 +70,9 @@ impl Recorder {
             }
             if written.is_some_and(|written| written.elapsed() < GATHERING) {
                 sleep(GATHERING).await;
-                while waiting.len() < AT_ONCE && let Ok(job) = self.jobs.try_recv() {
+                while waiting.len() < AT_ONCE
+                    && let Ok(job) = self.jobs.try_recv()
+                {
                     waiting.push(job);
                 }
             }
