@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Timelike as _, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDateTime, TimeDelta, Timelike as _, Utc};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, Zoned, civil};
 
@@ -34,20 +34,13 @@ impl Zone {
 
     /// A time as clocks of this zone show it.
     pub(crate) fn zoned(&self, time: DateTime<Utc>) -> Option<Zoned> {
-        let nanoseconds = i32::try_from(time.timestamp_subsec_nanos()).ok()?;
-        Some(Timestamp::new(time.timestamp(), nanoseconds).ok()?.to_zoned(self.0.clone()))
+        Some(timestamp(time)?.to_zoned(self.0.clone()))
     }
 
     /// What clocks of this zone show at a time.
     pub(crate) fn local(&self, time: DateTime<Utc>) -> Option<NaiveDateTime> {
-        let shown = self.zoned(time)?.datetime();
-        let part = |value: i8| u32::try_from(value).ok();
-        NaiveDate::from_ymd_opt(shown.year().into(), part(shown.month())?, part(shown.day())?)?.and_hms_nano_opt(
-            part(shown.hour())?,
-            part(shown.minute())?,
-            part(shown.second())?,
-            u32::try_from(shown.subsec_nanosecond()).ok()?,
-        )
+        let offset = self.0.to_offset(timestamp(time)?).seconds();
+        time.naive_utc().checked_add_signed(TimeDelta::seconds(offset.into()))
     }
 
     /// When clocks of this zone show a local time.
@@ -76,6 +69,10 @@ impl fmt::Display for Zone {
 /// The same instant in the type of messages and rows.
 pub(crate) fn utc(time: Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.as_second(), u32::try_from(time.subsec_nanosecond()).ok()?)
+}
+
+fn timestamp(time: DateTime<Utc>) -> Option<Timestamp> {
+    Timestamp::new(time.timestamp(), i32::try_from(time.timestamp_subsec_nanos()).ok()?).ok()
 }
 
 fn civil(local: NaiveDateTime) -> Option<civil::DateTime> {
