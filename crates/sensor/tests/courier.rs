@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use attune_model::clock::Clock;
 use attune_model::rows::SensorProcess;
-use attune_model::status::{OwnerType, RetentionPolicy, SensorProcessStatus};
+use attune_model::status::SensorProcessStatus;
 use attune_sensor::{LogLimits, SensorConfig};
-use attune_store::{LogArtifact, LogStore};
+use attune_store::LogStore;
 use attune_testkit::{Direction, eventually};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
@@ -291,19 +291,7 @@ async fn files_that_a_sensor_wrote_itself_follow_when_it_has_ended_if_they_have_
     remote.world.load().await;
     fs::write(remote.world.path("facts/secret"), "not below the folder").unwrap();
     for name in ["report", "link"] {
-        let artifact = LogArtifact {
-            r#ref: format!("demo.{name}"),
-            scope: OwnerType::Sensor,
-            owner: "demo.one".to_owned(),
-            name: name.to_owned(),
-            description: String::new(),
-            retention_policy: RetentionPolicy::Versions,
-            retention_limit: 4,
-            execution: None,
-            meta: serde_json::json!({}),
-            created_by: "sensor",
-        };
-        remote.world.store.add_log_version(&artifact).await.unwrap();
+        remote.register_file(name).await;
     }
     let there = remote.folder.join("demo/report/v1.txt");
     let runs_once = async |count: usize, report: Option<&str>| {

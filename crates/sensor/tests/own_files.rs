@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use attune_model::status::{OwnerType, RetentionPolicy};
-use attune_store::{LogArtifact, LogStore};
+use attune_store::LogStore;
 use attune_testkit::eventually;
 use axum::http::Method;
 
@@ -40,19 +39,7 @@ impl Files {
         remote.world.add_sensor("one", "shell", WRITER);
         remote.world.load().await;
         for name in ["first", "second"] {
-            let artifact = LogArtifact {
-                r#ref: format!("demo.{name}"),
-                scope: OwnerType::Sensor,
-                owner: "demo.one".to_owned(),
-                name: name.to_owned(),
-                description: String::new(),
-                retention_policy: RetentionPolicy::Versions,
-                retention_limit: 4,
-                execution: None,
-                meta: serde_json::json!({}),
-                created_by: "sensor",
-            };
-            remote.world.store.add_log_version(&artifact).await.unwrap();
+            remote.register_file(name).await;
         }
         let (relay, address) = Relay::start(format!("http://{}", remote.way.authority()), &remote.tasks).await;
         Self { remote, relay, address: format!("http://{address}") }

@@ -11,9 +11,10 @@ use attune_hub::{Folders, Hub, HubConfig};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::Secret;
 use attune_model::clock::SystemClock;
+use attune_model::status::{OwnerType, RetentionPolicy};
 use attune_security::{SealingKey, TokenKey};
 use attune_sensor::{LogDelivery, SensorConfig, Transport};
-use attune_store::LogStore;
+use attune_store::{LogArtifact, LogStore};
 use attune_testkit::{Proxy, eventually};
 use tokio::time::timeout;
 
@@ -56,6 +57,23 @@ impl Remote {
         hub.spawn(&stop, &tasks);
         world.load().await;
         Self { world, folder, way, tokens, stop, tasks }
+    }
+
+    /// A file that the sensor `demo.one` writes itself, with a version.
+    pub(crate) async fn register_file(&self, name: &str) {
+        let artifact = LogArtifact {
+            r#ref: format!("demo.{name}"),
+            scope: OwnerType::Sensor,
+            owner: "demo.one".to_owned(),
+            name: name.to_owned(),
+            description: String::new(),
+            retention_policy: RetentionPolicy::Versions,
+            retention_limit: 4,
+            execution: None,
+            meta: serde_json::json!({}),
+            created_by: "sensor",
+        };
+        self.world.store.add_log_version(&artifact).await.unwrap();
     }
 
     pub(crate) fn config(&self) -> SensorConfig {
