@@ -50,7 +50,7 @@ pub(crate) struct Dispatcher {
     paused: HashSet<SensorId>,
     /// How often an operator wanted each one started again.
     restarts: HashMap<SensorId, u64>,
-    /// Failures that the rows of this host tell of, for supervisors that are about to be made.
+    /// Failures that the rows of this host tell of, for the supervisors of the first comparison.
     histories: HashMap<SensorId, (i32, i32)>,
     commands: mpsc::Receiver<Command>,
     /// What the last comparison was about.
@@ -207,7 +207,7 @@ impl Dispatcher {
         let (sensor_ref, pack_ref) = (target.sensor.r#ref.clone(), target.sensor.pack_ref.clone());
         let (wish, wishes) = watch::channel(Some(target));
         let (statuses, status) = watch::channel(Status::default());
-        let history = self.histories.remove(&sensor).unwrap_or_default();
+        let history = self.histories.remove(&sensor);
         let supervisor = Supervisor::new(self.context.clone(), wishes, statuses, history);
         let task = self.tasks.spawn(supervisor.run());
         self.registry.add(sensor, &sensor_ref, status.clone());

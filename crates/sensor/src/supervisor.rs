@@ -108,18 +108,20 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Goes on counting where `history` stopped: failures, and at which of them the last alert was raised.
+    /// Goes on counting where `history` stopped: failures, and at which of them the last alert was raised. Without one it begins
+    /// anew, whatever its row says of earlier times.
     pub(crate) fn new(
         context: Arc<Context>,
         wish: watch::Receiver<Wish>,
         status: watch::Sender<Status>,
-        (failures, alerted): (i32, i32),
+        history: Option<(i32, i32)>,
     ) -> Self {
         let record = Record::new(context.clone());
         context.observer.measure(Measure::SensorMoved { from: None, to: Some(SensorState::Idle) });
+        let (failures, alerted) = history.unwrap_or_default();
         // An alert mark above the count is of an earlier series.
         let alerted = if alerted > failures { 0 } else { alerted };
-        Self { context, wish, status, record, grant: None, failures, alerted, reset: false, cause: None }
+        Self { context, wish, status, record, grant: None, failures, alerted, reset: history.is_none(), cause: None }
     }
 
     /// Until the host stops or forgets the sensor. No process is left.

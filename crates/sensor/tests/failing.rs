@@ -281,6 +281,51 @@ async fn a_host_that_comes_back_goes_on_counting_and_forgets_dead_processes() {
     again.stop().await;
 }
 
+/// Has the host compare at least once for each of these new sensors.
+async fn compare(world: &mut World, others: &[&str]) {
+    for other in others {
+        world.add_sensor(other, "shell", FAITHFUL);
+        world.load().await;
+        world.hint().await;
+        world.eventually_facts(&format!("demo.{other}"), 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sensor_that_is_enabled_anew_begins_with_a_clean_history() {
+    let mut world = World::new().await;
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
+    world.add_sensor(
+        "one",
+        "shell",
+        r#"echo started >> "$FACTS/one"; test ! -e "$FACTS/mended" || exec sleep 1000; exit 1"#,
+    );
+    let host = world.start().await;
+    world.eventually_row(host.worker, "demo.one", in_backoff).await;
+    let switch = async |world: &mut World, is_on: bool| {
+        world.pack.sensors[0].enabled = is_on;
+        world.load().await;
+        world.hint().await;
+    };
+    switch(&mut world, false).await;
+    world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    // Nothing in this process remembers it.
+    compare(&mut world, &["two", "three"]).await;
+    switch(&mut world, true).await;
+    let row = world.eventually_row(host.worker, "demo.one", in_backoff).await;
+    assert_eq!(row.consecutive_failures, 1);
+    // Nor does the row of one that runs tell of old failures.
+    switch(&mut world, false).await;
+    world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    compare(&mut world, &["four", "five"]).await;
+    fs::write(world.path("facts/mended"), "").unwrap();
+    switch(&mut world, true).await;
+    let row = world.eventually_running(host.worker, "demo.one").await;
+    assert_eq!(row.consecutive_failures, 0);
+    host.stop().await;
+}
+
 #[tokio::test]
 async fn a_healthy_time_makes_the_next_failure_the_first() {
     let mut world = World::new().await;

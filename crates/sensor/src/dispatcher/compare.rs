@@ -95,11 +95,12 @@ impl Dispatcher {
         spawn_blocking(look).await.map_err(|error| error.to_string())
     }
 
-    /// Reads what the rows of this host say about sensors that have no supervisor yet, after whatever earlier life of it.
+    /// Reads what the rows of this host say about its sensors, after whatever earlier life of it. What becomes wanted later
+    /// begins anew.
     pub(super) async fn read_history(&mut self, judged: &[Judged]) -> Result<(), String> {
         self.histories.clear();
-        let is_new = |judged: &Judged| judged.verdict.is_ok() && !self.owners.contains_key(&judged.sensor);
-        if !judged.iter().any(is_new) {
+        let is_first = self.started.is_some();
+        if !is_first || judged.iter().all(|judged| judged.verdict.is_err()) {
             return Ok(());
         }
         let rows = asked(&self.context, self.context.store.processes(self.context.worker)).await?;
