@@ -165,6 +165,7 @@ impl Dispatcher {
         let judged = spawn_blocking(move || judge_all(&context, desired)).await.map_err(|error| error.to_string())?;
         self.read_history(&judged).await?;
         let mut wanted = HashSet::new();
+        let mut without_rules = HashSet::new();
         let mut enabled = HashSet::new();
         let mut is_complete = true;
         self.known = judged.iter().map(|judged| (judged.sensor_ref.clone(), judged.sensor)).collect();
@@ -184,11 +185,15 @@ impl Dispatcher {
                     }
                     self.wish_for(sensor, Arc::new(target));
                 }
+                Err(Refusal::NoRules) => {
+                    self.refused.remove(&sensor);
+                    without_rules.insert(sensor);
+                }
                 Err(refusal) => self.refuse(sensor, &sensor_ref, &refusal),
             }
         }
         self.refused.retain(|sensor, _| enabled.contains(sensor));
-        self.release(&wanted);
+        self.release(&wanted, &without_rules);
         self.announce_start();
         self.histories = HashMap::new();
         self.compared = is_complete.then(|| Compared::now(digest));
@@ -201,11 +206,11 @@ impl Dispatcher {
             self.forget(sensor);
         }
         if let Some(owner) = self.owners.get(&sensor) {
-            owner.wish.send_replace(Some(target));
+            owner.wish.send_replace(Wish::Run(target));
             return;
         }
         let (sensor_ref, pack_ref) = (target.sensor.r#ref.clone(), target.sensor.pack_ref.clone());
-        let (wish, wishes) = watch::channel(Some(target));
+        let (wish, wishes) = watch::channel(Wish::Run(target));
         let (statuses, status) = watch::channel(Status::default());
         let history = self.histories.remove(&sensor);
         let supervisor = Supervisor::new(self.context.clone(), wishes, statuses, history);
@@ -216,13 +221,15 @@ impl Dispatcher {
 
     /// Stops what is not wanted any more, and forgets what has stopped. A supervisor that is idle and without a wish
     /// starts nothing unless it is told to from here.
-    fn release(&mut self, wanted: &HashSet<SensorId>) {
+    fn release(&mut self, wanted: &HashSet<SensorId>, without_rules: &HashSet<SensorId>) {
         let unwanted: Vec<SensorId> = self.owners.keys().filter(|sensor| !wanted.contains(*sensor)).copied().collect();
         for sensor in unwanted {
             let Some(owner) = self.owners.get(&sensor) else {
                 continue;
             };
-            let was_wanted = owner.wish.send_replace(None).is_some();
+            let active_rules = without_rules.contains(&sensor).then_some(0);
+            let before = owner.wish.send_replace(Wish::Rest { active_rules });
+            let was_wanted = before.target().is_some();
             if !was_wanted && owner.status.borrow().phase == Phase::Idle {
                 self.forget(sensor);
             }
@@ -235,10 +242,6 @@ impl Dispatcher {
     }
 
     fn refuse(&mut self, sensor: SensorId, sensor_ref: &str, refusal: &Refusal) {
-        if matches!(refusal, Refusal::NoRules) {
-            self.refused.remove(&sensor);
-            return;
-        }
         let reason = chain(refusal);
         if self.refused.get(&sensor) == Some(&reason) {
             return;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_store::ProcessChange;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::context::Context;
+use crate::recorder::{Unwritten, Written};
 use crate::target::Target;
 
 const RETRY: Duration = Duration::from_secs(2);
@@ -22,11 +23,17 @@ pub(crate) struct Record {
     context: Arc<Context>,
     /// The oldest first.
     unwritten: VecDeque<(Arc<Target>, ProcessChange)>,
+    /// Tells what becomes of the first of them, once it is handed in. Whoever waits for it may be called away at any time.
+    under_way: Option<Written>,
+    /// When it is handed in again.
+    retry_at: Instant,
+    /// Whether it was said that the store does not take it.
+    is_told: bool,
 }
 
 impl Record {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, unwritten: VecDeque::new() }
+        Self { context, unwritten: VecDeque::new(), under_way: None, retry_at: Instant::now(), is_told: false }
     }
 
     /// Writes a change, once; see [`Record::retry`].
@@ -40,12 +47,22 @@ impl Record {
         self.unwritten.is_empty()
     }
 
-    /// Puts a change in the place of whatever is not written yet. An alert takes the place of nothing: it says nothing about
-    /// the process.
+    /// Puts a change in the place of whatever is not written yet. An alert and another number of rules take the place of nothing
+    /// but their like: they say nothing about the process.
     pub(crate) fn set(&mut self, target: &Arc<Target>, change: ProcessChange) {
-        if !matches!(change, ProcessChange::Alerted { .. }) {
-            self.unwritten.clear();
+        match change {
+            ProcessChange::Alerted { .. } => {}
+            ProcessChange::Rules => {
+                let is_first = self.unwritten.front().is_some_and(|(_, first)| *first == ProcessChange::Rules);
+                self.unwritten.retain(|(_, waiting)| *waiting != ProcessChange::Rules);
+                self.under_way.take_if(|_| is_first);
+            }
+            _ => {
+                self.unwritten.clear();
+                self.under_way = None;
+            }
         }
+        self.retry_at = Instant::now() + RETRY;
         self.unwritten.push_back((target.clone(), change));
     }
 
@@ -55,14 +72,21 @@ impl Record {
         let _written = self.attempt().await;
     }
 
+    /// Has what was set written with the next [`Record::retry`], which then does not wait.
+    pub(crate) fn hurry(&mut self) {
+        self.retry_at = Instant::now();
+    }
+
     /// Writes what could not be written, after a while; never ends when there is nothing. Cancel-safe: what is not
-    /// known to be written stays.
+    /// known to be written stays, and who comes back waits for the rest of that while.
     pub(crate) async fn retry(&mut self) {
         loop {
             if self.unwritten.is_empty() {
                 pending::<()>().await;
             }
-            sleep(RETRY).await;
+            if self.under_way.is_none() {
+                sleep_until(self.retry_at).await;
+            }
             if self.attempt().await {
                 return;
             }
@@ -81,10 +105,20 @@ impl Record {
 
     async fn attempt(&mut self) -> bool {
         while let Some((target, change)) = self.unwritten.front() {
-            if let Err(problem) = self.context.changes.write(target.clone(), change.clone()).await {
-                tracing::warn!(sensor.ref = %target.sensor.r#ref, error = %problem, "failed to record the state of a sensor");
+            let changes = &self.context.changes;
+            let under_way = self.under_way.get_or_insert_with(|| changes.hand_in(target.clone(), change.clone()));
+            let written = under_way.await;
+            self.under_way = None;
+            if let Err(Unwritten::Refused(problem)) = &written
+                && !std::mem::replace(&mut self.is_told, true)
+            {
+                tracing::warn!(sensor.ref = %target.sensor.r#ref, error = problem, "failed to record the state of a sensor");
+            }
+            if written.is_err() {
+                self.retry_at = Instant::now() + RETRY;
                 return false;
             }
+            self.is_told = false;
             self.unwritten.pop_front();
         }
         true

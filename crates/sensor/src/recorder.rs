@@ -1,7 +1,9 @@
 //! Writes the rows of all sensors of this host: what comes while one call is under way, or shortly after it, goes together with
 //! the next one. After a start of the host that is a few calls instead of hundreds side by side, each on a connection of its own.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
@@ -25,7 +27,29 @@ const GATHERING: Duration = Duration::from_millis(10);
 pub(crate) struct Job {
     target: Arc<Target>,
     change: ProcessChange,
-    reply: oneshot::Sender<Result<(), String>>,
+    reply: oneshot::Sender<Result<(), Unwritten>>,
+}
+
+/// A change is not in its row.
+#[derive(Debug, Clone)]
+pub(crate) enum Unwritten {
+    /// The store takes none; that is said once, here.
+    Away,
+    /// It does not take this one.
+    Refused(String),
+}
+
+/// Ready when a change was written or not. Bounded by the limits of the recorder. Dropped, it is written or not.
+#[derive(Debug)]
+pub(crate) struct Written(oneshot::Receiver<Result<(), Unwritten>>);
+
+impl Future for Written {
+    type Output = Result<(), Unwritten>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // An error says that the host has stopped.
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(Unwritten::Away)))
+    }
 }
 
 /// Where changes are handed in. Clones are the same.
@@ -41,21 +65,23 @@ pub(crate) struct Recorder {
     store: Arc<dyn SensorStore>,
     worker: (WorkerId, String),
     deadline: Deadline,
+    /// Whether it was said that the store takes no rows. It would be said for hundreds of them every other second.
+    is_told: bool,
 }
 
 impl Changes {
-    /// Writes a change. Bounded by the limits of the recorder. Dropped, it is written or not.
-    pub(crate) async fn write(&self, target: Arc<Target>, change: ProcessChange) -> Result<(), String> {
+    /// Has a change written.
+    pub(crate) fn hand_in(&self, target: Arc<Target>, change: ProcessChange) -> Written {
         let (reply, answer) = oneshot::channel();
         drop(self.jobs.send(Job { target, change, reply }));
-        answer.await.unwrap_or_else(|_gone| Err("the host has stopped".to_owned()))
+        Written(answer)
     }
 }
 
 impl Recorder {
     pub(crate) fn new(store: Arc<dyn SensorStore>, worker: (WorkerId, String), deadline: Deadline) -> (Self, Changes) {
         let (sender, jobs) = mpsc::unbounded_channel();
-        (Self { jobs, store, worker, deadline }, Changes { jobs: sender })
+        (Self { jobs, store, worker, deadline, is_told: false }, Changes { jobs: sender })
     }
 
     /// Until nobody hands anything in any more, as `done` says.
@@ -83,23 +109,37 @@ impl Recorder {
         }
     }
 
-    async fn write(&self, jobs: Vec<Job>) {
+    async fn write(&mut self, jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
         let together = self.attempt(&jobs).await;
+        self.tell(&together);
         for job in jobs {
             let written = match &together {
                 // One of them is to blame, and the others are not to wait for it.
                 Err(failure) if failure.is_final => self.attempt(std::slice::from_ref(&job)).await,
                 together => together.clone(),
             };
+            let refused = |failure: Failure| {
+                if failure.is_final { Unwritten::Refused(failure.problem) } else { Unwritten::Away }
+            };
             // Whoever asked may be gone.
-            drop(job.reply.send(written.map_err(|failure| failure.problem)));
+            drop(job.reply.send(written.map_err(refused)));
+        }
+    }
+
+    fn tell(&mut self, written: &Result<(), Failure>) {
+        match written {
+            Err(failure) if !failure.is_final && !std::mem::replace(&mut self.is_told, true) => {
+                tracing::warn!(error = failure.problem, "states of sensors cannot be recorded; trying again");
+            }
+            Ok(()) if std::mem::take(&mut self.is_told) => tracing::info!("states of sensors are recorded again"),
+            _ => {}
         }
     }
 
     async fn attempt(&self, jobs: &[Job]) -> Result<(), Failure> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
         let record = |job| {
             let Job { target, change, .. }: &Job = job;
             ProcessRecord { sensor: &target.sensor, active_rules: Some(target.active_rules), change }

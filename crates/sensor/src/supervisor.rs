@@ -42,8 +42,25 @@ use crate::record::Record;
 use crate::start::{Prepared, StartFailure};
 use crate::target::Target;
 
-/// What a sensor should be running; none when it should not.
-pub(crate) type Wish = Option<Arc<Target>>;
+/// What a sensor should be running.
+#[derive(Debug, Clone)]
+pub(crate) enum Wish {
+    Run(Arc<Target>),
+    /// Nothing.
+    Rest {
+        /// How many rules wait for its events all the same; none: as many as before, as far as anybody knows.
+        active_rules: Option<i32>,
+    },
+}
+
+impl Wish {
+    pub(crate) fn target(&self) -> Option<&Arc<Target>> {
+        match self {
+            Self::Run(target) => Some(target),
+            Self::Rest { .. } => None,
+        }
+    }
+}
 
 /// Where a sensor stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,6 +145,10 @@ impl Supervisor {
     pub(crate) async fn run(mut self) {
         while let Some(target) = self.wanted().await {
             let last = self.keep_running(target).await;
+            let last = match *self.wish.borrow() {
+                Wish::Rest { active_rules: Some(count) } => Arc::new(last.with_rules(count)),
+                _ => last,
+            };
             self.record_stopped(&last).await;
             self.grant = None;
             self.observe(&last, SensorProcessStatus::Stopped, None, None);
@@ -148,12 +169,12 @@ impl Supervisor {
     }
 
     /// Waits for a wish; none when there will be no more.
-    async fn wanted(&mut self) -> Wish {
+    async fn wanted(&mut self) -> Option<Arc<Target>> {
         loop {
             if self.context.stop.soft().is_cancelled() {
                 return None;
             }
-            if let Some(target) = self.wish.borrow_and_update().clone() {
+            if let Some(target) = self.latest() {
                 return Some(target);
             }
             tokio::select! {
@@ -162,6 +183,11 @@ impl Supervisor {
                 () = self.record.retry() => {}
             }
         }
+    }
+
+    /// The wish of now.
+    fn latest(&mut self) -> Option<Arc<Target>> {
+        self.wish.borrow_and_update().target().cloned()
     }
 
     /// Until the sensor is not wanted any more; the last target is returned.
@@ -227,8 +253,7 @@ impl Supervisor {
         if self.context.stop.soft().is_cancelled() || self.wish.has_changed().is_err() {
             return Some(Next::Stop);
         }
-        let wish = self.wish.borrow_and_update().clone();
-        match wish {
+        match self.latest() {
             None => Some(Next::Stop),
             Some(new) if new.has_input_of(target) => None,
             Some(new) => Some(self.again(&new, None)),
@@ -281,7 +306,7 @@ impl Supervisor {
                     return Next::Lost;
                 }
                 changed = self.wish.changed() => match changed {
-                    Ok(()) => self.wish.borrow_and_update().clone(),
+                    Ok(()) => self.latest(),
                     Err(_closed) => None,
                 },
                 () = sleep_until(renew_at), if process.said.keeps_token => {
@@ -301,7 +326,12 @@ impl Supervisor {
             let is_renewal = Arc::ptr_eq(&new, target);
             let knows_itself = process.said.keeps_rules && target.differs_in_rules_only(&new);
             if !is_renewal && (new.has_input_of(target) || knows_itself) {
+                let has_other_rules = new.active_rules != target.active_rules;
                 *target = new;
+                if has_other_rules {
+                    self.record.set(target, ProcessChange::Rules);
+                    self.record.hurry();
+                }
                 self.set_phase(Phase::Running, target);
                 continue;
             }
@@ -350,7 +380,7 @@ impl Supervisor {
                 biased;
                 () = self.context.stop.soft().cancelled() => return Next::Stop,
                 changed = self.wish.changed() => {
-                    let new = if changed.is_ok() { self.wish.borrow_and_update().clone() } else { None };
+                    let new = if changed.is_ok() { self.latest() } else { None };
                     match new {
                         None => return Next::Stop,
                         Some(new) if new.has_input_of(target) => *target = new,

@@ -16,7 +16,7 @@ use crate::files::{Fingerprint, Look};
 use crate::packs::{PackState, Packs};
 
 /// A sensor that this host is to run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) sensor: Sensor,
     pub(crate) runtime: Arc<Runtime>,
@@ -133,6 +133,11 @@ impl Target {
     pub(crate) fn follow(&mut self, packs: &Packs) {
         self.pack = self.sensor.pack_ref.as_ref().and_then(|pack_ref| packs.state(pack_ref));
         self.input.generation = self.pack.as_ref().map_or(0, |pack| pack.borrow().generation);
+    }
+
+    /// The same with another number of rules, for its row.
+    pub(crate) fn with_rules(&self, active_rules: i32) -> Self {
+        Self { active_rules, ..self.clone() }
     }
 
     /// Whether its files are still the same. Blocks.

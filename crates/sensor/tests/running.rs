@@ -158,8 +158,9 @@ async fn a_sensor_without_rules_or_disabled_is_stopped_and_comes_back() {
     world.pack.sensors[1].enabled = false;
     world.load().await;
     world.hint().await;
-    for sensor in ["demo.one", "demo.two"] {
-        world.eventually_row(host.worker, sensor, |row| row.status == SensorProcessStatus::Stopped).await;
+    for (sensor, rules) in [("demo.one", 0), ("demo.two", 1)] {
+        let row = world.eventually_row(host.worker, sensor, |row| row.status == SensorProcessStatus::Stopped).await;
+        assert_eq!(row.active_rule_count, rules, "{sensor}");
     }
     assert!(pids.iter().all(|fact| !is_alive(pid(fact))));
     world.pack.rules[0].enabled = true;

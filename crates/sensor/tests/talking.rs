@@ -115,12 +115,44 @@ async fn a_sensor_that_listens_for_rules_itself_is_not_started_again_for_them() 
     // The host has seen the change: it counts one rule more.
     world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Running).await;
     eventually_view(&world, "two rules", |view| view.rules == 2).await;
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.active_rule_count == 2).await;
+    assert_eq!((row.status, row.pid.unwrap().to_string().as_str()), (SensorProcessStatus::Running, pid(&first[0])));
     assert_eq!(world.facts("rules"), first);
     assert!(is_alive(pid(&first[0])));
     // Its code is another matter.
     world.write_script("one", &format!("{}\n# changed\n", TALKER.replace("@KEEPS@", "rules")));
     world.hint().await;
     world.eventually_facts("rules", 2).await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn the_row_of_a_sensor_that_talks_all_the_time_is_written_late_and_not_never() {
+    let mut world = World::new().await;
+    world.run = Some(world.path("run"));
+    let script = r#"
+import os, socket, time
+host = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+while True:
+    host.sendto(b"WATCHDOG=1", os.environ["NOTIFY_SOCKET"])
+    time.sleep(0.1)
+"#;
+    world.add_sensor("one", "python", script);
+    let mut database = world.database().await.acquire().await.unwrap();
+    for statement in [
+        "CREATE TABLE closed (why TEXT)",
+        "INSERT INTO closed VALUES ('the test')",
+        "CREATE TRIGGER not_running BEFORE UPDATE ON sensor_process
+         WHEN NEW.status = 'running' AND EXISTS (SELECT * FROM closed)
+         BEGIN SELECT RAISE(ABORT, 'not now'); END",
+    ] {
+        sqlx::query(statement).execute(&mut *database).await.unwrap();
+    }
+    let host = world.start().await;
+    eventually_view(&world, "running", |view| view.state == "running").await;
+    assert_ne!(world.row(host.worker, "demo.one").await.unwrap().status, SensorProcessStatus::Running);
+    sqlx::query("DELETE FROM closed").execute(&mut *database).await.unwrap();
+    world.eventually_running(host.worker, "demo.one").await;
     host.stop().await;
 }
 

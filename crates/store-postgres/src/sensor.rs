@@ -201,6 +201,7 @@ fn queries<'a>(worker: (WorkerId, &'a str), records: &[ProcessRecord<'a>]) -> Ve
             ProcessChange::Stopped => process.stopped(),
             ProcessChange::Backoff(end) => process.backoff(end),
             ProcessChange::Alerted { failures } => process.alerted(*failures),
+            ProcessChange::Rules => process.rules(),
         });
     }
     if !running.sensors.is_empty() {
@@ -299,6 +300,15 @@ impl<'a> Process<'a> {
                 active_rule_count = coalesce($3, active_rule_count)
             WHERE sensor = $1 AND worker = $2
             ",
+        )
+        .bind(self.sensor.id.0)
+        .bind(self.worker.0.0)
+        .bind(self.active_rules)
+    }
+
+    fn rules(&self) -> Query<'a> {
+        sqlx::query(
+            "UPDATE sensor_process SET active_rule_count = coalesce($3, active_rule_count) WHERE sensor = $1 AND worker = $2",
         )
         .bind(self.sensor.id.0)
         .bind(self.worker.0.0)

@@ -148,6 +148,7 @@ async fn write_record(
         ProcessChange::Stopped => process.stopped(unit).await,
         ProcessChange::Backoff(end) => process.backoff(unit, end).await,
         ProcessChange::Alerted { failures } => process.alerted(unit, *failures).await,
+        ProcessChange::Rules => process.rules(unit).await,
     }
 }
 
@@ -168,7 +169,7 @@ async fn insert_missing(
     worker: (WorkerId, &str),
     change: &ProcessChange,
 ) -> Result<(), sqlx::Error> {
-    if matches!(change, ProcessChange::Stopped | ProcessChange::Alerted { .. }) {
+    if matches!(change, ProcessChange::Stopped | ProcessChange::Alerted { .. } | ProcessChange::Rules) {
         return Ok(());
     }
     sqlx::query(
@@ -277,6 +278,22 @@ impl Process {
         .bind(end.signal)
         .bind(&end.stderr_excerpt)
         .bind(end.next_restart_at.map(micros))
+        .execute(unit)
+        .await
+        .map(drop)
+    }
+
+    async fn rules(&self, unit: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            r"
+            UPDATE sensor_process SET active_rule_count = coalesce(?3, active_rule_count), updated = ?4
+            WHERE sensor = ?1 AND worker = ?2
+            ",
+        )
+        .bind(self.sensor.0)
+        .bind(self.worker.0)
+        .bind(self.active_rules)
+        .bind(micros(now()))
         .execute(unit)
         .await
         .map(drop)

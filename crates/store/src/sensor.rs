@@ -92,6 +92,8 @@ pub enum ProcessChange {
         /// `consecutive_failures` at that moment.
         failures: i32,
     },
+    /// Another number of rules; nothing has happened to the process.
+    Rules,
 }
 
 /// How a process ended.

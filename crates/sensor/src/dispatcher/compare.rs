@@ -81,7 +81,7 @@ impl Dispatcher {
         let mut targets: Vec<Arc<Target>> = Vec::with_capacity(self.owners.len());
         for owner in self.owners.values() {
             // One that is not wanted any more is waited for, and forgotten by a comparison.
-            match owner.wish.borrow().clone().filter(|_| !owner.task.is_finished()) {
+            match owner.wish.borrow().target().cloned().filter(|_| !owner.task.is_finished()) {
                 Some(target) => targets.push(target),
                 None => return Ok(false),
             }

@@ -31,6 +31,6 @@ impl Dispatcher {
     /// Whether the process of a sensor goes on as it is until its pack has come: one restart is enough for both.
     pub(super) fn has_to_wait(&self, sensor: SensorId, target: &Target) -> bool {
         let is_on_its_way = target.pack.as_ref().is_some_and(|pack| !pack.borrow().is_settled);
-        is_on_its_way && self.owners.get(&sensor).is_some_and(|owner| owner.wish.borrow().is_some())
+        is_on_its_way && self.owners.get(&sensor).is_some_and(|owner| owner.wish.borrow().target().is_some())
     }
 }

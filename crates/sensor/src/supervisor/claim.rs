@@ -45,7 +45,7 @@ impl Supervisor {
                 biased;
                 () = stop.cancelled() => return Err(Next::Stop),
                 changed = self.wish.changed() => {
-                    let new = if changed.is_ok() { self.wish.borrow_and_update().clone() } else { None };
+                    let new = if changed.is_ok() { self.latest() } else { None };
                     *target = new.ok_or(Next::Stop)?;
                 }
                 grant = &mut free => {

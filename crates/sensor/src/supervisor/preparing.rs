@@ -23,7 +23,7 @@ const SLOW_START: Duration = Duration::from_millis(500);
 /// environment.
 async fn unwanted(mut wish: watch::Receiver<Wish>) {
     // An error says that nobody wants anything any more.
-    drop(wish.wait_for(Option::is_none).await);
+    drop(wish.wait_for(|wish| wish.target().is_none()).await);
 }
 
 impl Supervisor {

@@ -210,6 +210,7 @@ pub async fn a_lease_survives_every_change_of_the_process(lab: &dyn Lab) {
         ProcessChange::Running { pid: 1, reset_failures: true },
         ProcessChange::Backoff(attune_store::ProcessEnd::default()),
         ProcessChange::Alerted { failures: 3 },
+        ProcessChange::Rules,
         ProcessChange::Stopped,
     ] {
         world.store.record_process(&world.sensor, (one.worker, "one"), None, &change).await.unwrap();

@@ -114,6 +114,7 @@ macro_rules! store_contract_tests {
             process: a_process_runs_fails_and_is_stopped,
                 failures_are_counted_by_the_caller_and_reset_on_request,
                 the_rule_count_stays_when_it_is_unknown,
+                another_number_of_rules_changes_nothing_else,
                 a_sensor_that_is_gone_is_no_error,
                 nothing_of_an_earlier_life_is_alive,
                 many_changes_are_written_together_and_in_order;

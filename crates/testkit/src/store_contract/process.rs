@@ -113,12 +113,27 @@ pub async fn the_rule_count_stays_when_it_is_unknown(lab: &dyn Lab) {
         running(2),
         failure(1),
         ProcessChange::Alerted { failures: 1 },
+        ProcessChange::Rules,
     ] {
         host.record(None, change).await;
         assert_eq!(host.row().await.unwrap().active_rule_count, 7);
     }
     host.record(Some(0), ProcessChange::Stopped).await;
     assert_eq!(host.row().await.unwrap().active_rule_count, 0);
+}
+
+/// A process that learns of its rules by itself goes on.
+pub async fn another_number_of_rules_changes_nothing_else(lab: &dyn Lab) {
+    let host = Host::new(lab).await;
+    host.record(Some(7), ProcessChange::Rules).await;
+    assert!(host.row().await.is_none(), "nothing has run");
+    host.record(Some(7), failure(2)).await;
+    host.record(Some(7), running(1)).await;
+    let before = host.row().await.unwrap();
+    host.record(Some(8), ProcessChange::Rules).await;
+    let row = host.row().await.unwrap();
+    assert_eq!(row.active_rule_count, 8);
+    assert_eq!(SensorProcess { active_rule_count: 7, ..row }, before);
 }
 
 /// Its pack was removed while its process was stopped.
