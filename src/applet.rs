@@ -251,7 +251,9 @@ impl Request {
             Self::Run(call) if call.applet.hosts == Hosts::Nothing => (call.applet.run)(call),
             Self::Run(call) => {
                 let call = init::enter(call)?;
+                let is_by_name = call.applet.program == Some(&*call.command);
                 (call.applet.run)(call)
+                    .map_err(|failure| if is_by_name { failure.told_as_the_platform() } else { failure })
             }
             Self::Help => output::print(&help()),
             Self::List => output::print(&list()),

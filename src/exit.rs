@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Success,
     /// The command worked and its answer is no: the action failed, a pack has errors.
     Failed,
+    /// The command line cannot be used, and the name was that of one of the platform's programs.
+    PlatformUsage,
     /// The command line cannot be used.
     Usage,
     /// A file is not what it should be: no program, for another architecture, another checksum.
@@ -60,6 +62,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Failed => 1,
+            Self::PlatformUsage => 2,
             Self::Usage => 64,
             Self::Data => 65,
             Self::NoInput => 66,
@@ -101,6 +104,12 @@ impl Failure {
     /// A command line that cannot be used.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::message(Exit::Usage, message)
+    }
+
+    /// The same, told as the platform's own programs tell it.
+    pub(crate) fn told_as_the_platform(self) -> Self {
+        let exit = if self.exit == Exit::Usage { Exit::PlatformUsage } else { self.exit };
+        Self { exit, ..self }
     }
 
     /// Its exit code.
@@ -158,6 +167,7 @@ mod tests {
     const PINNED: &[(Exit, u8)] = &[
         (Exit::Success, 0),
         (Exit::Failed, 1),
+        (Exit::PlatformUsage, 2),
         (Exit::Usage, 64),
         (Exit::Data, 65),
         (Exit::NoInput, 66),

@@ -165,6 +165,25 @@ fn unusable_command_lines_end_with_64_and_say_what_was_probably_meant() {
     }
 }
 
+/// Whoever starts the platform's programs knows that number.
+#[test]
+fn unusable_command_lines_of_the_platforms_programs_end_with_2() {
+    let folder = TempDir::new().unwrap();
+    for program in ["attune-agent", "attune-sensor-agent"] {
+        let path = link(folder.path(), program);
+        for (arguments, expected) in [
+            (vec![OsStr::new("--zebra")], "error: Unrecognized argument: --zebra\nRun `attune-"),
+            (vec![OsStr::new("extra")], "error: Unrecognized argument: extra\n"),
+            (vec![OsStr::new("--name"), OsStr::new(" ")], "error: --name must not be empty\n"),
+            (vec![&*odd()], "error: argument \"wor\\xFFker\" is not UTF-8\n"),
+        ] {
+            let ran = run(Command::new(&path).args(&arguments));
+            assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{program} {arguments:?}: {}", ran.stderr);
+            assert!(ran.stderr.starts_with(expected), "{program} {arguments:?}: {}", ran.stderr);
+        }
+    }
+}
+
 #[test]
 fn arguments_that_are_not_utf_8_are_usage_errors() {
     let first = run(Command::new(BINARY).arg(odd()));
