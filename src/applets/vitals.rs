@@ -67,13 +67,13 @@ fn bus_condition(state: &AmqpState) -> Condition {
         Link::Up { since } | Link::Lost { since, .. } => since.into_std(),
         Link::Closed => return Condition::problem(NAME, "the connection to the broker was closed", Instant::now()),
     };
-    let Consumers { wanted, confirmed } = state.consumers;
-    match &state.link {
-        Link::Lost { attempts, .. } => {
+    let Consumers { wanted, confirmed, missing_since } = state.consumers;
+    match (&state.link, &state.blocked) {
+        (Link::Lost { attempts, .. }, _) => {
             let text = format!("the connection to the broker is lost, {attempts} attempts to get it back");
             Condition::problem(NAME, text, since)
         }
-        _ if state.blocked.is_some() => Condition::problem(NAME, "the broker takes no messages for now", since),
+        (_, Some(block)) => Condition::problem(NAME, "the broker takes no messages for now", block.since.into_std()),
         _ if !state.is_fresh() => {
             let text = format!("nothing was heard from the broker for {} s", state.silence.as_secs());
             // By looks of every few seconds, as the text has it too.
@@ -81,7 +81,8 @@ fn bus_condition(state: &AmqpState) -> Condition {
             Condition::problem(NAME, text, heard.max(since))
         }
         _ if confirmed != wanted => {
-            Condition::problem(NAME, format!("{confirmed} of {wanted} consumers are confirmed"), since)
+            let missing_since = missing_since.map_or(since, tokio::time::Instant::into_std);
+            Condition::problem(NAME, format!("{confirmed} of {wanted} consumers are confirmed"), missing_since)
         }
         _ => Condition::well(NAME, since),
     }
@@ -152,6 +153,8 @@ fn worker_status(worker: &Overview) -> Value {
 mod tests {
     use std::time::Duration;
 
+    use attune_bus_amqp::Block;
+
     use super::*;
 
     #[test]
@@ -169,5 +172,26 @@ mod tests {
         let condition = bus_condition(&state);
         assert_eq!(condition.problem.as_deref(), Some("nothing was heard from the broker for 20 s"));
         assert!(condition.since >= heard, "{condition:?}");
+    }
+
+    #[test]
+    fn what_is_missing_counts_from_when_it_went_and_not_from_the_connection() {
+        let ago = |minutes| Instant::now().checked_sub(Duration::from_mins(minutes)).unwrap();
+        let (connected, went) = (ago(60), ago(5));
+        let mut state = AmqpState {
+            link: Link::Up { since: connected.into() },
+            blocked: None,
+            heartbeat: None,
+            silence: Duration::ZERO,
+            consumers: Consumers { wanted: 3, confirmed: 2, missing_since: Some(went.into()) },
+            losses: 0,
+        };
+        let condition = bus_condition(&state);
+        assert_eq!(condition.problem.as_deref(), Some("2 of 3 consumers are confirmed"));
+        assert_eq!(condition.since, went);
+        state.blocked = Some(Block { reason: "low on disk".to_owned(), since: went.into() });
+        let condition = bus_condition(&state);
+        assert_eq!(condition.problem.as_deref(), Some("the broker takes no messages for now"));
+        assert_eq!(condition.since, went);
     }
 }

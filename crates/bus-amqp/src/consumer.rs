@@ -19,6 +19,7 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::session::Session;
 use crate::shared::Shared;
+use crate::state::Consumers;
 use crate::topology::{declare_queue, short};
 
 /// What is consumed, and how.
@@ -54,8 +55,10 @@ pub(crate) async fn consume(shared: Arc<Shared>, wanted: Wanted) -> Result<AmqpC
     let cancel = shared.closing.child_token();
     let ended = CancellationToken::new();
     shared.state.send_modify(|state| {
-        state.consumers.wanted += 1;
-        state.consumers.confirmed += 1;
+        state.consumers.change(|consumers| {
+            consumers.wanted += 1;
+            consumers.confirmed += 1;
+        });
     });
     let keeper = Keeper { shared: shared.clone(), wanted, mailbox: mailbox.clone(), cancel: cancel.clone() };
     let guard = ended.clone().drop_guard();
@@ -145,7 +148,7 @@ impl Keeper {
         let mut subscription = first;
         loop {
             let ended = self.forward(&mut subscription).await;
-            self.shared.state.send_modify(|state| state.consumers.confirmed -= 1);
+            self.change(|consumers| consumers.confirmed -= 1);
             self.leave(subscription).await;
             let Ended::Lost(cause) = ended else { break };
             self.mailbox.interrupt(cause);
@@ -153,11 +156,15 @@ impl Keeper {
                 Some(next) => subscription = next,
                 None => break,
             }
-            self.shared.state.send_modify(|state| state.consumers.confirmed += 1);
+            self.change(|consumers| consumers.confirmed += 1);
             self.mailbox.resume();
         }
         self.mailbox.close();
-        self.shared.state.send_modify(|state| state.consumers.wanted -= 1);
+        self.change(|consumers| consumers.wanted -= 1);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Consumers)) {
+        self.shared.state.send_modify(|state| state.consumers.change(change));
     }
 
     async fn forward(&self, subscription: &mut Subscription) -> Ended {

@@ -33,4 +33,4 @@ mod wire;
 pub use bus::AmqpBus;
 pub use config::AmqpConfig;
 pub use error::ConnectError;
-pub use state::{AmqpState, Consumers, Link};
+pub use state::{AmqpState, Block, Consumers, Link};

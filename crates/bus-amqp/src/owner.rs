@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::error::words;
 use crate::session::Session;
 use crate::shared::Shared;
-use crate::state::Link;
+use crate::state::{Block, Link};
 use crate::{ConnectError, limits};
 
 /// Looks per heartbeat when heartbeats are shorter than a look.
@@ -162,7 +162,7 @@ fn blocked(shared: &Shared, reason: Option<String>) {
     } else {
         tracing::info!("the broker takes messages again");
     }
-    shared.state.send_modify(|state| state.blocked = reason);
+    shared.state.send_modify(|state| state.blocked = reason.map(|reason| Block { reason, since: Instant::now() }));
 }
 
 /// Counts looks in which nothing was heard. Looks, not time: a process that was stopped has not looked.

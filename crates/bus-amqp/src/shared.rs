@@ -66,7 +66,7 @@ impl Shared {
     fn unavailable(&self) -> BusError {
         let state = self.state.borrow();
         BusError::Unavailable(match (&state.link, &state.blocked) {
-            (Link::Up { .. }, Some(reason)) => format!("the broker takes no messages: {reason}"),
+            (Link::Up { .. }, Some(block)) => format!("the broker takes no messages: {}", block.reason),
             (Link::Up { .. }, None) => "the connection has just come back".to_owned(),
             (Link::Lost { cause, .. }, _) => format!("no connection to the broker: {cause}"),
             (Link::Closed, _) => "closed".to_owned(),
