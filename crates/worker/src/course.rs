@@ -1,9 +1,10 @@
 //! The course of one execution: claim, ack, run, finish, publish.
 //!
 //! The row decides at both ends. A claim that changes no row means that the execution is not ours; a finish that changes
-//! no row means that somebody else has ended it, and our result is dropped. What was claimed ends in a terminal status
-//! unless this process dies; then the next life of the worker ends it.
+//! no row means that somebody else has ended it, and our result is dropped. What was claimed ends in a terminal status,
+//! also when a bug panics on the way, unless this process dies; then the next life of the worker ends it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
 use attune_store::{Claim, ClaimedExecution, Decision, LogStream, StoreError};
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
@@ -49,6 +51,8 @@ enum Claiming {
     Stopping,
     /// The store cannot do it.
     Refused(StoreError),
+    /// Nobody knows: a bug.
+    Panicked,
 }
 
 impl Claiming {
@@ -58,7 +62,7 @@ impl Claiming {
             Self::Answered(Claim::Cancelled(_)) => ClaimAnswer::Cancelled,
             Self::Answered(Claim::NotOurs { .. }) => ClaimAnswer::NotOurs,
             Self::Stopping => ClaimAnswer::GivenBack,
-            Self::AnswerLost | Self::Refused(_) => ClaimAnswer::Failed,
+            Self::AnswerLost | Self::Refused(_) | Self::Panicked => ClaimAnswer::Failed,
         }
     }
 }
@@ -75,14 +79,22 @@ impl Course {
         Some(Self { shared, in_hand, scheduled_at, _slot: slot })
     }
 
-    /// Goes the whole way. `delivery` is the message that asked for it, if one did.
+    /// Goes the whole way. `delivery` is the message that asked for it, if one did. A bug costs this execution its success, and
+    /// nothing else.
     pub(crate) async fn run(self, delivery: Option<Delivery>) {
+        if AssertUnwindSafe(self.go(delivery)).catch_unwind().await.is_err() {
+            self.end_panicked().await;
+        }
+    }
+
+    async fn go(&self, delivery: Option<Delivery>) {
         let begun = Instant::now();
-        let claiming = self.claim().await;
+        // The message would keep its place with the broker for as long as this worker lives.
+        let claiming = AssertUnwindSafe(self.claim()).catch_unwind().await.unwrap_or(Claiming::Panicked);
         self.shared.observer.measure(Measure::Claim { answer: claiming.measured(), took: begun.elapsed() });
         let answer = match &claiming {
             Claiming::Stopping => Some(Requeue::Yes),
-            Claiming::Refused(_) => Some(Requeue::No),
+            Claiming::Refused(_) | Claiming::Panicked => Some(Requeue::No),
             Claiming::Answered(_) | Claiming::AnswerLost => None,
         };
         // The claim is committed or will not come: from here on the row keeps what the message told.
@@ -119,8 +131,14 @@ impl Course {
                 // It was, when only what the claim brought cannot be read.
                 self.end_claimed(ExecutionStatus::Failed, &format!("the execution cannot be read: {error}")).await;
             }
+            Claiming::Panicked => self.end_panicked().await,
             Claiming::Stopping => tracing::info!("dispatch given back: the worker stops"),
         }
+    }
+
+    async fn end_panicked(&self) {
+        tracing::error!("the course of the execution panicked; this is a bug of the worker");
+        self.end_claimed(ExecutionStatus::Failed, "the worker failed while it had the execution").await;
     }
 
     /// Ends the execution if it was claimed, and nobody can run it.
@@ -153,7 +171,7 @@ impl Course {
         }
     }
 
-    async fn execute(self, mut claimed: ClaimedExecution) {
+    async fn execute(&self, mut claimed: ClaimedExecution) {
         if let (None, Some(action)) = (&claimed.runtime, &claimed.action) {
             let advertised = self.shared.executor.advertised();
             let found = self.shared.runtimes.of_file(&*self.shared.store, &action.entrypoint, &advertised.runtimes);

@@ -59,6 +59,44 @@ async fn a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_rea
     assert!(text(row.result.as_ref().unwrap(), "error").starts_with("result could not be stored: "), "{row:?}");
 }
 
+/// With one slot, the second execution shows that the first one has given its own back, and its message too.
+async fn a_bug_in_the_course_of_an_execution_ends_it_as_failed_and_costs_no_slot(on: Backend) {
+    let mut rig = Rig::new(on, &[("say", "echo fine".to_owned())]).await;
+    let mut config = rig.config();
+    config.max_concurrent_tasks = 1;
+    let plans: [(&[Lost], &[Lost]); 3] =
+        [(&[Lost::CallerLater], &[]), (&[], &[Lost::Caller]), (&[], &[Lost::Call, Lost::Caller])];
+    for (claims, finishes) in plans {
+        let store = Flaky::new(rig.store.clone(), claims, finishes);
+        let life = rig.live_on(config.clone(), Arc::new(store)).await;
+        let id = rig.submit(life.id, "say").await;
+        assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Failed");
+        let row = rig.row(id).await;
+        let error = row.result.as_ref().map(|result| text(result, "error"));
+        assert_eq!(
+            (row.status, error),
+            (ExecutionStatus::Failed, Some("the worker failed while it had the execution"))
+        );
+        let next = rig.submit(life.id, "say").await;
+        assert_eq!(rig.told(next).await.last().unwrap().payload["status"], "Completed");
+        life.finish().await;
+    }
+}
+
+/// Nobody has claimed it: the row is for the scheduler to decide about, and the message does not keep its place.
+async fn a_bug_before_the_claim_leaves_the_row_and_keeps_no_message(on: Backend) {
+    let mut rig = Rig::new(on, &[("say", "echo fine".to_owned())]).await;
+    let mut config = rig.config();
+    config.max_concurrent_tasks = 1;
+    let store = Flaky::new(rig.store.clone(), &[Lost::Caller], &[]);
+    let life = rig.live_on(config, Arc::new(store)).await;
+    let id = rig.submit(life.id, "say").await;
+    let next = rig.submit(life.id, "say").await;
+    assert_eq!(rig.told(next).await.last().unwrap().payload["status"], "Completed");
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Scheduled);
+    life.finish().await;
+}
+
 attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_claim_that_does_not_get_through_is_repeated,
@@ -66,6 +104,8 @@ attune_testkit::tests_on_each! {
         an_end_that_does_not_get_through_is_repeated,
         an_end_whose_answer_is_lost_is_announced_all_the_same,
         a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason,
+        a_bug_in_the_course_of_an_execution_ends_it_as_failed_and_costs_no_slot,
+        a_bug_before_the_claim_leaves_the_row_and_keeps_no_message,
     ]
 }
 

@@ -30,6 +30,10 @@ pub enum Lost {
     Time,
     /// Nothing, but the answer comes after [`Flaky::release`].
     AnswerInTime,
+    /// The call, and the one who makes it: a bug.
+    Caller,
+    /// The answer, and the one who waits for it: a bug.
+    CallerLater,
 }
 
 /// Real storage behind a connection that fails as planned.
@@ -76,6 +80,11 @@ impl Flaky {
                 let answer = call.await;
                 self.released.cancelled().await;
                 answer
+            }
+            Some(Lost::Caller) => panic!("on purpose, before the call"),
+            Some(Lost::CallerLater) => {
+                call.await?;
+                panic!("on purpose, after the call")
             }
         }
     }
