@@ -25,7 +25,7 @@ use crate::rt;
 const PROGRAM: &str = "attune-agent";
 
 /// Where results wait for storage, below the folder of artifacts.
-const SPOOL: &str = "_spool";
+pub(crate) const SPOOL: &str = "_spool";
 
 /// Runs it.
 pub(crate) fn run(call: Call) -> Result<Exit, Failure> {

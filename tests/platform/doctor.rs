@@ -123,6 +123,13 @@ async fn each_thing_that_is_wrong_is_named_with_its_remedy_and_the_worst_is_the_
         assert_found(&findings, about, severity, part);
         assert_eq!(seen, code, "{findings:#?}");
     }
+    let kept = installation.path("artifacts/_spool/7/refused");
+    fs::create_dir_all(&kept).unwrap();
+    fs::write(kept.join("5-v1.txt"), "four").unwrap();
+    fs::write(installation.path("artifacts/_spool/7/5.unreadable"), "no").unwrap();
+    let (_, findings) = doctor(&installation, &["worker"], &[("ATTUNE_API_URL", "http://127.0.0.1:1")]);
+    assert_found(&findings, "kept files", "warning", "1 files of executions that the API never takes (4 bytes)");
+    assert_found(&findings, "kept files", "warning", "1 results that a worker could not read again (2 bytes)");
     let short = doctor(&installation, &["worker", "--short"], &[("ATTUNE__PACKS_BASE_DIR", "/etc/passwd")]).1;
     assert!(short.iter().all(|[_, severity, _]| severity != "ok"), "{short:#?}");
 }

@@ -41,6 +41,8 @@ pub enum Measure {
     PublishRetried,
     /// A result was put aside on disk because storage was away.
     ResultSpooled,
+    /// A file of an execution was refused by the API for good.
+    FileRefused,
     /// A cancel came.
     Cancel(CancelTarget),
     /// The agent's row was marked as alive, or could not be.

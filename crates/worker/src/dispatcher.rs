@@ -195,8 +195,8 @@ impl Worker {
             ..
         } = parts;
         observer.measure(Measure::Slots(slot_count));
-        let Transport { files, packs: pack_sync } = transport;
-        let (filing, clerk) = Filing::new(Logs::new(&executor.config().artifacts_dir), files, store.clone());
+        let logs = Logs::new(&executor.config().artifacts_dir);
+        let (filing, clerk) = Filing::new(logs, transport.files, store.clone(), (spool.folder(), observer.clone()));
         tasks.spawn(clerk.work());
         let shared = Arc::new(Shared {
             id: row.id,
@@ -206,7 +206,7 @@ impl Worker {
             announcer,
             filing,
             spool,
-            packs: pack_sync,
+            packs: transport.packs,
             rescheduled: Notify::new(),
             runtimes: Runtimes::default(),
             executor,

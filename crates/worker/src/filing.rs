@@ -9,29 +9,31 @@
 //! a single one waits for nobody. A live file goes away only when the file of its version is complete: what could not be
 //! filed stays, and is filed when storage is back or by the next life of the worker.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
 use attune_model::ExecutionId;
+use attune_model::activity::Observer;
 use attune_model::chain;
+use attune_model::measure::Measure;
 use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile, StoreError};
 use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::files::{FileError, Files};
+use crate::expired::Expired;
+use crate::files::{FileError, Files, below};
 use crate::logs::{LogOwner, Logs};
+use crate::refused::Refused;
 
 /// Most executions whose logs are filed in one call.
 const AT_ONCE: usize = 64;
 /// Most executions whose files are under way to the API. Each of them holds a file in memory and a connection.
 const UPLOADS_AT_ONCE: usize = 4;
-/// Most files of expired logs that are remembered because they could not be removed.
-const MOST_EXPIRED: usize = 10_000;
 /// How long files wait for that; then they stay where they are until there is time.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -103,8 +105,10 @@ pub(crate) struct Filing {
     something_is_left: AtomicBool,
     placing: Placing,
     uploads: Semaphore,
-    /// Files that nobody needs and that could not be removed.
-    expired: Mutex<BTreeSet<String>>,
+    /// Files that nobody needs and that are still there.
+    expired: Expired,
+    refused: Refused,
+    observer: Arc<dyn Observer>,
     /// Held by who looks for files that were left.
     pub(crate) looking: tokio::sync::Mutex<()>,
 }
@@ -140,12 +144,20 @@ pub(crate) struct Clerk {
 }
 
 impl Filing {
-    pub(crate) fn new(logs: Logs, files: Arc<dyn Files>, store: Arc<dyn LogStore>) -> (Self, Clerk) {
+    /// What has to outlive this process is kept in `folder`.
+    pub(crate) fn new(
+        logs: Logs,
+        files: Arc<dyn Files>,
+        store: Arc<dyn LogStore>,
+        (folder, observer): (&Path, Arc<dyn Observer>),
+    ) -> (Self, Clerk) {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let (something_is_left, placing) = (AtomicBool::new(false), Placing::default());
         let (uploads, looking) = (Semaphore::new(UPLOADS_AT_ONCE), tokio::sync::Mutex::default());
-        let (expired, clerk) = (Mutex::default(), Clerk { store: store.clone(), jobs: waiting });
-        let filing = Self { logs, files, store, jobs, something_is_left, placing, uploads, expired, looking };
+        let (expired, refused) = (Expired::read(folder.join("expired")), Refused::new(folder.join("refused")));
+        let clerk = Clerk { store: store.clone(), jobs: waiting };
+        let filing =
+            Self { logs, files, store, jobs, something_is_left, placing, uploads, expired, refused, observer, looking };
         (filing, clerk)
     }
 
@@ -178,6 +190,11 @@ impl Filing {
         let gone = || FilingError { decision: Decision::Fail, cause: "the clerk is gone".into() };
         self.jobs.send(job).map_err(|_job| gone())?;
         let Filed { versions, registered } = answer.await.map_err(|_closed| gone())??;
+        if !self.is_instant() {
+            // Their versions are gone; should this process go before its turn with the API, nobody would know of them.
+            let mut expired = versions.iter().flat_map(|version| &version.expired_files);
+            let _no_room_for_more = expired.all(|file_path| self.expired.remember(file_path));
+        }
         let mut versions = versions.into_iter();
         let mut entered = Entered { registered, ..Entered::default() };
         for log in live {
@@ -244,10 +261,10 @@ impl Filing {
         given_up: &CancellationToken,
     ) -> Placed {
         let mut placed = Placed::Completely;
-        let mut note = |id, file: &str, done: Result<Option<u64>, FileError>| match done {
+        let mut note = |id, local: Option<&Path>, file: &str, done: Result<Option<u64>, FileError>| match done {
             Ok(size) => sizes.extend(size.map(|size| (id, size))),
             Err(error) if error.is_final() => {
-                tracing::error!(execution.id = %execution, file, error = chain(&error), "file will never be where it belongs");
+                self.put_aside((execution, id), local, file, &error);
                 // Its version would promise what nobody can read.
                 sizes.push((id, 0));
             }
@@ -258,17 +275,33 @@ impl Filing {
         };
         for (live, version) in logs {
             for expired in version.expired_files {
-                self.remove(expired, given_up).await;
+                self.remove(&expired, given_up).await;
             }
+            // An artifact that was deleted and made anew counts from 1 again.
+            self.expired.forget(&version.file_path);
             // Its size was entered with it. It keeps its number while its file is late: the result may name it.
             let moved = unless(given_up, self.files.place(&live, &version.file_path)).await;
-            note(version.id, &version.file_path, moved.map(|()| None));
+            note(version.id, Some(&live), &version.file_path, moved.map(|()| None));
         }
         for file in registered {
             let size = unless(given_up, self.measure(&file)).await;
-            note(file.id, &file.file_path, size.map(Some));
+            let local = below(self.logs.folder(), &file.file_path).ok();
+            note(file.id, local.as_deref(), &file.file_path, size.map(Some));
         }
         placed
+    }
+
+    /// What is never taken is not offered again, and somebody has to look.
+    fn put_aside(&self, (execution, version): (ExecutionId, i64), local: Option<&Path>, file: &str, error: &FileError) {
+        self.observer.measure(Measure::FileRefused);
+        let error = chain(error);
+        let aside = local.map(|local| self.refused.put_aside(execution, version, local)).transpose();
+        let aside = aside.unwrap_or_else(|error| {
+            tracing::warn!(execution.id = %execution, file, %error, "file could not be put aside");
+            None
+        });
+        let kept_as = aside.unwrap_or_default();
+        tracing::error!(execution.id = %execution, file, error, kept_as = %kept_as.display(), "file will never be where it belongs");
     }
 
     /// The right to use the API; none of it is needed for a folder that is shared.
@@ -306,28 +339,23 @@ impl Filing {
     }
 
     /// Says whether that need not be tried again.
-    async fn remove(&self, expired: String, given_up: &CancellationToken) -> bool {
-        let Err(error) = unless(given_up, self.files.remove(&expired)).await else { return true };
-        tracing::warn!(file = expired, error = chain(&error), "expired log could not be removed");
-        let mut remembered = self.expired();
-        if error.is_final() || remembered.len() >= MOST_EXPIRED {
-            return true;
+    async fn remove(&self, expired: &str, given_up: &CancellationToken) -> bool {
+        if let Err(error) = unless(given_up, self.files.remove(expired)).await {
+            tracing::warn!(file = expired, error = chain(&error), "expired log could not be removed");
+            if !error.is_final() && self.expired.remember(expired) {
+                self.leave();
+                return false;
+            }
         }
-        remembered.insert(expired);
-        self.leave();
-        false
+        self.expired.forget(expired);
+        true
     }
 
     /// Removes what could not be removed when it expired, until that fails again.
     pub(crate) async fn remove_expired(&self, given_up: &CancellationToken) {
-        let next = || self.expired().pop_first();
-        while let Some(expired) = next()
-            && self.remove(expired, given_up).await
+        while let Some(expired) = self.expired.next()
+            && self.remove(&expired, given_up).await
         {}
-    }
-
-    fn expired(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.expired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

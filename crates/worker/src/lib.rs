@@ -19,6 +19,7 @@ mod dispatcher;
 mod endings;
 mod environment;
 mod executor;
+mod expired;
 mod files;
 mod filing;
 mod heartbeat;
@@ -33,6 +34,7 @@ mod parameters;
 mod patience;
 mod prepare;
 mod readiness;
+mod refused;
 mod result;
 #[cfg(test)]
 mod result_tests;

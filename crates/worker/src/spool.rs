@@ -104,6 +104,11 @@ impl Spool {
         Self { folder, key, used: Arc::default() }
     }
 
+    /// Where they are, with other things that have to outlive this process.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Keeps an end. None when the disk does not take it: then it is in memory only.
     pub(crate) async fn keep(&self, end: &Ended) -> Option<Kept> {
         let execution = end.fence.execution;

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use attune_hub::{Folders, Hub, HubConfig};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::clock::SystemClock;
+use attune_model::measure::Measure;
 use attune_model::message::{PackDeleted, PackRegistered};
 use attune_model::status::{ExecutionStatus, OwnerType, RetentionPolicy};
 use attune_model::{ExecutionId, PackId, Secret};
@@ -22,7 +23,7 @@ use attune_testkit::{Proxy, eventually};
 use attune_worker::{Transport, Transports, WorkerConfig};
 use serde_json::json;
 use support::flaky::{Flaky, Lost};
-use support::rig::{Backend, Rig, new_action, runtime};
+use support::rig::{Backend, Life, Rig, new_action, runtime};
 use support::text;
 
 const JWT_SECRET: &str = "signing secret of the tests";
@@ -280,24 +281,81 @@ async fn a_file_that_the_api_does_not_take_keeps_back_no_other(on: Backend) {
     api.end().await;
 }
 
-async fn expired_logs_that_the_api_did_not_remove_are_removed_later(on: Backend) {
-    let mut rig = Rig::new(on, &[("say", "echo precious".to_owned())]).await;
+/// A worker with two logs, of which the first has expired while the API was away.
+async fn with_an_expired_log(rig: &mut Rig, api: &Api) -> (Life, Proxy, WorkerConfig) {
     rig.sql("UPDATE action SET log_retention_policy = 'versions', log_retention_limit = 1").await;
-    let api = Api::new(&rig).await;
     let way = Proxy::start(api.url.trim_start_matches("http://"));
-    let mut config = api.config(&rig);
+    let mut config = api.config(rig);
     config.transports.api_url = format!("http://{}", way.authority());
-    let life = rig.live_with(config).await;
-    let log = |version| api.folders.artifacts_dir.join(format!("demo/say/stdout/log/v{version}.txt"));
+    let life = rig.live_with(config.clone()).await;
     let first = rig.submit(life.id, "say").await;
-    outcome(&mut rig, first).await;
-    assert!(log(1).exists());
+    outcome(rig, first).await;
+    assert!(log(api, 1).exists());
     way.refuse();
     way.cut();
     let second = rig.submit(life.id, "say").await;
-    outcome(&mut rig, second).await;
+    outcome(rig, second).await;
+    (life, way, config)
+}
+
+fn log(api: &Api, version: u32) -> PathBuf {
+    api.folders.artifacts_dir.join(format!("demo/say/stdout/log/v{version}.txt"))
+}
+
+async fn one_comes_and_the_other_goes(api: &Api) {
+    eventually("one comes, one goes", async || (log(api, 2).exists() && !log(api, 1).exists()).then_some(())).await;
+}
+
+async fn expired_logs_that_the_api_did_not_remove_are_removed_later(on: Backend) {
+    let mut rig = Rig::new(on, &[("say", "echo precious".to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let (life, way, _) = with_an_expired_log(&mut rig, &api).await;
     way.resume();
-    eventually("one comes and the other goes", async || (log(2).exists() && !log(1).exists()).then_some(())).await;
+    one_comes_and_the_other_goes(&api).await;
+    life.finish().await;
+    api.end().await;
+}
+
+async fn expired_logs_that_the_api_did_not_remove_are_removed_in_the_next_life(on: Backend) {
+    let mut rig = Rig::new(on, &[("say", "echo precious".to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let (life, way, config) = with_an_expired_log(&mut rig, &api).await;
+    let list = rig.place.path(&format!("spool/{}/expired", life.id));
+    life.end().await;
+    way.resume();
+    let life = rig.live_with(config).await;
+    one_comes_and_the_other_goes(&api).await;
+    eventually("nothing is owed", async || (!list.exists()).then_some(())).await;
+    life.finish().await;
+    api.end().await;
+}
+
+/// It is neither offered again nor lost.
+async fn a_file_that_the_api_never_takes_is_put_aside(on: Backend) {
+    // The hub takes a million bytes.
+    let code = "mkdir -p \"$ATTUNE_ARTIFACTS_DIR/demo/report\"; head -c 1000001 /dev/zero > \"$ATTUNE_ARTIFACTS_DIR/demo/report/v1.txt\"; head -c 1000002 /dev/zero";
+    let mut rig = Rig::new(on, &[("zeros", code.to_owned())]).await;
+    let api = Api::new(&rig).await;
+    let life = rig.live_with(api.config(&rig)).await;
+    let row = rig.scheduled(life.id, "zeros").await;
+    let version = rig.store.add_log_version(&report(row.id)).await.unwrap();
+    rig.dispatch(&row).await;
+    rig.told(row.id).await;
+    let folder = rig.place.path(&format!("artifacts/execution_{}", row.id));
+    eventually("nothing is to be sent", async || (!folder.exists()).then_some(())).await;
+    assert!(!rig.place.path("artifacts").join(&version.file_path).exists());
+    assert_eq!(rig.store.log_versions(row.id).await.unwrap(), []);
+    assert_eq!(rig.measured.times(Measure::FileRefused), 2);
+    let aside = rig.place.path(&format!("spool/{}/refused", life.id));
+    let mut kept: Vec<(String, u64)> = fs::read_dir(aside)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+        .collect();
+    kept.sort_by_key(|(_, length)| *length);
+    let lengths: Vec<u64> = kept.iter().map(|(_, length)| *length).collect();
+    assert_eq!(lengths, [1_000_001, 1_000_002]);
+    assert!(kept[0].0.ends_with("-v1.txt") && kept[1].0.ends_with("-stdout.log"), "{kept:?}");
     life.finish().await;
     api.end().await;
 }
@@ -385,6 +443,8 @@ attune_testkit::tests_on_each! {
         logs_that_were_entered_before_the_worker_had_to_go_keep_their_versions,
         a_file_that_the_api_does_not_take_keeps_back_no_other,
         expired_logs_that_the_api_did_not_remove_are_removed_later,
+        expired_logs_that_the_api_did_not_remove_are_removed_in_the_next_life,
+        a_file_that_the_api_never_takes_is_put_aside,
         an_environment_waits_for_the_files_of_its_pack,
         a_mark_that_comes_after_the_start_keeps_the_worker_from_packs_that_are_shared,
         the_mark_of_the_api_makes_a_folder_shared,

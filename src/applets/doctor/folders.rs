@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use attune_config::PlatformConfig;
 use attune_process::may_write;
@@ -10,6 +10,7 @@ use attune_process::may_write;
 use super::finding::Finding;
 use super::mounts::Mounts;
 use crate::applets::machine;
+use crate::applets::worker::SPOOL;
 use crate::exit::Exit;
 
 /// What an agent does with a folder.
@@ -66,6 +67,7 @@ pub(super) fn look(platform: &PlatformConfig) -> Vec<Finding> {
     .iter()
     .map(|(wanted, path)| folder(wanted, path, &mounts))
     .collect();
+    findings.extend(kept(&folders.artifacts.join(SPOOL)));
     findings.push(own_file(&mounts));
     findings
 }
@@ -100,6 +102,34 @@ fn folder(wanted: &Use, path: &Path, mounts: &Mounts) -> Finding {
         }
         None => Finding::fine(about, format!("{shown} ({owner})")),
     }
+}
+
+/// What workers could not bring to its place, and will not by themselves.
+fn kept(spool: &Path) -> Vec<Finding> {
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let of_workers = files(spool);
+    let refused: Vec<PathBuf> = of_workers.iter().flat_map(|folder| files(&folder.join("refused"))).collect();
+    let is_unreadable = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "unreadable");
+    let unreadable: Vec<PathBuf> = of_workers.iter().flat_map(|folder| files(folder)).filter(is_unreadable).collect();
+    let about = |found: &[PathBuf], what: &str, remedy: &str| {
+        let bytes: u64 = found.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
+        let folder = found.first().and_then(|path| path.parent())?;
+        let found = format!("{} {what} ({bytes} bytes), the first in {}", found.len(), folder.display());
+        Some(Finding::warning("kept files", found, remedy))
+    };
+    let refused = about(
+        &refused,
+        "files of executions that the API never takes",
+        "the worker's log says why (`file will never be where it belongs`); take what is wanted, and remove them",
+    );
+    let unreadable = about(
+        &unreadable,
+        "results that a worker could not read again",
+        "give the worker the encryption key that they were sealed with and rename them to *.result, or remove them",
+    );
+    refused.into_iter().chain(unreadable).collect()
 }
 
 /// Children are started through it.

@@ -22,6 +22,7 @@ pub(super) struct WorkerMetrics {
     finish_duration: Histogram,
     publish_retries: Counter,
     spooled: Counter,
+    refused: Counter,
     cancels: Counters<CancelTarget>,
 }
 
@@ -38,6 +39,7 @@ impl WorkerMetrics {
         let started = counter("executions_started", "Executions that were claimed");
         let publish_retries = counter("publish_retries", "Batches of messages that had to be published again");
         let spooled = counter("results_spooled", "Results that were kept on disk while storage was away");
+        let refused = counter("files_refused", "Files of executions that the API refused for good");
         let mut duration = |name: &str, help: &str, histogram: Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
             histogram
@@ -48,6 +50,7 @@ impl WorkerMetrics {
             started,
             publish_retries,
             spooled,
+            refused,
             duration: duration("execution_duration", "From the claim of an execution to its written end", long_times()),
             claim_duration: duration("claim_duration", "What a claim took, with repeated attempts", short_times()),
             finish_duration: duration("finish_duration", "What writing an end took, with retries", short_times()),
@@ -91,6 +94,9 @@ impl WorkerMetrics {
             }
             Measure::ResultSpooled => {
                 self.spooled.inc();
+            }
+            Measure::FileRefused => {
+                self.refused.inc();
             }
             Measure::Cancel(target) => self.cancels.count(target),
             _ => {}
