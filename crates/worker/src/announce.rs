@@ -1,5 +1,6 @@
 //! Messages about executions. The row is always written first.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use serde_json::Value;
 
 use crate::patience::Patience;
 
+/// Longest result that goes along with a message; readers of more find it in the row, which is what counts. A broker closes the
+/// channel of whoever sends more than it takes, 16 MiB from RabbitMQ 4 on, and would do so with every attempt.
+const RESULT_LIMIT_BYTES: usize = 8 * 1024 * 1024;
+
 /// The sender's name in every message.
 const SERVICE: &str = "worker";
 
@@ -26,6 +31,32 @@ pub(crate) struct Announcer {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
+}
+
+/// Whether a result is short enough for a message.
+fn fits(result: &Value) -> bool {
+    /// Takes as many bytes as there is room for, and forgets them.
+    struct Room(usize);
+
+    impl io::Write for Room {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::WriteZero)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let fits = serde_json::to_writer(Room(RESULT_LIMIT_BYTES), result).is_ok();
+    if !fits {
+        tracing::info!(
+            limit_bytes = RESULT_LIMIT_BYTES,
+            "the result is too long for a message; it is in the row alone"
+        );
+    }
+    fits
 }
 
 /// A terminal status that was written.
@@ -92,7 +123,7 @@ impl Announcer {
             action_id: end.execution.action.or(end.action).unwrap_or(ActionId(0)),
             action_ref: end.execution.action_ref.clone(),
             status: end.status.capitalised().to_owned(),
-            result: Some(end.result.clone()),
+            result: fits(end.result).then(|| end.result.clone()),
             completed_at: self.clock.now(),
         };
         Ok([

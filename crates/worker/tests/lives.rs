@@ -158,8 +158,22 @@ async fn a_result_waits_for_storage_that_is_away() {
     life.finish().await;
 }
 
+/// RabbitMQ 4 takes 16 MiB, and closes the channel of whoever sends more: to send it again would never end.
+async fn a_result_that_is_too_long_for_a_message_is_in_the_row_alone(on: Backend) {
+    // Each byte is six in JSON.
+    let mut rig = Rig::new(on, &[("loud", "head -c 3000000 /dev/zero | tr '\\0' '\\1'".to_owned())]).await;
+    let life = rig.live().await;
+    let id = rig.submit(life.id, "loud").await;
+    let told = rig.told(id).await;
+    let completed = &told.last().unwrap().payload;
+    assert_eq!((&completed["status"], &completed["result"]), (&"Completed".into(), &serde_json::Value::Null));
+    assert_eq!(rig.row(id).await.result.unwrap()["stdout"].as_str().unwrap().len(), 3_000_000);
+    life.finish().await;
+}
+
 attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
+        a_result_that_is_too_long_for_a_message_is_in_the_row_alone,
         a_soft_stop_takes_nothing_new_and_lets_what_runs_finish,
         a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it,
         what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run,
