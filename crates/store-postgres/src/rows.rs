@@ -196,6 +196,31 @@ pub(crate) fn execution(row: JsonMap) -> Result<Execution, StoreError> {
     })
 }
 
+/// An execution of which not everything can be read: as much as it takes to end it.
+pub(crate) fn execution_to_end(row: JsonMap) -> Result<Execution, StoreError> {
+    execution(row.clone()).or_else(|_unreadable| {
+        let mut of = Columns::new("execution", row);
+        Ok(Execution {
+            id: of.get("id")?,
+            action: of.get("action")?,
+            action_ref: of.get("action_ref")?,
+            config: None,
+            env_vars: None,
+            parent: None,
+            enforcement: None,
+            executor: None,
+            permission_set_refs: Vec::new(),
+            worker: of.get("worker")?,
+            status: of.get("status")?,
+            result: None,
+            started_at: of.get("started_at")?,
+            workflow_task: None,
+            created: of.get("created")?,
+            updated: of.get("updated")?,
+        })
+    })
+}
+
 pub(crate) fn sensor_process(row: JsonMap) -> Result<SensorProcess, StoreError> {
     let mut of = Columns::new("sensor_process", row);
     Ok(SensorProcess {

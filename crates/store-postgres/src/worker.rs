@@ -161,7 +161,7 @@ impl WorkerStore for PostgresStore {
         )
         .bind(worker.0);
         let operation = || format!("read the unfinished executions of worker {worker}");
-        let found = self.rows(query, rows::execution, operation).await?;
+        let found = self.rows(query, rows::execution_to_end, operation).await?;
         found
             .into_iter()
             .map(|execution| {
@@ -201,7 +201,7 @@ impl WorkerStore for PostgresStore {
         )
         .bind(worker.0)
         .bind(ids);
-        self.rows(query, rows::execution, || format!("read the ended executions of worker {worker}")).await
+        self.rows(query, rows::execution_to_end, || format!("read the ended executions of worker {worker}")).await
     }
 
     async fn packs_with_actions(&self, pack_ref: Option<&str>) -> Result<Vec<(Pack, Vec<Action>)>, StoreError> {

@@ -27,6 +27,7 @@ use crate::cancellations::InHand;
 use crate::endings::{Ended, PLACES_LIMIT, end_unfinished, tell, write_end};
 use crate::executor::{Control, Sinks};
 use crate::logs::LogOwner;
+use crate::patience::trying_again;
 use crate::result::{Conclusion, early_failure, storable};
 use crate::running::Entered;
 use crate::shared::Shared;
@@ -162,7 +163,7 @@ impl Course {
             };
             match error.decision() {
                 Decision::Fail => return Claiming::Refused(error),
-                Decision::Retry => tracing::warn!(error = chain(&error), "execution cannot be claimed, trying again"),
+                Decision::Retry => trying_again(&backoff, "execution cannot be claimed", &error),
             }
             tokio::select! {
                 () = sleep(backoff.next_delay()) => {}

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use crate::announce::End;
 use crate::filing::{Entered, Placed};
 use crate::logs::LogOwner;
+use crate::patience::trying_again;
 use crate::shared::Shared;
 use crate::spool::Kept;
 
@@ -151,7 +152,7 @@ async fn write(shared: &Shared, end: &mut Ended, kept: &mut Option<Kept>) -> Fin
             reduce(end, &error);
             continue;
         }
-        tracing::warn!(error = chain(&error), "the end of the execution cannot be stored, trying again");
+        trying_again(&backoff, "the end of the execution cannot be stored", &error);
         if !was_kept && backoff.attempts() == 0 {
             if kept.is_none() {
                 *kept = shared.spool.keep(end).await;
@@ -226,7 +227,9 @@ async fn found_written(shared: &Shared, end: &Ended) -> Result<Option<ExecutionS
 
 /// Writes the ends that an earlier life could only keep on disk, unless their rows moved on.
 pub(crate) async fn write_kept(shared: &Arc<Shared>) {
-    for (kept, ended) in shared.spool.left().await {
+    for path in shared.spool.left().await {
+        // One at a time: together they may be larger than memory.
+        let Some((kept, ended)) = shared.spool.read(path).await else { continue };
         if ended.fence.worker != shared.id {
             tracing::warn!(worker = %ended.fence.worker, "entry of the spool belongs to another worker");
             continue;
@@ -251,11 +254,18 @@ pub(crate) async fn end_unfinished(
     let unfinished = loop {
         match shared.store.unfinished_executions(shared.id).await {
             Ok(unfinished) => break unfinished,
-            Err(error) => tracing::warn!(error = chain(&error), "unfinished executions cannot be read, trying again"),
+            // The same the next time; what else there is to do does not wait for it.
+            Err(error) if error.decision() == Decision::Fail => {
+                tracing::error!(
+                    error = chain(&error),
+                    "unfinished executions cannot be read; they are left as they are"
+                );
+                return;
+            }
+            Err(error) => trying_again(&backoff, "unfinished executions cannot be read", &error),
         }
-        tokio::select! {
-            () = sleep(backoff.next_delay()) => {}
-            () = shared.stop.soft().cancelled() => return,
+        if !shared.patience.wait(backoff.next_delay()).await {
+            return;
         }
     };
     for (fence, execution) in unfinished {

@@ -10,6 +10,7 @@
 //! filed stays, and is filed when storage is back or by the next life of the worker.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use attune_model::activity::Observer;
 use attune_model::chain;
 use attune_model::measure::Measure;
 use attune_store::{Decision, EndedLog, FiledLogs, LogStore, LogStream, LogVersion, RegisteredFile, StoreError};
+use futures_util::FutureExt as _;
 use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
@@ -174,7 +176,13 @@ impl Filing {
     /// Enters the logs of an execution into storage.
     pub(crate) async fn enter(&self, owner: &LogOwner) -> Result<Entered, FilingError> {
         self.try_to_enter(owner).await.inspect_err(|error| {
-            tracing::warn!(execution.id = %owner.execution(), error = chain(error), "logs stay where they are");
+            let (execution, error) = (owner.execution(), chain(error));
+            // Said the first time.
+            if owner.is_again() {
+                tracing::debug!(execution.id = %execution, error, "logs stay where they are still");
+            } else {
+                tracing::warn!(execution.id = %execution, error, "logs stay where they are");
+            }
             self.leave();
         })
     }
@@ -187,7 +195,7 @@ impl Filing {
         let logs = fresh.map(|(artifact, size_bytes)| EndedLog { artifact, size_bytes }).collect();
         let (reply, answer) = oneshot::channel();
         let job = Job { logs, execution: owner.execution(), reply };
-        let gone = || FilingError { decision: Decision::Fail, cause: "the clerk is gone".into() };
+        let gone = || FilingError { decision: Decision::Fail, cause: "the clerk gave them up".into() };
         self.jobs.send(job).map_err(|_job| gone())?;
         let Filed { versions, registered } = answer.await.map_err(|_closed| gone())??;
         if !self.is_instant() {
@@ -375,7 +383,11 @@ impl Clerk {
     pub(crate) async fn work(mut self) {
         let mut waiting = Vec::with_capacity(AT_ONCE);
         while self.jobs.recv_many(&mut waiting, AT_ONCE).await > 0 {
-            self.file(std::mem::take(&mut waiting)).await;
+            // A bug costs the logs of these executions a while, and no others.
+            let filed = AssertUnwindSafe(self.file(std::mem::take(&mut waiting))).catch_unwind().await;
+            if filed.is_err() {
+                tracing::error!("filing logs panicked; this is a bug of the worker");
+            }
         }
     }
 

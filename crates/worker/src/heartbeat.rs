@@ -21,6 +21,7 @@ const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
 pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: CancellationToken) {
     let mut ticks = interval(period.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = 0_u32;
     loop {
         tokio::select! {
             () = drained.cancelled() => return,
@@ -32,6 +33,9 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
         shared.observer.measure(Measure::Heartbeat { success, took: begun.elapsed() });
         match written {
             Ok(Ok(true)) => {
+                if std::mem::take(&mut failed) > 0 {
+                    tracing::info!("heartbeats are written again");
+                }
                 shared.readiness.up(Part::Heartbeat);
                 if shared.filing.has_left() {
                     let shared = shared.clone();
@@ -44,16 +48,21 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
                 shared.stop.soft().cancel();
                 return;
             }
-            Ok(Err(error)) => {
-                tracing::warn!(error = chain(&error), "no heartbeat");
-                shared.readiness.down(Part::Heartbeat);
-            }
-            Err(_elapsed) => {
-                tracing::warn!(period_ms = period.as_millis(), "no heartbeat: storage does not answer");
-                shared.readiness.down(Part::Heartbeat);
-            }
+            Ok(Err(error)) => missed(&shared, &mut failed, &chain(&error)),
+            Err(_elapsed) => missed(&shared, &mut failed, "storage does not answer in time"),
         }
     }
+}
+
+/// A heartbeat could not be written. Said once, until one is.
+fn missed(shared: &Shared, failed: &mut u32, error: &str) {
+    if *failed == 0 {
+        tracing::warn!(error, "no heartbeat, trying on");
+    } else {
+        tracing::debug!(error, "no heartbeat");
+    }
+    *failed = failed.saturating_add(1);
+    shared.readiness.down(Part::Heartbeat);
 }
 
 /// Says that the worker takes no work any more.

@@ -1,10 +1,12 @@
 //! How long the end of a run may be tried to be stored and announced: for ever while the process lives, and for a short
 //! time after its hard stop.
 
+use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use attune_lifecycle::{CancellationToken, HARD_STOP_LIMIT, Stop};
+use attune_lifecycle::{Backoff, CancellationToken, HARD_STOP_LIMIT, Stop};
+use attune_model::chain;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Kept free of the time after the hard stop, for what follows the last attempt.
@@ -12,6 +14,16 @@ const RESERVE: Duration = Duration::from_secs(1);
 
 /// Longest pause between attempts once the process is to go.
 const HURRIED_PAUSE: Duration = Duration::from_millis(200);
+
+/// Says that something which has failed is tried again: to everybody the first time, then to those who look closely.
+pub(crate) fn trying_again(backoff: &Backoff, what: &str, error: &dyn Error) {
+    let (error, attempts) = (chain(error), backoff.attempts());
+    if attempts == 0 {
+        tracing::warn!(error, "{what}, trying again until it works");
+    } else {
+        tracing::debug!(error, attempts, "{what} still, trying again");
+    }
+}
 
 /// Waits between attempts.
 #[derive(Debug, Clone)]

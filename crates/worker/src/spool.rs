@@ -134,13 +134,23 @@ impl Spool {
         }
     }
 
-    /// What earlier lives kept, oldest first. An entry that cannot be read is put aside and named.
-    pub(crate) async fn left(&self) -> Vec<(Kept, Ended)> {
+    /// The entries that earlier lives kept, oldest first, to be read one by one. What they had half written goes.
+    pub(crate) async fn left(&self) -> Vec<PathBuf> {
         let spool = self.clone();
-        let read = tokio::task::spawn_blocking(move || spool.read_all()).await;
-        read.unwrap_or_else(|panicked| {
+        let listed = tokio::task::spawn_blocking(move || spool.list()).await;
+        listed.unwrap_or_else(|panicked| {
             tracing::error!(error = %panicked, "the spool could not be read; this is a bug of the worker");
             Vec::new()
+        })
+    }
+
+    /// An entry. One that cannot be read is put aside and named.
+    pub(crate) async fn read(&self, path: PathBuf) -> Option<(Kept, Ended)> {
+        let spool = self.clone();
+        let read = tokio::task::spawn_blocking(move || spool.read_one(path)).await;
+        read.unwrap_or_else(|panicked| {
+            tracing::error!(error = %panicked, "an entry of the spool could not be read; this is a bug of the worker");
+            None
         })
     }
 
@@ -217,26 +227,30 @@ impl Spool {
         Ok(Kept { path, bytes: size, used: self.used.clone() })
     }
 
-    fn read_all(&self) -> Vec<(Kept, Ended)> {
-        let Ok(entries) = fs::read_dir(&self.folder) else {
-            return Vec::new();
-        };
-        let is_entry = |path: &PathBuf| path.extension().is_some_and(|extension| extension == EXTENSION);
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_entry).collect();
+    fn list(&self) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                self.used.fetch_add(entry.metadata().map_or(0, |metadata| metadata.len()), Ordering::Relaxed);
+                paths.push(path);
+            } else if entry.file_name().as_encoded_bytes().starts_with(b".")
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::debug!(path = %path.display(), %error, "a half-written entry stays");
+            }
+        }
         paths.sort();
-        paths.into_iter().filter_map(|path| self.read(path)).collect()
+        paths
     }
 
-    fn read(&self, path: PathBuf) -> Option<(Kept, Ended)> {
-        let read = fs::read(&path).map_err(SpoolError::from).and_then(|bytes| Ok((bytes.len(), self.decode(&bytes)?)));
-        match read {
-            Ok((length, end)) => {
-                let bytes = u64::try_from(length).unwrap_or(u64::MAX);
-                self.used.fetch_add(bytes, Ordering::Relaxed);
-                Some((Kept { path, bytes, used: self.used.clone() }, end))
-            }
+    fn read_one(&self, path: PathBuf) -> Option<(Kept, Ended)> {
+        let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+        match fs::read(&path).map_err(SpoolError::from).and_then(|content| self.decode(&content)) {
+            Ok(end) => Some((Kept { path, bytes, used: self.used.clone() }, end)),
             Err(error) => {
                 tracing::error!(path = %path.display(), error = chain(&error), "entry of the spool is put aside");
+                self.used.fetch_sub(bytes, Ordering::Relaxed);
                 if let Err(error) = fs::rename(&path, path.with_extension(UNREADABLE)) {
                     tracing::warn!(path = %path.display(), %error, "it could not be renamed");
                 }

@@ -271,6 +271,19 @@ async fn a_message_that_comes_while_an_earlier_one_is_in_hand_is_not_lost() {
     life.finish().await;
 }
 
+#[tokio::test]
+async fn what_a_killed_life_has_half_written_takes_no_room_for_ever() {
+    let (rig, config) = rig(Backend::Embedded, &[("say", "echo fine".to_owned())]).await;
+    let life = rig.live_with(config.clone()).await;
+    let half = rig.place.path(&format!("spool/{}/.00000000000000000004-7", life.id));
+    life.finish().await;
+    fs::create_dir_all(half.parent().unwrap()).unwrap();
+    fs::write(&half, "{\"worker").unwrap();
+    let life = rig.live_with(config).await;
+    eventually("it goes", async || (!half.exists()).then_some(())).await;
+    life.finish().await;
+}
+
 attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_result_that_storage_does_not_take_is_written_by_the_next_life,

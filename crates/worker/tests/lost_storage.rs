@@ -6,7 +6,9 @@ mod support;
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use attune_model::message::ExecutionDispatch;
 use attune_model::status::ExecutionStatus;
 use support::flaky::{Flaky, Lost};
 use support::rig::{Backend, Rig};
@@ -97,6 +99,20 @@ async fn a_bug_before_the_claim_leaves_the_row_and_keeps_no_message(on: Backend)
     life.finish().await;
 }
 
+async fn a_bug_while_logs_are_filed_keeps_no_other_from_being_filed(on: Backend) {
+    let mut rig = Rig::new(on, &[("say", "echo fine".to_owned())]).await;
+    let store = Flaky::new(rig.store.clone(), &[], &[]).filing(&[Lost::Caller]);
+    let life = rig.live_on(rig.config(), Arc::new(store)).await;
+    for _ in 0..2 {
+        let id = rig.submit(life.id, "say").await;
+        assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Completed");
+    }
+    for version in 1..=2 {
+        rig.file(&format!("artifacts/demo/say/stdout/log/v{version}.txt")).await;
+    }
+    life.finish().await;
+}
+
 attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_claim_that_does_not_get_through_is_repeated,
@@ -106,6 +122,7 @@ attune_testkit::tests_on_each! {
         a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason,
         a_bug_in_the_course_of_an_execution_ends_it_as_failed_and_costs_no_slot,
         a_bug_before_the_claim_leaves_the_row_and_keeps_no_message,
+        a_bug_while_logs_are_filed_keeps_no_other_from_being_filed,
     ]
 }
 
@@ -123,5 +140,80 @@ async fn an_execution_whose_pack_cannot_be_read_ends_and_the_worker_goes_on() {
     let id = rig.submit(life.id, "say").await;
     rig.told(id).await;
     assert_eq!(rig.row(id).await.status, ExecutionStatus::Completed);
+    life.finish().await;
+}
+
+/// Neither the slot nor the next start waits for a row that nobody can read.
+#[tokio::test]
+async fn an_execution_that_cannot_be_read_ends_and_holds_up_no_life() {
+    let mut rig = Rig::new(Backend::Servers, &[("say", "echo fine".to_owned())]).await;
+    let mut config = rig.config();
+    config.max_concurrent_tasks = 1;
+    let life = rig.live_with(config.clone()).await;
+    let (row, other) = (rig.scheduled(life.id, "say").await, rig.scheduled(life.id, "say").await);
+    // Something that no platform of today writes.
+    rig.sql("UPDATE execution SET permission_set_refs = ARRAY[NULL]::text[]").await;
+    rig.sql("UPDATE execution SET status = 'running', started_at = now() WHERE id = (SELECT max(id) FROM execution)")
+        .await;
+    let payload = ExecutionDispatch {
+        execution_id: row.id,
+        worker_id: life.id,
+        action_ref: row.action_ref.clone(),
+        config: None,
+        scheduled_attempt_updated_at: None,
+    };
+    rig.publish(&payload).await;
+    assert_eq!(rig.told(row.id).await.last().unwrap().payload["status"], "Failed");
+    let next = rig.submit(life.id, "say").await;
+    assert_eq!(rig.told(next).await.last().unwrap().payload["status"], "Completed");
+    life.finish().await;
+
+    let life = rig.live_with(config).await;
+    assert_eq!(rig.told(other.id).await.last().unwrap().payload["status"], "Abandoned");
+    let next = rig.submit(life.id, "say").await;
+    assert_eq!(rig.told(next).await.last().unwrap().payload["status"], "Completed");
+    life.finish().await;
+}
+
+/// Counts what an operator is told.
+struct Told(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN && metadata.target().starts_with("attune_worker")
+    }
+
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+
+    fn event(&self, _event: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _span: &tracing::span::Id) {}
+
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+/// However long it takes: a whole worker waits, for hours perhaps.
+#[tokio::test]
+async fn storage_that_is_away_is_told_once_and_not_with_every_attempt() {
+    let told = Arc::new(AtomicUsize::new(0));
+    tracing::subscriber::set_global_default(Told(told.clone())).unwrap();
+    let lost = [Lost::Call; 3];
+    let mut rig = Rig::new(Backend::Embedded, &[("say", "echo fine; echo trouble >&2".to_owned())]).await;
+    let store = Flaky::new(rig.store.clone(), &lost, &lost).filing(&lost);
+    let mut config = rig.config();
+    // A beat that a busy machine misses would be told as well.
+    config.heartbeat_interval = std::time::Duration::from_hours(1);
+    let life = rig.live_on(config, Arc::new(store)).await;
+    let id = rig.submit(life.id, "say").await;
+    assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Completed");
+    assert!(told.load(Ordering::Relaxed) <= 3, "claim, logs, end: {}", told.load(Ordering::Relaxed));
     life.finish().await;
 }

@@ -42,6 +42,7 @@ pub struct Flaky {
     store: Arc<dyn WorkerStore>,
     claims: Arc<Mutex<VecDeque<Lost>>>,
     finishes: Arc<Mutex<VecDeque<Lost>>>,
+    filings: Arc<Mutex<VecDeque<Lost>>>,
     released: CancellationToken,
 }
 
@@ -49,7 +50,14 @@ impl Flaky {
     /// The next claims and finishes fail like this, later ones work.
     pub fn new(store: Arc<dyn WorkerStore>, claims: &[Lost], finishes: &[Lost]) -> Self {
         let plan = |losses: &[Lost]| Arc::new(Mutex::new(losses.iter().copied().collect()));
-        Self { store, claims: plan(claims), finishes: plan(finishes), released: CancellationToken::new() }
+        let (claims, finishes) = (plan(claims), plan(finishes));
+        Self { store, claims, finishes, filings: Arc::default(), released: CancellationToken::new() }
+    }
+
+    /// The next filings of logs fail like this as well.
+    pub fn filing(self, filings: &[Lost]) -> Self {
+        self.filings.lock().unwrap().extend(filings);
+        self
     }
 
     /// Lets every call go on.
@@ -184,7 +192,7 @@ impl LogStore for Flaky {
     }
 
     async fn file_logs(&self, logs: &[EndedLog], executions: &[ExecutionId]) -> Result<FiledLogs, StoreError> {
-        self.store.file_logs(logs, executions).await
+        self.through(&self.filings, self.store.file_logs(logs, executions)).await
     }
 
     async fn log_versions(&self, id: ExecutionId) -> Result<Vec<(String, LogVersion)>, StoreError> {
