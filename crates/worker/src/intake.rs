@@ -13,6 +13,7 @@ use attune_model::measure::{CancelTarget, Measure};
 use attune_model::message::{Envelope, ExecutionCancelRequested, ExecutionDispatch};
 use attune_model::status::ExecutionStatus;
 use attune_runtime::advertise::Tier;
+use attune_store::Decision;
 use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -23,6 +24,7 @@ use crate::capabilities::{self, Verify};
 use crate::course::Course;
 use crate::endings::{end_unfinished, file_left_logs, write_kept};
 use crate::packs;
+use crate::patience::trying_again;
 use crate::readiness::Part;
 use crate::shared::Shared;
 
@@ -149,10 +151,7 @@ async fn scheduled(shared: Arc<Shared>) -> Vec<ExecutionId> {
     loop {
         match shared.store.scheduled_executions(shared.id).await {
             Ok(scheduled) => return scheduled,
-            Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(error, "scheduled executions cannot be read, trying again");
-            }
+            Err(error) => trying_again(&backoff, "scheduled executions cannot be read", &error),
         }
         sleep(backoff.next_delay()).await;
     }
@@ -200,6 +199,7 @@ async fn start(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, asked: Asked) {
 
 /// Obeys cancels for as long as something runs.
 pub(crate) async fn take_cancels(shared: Arc<Shared>, mut cancels: Subscription, drained: CancellationToken) {
+    let mut was_lost = false;
     loop {
         let event = tokio::select! {
             () = drained.cancelled() => break,
@@ -209,9 +209,14 @@ pub(crate) async fn take_cancels(shared: Arc<Shared>, mut cancels: Subscription,
             Event::Delivery(delivery) => delivery,
             Event::Up => {
                 shared.readiness.up(Part::Cancels);
+                if std::mem::take(&mut was_lost) {
+                    let own = shared.clone();
+                    shared.tasks.spawn(async move { find_cancels(&own).await }.in_current_span());
+                }
                 continue;
             }
             Event::Down | Event::Closed => {
+                was_lost = true;
                 shared.readiness.down(Part::Cancels);
                 continue;
             }
@@ -234,4 +239,29 @@ pub(crate) async fn take_cancels(shared: Arc<Shared>, mut cancels: Subscription,
         }
     }
     cancels.end().await;
+}
+
+/// Obeys the cancels of what is in hand that only the rows know of: a message that went with its queue is not sent again.
+async fn find_cancels(shared: &Shared) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+    let unfinished = loop {
+        match shared.store.unfinished_executions(shared.id).await {
+            Ok(unfinished) => break unfinished,
+            Err(error) if error.decision() == Decision::Fail => {
+                tracing::warn!(error = chain(&error), "cancels cannot be looked for");
+                return;
+            }
+            Err(error) => trying_again(&backoff, "cancels cannot be looked for", &error),
+        }
+        tokio::select! {
+            () = sleep(backoff.next_delay()) => {}
+            // What comes meanwhile is told by messages, and ends say what the row says.
+            () = shared.stop.soft().cancelled() => return,
+        }
+    };
+    let canceling = unfinished.into_iter().filter(|(_, row)| row.status == ExecutionStatus::Canceling);
+    for (_, row) in canceling.filter(|(_, row)| shared.cancellations.has(row.id)) {
+        tracing::info!(execution.id = %row.id, "execution is being cancelled: its row says so");
+        shared.cancellations.cancel(row.id);
+    }
 }

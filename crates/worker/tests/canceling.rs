@@ -159,6 +159,18 @@ async fn by_the_next_life(finds: &mut Finds, worker: WorkerId) {
     life.finish().await;
 }
 
+/// Nobody sends it again.
+#[tokio::test]
+async fn a_cancel_that_went_with_its_queue_is_found_in_the_row() {
+    let finds = Finds::new(Backend::Servers).await;
+    let life = finds.rig.live_with(finds.config.clone()).await;
+    let id = finds.begun(life.id, "good").await;
+    finds.cancel(id).await;
+    finds.rig.delete_queue(&format!("worker.{}.cancel", life.id));
+    assert_eq!(finds.rig.ended(id).await.status, ExecutionStatus::Cancelled);
+    life.finish().await;
+}
+
 attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_row_that_is_canceling_ends_as_cancelled_wherever_that_is_found

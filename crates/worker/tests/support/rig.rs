@@ -225,6 +225,12 @@ impl Rig {
         connection.execute(sql).await.unwrap();
     }
 
+    /// Deletes a queue with all that is in it.
+    pub fn delete_queue(&self, name: &str) {
+        let (_, broker) = self.servers.as_ref().expect("a broker");
+        broker.delete_queue(name);
+    }
+
     /// The row.
     pub async fn row(&self, id: ExecutionId) -> Execution {
         self.store.execution(id).await.unwrap().unwrap().execution
