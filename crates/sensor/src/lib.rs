@@ -34,6 +34,7 @@ mod process;
 mod record;
 mod recorder;
 mod registry;
+mod renewal;
 mod rundir;
 mod start;
 mod supervisor;

@@ -19,6 +19,7 @@ use crate::deadline::Deadline;
 use crate::excerpt::{excerpt, with_hint};
 use crate::log::{CurrentFile, LogWriter};
 use crate::notify::{NotifySocket, Said};
+use crate::renewal::Renewal;
 use crate::tokens::LaterTokens;
 
 /// How long the last lines may take to reach their files.
@@ -29,7 +30,7 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) began: Instant,
     /// When its token is to be renewed.
-    pub(crate) renew_at: Instant,
+    pub(crate) renewal: Renewal,
     /// Ready when it has ended and its logs are written; not polled after that.
     end: Pin<Box<dyn Future<Output = Report> + Send>>,
     has_ended: bool,
@@ -59,7 +60,7 @@ pub(crate) struct Attached {
     pub(crate) notify: Option<NotifySocket>,
     pub(crate) tokens: LaterTokens,
     /// When its token is to be renewed.
-    pub(crate) renew_at: Instant,
+    pub(crate) renewal: Renewal,
     /// Kills it without grace.
     pub(crate) at_once: CancellationToken,
     /// Kills it when nobody else can.
@@ -91,7 +92,7 @@ pub(crate) struct Failure {
 impl Process {
     /// Supervises `child`.
     pub(crate) fn watch(child: Child, logs: (LogWriter, LogWriter), attached: Attached) -> Self {
-        let Attached { notify, tokens, renew_at, at_once, guarded, in_use, attended, deadline } = attached;
+        let Attached { notify, tokens, renewal, at_once, guarded, in_use, attended, deadline } = attached;
         let stop = CancellationToken::new();
         let (stdout, stderr) = logs;
         let (output, log) = (stdout.current_file(), stderr.current_file());
@@ -118,7 +119,7 @@ impl Process {
         Self {
             pid,
             began: Instant::now(),
-            renew_at,
+            renewal,
             end: Box::pin(end),
             has_ended: false,
             notify,

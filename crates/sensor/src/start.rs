@@ -23,6 +23,7 @@ use crate::lease::Grant;
 use crate::log::{LogTarget, LogWriter, queue};
 use crate::notify::NotifySocket;
 use crate::process::{Attached, Process};
+use crate::renewal::Renewal;
 use crate::target::Target;
 use crate::token::{self, Token};
 use crate::tokens::LaterTokens;
@@ -74,7 +75,7 @@ impl StartFailure {
 pub(crate) struct Prepared {
     plan: LaunchPlan,
     token: Token,
-    renew_at: Instant,
+    renewal: Renewal,
 }
 
 /// Plans the start, makes the environment ready and gets a token. Ends soon after `stop`.
@@ -92,8 +93,8 @@ pub(crate) async fn prepare(
         () = stop.cancelled() => return Err(StartFailure::Stopping),
         token = token::fetch(context, target) => token.map_err(StartFailure::Token)?,
     };
-    let renew_at = Instant::now() + token.renew_after;
-    Ok(Prepared { plan, token, renew_at })
+    let renewal = Renewal::of(&token);
+    Ok(Prepared { plan, token, renewal })
 }
 
 /// Waits for the version of its pack that is on its way, not for ever. What was planned for another one is not started.
@@ -184,12 +185,12 @@ impl Prepared {
         })?;
         context.observer.measure(Measure::ChildStarted { took: begun.elapsed() });
         let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
-        let (renew_at, at_once, in_use) = (self.renew_at, grant.killed().clone(), self.plan.in_use);
+        let (renewal, at_once, in_use) = (self.renewal, grant.killed().clone(), self.plan.in_use);
         let attended = context.logs.outbox.as_ref().map(|outbox| outbox.attend(&sensor.r#ref, begun_at));
         let attached = Attached {
             notify,
             tokens,
-            renew_at,
+            renewal,
             at_once,
             guarded,
             in_use,

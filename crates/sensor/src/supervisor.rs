@@ -289,7 +289,7 @@ impl Supervisor {
         let revoked = self.revoked();
         let patience = self.context.config.timing.watchdog;
         loop {
-            let renew_at = process.renew_at;
+            let renew_at = process.renewal.at();
             let new = tokio::select! {
                 biased;
                 event = process.next(patience) => match event {

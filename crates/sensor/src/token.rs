@@ -23,6 +23,8 @@ pub(crate) struct Token {
     pub(crate) value: Secret,
     /// After which time a new one is fetched: 80 % of its life, a little less by chance.
     pub(crate) renew_after: Duration,
+    /// For how long it is good.
+    pub(crate) life: Duration,
 }
 
 #[derive(Deserialize)]
@@ -59,5 +61,5 @@ async fn ask(context: &Context, target: &Target) -> Result<Token, HttpError> {
     // A clock of the API that is far from ours must not make us renew without end.
     let remaining = (data.expires_at - context.clock.now()).to_std().unwrap_or(lifetime).min(lifetime);
     let renew_after = shortened(remaining * 8 / 10, Uuid::new_v4().as_bytes()[0]);
-    Ok(Token { value: Secret::new(data.token), renew_after })
+    Ok(Token { value: Secret::new(data.token), renew_after, life: remaining })
 }

@@ -92,6 +92,35 @@ async fn a_token_reaches_a_running_sensor_that_takes_it_and_no_log() {
 }
 
 #[tokio::test]
+async fn a_token_that_cannot_be_renewed_is_told_and_so_is_its_end_and_the_next_one_is_taken() {
+    for (keeps, is_kept) in [("token", true), ("nothing", false)] {
+        let world = world(keeps).await;
+        world.api.life_ms.store(1000, Ordering::SeqCst);
+        let host = world.start().await;
+        let first = world.eventually_facts("tokens", 1).await;
+        world.api.is_down.store(true, Ordering::SeqCst);
+        let says = |what: &'static str| {
+            let world = &world;
+            async move {
+                let fits = |view: &SensorView| view.reason.as_ref().is_some_and(|reason| reason.contains(what));
+                eventually_view(world, what, fits).await
+            }
+        };
+        assert!(says("its token cannot be renewed").await.reason.unwrap().contains("503"));
+        let expired = says("its token has expired").await;
+        assert_eq!(expired.state, "running");
+        let pids: Vec<_> = world.facts("tokens").iter().map(|fact| pid(fact).to_owned()).collect();
+        assert!(is_alive(pids.last().unwrap()) && pids.starts_with(&[pid(&first[0]).to_owned()]));
+        world.api.life_ms.store(0, Ordering::SeqCst);
+        world.api.is_down.store(false, Ordering::SeqCst);
+        let fine =
+            eventually_view(&world, "a new token", |view| view.state == "running" && view.reason.is_none()).await;
+        assert_eq!(fine.pid.unwrap().to_string() == *pids.last().unwrap(), is_kept);
+        host.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_sensor_that_does_not_take_tokens_is_started_again_for_one() {
     let world = world("nothing").await;
     world.api.life_ms.store(1500, Ordering::SeqCst);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use attune_model::chain;
 use attune_model::measure::RestartCause;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Next, Supervisor, Wish, start_failure};
 use crate::process::Process;
@@ -96,9 +96,7 @@ impl Supervisor {
             // The start comes to know which one it is to be.
             Err(StartFailure::Replaced) if !is_renewal => Some(self.again(new, None)),
             Err(error) if is_renewal => {
-                tracing::warn!(sensor.ref = %new.sensor.r#ref, error = %chain(&error),
-                    "failed to prepare a restart with a new token; trying again");
-                process.renew_at = Instant::now() + self.context.config.timing.backoff_min;
+                self.not_renewed(process, new, &chain(&error));
                 None
             }
             Err(error) => {

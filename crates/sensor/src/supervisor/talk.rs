@@ -1,11 +1,11 @@
 //! What a running process says, does not say any more, and is told.
 
 use attune_model::chain;
-use tokio::time::Instant;
 
 use super::{Next, Supervisor};
 use crate::excerpt::with_hint;
 use crate::process::{Failure, Process};
+use crate::renewal::{News, Renewal};
 use crate::target::Target;
 use crate::token;
 
@@ -39,13 +39,41 @@ impl Supervisor {
         let renewed = fetched.map_err(|error| chain(&error)).and_then(|token| {
             process.tokens.add(&token.value);
             run_dir.write_token(target.sensor.id, &token.value).map_err(|error| error.to_string())?;
-            Ok(token.renew_after)
+            Ok(Renewal::of(&token))
         });
-        let wait = renewed.unwrap_or_else(|problem| {
-            tracing::warn!(sensor.ref = %target.sensor.r#ref, error = problem, "failed to renew a token; trying again");
-            context.config.timing.backoff_min
-        });
-        process.renew_at = Instant::now() + wait;
+        match renewed {
+            Ok(renewal) => {
+                let before = std::mem::replace(&mut process.renewal, renewal);
+                if before.has_failed() {
+                    tracing::info!(sensor.ref = %target.sensor.r#ref, "the token of a sensor is renewed at last");
+                    self.status.send_modify(|status| status.reason = None);
+                }
+            }
+            Err(problem) => self.not_renewed(process, target, &problem),
+        }
         None
+    }
+
+    /// The process goes on with the token that it has, also when that has expired: without another one it could not be started
+    /// again either, and what it does without the API it still does.
+    pub(super) fn not_renewed(&self, process: &mut Process, target: &Target, problem: &str) {
+        let timing = &self.context.config.timing;
+        let sensor_ref = &target.sensor.r#ref;
+        let news = process.renewal.failed((timing.backoff_min, timing.backoff_max));
+        let reason = match news {
+            Some(News::Failed(left)) => {
+                let left = left.as_secs();
+                tracing::warn!(sensor.ref = %sensor_ref, error = problem,
+                    "the token of a sensor cannot be renewed; it is good for another {left} s, and the host goes on trying");
+                "its token cannot be renewed"
+            }
+            Some(News::Expired) => {
+                tracing::error!(sensor.ref = %sensor_ref, error = problem,
+                    "the token of a sensor has expired: it runs, and its events are refused, until the host gets another one");
+                "its token has expired"
+            }
+            None => return,
+        };
+        self.status.send_modify(|status| status.reason = Some(format!("{reason}: {problem}")));
     }
 }
