@@ -20,7 +20,8 @@ impl AgentStore for PostgresStore {
     }
 
     async fn register_worker(&self, registration: &WorkerRegistration) -> Result<Worker, StoreError> {
-        // A sensor host has no port: what somebody wrote there by hand stays.
+        // A sensor host has no port: what somebody wrote there by hand stays. Its row may be that of another life, whose session is
+        // not renewed by this heartbeat.
         let query = sqlx::query(
             r"
             INSERT INTO worker (name, worker_role, worker_type, host, port, status, capabilities, last_heartbeat, runtime)
@@ -31,7 +32,13 @@ impl AgentStore for PostgresStore {
                 last_heartbeat = now(),
                 host = excluded.host,
                 port = CASE worker.worker_role WHEN 'sensor' THEN worker.port ELSE excluded.port END,
-                capabilities = excluded.capabilities
+                capabilities = excluded.capabilities,
+                meta = CASE WHEN worker.meta #>> '{attune_session,life_us}' IS NULL THEN worker.meta ELSE
+                    jsonb_set(worker.meta, '{attune_session,until_us}', coalesce(
+                        worker.meta #> '{attune_session,until_us}',
+                        to_jsonb((extract(epoch FROM worker.last_heartbeat) * 1000000)::bigint
+                                 + (worker.meta #>> '{attune_session,life_us}')::bigint),
+                        '0')) END
             WHERE worker.worker_role = excluded.worker_role
             RETURNING to_json(worker.*)
             ",

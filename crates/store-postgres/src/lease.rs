@@ -15,10 +15,12 @@ use crate::columns::micros;
 use crate::error::During as _;
 use crate::pool::Unit;
 
-/// Until when the current session of the worker `w` holds, in microseconds; NULL without one.
+/// Until when the current session of the worker `w` holds, in microseconds; NULL without one. What was promised when another life
+/// registered counts more than its heartbeat, which is no renewal.
 macro_rules! holds_until {
     () => {
-        "((extract(epoch FROM w.last_heartbeat) * 1000000)::bigint + (w.meta #>> '{attune_session,life_us}')::bigint)"
+        "coalesce((w.meta #>> '{attune_session,until_us}')::bigint,
+                  (extract(epoch FROM w.last_heartbeat) * 1000000)::bigint + (w.meta #>> '{attune_session,life_us}')::bigint)"
     };
 }
 
@@ -44,13 +46,14 @@ macro_rules! elsewhere {
             holds_until!(),
             " > ",
             micros_now!(),
-            " ELSE coalesce((w.meta #>> '{attune_session,earlier_until_us}')::bigint, 0) > ",
+            " ELSE coalesce((w.meta #>> ARRAY['attune_session', 'earlier', p.meta #>> '{attune_lease,session}'])::bigint, 0) > ",
             micros_now!(),
             " END)"
         )
     };
 }
 
+/// Each earlier session holds as long as it did, and no longer: a host that begins again and again keeps nothing from others.
 const BEGIN: &str = concat!(
     "
     UPDATE worker AS w SET
@@ -58,9 +61,18 @@ const BEGIN: &str = concat!(
             || jsonb_build_object('attune_session', jsonb_build_object(
                 'id', $2::text,
                 'life_us', $3::bigint,
-                'earlier_until_us', greatest((meta #>> '{attune_session,earlier_until_us}')::bigint, ",
+                'earlier', (
+                    SELECT coalesce(jsonb_object_agg(known.id, known.until_us), '{}')
+                    FROM (
+                        SELECT key AS id, value::bigint AS until_us
+                        FROM jsonb_each_text(coalesce(w.meta #> '{attune_session,earlier}', '{}'))
+                        UNION ALL SELECT w.meta #>> '{attune_session,id}', ",
     holds_until!(),
-    ", 0))),
+    "
+                    ) AS known
+                    WHERE known.id <> $2::text AND known.until_us > ",
+    micros_now!(),
+    "))),
         last_heartbeat = clock_timestamp(), status = 'active'
     WHERE id = $1
       AND ($4::text IS NULL OR meta #>> '{attune_session,id}' IN ($2, $4) OR coalesce(",
@@ -76,7 +88,9 @@ const RENEW: &str = concat!(
     WITH own AS MATERIALIZED (
         SELECT id, clock_timestamp() AS at FROM (SELECT id FROM worker WHERE id = $1 FOR NO KEY UPDATE) AS locked
     )
-    UPDATE worker AS w SET last_heartbeat = own.at, status = 'active'
+    UPDATE worker AS w SET last_heartbeat = own.at, status = 'active',
+        meta = CASE WHEN w.meta #> '{attune_session,until_us}' IS NULL THEN w.meta
+                    ELSE w.meta #- '{attune_session,until_us}' END
     FROM own
     WHERE w.id = own.id AND w.meta #>> '{attune_session,id}' = $2
       AND ",

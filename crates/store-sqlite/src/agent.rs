@@ -18,7 +18,8 @@ impl AgentStore for SqliteStore {
     }
 
     async fn register_worker(&self, registration: &WorkerRegistration) -> Result<Worker, StoreError> {
-        // A sensor host has no port: what somebody wrote there by hand stays.
+        // A sensor host has no port: what somebody wrote there by hand stays. Its row may be that of another life, whose session is
+        // not renewed by this heartbeat.
         let query = sqlx::query(
             r"
             INSERT INTO worker (name, worker_role, worker_type, host, port, status, capabilities, last_heartbeat, created,
@@ -30,7 +31,10 @@ impl AgentStore for SqliteStore {
                 host = excluded.host,
                 port = CASE worker_role WHEN 'sensor' THEN port ELSE excluded.port END,
                 capabilities = excluded.capabilities,
-                updated = excluded.updated
+                updated = excluded.updated,
+                meta = CASE WHEN json_extract(meta, '$.attune_session.life_us') IS NULL THEN meta ELSE
+                    json_insert(meta, '$.attune_session.until_us',
+                                last_heartbeat + json_extract(meta, '$.attune_session.life_us')) END
             WHERE worker_role = excluded.worker_role
             RETURNING *
             ",

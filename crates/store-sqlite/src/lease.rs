@@ -10,10 +10,12 @@ use crate::columns::micros;
 use crate::error::During;
 use crate::{SqliteStore, now, written};
 
-/// Until when the current session of the worker `w` holds; NULL without one.
+/// Until when the current session of the worker `w` holds; NULL without one. What was promised when another life registered
+/// counts more than its heartbeat, which is no renewal.
 macro_rules! holds_until {
     () => {
-        "(w.last_heartbeat + json_extract(w.meta, '$.attune_session.life_us'))"
+        "coalesce(json_extract(w.meta, '$.attune_session.until_us'),
+                  w.last_heartbeat + json_extract(w.meta, '$.attune_session.life_us'))"
     };
 }
 
@@ -31,7 +33,8 @@ macro_rules! elsewhere {
                 WHEN json_extract(p.meta, '$.attune_lease.session') = json_extract(w.meta, '$.attune_session.id') THEN ",
             holds_until!(),
             " > ?3
-                ELSE coalesce(json_extract(w.meta, '$.attune_session.earlier_until_us'), 0) > ?3
+                ELSE coalesce(json_extract(w.meta, '$.attune_session.earlier.\"' || json_extract(p.meta, '$.attune_lease.session')
+                                                   || '\"'), 0) > ?3
             END)"
         )
     };
@@ -45,15 +48,22 @@ impl LeaseStore for SqliteStore {
         before: Option<&HostSession>,
     ) -> Result<Beginning, StoreError> {
         let operation = || format!("begin a session of sensor host {}", session.worker_name);
+        // Each earlier session holds as long as it did, and no longer: a host that begins again and again keeps nothing from others.
         let done = sqlx::query(concat!(
             "
             UPDATE worker AS w SET
                 meta = json_set(coalesce(meta, '{}'), '$.attune_session', json_object(
                     'id', ?2,
                     'life_us', ?3,
-                    'earlier_until_us', max(coalesce(json_extract(meta, '$.attune_session.earlier_until_us'), 0), coalesce(",
+                    'earlier', (
+                        SELECT json_group_object(known.id, known.until_us)
+                        FROM (
+                            SELECT key AS id, value AS until_us FROM json_each(w.meta, '$.attune_session.earlier')
+                            UNION ALL SELECT json_extract(w.meta, '$.attune_session.id'), ",
             holds_until!(),
-            ", 0)))),
+            "
+                        ) AS known
+                        WHERE known.id <> ?2 AND known.until_us > ?4))),
                 last_heartbeat = ?4, updated = ?4, status = 'active'
             WHERE id = ?1
               AND (?5 IS NULL OR json_extract(meta, '$.attune_session.id') IN (?2, ?5) OR coalesce(",
@@ -83,7 +93,8 @@ impl LeaseStore for SqliteStore {
         let mut unit = self.write(&operation()).await?;
         let renewed = sqlx::query(concat!(
             "
-            UPDATE worker AS w SET last_heartbeat = ?3, updated = ?3, status = 'active'
+            UPDATE worker AS w SET last_heartbeat = ?3, updated = ?3, status = 'active',
+                meta = json_remove(meta, '$.attune_session.until_us')
             WHERE id = ?1 AND json_extract(meta, '$.attune_session.id') = ?2 AND ",
             holds_until!(),
             " > ?3

@@ -178,6 +178,48 @@ pub async fn a_later_life_takes_what_an_earlier_one_left_when_its_time_is_over(l
     eventually("the end of the earlier life", async || take(&world, &later).await.then_some(())).await;
 }
 
+/// One that ends before it has begun a session, because something else is away.
+pub async fn a_host_that_registers_again_and_again_keeps_no_sensor_from_others(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", Duration::from_millis(300)).await, host(&world, "other", LONG).await);
+    assert!(take(&world, &one).await);
+    eventually("the end of the lease", async || {
+        register(&world.store, "one").await;
+        take(&world, &other).await.then_some(())
+    })
+    .await;
+    assert_eq!(world.store.renew_session(&one).await.unwrap(), Renewal::Lost);
+}
+
+/// One that crashes soon after each start, and never comes to run the sensor.
+pub async fn a_host_that_begins_again_and_again_keeps_no_sensor_from_others(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", Duration::from_millis(300)).await, host(&world, "other", LONG).await);
+    assert!(take(&world, &one).await);
+    eventually("the end of the first lease", async || {
+        host(&world, "one", Duration::from_millis(300)).await;
+        take(&world, &other).await.then_some(())
+    })
+    .await;
+}
+
+/// A life that goes on while the next one registers, as in a rolling restart.
+pub async fn who_renews_after_another_life_has_registered_holds_on(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
+    assert!(take(&world, &one).await);
+    register(&world.store, "one").await;
+    assert!(!take(&world, &other).await, "its time is not over");
+    assert_eq!(world.store.renew_session(&one).await.unwrap(), RENEWED);
+    assert!(take(&world, &one).await);
+    // What was said at the registration does not count any more, and what comes after it does.
+    register(&world.store, "one").await;
+    let shorter = HostSession { life: Duration::from_millis(300), ..one.clone() };
+    assert_eq!(world.store.begin_session(&shorter, Some(&one)).await.unwrap(), Beginning::Begun);
+    assert_eq!(world.store.renew_session(&shorter).await.unwrap(), RENEWED);
+    eventually("the end of the lease", async || take(&world, &other).await.then_some(())).await;
+}
+
 /// A sensor service of the platform that knows no leases.
 pub async fn a_living_host_without_leases_counts_as_holding(lab: &dyn Lab) {
     let world = World::new(lab).await;

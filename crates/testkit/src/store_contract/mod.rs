@@ -125,6 +125,9 @@ macro_rules! store_contract_tests {
                 a_renewal_is_a_heartbeat_and_says_when_the_host_is_cordoned,
                 a_later_life_ends_the_session_and_waits_for_its_time,
                 a_later_life_takes_what_an_earlier_one_left_when_its_time_is_over,
+                a_host_that_registers_again_and_again_keeps_no_sensor_from_others,
+                a_host_that_begins_again_and_again_keeps_no_sensor_from_others,
+                who_renews_after_another_life_has_registered_holds_on,
                 a_living_host_without_leases_counts_as_holding,
                 a_lease_survives_every_change_of_the_process,
                 many_sensors_are_taken_and_given_back_at_once;
