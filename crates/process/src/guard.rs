@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   agent ── pipe ──► guardian
-//!      until MS             children may live until then (CLOCK_BOOTTIME)
-//!      watch PID START MARK SWITCH
+//!      until TERM MS        children of that term may live until then (CLOCK_BOOTTIME)
+//!      watch TERM PID START MARK SWITCH
 //!      forget PID
 //!      (end of the pipe)    the agent is gone: kill what is left, leave
 //! ```
@@ -38,9 +38,18 @@ pub struct Guard {
 struct State {
     launcher: Launcher,
     link: Option<Link>,
-    deadline: Option<Duration>,
-    /// The line that was sent for each child.
-    watched: BTreeMap<Pid, String>,
+    terms: Terms,
+    /// The term of each child, and the line that was sent for it.
+    watched: BTreeMap<Pid, (Option<u64>, String)>,
+}
+
+/// Until when the children of each term may live. One that is not among them is over.
+pub(crate) type Terms = BTreeMap<u64, Duration>;
+
+/// A term is extended, or another one begins: of those before it only what has children is still of interest.
+pub(crate) fn extend(terms: &mut Terms, term: u64, deadline: Duration, mut is_used: impl FnMut(u64) -> bool) {
+    terms.insert(term, deadline);
+    terms.retain(|known, _| *known >= term || is_used(*known));
 }
 
 #[derive(Debug)]
@@ -70,29 +79,34 @@ impl Guard {
         let running = || Launcher { program: "/proc/self/exe".into(), args: vec![GUARD_APPLET.into()] };
         let launcher = launcher.unwrap_or_else(running);
         let link = Some(Link::open(&launcher)?);
-        Ok(Arc::new(Self { state: Mutex::new(State { launcher, link, deadline: None, watched: BTreeMap::new() }) }))
+        Ok(Arc::new(Self {
+            state: Mutex::new(State { launcher, link, terms: Terms::new(), watched: BTreeMap::new() }),
+        }))
     }
 
-    /// Until when (by [`attune_sys::boottime`]) children may live without another word from the agent; none: as long as the
-    /// agent lives. What is over stays over: children that come later are killed at once, until there is a later time.
-    pub fn allow_until(&self, deadline: Option<Duration>) {
+    /// Until when (by [`attune_sys::boottime`]) the children of a term may live without another word from the agent. A later term has
+    /// a higher number, and extends nothing for children of earlier ones. What is over stays over: children that come later are
+    /// killed at once, until there is a later time.
+    pub fn allow_until(&self, term: u64, deadline: Duration) {
         let mut state = self.state();
-        state.deadline = deadline;
-        state.tell(&until(deadline));
+        let State { terms, watched, .. } = &mut *state;
+        extend(terms, term, deadline, |known| watched.values().any(|(used, _)| *used == Some(known)));
+        state.tell(&until(term, deadline));
     }
 
-    /// Puts a child with all that descends from it under guard.
-    pub fn watch(self: &Arc<Self>, child: &Child) -> Watched {
+    /// Puts a child with all that descends from it under guard. Without a term it may live as long as the agent.
+    pub fn watch(self: &Arc<Self>, child: &Child, term: Option<u64>) -> Watched {
         let leader = child.leader();
         let pid = leader.pid();
         // Not reaped yet, so the number is its own and its start can be read.
         let start = start_time(pid).unwrap_or(0);
         let mark = leader.mark().map_or("-", |mark| mark.as_str());
         let switch = leader.switch();
-        let line = format!("watch {pid} {start} {mark} {}\n", switch.as_deref().unwrap_or("-"));
+        let word = term.map_or_else(|| "-".to_owned(), |term| term.to_string());
+        let line = format!("watch {word} {pid} {start} {mark} {}\n", switch.as_deref().unwrap_or("-"));
         let mut state = self.state();
         state.tell(&line);
-        state.watched.insert(pid, line);
+        state.watched.insert(pid, (term, line));
         Watched { guard: self.clone(), pid }
     }
 
@@ -102,8 +116,8 @@ impl Guard {
     }
 }
 
-fn until(deadline: Option<Duration>) -> String {
-    deadline.map_or_else(|| "until -\n".to_owned(), |deadline| format!("until {}\n", deadline.as_millis()))
+fn until(term: u64, deadline: Duration) -> String {
+    format!("until {term} {}\n", deadline.as_millis())
 }
 
 impl State {
@@ -117,8 +131,10 @@ impl State {
             tracing::warn!(guardian.pid = link.guardian.get(), "the guardian does not listen; starting another");
             link.close();
         }
-        let everything: String = self.watched.values().map(String::as_str).chain([word]).collect();
-        let everything = until(self.deadline) + &everything;
+        // Children first: a term without any is forgotten when the next one is told.
+        let watched = self.watched.values().map(|(_, line)| line.clone());
+        let terms = self.terms.iter().map(|(term, deadline)| until(*term, *deadline));
+        let everything: String = watched.chain(terms).chain([word.to_owned()]).collect();
         let opened = Link::open(&self.launcher).and_then(|mut link| {
             link.send(everything.as_bytes())?;
             Ok(link)

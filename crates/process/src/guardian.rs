@@ -19,6 +19,7 @@ use attune_sys::{
     pidfd_signal_group,
 };
 
+use crate::guard::{Terms, extend};
 use crate::mark::Mark;
 use crate::procfs::{Stat, parse_pid, processes};
 
@@ -49,31 +50,31 @@ fn guard() -> io::Result<()> {
     let mut guarded = Guarded::default();
     let mut lines = Lines::default();
     loop {
-        let wait =
-            guarded.deadline.map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(boottime()).min(LONGEST_WAIT));
-        // Once its time is over there is nothing to wait for but another word.
-        let wait = if guarded.children.is_empty() { LONGEST_WAIT } else { wait };
+        let next = guarded.children.values().filter_map(|target| guarded.deadline(target)).min();
+        // Without one there is nothing to wait for but another word.
+        let wait = next.map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(boottime()).min(LONGEST_WAIT));
         attune_sys::poll(&mut [Polled::readable(Some(agent.as_fd()))], wait)?;
         // Everything that was said counts before anything is judged.
         let is_over = lines.read(&mut agent, &mut |line| guarded.hear(line));
         if is_over {
-            guarded.kill();
+            kill(&guarded.children);
             return Ok(());
         }
-        if guarded.deadline.is_some_and(|deadline| boottime() >= deadline) {
-            guarded.kill();
-        }
+        let due = guarded.take_due(boottime());
+        kill(&due);
     }
 }
 
 /// What the agent has said.
 #[derive(Default)]
 struct Guarded {
-    deadline: Option<Duration>,
+    terms: Terms,
     children: BTreeMap<Pid, Target>,
 }
 
 struct Target {
+    /// None: it may live as long as the agent.
+    term: Option<u64>,
     start: u64,
     /// None on kernels without, and when the child was gone already.
     process: Option<OwnedFd>,
@@ -85,12 +86,19 @@ struct Target {
 impl Guarded {
     fn hear(&mut self, line: &str) {
         // The last word is a path, which may have blanks in it.
-        let words: Vec<&str> = line.splitn(5, ' ').collect();
+        let words: Vec<&str> = line.splitn(6, ' ').collect();
         match words[..] {
-            ["until", deadline] => self.deadline = deadline.parse().ok().map(Duration::from_millis),
-            ["watch", pid, start, mark, switch] => {
+            ["until", term, deadline] => {
+                if let (Ok(term), Ok(deadline)) = (term.parse(), deadline.parse()) {
+                    let Self { terms, children } = self;
+                    let is_used = |known| children.values().any(|target| target.term == Some(known));
+                    extend(terms, term, Duration::from_millis(deadline), is_used);
+                }
+            }
+            ["watch", term, pid, start, mark, switch] => {
                 if let (Some(pid), Ok(start)) = (parse_pid(pid), start.parse()) {
-                    self.children.insert(pid, Target::new(pid, start, mark, switch));
+                    let term = term.parse().ok();
+                    self.children.insert(pid, Target { term, ..Target::new(pid, start, mark, switch) });
                 }
             }
             ["forget", pid] => {
@@ -100,23 +108,36 @@ impl Guarded {
         }
     }
 
-    fn kill(&mut self) {
+    /// None: as long as the agent lives.
+    fn deadline(&self, target: &Target) -> Option<Duration> {
+        target.term.map(|term| self.terms.get(&term).copied().unwrap_or_default())
+    }
+
+    /// Those whose time is over.
+    fn take_due(&mut self, now: Duration) -> BTreeMap<Pid, Target> {
         let children = std::mem::take(&mut self.children);
-        for (pid, target) in &children {
-            target.kill_group(*pid);
-            if let Some(switch) = &target.switch {
-                // Without one there is still the mark, and nobody could be told.
-                drop(fs::write(switch, "1"));
-            }
+        let is_due = |target: &Target| self.deadline(target).is_some_and(|deadline| now >= deadline);
+        let (due, left) = children.into_iter().partition(|(_, target)| is_due(target));
+        self.children = left;
+        due
+    }
+}
+
+fn kill(children: &BTreeMap<Pid, Target>) {
+    for (pid, target) in children {
+        target.kill_group(*pid);
+        if let Some(switch) = &target.switch {
+            // Without one there is still the mark, and nobody could be told.
+            drop(fs::write(switch, "1"));
         }
-        let marks: BTreeSet<&str> = children.values().filter_map(|target| target.mark.as_deref()).collect();
-        if marks.is_empty() {
-            return;
-        }
-        let begun = Instant::now();
-        while kill_marked(&marks) > 0 && begun.elapsed() < SWEEP_LIMIT {
-            thread::park_timeout(SWEEP_PAUSE);
-        }
+    }
+    let marks: BTreeSet<&str> = children.values().filter_map(|target| target.mark.as_deref()).collect();
+    if marks.is_empty() {
+        return;
+    }
+    let begun = Instant::now();
+    while kill_marked(&marks) > 0 && begun.elapsed() < SWEEP_LIMIT {
+        thread::park_timeout(SWEEP_PAUSE);
     }
 }
 
@@ -125,7 +146,7 @@ impl Target {
         // First the descriptor, then the look: whoever has that number now is whom the descriptor means.
         let process = pidfd_open(pid).ok().filter(|_| start_time(pid) == Some(start));
         let word = |word: &str| (word != "-").then(|| word.to_owned());
-        Self { start, process, mark: word(mark), switch: word(switch) }
+        Self { term: None, start, process, mark: word(mark), switch: word(switch) }
     }
 
     /// Kills the group that the child leads or led; on older kernels only while the child has not been reaped, because after
@@ -228,11 +249,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_changes_nothing() {
+    fn another_term_extends_nothing_for_the_children_of_the_one_before() {
         let mut guarded = Guarded::default();
-        for line in ["", "until", "watch x 1 -", "watch -1 1 -", "forget me not", "watch 1", "watch 1 1 -"] {
+        let after = |guarded: &mut Guarded, ms| {
+            let due = guarded.take_due(Duration::from_millis(ms));
+            due.into_keys().map(Pid::get).collect::<Vec<u32>>()
+        };
+        // None of these numbers is anybody's, and nobody is killed here.
+        for line in
+            ["until 1 100", "watch 1 4190001 1 - -", "watch - 4190002 1 - -", "until 2 200", "watch 2 4190003 1 - -"]
+        {
             guarded.hear(line);
         }
-        assert!(guarded.deadline.is_none() && guarded.children.is_empty());
+        assert!(after(&mut guarded, 99).is_empty());
+        guarded.hear("until 2 300");
+        assert_eq!(after(&mut guarded, 100), [4_190_001]);
+        // Started under the term before, and told of after it.
+        guarded.hear("until 2 400");
+        guarded.hear("watch 1 4190004 1 - -");
+        assert_eq!(after(&mut guarded, 100), [4_190_004]);
+        assert_eq!(guarded.terms.keys().copied().collect::<Vec<_>>(), [2]);
+        assert_eq!(after(&mut guarded, 400), [4_190_003]);
+        assert_eq!(guarded.children.len(), 1, "that one lives as long as the agent");
+    }
+
+    #[test]
+    fn what_is_not_understood_changes_nothing() {
+        let mut guarded = Guarded::default();
+        let lines =
+            ["", "until", "until 1", "until x 1", "watch - x 1 - -", "watch - -1 1 - -", "forget me not", "watch 1"];
+        for line in lines {
+            guarded.hear(line);
+        }
+        assert!(guarded.terms.is_empty() && guarded.children.is_empty());
     }
 }

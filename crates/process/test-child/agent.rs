@@ -46,10 +46,10 @@ pub(crate) fn guard(how: &str, life: Duration, guarded: &str, steps: &[String]) 
     let runtime = runtime()?;
     let _inside = runtime.enter();
     let guard = Guard::start(None)?;
-    guard.allow_until(Some(attune_process::boottime() + life));
+    guard.allow_until(1, attune_process::boottime() + life);
     let command = if how == "guard-grouped-ms" { with_policy(command(steps)) } else { command(steps) };
     let child = attune_process::start(command)?;
-    let _watched = guard.watch(&child);
+    let _watched = guard.watch(&child, Some(1));
     crate::write_pid(guarded)?;
     loop {
         thread::park();

@@ -127,24 +127,24 @@ fn only_what_is_watched_ends_and_only_when_its_time_is_over() {
     let path = |name: &str| folder.path().join(name);
     runtime().block_on(async {
         let guard = guard();
-        guard.allow_until(Some(boottime() + LONG));
+        guard.allow_until(1, boottime() + LONG);
         let (kept, doomed) = (idle(&path("kept")), idle(&path("doomed")));
         written(&path("kept")).await;
         written(&path("doomed")).await;
-        let forgotten = guard.watch(&kept);
-        let watched = guard.watch(&doomed);
+        let forgotten = guard.watch(&kept, Some(1));
+        let watched = guard.watch(&doomed, Some(1));
         drop(forgotten);
         // The end of the time, and a renewal that comes too late for what was killed by then.
-        guard.allow_until(Some(Duration::ZERO));
+        guard.allow_until(1, Duration::ZERO);
         gone(doomed.pid()).await;
         assert!(is_alive(kept.pid()));
         // What is started after the end of the time dies at once.
         let late = idle(&path("late"));
-        let late_watched = guard.watch(&late);
+        let late_watched = guard.watch(&late, Some(1));
         gone(late.pid()).await;
-        guard.allow_until(Some(boottime() + LONG));
+        guard.allow_until(1, boottime() + LONG);
         let next = idle(&path("next"));
-        let next_watched = guard.watch(&next);
+        let next_watched = guard.watch(&next, Some(1));
         written(&path("next")).await;
         assert!(is_alive(next.pid()) && is_alive(kept.pid()));
         drop((watched, late_watched, next_watched));
@@ -156,17 +156,17 @@ fn a_guardian_that_was_killed_is_replaced_and_told_everything() {
     let (_folder, file) = scratch();
     runtime().block_on(async {
         let guard = guard();
-        guard.allow_until(Some(boottime() + LONG));
+        guard.allow_until(1, boottime() + LONG);
         let victim = idle(&file);
         written(&file).await;
-        let _watched = guard.watch(&victim);
+        let _watched = guard.watch(&victim, Some(1));
         let first = guardians();
         assert_eq!(first.len(), 1);
         signal(first[0], SIGKILL);
         gone(first[0]).await;
         assert!(is_alive(victim.pid()), "the guardian protects nothing by its own end");
         eventually("another guardian", async || {
-            guard.allow_until(Some(Duration::ZERO));
+            guard.allow_until(1, Duration::ZERO);
             (!is_alive(victim.pid())).then_some(())
         })
         .await;

@@ -184,7 +184,7 @@ impl Prepared {
             StartFailure::Start(error)
         })?;
         context.observer.measure(Measure::ChildStarted { took: begun.elapsed() });
-        let guarded = context.guard.as_ref().map(|guard| guard.watch(&child));
+        let guarded = context.guard.as_ref().map(|guard| guard.watch(&child, grant.term()));
         let (renewal, at_once, in_use) = (self.renewal, grant.killed().clone(), self.plan.in_use);
         let attended = context.logs.outbox.as_ref().map(|outbox| outbox.attend(&sensor.r#ref, begun_at));
         let attached = Attached {

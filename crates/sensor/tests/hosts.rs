@@ -24,7 +24,9 @@ async fn host_process() {
     let Ok(settings) = fs::read_to_string("host.json") else { return };
     let name = std::env::args().find_map(|word| word.strip_prefix("host-name=").map(str::to_owned));
     let name = name.unwrap_or_else(|| "one".to_owned());
-    support::run_host_from(&settings, &name, LEASE, guard()).await;
+    // Of the test, where it has another one.
+    let lease = fs::read_to_string("lease").map_or(LEASE, |ms| Duration::from_millis(ms.parse().unwrap()));
+    support::run_host_from(&settings, &name, lease, guard()).await;
 }
 
 #[test]
@@ -152,6 +154,50 @@ async fn a_frozen_host_loses_its_sensors_before_another_starts_them() {
     // And may take over again.
     other.stop().await;
     testimonies(&world).another_runner("demo.a", 2).await;
+    one.stop().await;
+    testimonies(&world).assert_no_overlap("demo.a");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_ending_when_its_host_begins_anew_and_freezes_ends_in_the_time_that_was_promised() {
+    let mut world = World::new().await;
+    let stubborn = r#"open(os.path.join(facts, "asked"), "a").write("to end\n")"#;
+    let script = WITNESS.replace(r#"None if os.environ.get("STUBBORN") else os._exit(0)"#, stubborn);
+    assert_ne!(script, WITNESS);
+    world.add_sensor("a", "python", &script);
+    world.load().await;
+    fs::write(world.path("host.json"), world.settings()).unwrap();
+    // A quarter of it is what the sensor takes, and enough for what is to happen meanwhile.
+    fs::write(world.path("lease"), "8000").unwrap();
+    let session_of = async |name: &str| {
+        let mut database = world.database().await.acquire().await.unwrap();
+        let query = sqlx::query_scalar("SELECT json_extract(meta, '$.attune_session.id') FROM worker WHERE name = ?1");
+        query.bind(name.to_owned()).fetch_one(&mut *database).await.unwrap_or(None::<String>)
+    };
+    let one = Host::start(&world, "one");
+    testimonies(&world).another_runner("demo.a", 0).await;
+    let other = Host::start(&world, "other");
+    eventually("the other host", async || session_of("other").await).await;
+    let before = session_of("one").await;
+    // Its renewals are refused until its sensor has to end, which takes its time.
+    let mut database = world.database().await.acquire().await.unwrap();
+    for statement in [
+        "CREATE TABLE closed (why TEXT)",
+        "INSERT INTO closed VALUES ('the test')",
+        "CREATE TRIGGER no_renewals BEFORE UPDATE OF last_heartbeat ON worker
+         WHEN NEW.name = 'one' AND EXISTS (SELECT * FROM closed) BEGIN SELECT RAISE(ABORT, 'not now'); END",
+    ] {
+        sqlx::query(statement).execute(&mut *database).await.unwrap();
+    }
+    world.eventually_facts("asked", 1).await;
+    sqlx::query("DELETE FROM closed").execute(&mut *database).await.unwrap();
+    eventually("another session", async || (session_of("one").await != before).then_some(())).await;
+    let lock = world.lock_store().await;
+    one.signal(attune_sys::SIGSTOP);
+    drop(lock);
+    testimonies(&world).another_runner("demo.a", 1).await;
+    one.signal(attune_sys::SIGCONT);
+    other.stop().await;
     one.stop().await;
     testimonies(&world).assert_no_overlap("demo.a");
 }

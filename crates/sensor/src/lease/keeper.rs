@@ -32,6 +32,8 @@ pub(crate) struct Keeper {
     words: mpsc::UnboundedReceiver<Word>,
     sender: mpsc::UnboundedSender<Word>,
     session: Option<Session>,
+    /// How many have begun.
+    begun: u64,
     /// The last one that has begun.
     before: Option<Arc<HostSession>>,
     /// Of the one that is to begin, until that is known to have been done.
@@ -79,6 +81,7 @@ impl Keeper {
             words,
             sender,
             session: None,
+            begun: 0,
             before: None,
             next_id: None,
             is_taken: false,
@@ -185,7 +188,9 @@ impl Keeper {
             return begun.is_some();
         }
         (self.next_id, self.is_taken) = (None, false);
-        let session = Session::new(session, self.context.stop.hard());
+        // What still ends under the session before keeps the limit that it had: others were promised that.
+        self.begun += 1;
+        let session = Session::new(session, self.begun, self.context.stop.hard());
         self.allow(&session, sent);
         self.tasks.spawn(fence(session.clone(), self.terms, self.done.clone()));
         for _ in std::mem::take(&mut self.held) {
@@ -214,7 +219,7 @@ impl Keeper {
         let killed_at = self.terms.killed_at(sent);
         session.allow_until(killed_at);
         if let Some(guard) = &self.context.guard {
-            guard.allow_until(Some(killed_at));
+            guard.allow_until(session.term, killed_at);
         }
         let interval = self.terms.renewal_interval().min(self.context.config.timing.heartbeat_interval);
         self.renew_at = Instant::now() + interval.saturating_sub(boottime().saturating_sub(sent));

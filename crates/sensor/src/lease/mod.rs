@@ -69,6 +69,8 @@ impl Terms {
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     store: Arc<HostSession>,
+    /// Its number in this life, by which the guardian knows it.
+    term: u64,
     /// Everything under it is to end.
     ended: CancellationToken,
     /// Everything under it has to be dead.
@@ -78,9 +80,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    fn new(store: HostSession, hard: &CancellationToken) -> Self {
+    fn new(store: HostSession, term: u64, hard: &CancellationToken) -> Self {
         let killed = hard.child_token();
-        Self { store: Arc::new(store), ended: killed.child_token(), killed, until: Arc::default() }
+        Self { store: Arc::new(store), term, ended: killed.child_token(), killed, until: Arc::default() }
     }
 
     fn allow_until(&self, killed_at: Duration) {
@@ -124,6 +126,11 @@ impl Grant {
     /// Ready when the process has to be dead.
     pub(crate) fn killed(&self) -> &CancellationToken {
         &self.killed
+    }
+
+    /// What the guardian is told about a process under it.
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.lease.as_ref().map(|(session, _)| session.term)
     }
 
     /// Whether a process may be started now. Looks at the clock: the host may just have been stopped for an hour.
@@ -215,7 +222,7 @@ mod tests {
             id: uuid::Uuid::nil(),
             life: Duration::ZERO,
         };
-        let session = Session::new(store, &hard);
+        let session = Session::new(store, 1, &hard);
         let (keeper, mut words) = mpsc::unbounded_channel();
         let grant = Grant::leased(SensorId(7), session.clone(), keeper);
         assert!(!grant.is_valid());

@@ -444,7 +444,7 @@ pub(crate) async fn run_host_from(settings: &str, name: &str, lease: Duration, g
     config.guard = Some(guard);
     config.timing.lease_time = Some(lease);
     config.timing.reconcile_interval = Duration::from_millis(200);
-    config.timing.stop_grace = Duration::from_millis(500);
+    config.timing.stop_grace = lease / 4;
     let lifecycle = attune_lifecycle::Lifecycle::new().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.join("attune.db")).await.unwrap());
     let host =
