@@ -104,3 +104,32 @@ async fn a_log_whose_calls_fail_does_not_make_others_wait() {
     assert_eq!(remote.there("slow", 1).unwrap(), lines(0..2), "the end of the host is another attempt");
     remote.end().await;
 }
+
+#[tokio::test]
+async fn what_fails_at_the_end_does_not_break_off_what_is_under_way() {
+    let remote = Remote::new(&["one", "two"]).await;
+    let (host, relay) = start(&remote).await;
+    for sensor in ["one", "two"] {
+        remote.say(sensor, &lines(0..1));
+        remote.arrives(sensor, 1, &lines(0..1)).await;
+    }
+    relay.hold(Some((Method::PATCH, "demo/two")));
+    remote.say("two", &lines(1..2));
+    eventually("the call that is kept", async || (relay.under_way("demo/two") > 0).then_some(())).await;
+    // As all would have it, for all that the host knows.
+    relay.refuse(Some((Method::PATCH, "demo/one")));
+    let refused = relay.calls("demo/one");
+    remote.say("one", &lines(1..2));
+    // With the token that it has, and with another one.
+    eventually("a failure", async || (relay.calls("demo/one") >= refused + 2).then_some(())).await;
+    host.stop.soft().cancel();
+    let refused = relay.calls("demo/one");
+    eventually("the last failure", async || {
+        (relay.calls("demo/one") >= refused + 2 && relay.under_way("demo/one") == 0).then_some(())
+    })
+    .await;
+    relay.hold(None);
+    host.stop().await;
+    assert_eq!(remote.there("two", 1).unwrap(), lines(0..2));
+    remote.end().await;
+}

@@ -52,7 +52,7 @@ impl Courier {
         loop {
             let now = Instant::now();
             self.end_rests(&mut way, now, ends);
-            let is_open = way.closed_until.is_none_or(|until| until <= now);
+            let is_open = way.closed_until.is_none_or(|until| until <= now && !ends);
             // Lines wait for others that go with them, but not at the end.
             let gathered = if ends { Some(now) } else { now.checked_sub(self.delivery.gather) };
             while is_open
@@ -64,17 +64,13 @@ impl Courier {
             if ends && visits.is_empty() {
                 return;
             }
-            let wake = self.wake(&way, visits.len() < AT_ONCE);
+            let wake = if ends { None } else { self.wake(&way, visits.len() < AT_ONCE) };
             tokio::select! {
                 () = done.cancelled(), if !ends => {
                     // One more attempt, now.
                     (ends, way.closed_until) = (true, None);
                 }
-                Some(visited) = visits.next() => {
-                    if !self.judge(&mut way, visited, ends) {
-                        return;
-                    }
-                }
+                Some(visited) = visits.next() => self.judge(&mut way, visited, ends),
                 () = self.outbox.log_ready() => {}
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
@@ -101,8 +97,7 @@ impl Courier {
         Visited { log, outcome, others_arrived: self.arrived.load(Ordering::Relaxed) != before }
     }
 
-    /// False when nothing more is to be tried.
-    fn judge(&self, way: &mut Way, visited: Visited, ends: bool) -> bool {
+    fn judge(&self, way: &mut Way, visited: Visited, ends: bool) {
         let Visited { log, outcome, others_arrived } = visited;
         let now = Instant::now();
         if others_arrived {
@@ -117,8 +112,8 @@ impl Courier {
             }
             Err(trouble) if trouble.is_general() && !others_arrived => {
                 self.outbox.give_back(&log);
+                // At the end nothing more is begun then, but what is under way may have more luck.
                 way.close(&trouble, now);
-                return !ends;
             }
             // That was its last attempt.
             Err(trouble) if ends => tracing::warn!(log, error = chain(&trouble), "a log of a sensor has to wait"),
@@ -130,7 +125,6 @@ impl Courier {
                 way.resting.push((now + backoff.next_delay(), log));
             }
         }
-        true
     }
 
     async fn visit(&self, log: &str) -> Result<(), Trouble> {

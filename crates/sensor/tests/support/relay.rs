@@ -23,7 +23,7 @@ pub(crate) struct Relay {
     target: String,
     client: Client,
     held: watch::Sender<Held>,
-    failing: Mutex<Held>,
+    failing: Mutex<(Held, StatusCode)>,
     /// Calls that came, and those of them that have begun and not ended, by path.
     calls: Mutex<HashMap<String, (usize, usize)>>,
     /// Most calls for one file at the same time.
@@ -40,7 +40,7 @@ impl Relay {
             target,
             client,
             held: watch::Sender::default(),
-            failing: Mutex::default(),
+            failing: Mutex::new((None, StatusCode::OK)),
             calls: Mutex::default(),
             most: Mutex::default(),
         });
@@ -59,9 +59,14 @@ impl Relay {
         self.held.send_replace(held);
     }
 
-    /// Refuses such calls for the time being; none refuses nothing.
+    /// Answers such calls with 503 for the time being; none answers none so.
     pub(crate) fn fail(&self, failing: Held) {
-        *self.failing.lock().unwrap() = failing;
+        *self.failing.lock().unwrap() = (failing, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    /// Answers such calls as if it did not know who calls.
+    pub(crate) fn refuse(&self, refused: Held) {
+        *self.failing.lock().unwrap() = (refused, StatusCode::UNAUTHORIZED);
     }
 
     /// How many calls have come for paths with this part in them.
@@ -111,8 +116,9 @@ async fn hand_on(State(relay): State<Arc<Relay>>, asked: axum::extract::Request)
     let body = to_bytes(body, usize::MAX).await.map_err(|_broken| StatusCode::BAD_REQUEST)?;
     let fits = |held: &Held| held.as_ref().is_some_and(|(method, part)| parts.method == method && path.contains(part));
     drop(relay.held.subscribe().wait_for(|held| !fits(held)).await);
-    if fits(&relay.failing.lock().unwrap()) {
-        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    let (failing, status) = relay.failing.lock().unwrap().clone();
+    if fits(&failing) {
+        return Err(status);
     }
     let mut request = Request::new(parts.method, format!("{}{path}", relay.target)).timeout(Duration::from_mins(1));
     for name in ["authorization", "content-type"] {
