@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::file_body::FileBody;
+use crate::file_sink::FileSink;
 use crate::{Body, BuildError, HttpError, Problem, Request, Response, Verification, tls};
 
 /// Answers of the platform's API are far smaller; a list page is the largest.
@@ -130,13 +131,17 @@ impl Client {
             .iter()
             .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| problem_of(&error))? {
-            if body.len() + chunk.len() > self.response_limit_bytes {
-                return Err(Problem::TooLong { limit_bytes: self.response_limit_bytes });
+        let body = match request.sink.clone().filter(|_| answer.status().is_success()) {
+            Some(sink) => {
+                let mut sink = FileSink::new(sink);
+                while let Some(chunk) = answer.chunk().await.map_err(|error| problem_of(&error))? {
+                    sink.take(&chunk).await?;
+                }
+                sink.finish().await?;
+                Vec::new()
             }
-            body.extend_from_slice(&chunk);
-        }
+            None => self.body(&mut answer).await?,
+        };
         let asked = request.failed(Problem::Invalid(String::new()));
         Ok(Response {
             status: answer.status().as_u16(),
@@ -146,6 +151,20 @@ impl Client {
             elapsed: Duration::ZERO,
             asked: (asked.method, asked.url),
         })
+    }
+}
+
+impl Client {
+    async fn body(&self, answer: &mut reqwest::Response) -> Result<Vec<u8>, Problem> {
+        let limit_bytes = self.response_limit_bytes;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| problem_of(&error))? {
+            if body.len() + chunk.len() > limit_bytes {
+                return Err(Problem::TooLong { limit_bytes: limit_bytes as u64 });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
 }
 

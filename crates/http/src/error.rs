@@ -66,8 +66,11 @@ pub enum Problem {
     #[error("the answer is longer than {limit_bytes} bytes")]
     TooLong {
         /// The bound.
-        limit_bytes: usize,
+        limit_bytes: u64,
     },
+    /// The answer cannot be kept.
+    #[error("the answer cannot be written to a file: {0}")]
+    Sink(String),
     /// The server said no.
     #[error("status {status}: {excerpt}")]
     Status {
@@ -94,7 +97,7 @@ impl HttpError {
     /// The one place that says which errors are worth a retry.
     pub fn decision(&self) -> Decision {
         match &self.problem {
-            Problem::Connect(_) | Problem::TimedOut(_) | Problem::Transport(_) => Decision::Retry,
+            Problem::Connect(_) | Problem::TimedOut(_) | Problem::Transport(_) | Problem::Sink(_) => Decision::Retry,
             Problem::Status { status, .. } if *status >= 500 || *status == 429 || *status == 408 => Decision::Retry,
             Problem::Status { .. } | Problem::Invalid(_) | Problem::TooLong { .. } | Problem::Shape(_) => {
                 Decision::Fail

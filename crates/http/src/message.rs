@@ -48,6 +48,15 @@ impl fmt::Debug for Body {
     }
 }
 
+/// Where the body of an answer goes that is too large for memory.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Written from its beginning; a later attempt overwrites an earlier one.
+    pub file: Arc<File>,
+    /// One byte more is an error.
+    pub limit_bytes: u64,
+}
+
 /// One call.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -61,6 +70,8 @@ pub struct Request {
     pub headers: Vec<(String, Secret)>,
     /// What is sent.
     pub body: Body,
+    /// Takes the body of a 2xx, which the response then does not have. Everything else is bounded by the client.
+    pub sink: Option<Sink>,
     /// From the first packet to the last byte of the answer, redirects included.
     pub timeout: Duration,
 }
@@ -74,6 +85,7 @@ impl Request {
             query: Vec::new(),
             headers: Vec::new(),
             body: Body::Empty,
+            sink: None,
             timeout: DEFAULT_TIMEOUT,
         }
     }

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, BufReader, Read, Seek as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -24,13 +24,13 @@ use tar::{Archive, EntryType};
 use thiserror::Error;
 
 use crate::same_files::same_files;
-use crate::{HttpError, PlatformApi};
+use crate::{HttpError, PlatformApi, Sink};
 
 /// What the API leaves in a folder of packs that it shares.
 const SENTINEL: &str = ".attune-packs-sentinel";
 
-/// Largest archive of a pack that is taken: what a client is told before it is used for packs.
-pub const ARCHIVE_LIMIT_BYTES: usize = 256 * 1024 * 1024;
+/// Largest archive of a pack that is taken.
+const ARCHIVE_LIMIT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Most bytes that an archive may have unpacked, and most entries.
 const LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
@@ -94,7 +94,7 @@ pub struct PackSync {
 }
 
 impl PackSync {
-    /// Into `packs_dir`, from `api`, whose client has to take [`ARCHIVE_LIMIT_BYTES`].
+    /// Into `packs_dir`, from `api`.
     pub fn new(packs_dir: &Path, api: PlatformApi) -> Self {
         Self { packs_dir: packs_dir.to_owned(), api, locks: Mutex::default() }
     }
@@ -191,16 +191,36 @@ impl PackSync {
     /// Fetches a pack, and leaves it to the caller when it takes its place.
     pub async fn stage(&self, pack_ref: &str) -> Result<StagedPack, PackError> {
         let place = self.place(pack_ref)?;
-        let archive = self.api.pack_archive(pack_ref).await?;
-        let archive = archive.ok_or_else(|| PackError::Unknown(pack_ref.to_owned()))?;
+        let beside = self.beside(pack_ref, "new");
+        let archive = Arc::new(blocking(move || nameless(&beside)).await?);
+        let sink = Sink { file: archive.clone(), limit_bytes: ARCHIVE_LIMIT_BYTES };
+        if !self.api.pack_archive(pack_ref, sink).await? {
+            return Err(PackError::Unknown(pack_ref.to_owned()));
+        }
         let staged = StagedPack {
             name: pack_ref.to_owned(),
             new: self.beside(pack_ref, "new"),
             old: self.beside(pack_ref, "old"),
             place,
         };
-        blocking(move || unpack(&archive, &staged.name, &staged.new).map(|()| staged)).await
+        blocking(move || {
+            let mut archive = &*archive;
+            archive.rewind().map_err(io_error("read the archive"))?;
+            unpack(BufReader::new(archive), &staged.name, &staged.new).map(|()| staged)
+        })
+        .await
     }
+}
+
+/// A file that nobody else can open, and that is gone with the last who has it open, whatever ends this process.
+fn nameless(path: &Path) -> Result<fs::File, PackError> {
+    let mut builder = DirBuilder::new();
+    let folder = builder.mode(FOLDER_MODE).recursive(true).create(path.parent().unwrap_or(path));
+    folder.map_err(io_error("make a folder"))?;
+    let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    let file = file.map_err(io_error("make a file for the archive"))?;
+    fs::remove_file(path).map_err(io_error("make a file for the archive"))?;
+    Ok(file)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -275,7 +295,7 @@ fn remove_all(folder: &Path) -> io::Result<()> {
 }
 
 /// Unpacks `archive` into the new folder `target`, where afterwards is a folder `pack_ref` and nothing else.
-fn unpack(archive: &[u8], pack_ref: &str, target: &Path) -> Result<(), PackError> {
+fn unpack(archive: impl Read, pack_ref: &str, target: &Path) -> Result<(), PackError> {
     let mut builder = DirBuilder::new();
     builder.mode(FOLDER_MODE);
     let base = target.parent().unwrap_or(target);

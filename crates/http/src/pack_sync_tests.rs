@@ -58,7 +58,7 @@ fn a_pack_is_unpacked_with_its_links_and_modes() {
         Item::Link("demo/actions/manifest", "../pack.yaml"),
         Item::HardLink("demo/actions/hard.sh", "demo/actions/run.sh"),
     ];
-    unpack(&archive(&items), "demo", &target).unwrap();
+    unpack(archive(&items).as_slice(), "demo", &target).unwrap();
     for file in ["run.sh", "also.sh", "hard.sh"] {
         assert_eq!(fs::read_to_string(target.join("demo/actions").join(file)).unwrap(), "exit 0");
     }
@@ -82,7 +82,7 @@ fn nothing_in_an_archive_reaches_outside() {
         (vec![Item::Other("demo/disk", EntryType::Block)], "is neither file, folder nor link"),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let error = unpack(&archive(&items), "demo", &dir.path().join("new")).unwrap_err().to_string();
+        let error = unpack(archive(&items).as_slice(), "demo", &dir.path().join("new")).unwrap_err().to_string();
         assert!(error.ends_with(problem), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing beside the target");
     }
@@ -97,7 +97,7 @@ fn an_archive_that_would_fill_the_disk_is_refused() {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(header.as_bytes()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let error = unpack(&gzip.finish().unwrap(), "demo", &dir.path().join("new")).unwrap_err();
+    let error = unpack(gzip.finish().unwrap().as_slice(), "demo", &dir.path().join("new")).unwrap_err();
     assert!(matches!(error, PackError::TooLarge(_)), "{error}");
 }
 

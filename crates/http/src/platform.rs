@@ -16,7 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Body, Client, HttpError, Method, Problem, Request, Response, form_encoded};
+use crate::{Body, Client, HttpError, Method, Problem, Request, Response, Sink, form_encoded};
 
 /// Most bytes of one file that the API takes.
 pub const UPLOAD_LIMIT_BYTES: u64 = 100 * 1024 * 1024;
@@ -165,11 +165,12 @@ impl PlatformApi {
         if answer.status == NOT_FOUND { Ok(()) } else { answer.success().map(drop) }
     }
 
-    /// The archive of a pack; none when the API does not have the pack.
-    pub async fn pack_archive(&self, pack_ref: &str) -> Result<Option<Vec<u8>>, HttpError> {
+    /// Fetches the archive of a pack; false when the API does not have the pack.
+    pub async fn pack_archive(&self, pack_ref: &str, sink: Sink) -> Result<bool, HttpError> {
         let path = format!("/api/v1/internal/packs/{}/archive", form_encoded(pack_ref));
-        let answer = self.send(self.request(Method::GET, &path)).await?;
-        if answer.status == NOT_FOUND { Ok(None) } else { answer.success().map(|answer| Some(answer.body)) }
+        let request = Request { sink: Some(sink), ..self.request(Method::GET, &path) };
+        let answer = self.send(request).await?;
+        if answer.status == NOT_FOUND { Ok(false) } else { answer.success().map(|_| true) }
     }
 
     /// Posts `value` and reads the JSON of the answer, within `limit`. Not tried again while nobody answers.

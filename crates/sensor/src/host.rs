@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use attune_bus::{Bus, BusError, Subscription};
 use attune_http::{
-    ARCHIVE_LIMIT_BYTES, AgentToken, BuildError as HttpBuildError, Client, ClientConfig, PackSync, PlatformApi,
-    shares_artifacts, shares_packs,
+    AgentToken, BuildError as HttpBuildError, Client, ClientConfig, PackSync, PlatformApi, shares_artifacts,
+    shares_packs,
 };
 use attune_lifecycle::{CancellationToken, Stop, Tasks};
 use attune_model::WorkerId;
@@ -110,8 +110,6 @@ impl SensorHost {
     ) -> Result<Self, BuildError> {
         let http = ClientConfig { ca_file: config.ca_file.clone(), ..ClientConfig::default() };
         let packs_by_api = packs_by_api(&config);
-        let limit = if packs_by_api { ARCHIVE_LIMIT_BYTES } else { http.response_limit_bytes };
-        let http = ClientConfig { response_limit_bytes: limit, ..http };
         let http = Client::build(&http).map_err(|source| BuildError::Http { source })?;
         let token = AgentToken::new(Agent::Sensor, config.token_key.clone(), clock.clone());
         let api = PlatformApi::new(http, &config.api_url, token);

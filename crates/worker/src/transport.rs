@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use attune_http::{
-    ARCHIVE_LIMIT_BYTES, AgentToken, BuildError, Client, ClientConfig, PackSync, PlatformApi, shares_artifacts,
-    shares_packs,
+    AgentToken, BuildError, Client, ClientConfig, PackSync, PlatformApi, shares_artifacts, shares_packs,
 };
 use attune_model::clock::Clock;
 use attune_security::Agent;
@@ -35,11 +34,7 @@ impl Transport {
         if !files_by_api && packs_by_api.is_none() {
             return Ok(Self { files: shared(), packs: None });
         }
-        let client = Client::build(&ClientConfig {
-            ca_file: transports.ca_file.clone(),
-            response_limit_bytes: ARCHIVE_LIMIT_BYTES,
-            ..ClientConfig::default()
-        })?;
+        let client = Client::build(&ClientConfig { ca_file: transports.ca_file.clone(), ..ClientConfig::default() })?;
         let token = AgentToken::new(Agent::Worker, executor.tokens.clone(), clock.clone());
         let api = PlatformApi::new(client, &transports.api_url, token);
         tracing::info!(
