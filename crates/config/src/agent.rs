@@ -114,9 +114,11 @@ pub fn load_worker(sources: Sources<'_>, name: Option<String>) -> Result<Loaded<
 /// Reads what a sensor agent needs; `name` is what the command line calls it. Keys of the other agent are not looked at.
 pub fn load_sensor(sources: Sources<'_>, name: Option<String>) -> Result<Loaded<SensorAgentConfig>, Rejected> {
     load(sources, |reader, environment| {
-        let platform = platform(reader, environment, folders::for_sensor);
+        let mut platform = platform(reader, environment, folders::for_sensor);
         let sensors_message_queue_url = message_queue::for_sensors(reader, &platform.message_queue);
-        SensorAgentConfig { platform, sensor: sensor::read(reader, name), sensors_message_queue_url }
+        let sensor = sensor::read(reader, name);
+        platform.database.follow_leases(sensor.lease_time);
+        SensorAgentConfig { platform, sensor, sensors_message_queue_url }
     })
 }
 

@@ -396,3 +396,15 @@ fn a_section_about_downloads_without_a_token_is_refused() {
     assert_eq!(downloads.binary_dir, Path::new("/opt/attune/agent"));
     assert!(worker(&least(), section.path()).is_ok(), "agents do not look at it");
 }
+
+#[test]
+fn a_unit_of_work_ends_well_before_a_lease() {
+    let folder = folder(&[]);
+    let limit_ms = |lease: &str| {
+        let variables = least().with("ATTUNE__SENSOR__LEASE_TIME", lease);
+        sensor(&variables, folder.path()).unwrap().config.platform.database.unit_limit.as_millis()
+    };
+    assert_eq!([limit_ms("3"), limit_ms("30"), limit_ms("3600")], [750, 7500, 10_000]);
+    let worker = worker(&least(), folder.path()).unwrap().config;
+    assert_eq!(worker.platform.database.unit_limit, Duration::from_secs(10), "which has no lease");
+}

@@ -26,12 +26,10 @@ const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Settings of every session. The server ends what takes longer than the caller waits, and does not keep locks for a
-/// client that vanished in the middle of a unit of work. All statements find rows by key, so a plan that fits one value
+/// Settings of every session. The server ends what takes longer than the caller waits. All statements find rows by key, so a plan that fits one value
 /// fits all, and none is worth compiling.
-const SESSION: [(&str, &str); 5] = [
+const SESSION: [(&str, &str); 4] = [
     ("statement_timeout", "5000"),
-    ("idle_in_transaction_session_timeout", "10000"),
     ("tcp_keepalives_idle", "30"),
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
@@ -159,6 +157,8 @@ impl Place {
             .statement_cache_capacity(200)
             .options([("search_path", search_path(&schema))])
             .options(SESSION)
+            // No locks are kept for a client that vanished, or was frozen, in the middle of a unit of work.
+            .options([("idle_in_transaction_session_timeout", config.unit_limit.as_millis().to_string())])
             .disable_statement_logging();
         if let Some(roots) = system_roots().filter(|_| !named) {
             options = options.ssl_root_cert(roots);
@@ -271,6 +271,7 @@ mod tests {
             min_connections: 0,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_mins(1),
+            unit_limit: Duration::from_secs(10),
         }
     }
 

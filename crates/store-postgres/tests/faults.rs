@@ -3,20 +3,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use attune_model::status::{ExecutionStatus, WorkerStatus};
+use attune_config::DatabaseConfig;
+use attune_model::status::{ExecutionStatus, WorkerRole, WorkerStatus};
 use attune_store::{
-    AgentStore as _, Claim, Decision, HubStore as _, LogArtifact, LogStore as _, StoreError, WorkerStore as _,
+    AgentStore as _, Beginning, Claim, Decision, HostSession, HubStore as _, LeaseStore as _, LogArtifact,
+    LogStore as _, Renewal, StoreError, WorkerStore as _,
 };
 use attune_store_postgres::PostgresStore;
 use attune_testkit::database::{TestDatabase, config};
 use attune_testkit::eventually;
-use attune_testkit::store_contract::seed::{World, secret};
+use attune_testkit::store_contract::seed::{World, secret, worker};
 use serde_json::json;
 use sqlx::Connection as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// A relay in front of the server that counts how often the client speaks after the server has spoken, which is how often
 /// it waits for an answer, and that can keep answers to itself.
@@ -24,6 +28,8 @@ use tokio::task::JoinSet;
 struct Relay {
     turns: AtomicUsize,
     silent: AtomicBool,
+    /// From this turn on answers are kept; none when it is 0.
+    muted_from: AtomicUsize,
 }
 
 impl Relay {
@@ -63,11 +69,16 @@ impl Relay {
                 read = from_server.read(&mut answered) => {
                     let Ok(count @ 1..) = read else { return };
                     server_spoke = true;
-                    if self.silent.load(Ordering::Relaxed) { continue }
+                    if self.silent.load(Ordering::Relaxed) || self.is_muted() { continue }
                     if to_client.write_all(&answered[..count]).await.is_err() { return }
                 }
             }
         }
+    }
+
+    fn is_muted(&self) -> bool {
+        let from = self.muted_from.load(Ordering::Relaxed);
+        from > 0 && self.turns.load(Ordering::Relaxed) >= from
     }
 
     fn take_turns(&self) -> usize {
@@ -213,7 +224,7 @@ async fn calls_that_were_given_up_do_not_wear_the_pool_out() {
     sqlx::raw_sql("BEGIN; LOCK TABLE execution").execute(&mut holder).await.unwrap();
     for _ in 0..10 {
         let claim = store.claim_execution(execution, world.worker.id, None);
-        tokio::time::timeout(std::time::Duration::from_millis(20), claim).await.unwrap_err();
+        tokio::time::timeout(Duration::from_millis(20), claim).await.unwrap_err();
     }
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
     holder.close().await.unwrap();
@@ -238,6 +249,41 @@ async fn a_row_that_somebody_holds_for_too_long_is_a_reason_to_try_again() {
     assert_passes(store.claim_execution(execution, world.worker.id, None).await);
     sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
     assert!(matches!(store.claim_execution(execution, world.worker.id, None).await.unwrap(), Claim::Claimed(_)));
+}
+
+#[tokio::test]
+async fn what_a_frozen_host_holds_is_free_for_the_renewals_of_others() {
+    let database = TestDatabase::new().await;
+    let (relay, url, _tasks) = Relay::before(&database).await;
+    let limited = DatabaseConfig { unit_limit: Duration::from_millis(200), ..config(&url) };
+    let frozen = PostgresStore::connect(&limited).await.unwrap();
+    let store = store_at(&database.url()).await;
+    let world = World::of(Arc::clone(&store) as _).await;
+    let session = async |name: &str| {
+        let worker = store.register_worker(&worker(name, WorkerRole::Sensor)).await.unwrap().id;
+        let life = Duration::from_mins(1);
+        let session = HostSession { worker, worker_name: name.to_owned(), id: Uuid::new_v4(), life };
+        assert_eq!(store.begin_session(&session, None).await.unwrap(), Beginning::Begun);
+        session
+    };
+    let (one, other) = (session("one").await, session("other").await);
+    let sensors = [world.sensor.id];
+    assert_eq!(store.take_sensors(&other, &sensors).await.unwrap(), sensors);
+    // The first time prepares its statements.
+    for _ in 0..2 {
+        relay.take_turns();
+        assert_eq!(frozen.take_sensors(&one, &sensors).await.unwrap(), []);
+    }
+    // Before its last word.
+    let last = relay.take_turns() - 1;
+    relay.muted_from.store(last, Ordering::Relaxed);
+    let renewal = async {
+        eventually("the middle of it", async || relay.is_muted().then_some(())).await;
+        store.renew_session(&other).await
+    };
+    let (taken, renewed) = tokio::join!(frozen.take_sensors(&one, &sensors), renewal);
+    assert_eq!(renewed.unwrap(), Renewal::Renewed { cordoned: false });
+    assert_passes(taken);
 }
 
 #[tokio::test]

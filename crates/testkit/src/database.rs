@@ -147,6 +147,7 @@ pub fn config(url: &str) -> DatabaseConfig {
         min_connections: 0,
         connect_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_mins(10),
+        unit_limit: Duration::from_secs(10),
     }
 }
 

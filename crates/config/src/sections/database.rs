@@ -23,6 +23,20 @@ pub struct DatabaseConfig {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// What an agent holds that is stopped in the middle of a unit of work is free for others after so long. Follows from what
+    /// others wait for; nobody configures it.
+    pub unit_limit: Duration,
+}
+
+/// Nobody is in the middle of one for so long.
+const UNIT_LIMIT: Duration = Duration::from_secs(10);
+
+impl DatabaseConfig {
+    /// For hosts whose leases hold for `lease_time`. They renew after a third of it and end their sensors when less than two
+    /// thirds are over: whoever waits for the row of one that is frozen has to get it in between.
+    pub(crate) fn follow_leases(&mut self, lease_time: Duration) {
+        self.unit_limit = self.unit_limit.min(lease_time / 4);
+    }
 }
 
 const URL: Key<SecretText> = Key {
@@ -86,6 +100,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> DatabaseConfig {
         min_connections: reader.value(&MIN_CONNECTIONS),
         connect_timeout: reader.value(&CONNECT_TIMEOUT),
         idle_timeout: reader.value(&IDLE_TIMEOUT),
+        unit_limit: UNIT_LIMIT,
     };
     let letters = config.schema.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !letters || !(1..=63).contains(&config.schema.len()) {
