@@ -71,13 +71,16 @@ async fn asked(socket: &Path, request: &ControlRequest) -> Result<ControlReply, 
 }
 
 async fn changed(socket: &Path, request: &ControlRequest) -> Result<Exit, Failure> {
-    asked(socket, request).await.map(|_accepted| Exit::Success)
+    match asked(socket, request).await? {
+        ControlReply::Later(what) => output::print(&format!("{what}\n")),
+        _accepted => Ok(Exit::Success),
+    }
 }
 
 async fn views(socket: &Path) -> Result<Vec<SensorView>, Failure> {
     match asked(socket, &ControlRequest::List).await? {
         ControlReply::Sensors(views) => Ok(views),
-        ControlReply::Accepted | ControlReply::Refused(_) => {
+        ControlReply::Accepted | ControlReply::Later(_) | ControlReply::Refused(_) => {
             Err(Failure::message(Exit::Internal, "the sensor host answered something else"))
         }
     }

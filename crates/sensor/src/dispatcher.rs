@@ -18,7 +18,7 @@ use attune_model::activity::Activity;
 use attune_model::chain;
 use attune_model::status::SensorProcessStatus;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
@@ -29,10 +29,12 @@ use crate::registry::Registry;
 use crate::supervisor::{Phase, Status, Supervisor, Wish};
 use crate::target::{Refusal, Target};
 
-use compare::{Compared, Judged, asked, judge_all};
+use compare::{Compared, Judged, News, Seen};
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A look at the store usually takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Changes that never pause are acted upon after so many windows.
 const MOST_WINDOWS: u32 = 5;
 
@@ -50,13 +52,45 @@ pub(crate) struct Dispatcher {
     paused: HashSet<SensorId>,
     /// How often an operator wanted each one started again.
     restarts: HashMap<SensorId, u64>,
-    /// Failures that the rows of this host tell of, for the supervisors of the first comparison.
-    histories: HashMap<SensorId, (i32, i32)>,
     commands: mpsc::Receiver<Command>,
     /// What the last comparison was about.
     compared: Option<Compared>,
+    sight: Sight,
+    /// Whether there was a comparison.
+    has_read: bool,
     /// Becomes true when each sensor that was wanted at first has been tried.
     started: Option<watch::Sender<bool>>,
+}
+
+/// Whether this host knows what is wanted.
+#[derive(Debug, Clone)]
+enum Sight {
+    /// As far as anybody knows.
+    Clear,
+    /// It looks, since then.
+    Looking(Instant),
+    /// The last look failed.
+    Lost(String),
+}
+
+impl Sight {
+    fn looking(&self) -> Self {
+        match self {
+            Self::Clear | Self::Looking(_) => Self::Looking(Instant::now()),
+            Self::Lost(problem) => Self::Lost(problem.clone()),
+        }
+    }
+
+    /// Why it cannot be said when a comparison will have been made.
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Clear => None,
+            Self::Looking(since) => {
+                (since.elapsed() > PATIENCE).then(|| format!("no answer for {:?}", since.elapsed()))
+            }
+            Self::Lost(problem) => Some(problem.clone()),
+        }
+    }
 }
 
 struct Owner {
@@ -82,7 +116,8 @@ impl Dispatcher {
             known: BTreeMap::new(),
             paused: HashSet::new(),
             restarts: HashMap::new(),
-            histories: HashMap::new(),
+            sight: Sight::Clear,
+            has_read: false,
             commands,
             compared: None,
             started: Some(started),
@@ -94,21 +129,38 @@ impl Dispatcher {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let soft = self.context.stop.soft().clone();
         while !soft.is_cancelled() {
-            let reconciled = tokio::select! {
-                biased;
-                // Nothing is half done when it is given up: it only reads before it decides.
-                () = soft.cancelled() => break,
-                reconciled = self.reconcile() => reconciled,
+            self.sight = self.sight.looking();
+            let mut comparing = Box::pin(self.known().compare());
+            let mut is_asked = false;
+            let seen = loop {
+                tokio::select! {
+                    biased;
+                    // Nothing is half done when it is given up: it only reads before it decides.
+                    () = soft.cancelled() => break None,
+                    seen = &mut comparing => break Some(seen),
+                    Some(command) = self.commands.recv() => is_asked |= self.obey(command),
+                }
             };
-            let wait = match reconciled {
-                Ok(()) => {
+            let wait = match seen {
+                None => break,
+                Some(Ok(seen)) => {
                     backoff.reset();
+                    self.sight = Sight::Clear;
+                    match seen {
+                        Seen::New(news) => self.apply(news),
+                        // It knew nothing of what was asked for meanwhile.
+                        Seen::Same if is_asked => continue,
+                        Seen::Same => {}
+                    }
                     let interval = self.context.config.timing.reconcile_interval;
                     shortened(interval, Uuid::new_v4().as_bytes()[0])
                 }
-                Err(problem) => {
+                Some(Err(problem)) => {
                     let wait = backoff.next_delay();
-                    tracing::warn!(error = %problem, "failed to read the wanted sensors; everything stays as it is");
+                    if !matches!(self.sight, Sight::Lost(_)) {
+                        tracing::warn!(error = %problem, "failed to read the wanted sensors; everything stays as it is");
+                    }
+                    self.sight = Sight::Lost(problem);
                     wait
                 }
             };
@@ -151,19 +203,7 @@ impl Dispatcher {
         }
     }
 
-    async fn reconcile(&mut self) -> Result<(), String> {
-        let store = self.context.store.clone();
-        // Before the rows: what changes in between is seen the next time.
-        let digest = asked(&self.context, store.desired_digest()).await?;
-        if self.is_compared(&digest).await? {
-            return self.follow_packs(&[]).await;
-        }
-        let desired = asked(&self.context, store.desired_sensors()).await?;
-        // After the rows: a pack that is as new as they are is waited for.
-        self.follow_packs(&desired).await?;
-        let context = self.context.clone();
-        let judged = spawn_blocking(move || judge_all(&context, desired)).await.map_err(|error| error.to_string())?;
-        self.read_history(&judged).await?;
+    fn apply(&mut self, News { digest, judged, mut histories }: News) {
         let mut wanted = HashSet::new();
         let mut without_rules = HashSet::new();
         let mut enabled = HashSet::new();
@@ -183,7 +223,7 @@ impl Dispatcher {
                         is_complete = false;
                         continue;
                     }
-                    self.wish_for(sensor, Arc::new(target));
+                    self.wish_for(sensor, Arc::new(target), histories.remove(&sensor));
                 }
                 Err(Refusal::NoRules) => {
                     self.refused.remove(&sensor);
@@ -195,12 +235,11 @@ impl Dispatcher {
         self.refused.retain(|sensor, _| enabled.contains(sensor));
         self.release(&wanted, &without_rules);
         self.announce_start();
-        self.histories = HashMap::new();
         self.compared = is_complete.then(|| Compared::now(digest));
-        Ok(())
+        self.has_read = true;
     }
 
-    fn wish_for(&mut self, sensor: SensorId, target: Arc<Target>) {
+    fn wish_for(&mut self, sensor: SensorId, target: Arc<Target>, history: Option<(i32, i32)>) {
         if self.owners.get(&sensor).is_some_and(|owner| owner.task.is_finished()) {
             tracing::error!(sensor.ref = %target.sensor.r#ref, "the supervisor of a sensor ended; making another");
             self.forget(sensor);
@@ -212,7 +251,6 @@ impl Dispatcher {
         let (sensor_ref, pack_ref) = (target.sensor.r#ref.clone(), target.sensor.pack_ref.clone());
         let (wish, wishes) = watch::channel(Wish::Run(target));
         let (statuses, status) = watch::channel(Status::default());
-        let history = self.histories.remove(&sensor);
         let supervisor = Supervisor::new(self.context.clone(), wishes, statuses, history);
         let task = self.tasks.spawn(supervisor.run());
         self.registry.add(sensor, &sensor_ref, status.clone());

@@ -140,6 +140,13 @@ impl Target {
         Self { active_rules, ..self.clone() }
     }
 
+    /// The same, to be started anew for the so-manieth time.
+    pub(crate) fn restarted(&self, times: u64) -> Self {
+        let mut again = self.clone();
+        again.input.restarts = times;
+        again
+    }
+
     /// Whether its files are still the same. Blocks.
     pub(crate) fn has_files_of_now(&self, look: &mut Look<'_>) -> bool {
         let config = self.input.chosen.as_ref().map(|chosen| &chosen.config);

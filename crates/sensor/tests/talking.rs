@@ -60,7 +60,11 @@ async fn eventually_view(world: &World, what: &str, fits: impl Fn(&SensorView) -
         if !socket(world).exists() {
             return None;
         }
-        Some(view(world).await).filter(|view| fits(view))
+        // There is none before the first comparison.
+        let ControlReply::Sensors(views) = ask_host(&socket(world), &ControlRequest::List).await.unwrap() else {
+            return None;
+        };
+        views.into_iter().find(|view| view.sensor == "demo.one").filter(|view| fits(view))
     })
     .await
 }
@@ -246,4 +250,41 @@ async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host
     assert!(matches!(refused, ControlReply::Refused(reason) if reason.contains("demo.nobody")));
     host.stop().await;
     assert!(!socket(&world).exists());
+}
+
+#[tokio::test]
+async fn an_operator_is_answered_and_obeyed_while_the_database_hangs() {
+    let world = world("token").await;
+    let host = world.start().await;
+    eventually_view(&world, "running", |view| view.state == "running").await;
+    let first = view(&world).await.pid.unwrap().to_string();
+    let ask = async |request: ControlRequest| ask_host(&socket(&world), &request).await.unwrap();
+    let one = || "demo.one".to_owned();
+    // Whoever reads the rules now waits for seconds.
+    let mut database = world.database().await.acquire().await.unwrap();
+    for statement in [
+        "PRAGMA legacy_alter_table = ON",
+        "ALTER TABLE rule RENAME TO rules_of_now",
+        "CREATE VIEW rule AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 60000000)
+         SELECT * FROM rules_of_now WHERE (SELECT count(*) FROM n) > 0",
+    ] {
+        sqlx::query(statement).execute(&mut *database).await.unwrap();
+    }
+    assert_eq!(ask(ControlRequest::Restart(one())).await, ControlReply::Accepted);
+    let again = eventually_view(&world, "another process", |view| view.pid.is_some_and(|pid| pid.to_string() != first));
+    let second = again.await.pid.unwrap().to_string();
+    assert_eq!(ask(ControlRequest::Stop(one())).await, ControlReply::Accepted);
+    eventually_view(&world, "stopped", |view| view.state == "stopped").await;
+    assert!(!is_alive(&first) && !is_alive(&second));
+    let what = eventually("a host that waits", async || match ask(ControlRequest::Start(one())).await {
+        ControlReply::Later(what) => Some(what),
+        _ => None,
+    })
+    .await;
+    assert!(what.contains("waits for its database"), "{what}");
+    for statement in ["DROP VIEW rule", "ALTER TABLE rules_of_now RENAME TO rule"] {
+        sqlx::query(statement).execute(&mut *database).await.unwrap();
+    }
+    eventually_view(&world, "running again", |view| view.state == "running").await;
+    host.stop().await;
 }

@@ -36,6 +36,8 @@ pub enum ControlReply {
     Sensors(Vec<SensorView>),
     /// It is being done.
     Accepted,
+    /// It will be done; what for and why not now.
+    Later(String),
     /// It cannot be done.
     Refused(String),
 }

@@ -16,6 +16,8 @@ use super::{Command, ControlReply, ControlRequest};
 
 /// A conversation takes no longer: the next one waits for its end.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long the host may take to hear what is asked. It answers at once then.
+const PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST_REQUEST: u64 = 4096;
 
 /// Answers until `stop`, one conversation after another.
@@ -82,8 +84,14 @@ async fn answer(stream: UnixStream, commands: &mpsc::Sender<Command>) -> io::Res
 
 async fn dispatched(request: ControlRequest, commands: &mpsc::Sender<Command>) -> ControlReply {
     let (reply, answer) = oneshot::channel();
-    if commands.send(Command { request, reply }).await.is_err() {
-        return ControlReply::Refused("the host is stopping".to_owned());
+    let asked = async {
+        commands.send(Command { request, reply }).await.ok()?;
+        answer.await.ok()
+    };
+    // Who does not wait any more is not obeyed either.
+    let refused = |why: &str| ControlReply::Refused(why.to_owned());
+    match timeout(PATIENCE, asked).await {
+        Ok(answered) => answered.unwrap_or_else(|| refused("the host is stopping")),
+        Err(_elapsed) => refused("the host is busy and has not heard it: nothing was done"),
     }
-    answer.await.unwrap_or_else(|_gone| ControlReply::Refused("the host is stopping".to_owned()))
 }

@@ -2,6 +2,7 @@
 //!
 //! As a rule there is not. Then nothing is read but a digest of the rows, and nothing is looked at but the files of the sensors.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
@@ -11,13 +12,15 @@ use attune_model::SensorId;
 use attune_model::capabilities::CapabilityView;
 use attune_model::chain;
 use attune_store::{DesiredSensor, StoreError};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::Dispatcher;
+use super::{Dispatcher, Owner};
 use crate::context::{Context, STORE_LIMIT};
 use crate::files::Look;
 use crate::packs::Packs;
+use crate::supervisor::Status;
 use crate::target::{Refusal, Target};
 
 /// So long nothing but rows and files is believed to matter; an interpreter may be installed while the host runs.
@@ -71,21 +74,74 @@ pub(super) async fn asked<T>(
     Err(problem.to_string())
 }
 
+/// What a comparison needs to know of what the host does. It holds nothing of the dispatcher: that hears operators meanwhile,
+/// however long the store takes.
+pub(super) struct Known {
+    context: Arc<Context>,
+    /// The digest of the last comparison, where that is believed.
+    digest: Option<String>,
+    /// What runs as it should; none while one that is not wanted any more is waited for, to be forgotten by a comparison.
+    targets: Option<Vec<Arc<Target>>>,
+    /// All that run, by pack.
+    pub(super) owners: Vec<(Option<String>, watch::Receiver<Status>)>,
+    is_first: bool,
+}
+
+/// What came of it.
+pub(super) enum Seen {
+    /// There would be nothing to do after another comparison.
+    Same,
+    New(News),
+}
+
+/// The rows of the store.
+pub(super) struct News {
+    pub(super) digest: String,
+    pub(super) judged: Vec<Judged>,
+    /// Failures that the rows of this host tell of, after whatever earlier life of it: for the first comparison. What becomes
+    /// wanted later begins anew.
+    pub(super) histories: HashMap<SensorId, (i32, i32)>,
+}
+
 impl Dispatcher {
-    /// Whether there would be nothing to do after another comparison.
-    pub(super) async fn is_compared(&self, digest: &str) -> Result<bool, String> {
-        let is_same = |compared: &Compared| compared.digest == digest && compared.at.elapsed() < BELIEVED;
-        if !self.compared.as_ref().is_some_and(is_same) {
-            return Ok(false);
+    /// What is known now.
+    pub(super) fn known(&self) -> Known {
+        let believed = self.compared.as_ref().filter(|compared| compared.at.elapsed() < BELIEVED);
+        let target = |owner: &Owner| owner.wish.borrow().target().cloned().filter(|_| !owner.task.is_finished());
+        let status = |owner: &Owner| (owner.pack_ref.clone(), owner.status.clone());
+        let packs = self.context.packs.is_some();
+        Known {
+            context: self.context.clone(),
+            digest: believed.map(|compared| compared.digest.clone()),
+            targets: self.owners.values().map(target).collect(),
+            owners: self.owners.values().filter(|_| packs).map(status).collect(),
+            is_first: self.started.is_some(),
         }
-        let mut targets: Vec<Arc<Target>> = Vec::with_capacity(self.owners.len());
-        for owner in self.owners.values() {
-            // One that is not wanted any more is waited for, and forgotten by a comparison.
-            match owner.wish.borrow().target().cloned().filter(|_| !owner.task.is_finished()) {
-                Some(target) => targets.push(target),
-                None => return Ok(false),
-            }
+    }
+}
+
+impl Known {
+    /// Looks what there is to be done.
+    pub(super) async fn compare(mut self) -> Result<Seen, String> {
+        let context = self.context.clone();
+        // Before the rows: what changes in between is seen the next time.
+        let digest = asked(&context, context.store.desired_digest()).await?;
+        if self.is_same(&digest).await? {
+            self.follow_packs(&[]).await?;
+            return Ok(Seen::Same);
         }
+        let desired = asked(&context, context.store.desired_sensors()).await?;
+        // After the rows: a pack that is as new as they are is waited for.
+        self.follow_packs(&desired).await?;
+        let judging = context.clone();
+        let judged = spawn_blocking(move || judge_all(&judging, desired)).await.map_err(|error| error.to_string())?;
+        let histories = if self.is_first { self.histories(&judged).await? } else { HashMap::new() };
+        Ok(Seen::New(News { digest, judged, histories }))
+    }
+
+    async fn is_same(&mut self, digest: &str) -> Result<bool, String> {
+        let targets = self.targets.take().filter(|_| self.digest.as_deref() == Some(digest));
+        let Some(targets) = targets else { return Ok(false) };
         let context = self.context.clone();
         let look = move || {
             let _still = context.packs.as_ref().map(Packs::hold_still);
@@ -95,19 +151,19 @@ impl Dispatcher {
         spawn_blocking(look).await.map_err(|error| error.to_string())
     }
 
-    /// Reads what the rows of this host say about its sensors, after whatever earlier life of it. What becomes wanted later
-    /// begins anew.
-    pub(super) async fn read_history(&mut self, judged: &[Judged]) -> Result<(), String> {
-        self.histories.clear();
-        let is_first = self.started.is_some();
-        if !is_first || judged.iter().all(|judged| judged.verdict.is_err()) {
-            return Ok(());
+    async fn histories(&self, judged: &[Judged]) -> Result<HashMap<SensorId, (i32, i32)>, String> {
+        if judged.iter().all(|judged| judged.verdict.is_err()) {
+            return Ok(HashMap::new());
         }
         let rows = asked(&self.context, self.context.store.processes(self.context.worker)).await?;
         let counts = |row: attune_model::rows::SensorProcess| {
             (row.sensor, (row.consecutive_failures, row.last_alerted_failure_count))
         };
-        self.histories.extend(rows.into_iter().map(counts));
-        Ok(())
+        Ok(rows.into_iter().map(counts).collect())
+    }
+
+    /// The context of the comparison.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
     }
 }

@@ -4,20 +4,21 @@ use attune_model::SensorId;
 use attune_store::DesiredSensor;
 
 use super::Dispatcher;
-use super::compare::asked;
+use super::compare::{Known, asked};
 use crate::supervisor::Phase;
 use crate::target::Target;
 
-impl Dispatcher {
+impl Known {
     /// Has the packs of these sensors fetched, those that changed fetched again, and those that are gone removed as soon as
     /// their sensors are.
     pub(super) async fn follow_packs(&self, desired: &[DesiredSensor]) -> Result<(), String> {
-        let Some(packs) = &self.context.packs else { return Ok(()) };
-        let stamps = asked(&self.context, self.context.store.pack_stamps()).await?;
+        let context = self.context();
+        let Some(packs) = &context.packs else { return Ok(()) };
+        let stamps = asked(context, context.store.pack_stamps()).await?;
         packs.follow(&stamps, desired.iter().filter_map(|desired| desired.sensor.pack_ref.as_deref()));
         for pack_ref in packs.gone(&stamps) {
-            let own = self.owners.values().filter(|owner| owner.pack_ref.as_ref() == Some(&pack_ref));
-            let statuses: Vec<_> = own.map(|owner| owner.status.clone()).collect();
+            let own = self.owners.iter().filter(|(owned, _)| owned.as_ref() == Some(&pack_ref));
+            let statuses: Vec<_> = own.map(|(_, status)| status.clone()).collect();
             packs.remove(&pack_ref, async move {
                 for mut status in statuses {
                     // An error means that its supervisor is gone.
@@ -27,7 +28,9 @@ impl Dispatcher {
         }
         Ok(())
     }
+}
 
+impl Dispatcher {
     /// Whether the process of a sensor goes on as it is until its pack has come: one restart is enough for both.
     pub(super) fn has_to_wait(&self, sensor: SensorId, target: &Target) -> bool {
         let is_on_its_way = target.pack.as_ref().is_some_and(|pack| !pack.borrow().is_settled);
