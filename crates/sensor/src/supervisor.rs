@@ -99,7 +99,7 @@ enum Next {
     /// Not wanted any more, or the host stops.
     Stop,
     /// A planned start with another input or another token.
-    Again(Arc<Target>, Option<Prepared>),
+    Again(Arc<Target>, Option<Box<Prepared>>),
     /// It is wanted and does not run.
     Failed(Failure),
     /// It is wanted, but not this host's any more.
@@ -220,7 +220,7 @@ impl Supervisor {
         }
     }
 
-    async fn start(&mut self, target: &Arc<Target>, prepared: Option<Prepared>) -> Result<Process, Next> {
+    async fn start(&mut self, target: &Arc<Target>, prepared: Option<Box<Prepared>>) -> Result<Process, Next> {
         self.set_phase(Phase::Starting, target);
         if let Some(cause) = self.cause.take() {
             self.context.observer.measure(Measure::SensorRestarted(cause));
@@ -228,7 +228,7 @@ impl Supervisor {
         self.record.set(target, ProcessChange::Starting);
         self.observe(target, SensorProcessStatus::Starting, None, None);
         let prepared = match prepared {
-            Some(prepared) => Ok(prepared),
+            Some(prepared) => Ok(*prepared),
             None => self.prepare(target).await,
         };
         let prepared = match prepared {
@@ -345,7 +345,7 @@ impl Supervisor {
     }
 
     /// A start because of another input.
-    fn again(&mut self, new: &Arc<Target>, prepared: Option<Prepared>) -> Next {
+    fn again(&mut self, new: &Arc<Target>, prepared: Option<Box<Prepared>>) -> Next {
         self.forget_failures();
         self.cause = Some(RestartCause::Changed);
         Next::Again(new.clone(), prepared)

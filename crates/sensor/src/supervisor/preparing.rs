@@ -90,9 +90,9 @@ impl Supervisor {
         match prepared {
             Ok(prepared) if is_renewal => {
                 self.cause = Some(RestartCause::Token);
-                Some(Next::Again(new.clone(), Some(prepared)))
+                Some(Next::Again(new.clone(), Some(Box::new(prepared))))
             }
-            Ok(prepared) => Some(self.again(new, Some(prepared))),
+            Ok(prepared) => Some(self.again(new, Some(Box::new(prepared)))),
             // The start comes to know which one it is to be.
             Err(StartFailure::Replaced) if !is_renewal => Some(self.again(new, None)),
             Err(error) if is_renewal => {
