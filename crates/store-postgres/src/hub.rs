@@ -18,7 +18,7 @@ use attune_model::{ExecutionId, IdentityId, JsonMap, TriggerId, WorkerId};
 use attune_store::{
     Cancel, Candidate, Decide, EventSource, ExecutionFilter, ExecutionGuard, ExecutionView, HubStore, Intake, KeyOwner,
     NewExecution, NewKey, NewPack, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest, Schedulable,
-    StoreError,
+    StoreError, TokenSubject,
 };
 use serde_json::Value;
 use sqlx::Row as _;
@@ -59,6 +59,10 @@ impl HubStore for PostgresStore {
 
     async fn sensor(&self, sensor_ref: &str) -> Result<Option<(Sensor, Vec<Trigger>)>, StoreError> {
         list::sensor(self, sensor_ref).await
+    }
+
+    async fn token_subject(&self, sensor_ref: &str) -> Result<Option<TokenSubject>, StoreError> {
+        list::token_subject(self, sensor_ref).await
     }
 
     async fn trigger(&self, trigger_ref: &str) -> Result<Option<Trigger>, StoreError> {

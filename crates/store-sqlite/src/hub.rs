@@ -18,7 +18,7 @@ use attune_model::{ExecutionId, IdentityId, TriggerId, WorkerId};
 use attune_store::{
     Cancel, Candidate, Decide, EventSource, ExecutionFilter, ExecutionGuard, ExecutionView, HubStore, Intake, KeyOwner,
     NewExecution, NewKey, NewPack, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest, Schedulable,
-    StoreError,
+    StoreError, TokenSubject,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
@@ -80,6 +80,18 @@ impl HubStore for SqliteStore {
         let triggers = triggers.iter().map(rows::trigger).collect::<Result<_, _>>()?;
         unit.commit().await.during(operation)?;
         Ok(Some((sensor, triggers)))
+    }
+
+    async fn token_subject(&self, sensor_ref: &str) -> Result<Option<TokenSubject>, StoreError> {
+        let Some((_, triggers)) = self.sensor(sensor_ref).await? else { return Ok(None) };
+        let operation = || format!("read the identity of sensor {sensor_ref}");
+        let found = sqlx::query("SELECT id FROM identity WHERE login = ?1")
+            .bind(TokenSubject::login(sensor_ref))
+            .fetch_optional(&self.readers)
+            .await
+            .during(operation)?;
+        let identity = found.map(|row| Columns::new("identity", &row).get("id").map(IdentityId)).transpose()?;
+        Ok(Some(TokenSubject { trigger_refs: triggers.into_iter().map(|trigger| trigger.r#ref).collect(), identity }))
     }
 
     async fn trigger(&self, trigger_ref: &str) -> Result<Option<Trigger>, StoreError> {

@@ -27,6 +27,22 @@ pub use pack::{
     RuleChange, Skipped,
 };
 
+/// A sensor, as far as its tokens are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSubject {
+    /// The refs of its triggers, sorted.
+    pub trigger_refs: Vec<String>,
+    /// Whose login is that of the sensor; none until [`HubStore::identity`] has made it.
+    pub identity: Option<IdentityId>,
+}
+
+impl TokenSubject {
+    /// The login of a sensor's identity (a fact of the platform).
+    pub fn login(sensor_ref: &str) -> String {
+        format!("sensor:{sensor_ref}")
+    }
+}
+
 /// Packs, events, enforcements, scheduling.
 #[async_trait]
 pub trait HubStore: AgentStore + ArtifactStore {
@@ -53,6 +69,9 @@ pub trait HubStore: AgentStore + ArtifactStore {
 
     /// The sensor and its triggers, by ref.
     async fn sensor(&self, sensor_ref: &str) -> Result<Option<(Sensor, Vec<Trigger>)>, StoreError>;
+
+    /// What a token for the sensor is made of. Asked for at every start of a sensor, hundreds at a time: one round trip.
+    async fn token_subject(&self, sensor_ref: &str) -> Result<Option<TokenSubject>, StoreError>;
 
     /// The trigger.
     async fn trigger(&self, trigger_ref: &str) -> Result<Option<Trigger>, StoreError>;

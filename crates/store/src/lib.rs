@@ -24,7 +24,7 @@ pub use hub::{
     Cancel, Candidate, Decide, Enforced, EventSource, ExecutionFilter, ExecutionGuard, ExecutionView, HubStore, Intake,
     KeyOwner, NewAction, NewEnforcement, NewEvent, NewExecution, NewKey, NewPack, NewRule, NewRuntime,
     NewRuntimeVersion, NewSensor, NewTrigger, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest,
-    PlacementOverride, RuleChange, RuleTarget, Schedulable, Skipped,
+    PlacementOverride, RuleChange, RuleTarget, Schedulable, Skipped, TokenSubject,
 };
 pub use lease::{Beginning, HostSession, LeaseStore, Renewal, Runner, UNLEASED_LIFE};
 pub use log::{EndedLog, FiledLogs, LogArtifact, LogStore, LogStream, LogVersion, RegisteredFile, SensorFile};

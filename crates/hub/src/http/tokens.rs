@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use attune_security::{TokenType, sign_sensor_token};
+use attune_store::TokenSubject;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -66,16 +67,20 @@ pub(super) async fn sensor_token_for_agents(
 async fn issue(api: &Api, request: &SensorTokenRequest) -> Result<Json<Value>, ApiError> {
     let seconds = check(request).map_err(|problems| ApiError::invalid(&problems))?;
     let sensor_ref = &request.sensor_ref;
-    let Some((_, triggers)) = api.core.store.sensor(sensor_ref).await? else {
+    let Some(subject) = api.core.store.token_subject(sensor_ref).await? else {
         return Err(ApiError::not_found(format!("sensor {sensor_ref} does not exist")));
     };
-    let foreign = request.trigger_types.iter().filter(|wanted| !triggers.iter().any(|own| own.r#ref == **wanted));
+    let foreign = request.trigger_types.iter().filter(|wanted| !subject.trigger_refs.contains(wanted));
     let foreign: Vec<String> =
         foreign.map(|wanted| format!("trigger_types: {wanted} is not a trigger of sensor {sensor_ref}")).collect();
     if !foreign.is_empty() {
         return Err(ApiError::invalid(&foreign));
     }
-    let identity = api.core.store.identity(&format!("sensor:{sensor_ref}")).await?;
+    let identity = match subject.identity {
+        Some(identity) => identity,
+        // Its first token.
+        None => api.core.store.identity(&TokenSubject::login(sensor_ref)).await?,
+    };
     let sensor = (sensor_ref.as_str(), request.trigger_types.as_slice());
     let lifetime = Duration::from_secs(seconds);
     let signed = sign_sensor_token(&api.core.config.token_key, identity, sensor, api.core.now(), lifetime);

@@ -7,6 +7,7 @@ use attune_model::status::{ExecutionStatus as Status, RetentionPolicy, WorkerRol
 use attune_model::{ExecutionId, IdentityId};
 use attune_store::{
     Cancel, ExecutionFilter, ExecutionGuard, KeyOwner, NewExecution, NewKey, PageRequest, PlacementOverride,
+    TokenSubject,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -207,7 +208,13 @@ pub async fn identities_are_made_once(lab: &dyn Lab) {
     let store = &world.store;
     assert_eq!(store.system_identity().await.unwrap(), IdentityId(1));
     assert_eq!(store.system_identity().await.unwrap(), IdentityId(1));
+    let subject = async |sensor_ref: &str| store.token_subject(sensor_ref).await.unwrap();
+    let trigger_refs = vec!["demo.tick".to_owned(), "demo.tock".to_owned()];
+    let unnamed = TokenSubject { trigger_refs, identity: None };
+    assert_eq!(subject("demo.clock").await, Some(unnamed.clone()), "it is read and not made");
+    assert_eq!(subject("demo.none").await, None);
     let sensor = store.identity("sensor:demo.clock").await.unwrap();
+    assert_eq!(subject("demo.clock").await, Some(TokenSubject { identity: Some(sensor), ..unnamed }));
     assert_ne!(sensor, IdentityId(1));
     assert_eq!(store.identity("sensor:demo.clock").await.unwrap(), sensor);
     assert_eq!(store.identity("system").await.unwrap(), IdentityId(1));
