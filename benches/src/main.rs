@@ -51,6 +51,9 @@ struct Arguments {
     /// sensors: how many (default: 500)
     #[argh(option, default = "500")]
     sensors: usize,
+    /// sensors: measure nothing but so many starts, each beside a floor
+    #[argh(option)]
+    starts: Option<usize>,
     /// executions: how many messages wait while the rate is measured again (default: 20000)
     #[argh(option, default = "20_000")]
     waiting: usize,
@@ -97,7 +100,7 @@ fn main() -> ExitCode {
             let Arguments { executions, at_once, waiting, .. } = arguments;
             executions::run(Volume { executions, at_once, waiting }, mode)
         }
-        None if arguments.name == "sensors" => sensors::run(arguments.sensors, mode),
+        None if arguments.name == "sensors" => sensors::run(arguments.sensors, arguments.starts, mode),
         None => Err(format!("no benchmark {:?}; there are: {}, executions, sensors, soak", arguments.name, names())),
     };
     let printed = outcome.and_then(|text| {

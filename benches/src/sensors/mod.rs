@@ -24,23 +24,35 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// What the slowest sensor takes to end, see `attune-bench-idle`.
 const SLOWEST: Duration = Duration::from_secs(1);
 
-/// Measures everything with so many sensors and prints it.
-pub(crate) fn run(sensors: usize, mode: OutputMode) -> Result<String, String> {
+/// Measures everything with so many sensors, or only so many `starts`, and prints it.
+pub(crate) fn run(sensors: usize, starts: Option<usize>, mode: OutputMode) -> Result<String, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().context("a runtime")?;
     runtime.block_on(async {
         let mut site = Site::new(sensors).await?;
-        let report = measure(&mut site).await;
+        let report = match starts {
+            Some(rounds) => only_starts(&mut site, rounds.max(1)).await,
+            None => measure(&mut site).await,
+        };
         let report = report.map_err(|error| format!("{error}\nthe host said:\n{}", site.log()))?;
         Ok(report.print(mode))
     })
+}
+
+/// For the comparison of two builds: one after the other and in turn, in the same minutes.
+async fn only_starts(site: &mut Site, rounds: usize) -> Result<Report, String> {
+    let mut report = Report::default();
+    let hub = site.start_hub().await?;
+    starts(site, rounds, &mut report).await?.stop()?;
+    hub.stop()?;
+    Ok(report)
 }
 
 async fn measure(site: &mut Site) -> Result<Report, String> {
     let mut report = Report::default();
     let hub = site.start_hub().await?;
     let none = alone(site, &mut report).await?;
-    let host = starts(site, &mut report).await?;
+    let host = starts(site, ROUNDS, &mut report).await?;
     site.wait_until_all_are_recorded().await?;
     tokio::time::sleep(SETTLED).await;
     let memory = host.memory()?;
@@ -72,7 +84,7 @@ async fn alone(site: &mut Site, report: &mut Report) -> Result<u64, String> {
 }
 
 /// Alternating rounds of floor and host. Returns the last host.
-async fn starts(site: &mut Site, report: &mut Report) -> Result<Agent, String> {
+async fn starts(site: &mut Site, rounds: usize, report: &mut Report) -> Result<Agent, String> {
     site.want_all().await?;
     let (mut ours, mut bare, mut ends, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let host = loop {
@@ -81,7 +93,7 @@ async fn starts(site: &mut Site, report: &mut Report) -> Result<Agent, String> {
         let ran = site.wait_until_all_run().await?;
         ours.push(ran.saturating_duration_since(host.begun));
         cpu.push(host.cpu()?);
-        if ours.len() == ROUNDS {
+        if ours.len() == rounds {
             break host;
         }
         site.wait_until_all_are_recorded().await?;
