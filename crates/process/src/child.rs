@@ -80,7 +80,7 @@ impl Wanted {
         let error = if !step.is_empty() {
             StartError::SetUp { program: program.clone(), step: step.to_owned(), source }
         } else if source.kind() == io::ErrorKind::ArgumentListTooLong {
-            // Each single one was short enough for the launcher.
+            // Each single one is short enough, or the start would have been refused.
             together_too_long(program.clone(), self.strings_bytes)
         } else {
             let (cwd, channel) = (cwd.as_deref(), Channel::Null);

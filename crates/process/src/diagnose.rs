@@ -170,15 +170,15 @@ fn foreign_format(program: &Path) -> Option<StartError> {
 }
 
 fn too_long(request: &Request<'_>) -> StartError {
+    string_too_long(request).unwrap_or_else(|| together_too_long(request.program.to_owned(), strings_bytes(request)))
+}
+
+/// One string that is longer than the kernel takes any.
+pub(crate) fn string_too_long(request: &Request<'_>) -> Option<StartError> {
     // execve(2): 32 pages for one string with the byte that ends it.
     let limit = 32 * attune_sys::page_size() - 1;
-    let program = request.program.to_owned();
-    for (what, bytes) in strings(request) {
-        if bytes > limit {
-            return StartError::StringTooLong { program, what: what.to_string(), bytes, limit };
-        }
-    }
-    together_too_long(program, strings_bytes(request))
+    let (what, bytes) = strings(request).find(|(_, bytes)| *bytes > limit)?;
+    Some(StartError::StringTooLong { program: request.program.to_owned(), what: what.to_string(), bytes, limit })
 }
 
 /// All that the kernel has to take over for `request`.

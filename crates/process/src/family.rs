@@ -57,18 +57,15 @@ fn lock() -> MutexGuard<'static, Family> {
 }
 
 /// Runs `start` and takes the child that it returns down as a leader.
-pub(crate) fn register(
-    mark: Option<&Mark>,
-    start: impl FnOnce() -> io::Result<std::process::Child>,
-) -> io::Result<std::process::Child> {
+pub(crate) fn register<T>(mark: Option<&Mark>, start: impl FnOnce() -> io::Result<(Pid, T)>) -> io::Result<(Pid, T)> {
     static STARTS: AtomicU64 = AtomicU64::new(0);
     let number = STARTS.fetch_add(1, Ordering::Relaxed);
     lock().starting.insert(number, mark.cloned());
     let started = start();
     let mut family = lock();
     family.starting.remove(&number);
-    if let Some(pid) = started.as_ref().ok().and_then(|child| Pid::new(child.id())) {
-        family.leaders.insert(pid, mark.cloned());
+    if let Ok((pid, _)) = &started {
+        family.leaders.insert(*pid, mark.cloned());
     }
     if family.postponed && family.starting.is_empty() {
         family.postponed = false;

@@ -24,6 +24,7 @@ use crate::child::Child;
 use crate::family::{reap_leader, register};
 use crate::guardian::start_time;
 use crate::policy::Launcher;
+use crate::spawn::identified;
 
 /// The name of the hidden applet.
 pub const GUARD_APPLET: &str = "__guard";
@@ -161,8 +162,7 @@ impl Link {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        let child = register(None, || command.spawn())?;
-        let guardian = Pid::new(child.id()).ok_or_else(|| io::Error::other("the kernel returned an impossible id"))?;
+        let (guardian, _) = register(None, || identified(command.spawn()?))?;
         Ok(Self { pipe: ours, guardian })
     }
 

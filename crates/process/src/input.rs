@@ -3,9 +3,8 @@
 //! Invariant: input that fits into the pipe is there completely before the child exists. It then needs no writing beside the
 //! child, and a child that ends without reading it is no error.
 
-use std::io::{self, PipeWriter, Write as _};
+use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
 
 use crate::command::Input;
 
@@ -19,16 +18,16 @@ pub(crate) struct Rest {
     pub(crate) written: usize,
 }
 
-/// The standard input of a child, and what is still to be written to it.
-pub(crate) fn prepare(input: Input) -> io::Result<(Stdio, Option<Rest>)> {
+/// The standard input of a child, none for the null device, and what is still to be written to it.
+pub(crate) fn prepare(input: Input) -> io::Result<(Option<PipeReader>, Option<Rest>)> {
     let Input::Bytes(bytes) = input else {
-        return Ok((Stdio::null(), None));
+        return Ok((None, None));
     };
     let (reader, writer) = io::pipe()?;
     attune_sys::set_nonblocking(&writer)?;
     let written = fill(&writer, &bytes)?;
     let rest = (written < bytes.len()).then(|| Rest { pipe: writer.into(), bytes, written });
-    Ok((reader.into(), rest))
+    Ok((Some(reader), rest))
 }
 
 /// Writes until the pipe is full; says how much went in.

@@ -7,7 +7,8 @@
 //!   main ── process 1? ── run_as_first_process ── (again, as its child) ── prepare ── applet
 //!                                                                                      │
 //!   start(Command) ─► Child ── supervise(time limit, stop) ─► Report                   ▼
-//!     posix_spawn; with a Policy by way of __exec = exec_main          end_all_strays at the very end
+//!     posix_spawn; with a Policy attune_sys::start_child               end_all_strays at the very end
+//!     or by way of __exec = exec_main
 //! ```
 //!
 //! In a process that called [`prepare()`], children that something else starts are taken for strays and reaped.

@@ -1,7 +1,8 @@
 //! What is set up inside a child before it becomes its program, and how that is said on a command line.
 //!
-//! The agent does not fork: it starts its own binary again as the hidden applet `__exec`, which applies the [`Policy`] to
-//! itself and executes the program ([`crate::exec_main`]). Only children with a policy pay for that.
+//! The agent does not fork: the child, which borrows its memory, applies the [`Policy`] to itself and executes the program
+//! ([`attune_sys::start_child`]). One that is to have another user, an OOM score or a control group of its own is not set up in
+//! that memory: the agent starts its own binary again as the hidden applet `__exec`, which does the same ([`crate::exec_main`]).
 //!
 //! ```text
 //!   /proc/self/exe __exec parent=71 notes=<token> umask=18 memory=268435456 … -- /usr/bin/python3 main.py
@@ -35,7 +36,7 @@ pub struct Policy {
     pub user: Option<User>,
     /// It is killed when the agent dies, however that happens.
     pub dies_with_agent: bool,
-    /// How the applet is reached.
+    /// How the applet is reached; by default it is only used where the child cannot do without.
     pub launcher: Launcher,
 }
 
@@ -112,10 +113,24 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
+    /// Whether the child can do it while it has the agent's memory. A new user would take rights to that memory away from the
+    /// agent; the file of the OOM score is root's for as long as the memory is one that nobody may look at; and entering a
+    /// control group may take tens of milliseconds, for which the agent would stand still.
+    pub(crate) fn is_for_the_child(&self) -> bool {
+        let Policy { user, oom_score_adj, launcher, .. } = &self.policy;
+        user.is_none() && oom_score_adj.is_none() && self.cgroup.is_none() && *launcher == Launcher::default()
+    }
+
     /// The whole command line of the launcher, without the launcher itself.
     pub(crate) fn arguments(&self, program: &Path, args: &[OsString]) -> Vec<OsString> {
         let mut words = self.policy.launcher.args.clone();
-        words.extend(self.words().into_iter().map(OsString::from));
+        words.extend(self.settings(program, args));
+        words
+    }
+
+    /// The same without what makes the binary the launcher.
+    pub(crate) fn settings(&self, program: &Path, args: &[OsString]) -> Vec<OsString> {
+        let mut words: Vec<OsString> = self.words().into_iter().map(OsString::from).collect();
         words.push("--".into());
         words.push(program.into());
         words.extend_from_slice(args);

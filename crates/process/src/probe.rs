@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use attune_sys::{Polled, SIGKILL};
@@ -64,7 +63,7 @@ pub fn probe(
         // agent leaves of a question is found by it.
         mark: adopts().then(|| Mark::new(Strays::End)),
     };
-    let spawned = spawn(&request, Stdio::null(), None, None)?;
+    let spawned = spawn(&request, None, None, None)?;
     let mut asked =
         Asked { leader: spawned.leader, stdout: Answer::new(spawned.stdout), stderr: Answer::new(spawned.stderr) };
     asked.finish(deadline).map_err(|source| StartError::Watch { program, source })

@@ -4,20 +4,25 @@
 //! child before exec: no `pre_exec`, no user or groups, and a program that is a path where the environment is replaced.
 //! Nothing here may break that. The child inherits the signal mask of the calling thread and the signals that are ignored,
 //! except for SIGPIPE.
+//!
+//! A child with a policy that needs no launcher is started by [`attune_sys::start_child`], which copies nothing either.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command as StdCommand, Stdio};
 use std::sync::Once;
 use std::time::Duration;
 
-use attune_sys::{Disposition, Pid, SIGCHLD};
+use attune_sys::{ChildStart, Disposition, Pid, SIGCHLD};
 
 use crate::cgroup::Cgroup;
-use crate::diagnose::{diagnose, preflight};
+use crate::diagnose::{diagnose, preflight, string_too_long};
 use crate::family::register;
 use crate::leader::Leader;
 use crate::mark::Mark;
@@ -66,6 +71,12 @@ pub(crate) struct Spawned {
     pub(crate) stderr: Option<OwnedFd>,
 }
 
+/// Our ends of its pipes.
+pub(crate) struct Outputs {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
 /// The program as a path that does not depend on the working directory of the child.
 pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
     let mut parts = program.components();
@@ -81,35 +92,26 @@ pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
 /// What is in `cgroup` at its end is killed; the child itself enters it, by its `setup`.
 pub(crate) fn spawn(
     request: &Request<'_>,
-    stdin: Stdio,
+    stdin: Option<PipeReader>,
     setup: Option<&Setup>,
     cgroup: Option<Cgroup>,
 ) -> Result<Spawned, StartError> {
     keep_exit_statuses();
-    let started = match setup {
+    let (pid, outputs) = match setup {
         None => {
             let command = command(request.program, request.args, request, stdin);
             start_patiently(command, request.mark.as_ref()).map_err(|error| diagnose(request, error))
         }
+        Some(setup) if setup.is_for_the_child() => in_place(request, stdin, setup),
         Some(setup) => launch(request, stdin, setup),
-    };
-    let mut child = started?;
-    let Some(pid) = Pid::new(child.id()) else {
-        return Err(StartError::Other {
-            program: request.program.to_owned(),
-            source: io::Error::other("the kernel returned an impossible process id"),
-        });
-    };
-    Ok(Spawned {
-        leader: Leader::new(pid, request.mark.clone(), cgroup),
-        stdout: child.stdout.take().map(OwnedFd::from),
-        stderr: child.stderr.take().map(OwnedFd::from),
-    })
+    }?;
+    let Outputs { stdout, stderr } = outputs;
+    Ok(Spawned { leader: Leader::new(pid, request.mark.clone(), cgroup), stdout, stderr })
 }
 
 /// Starts the launcher, which becomes the program. What can be known beforehand about the program is checked here, so that
 /// the same errors come from the same call; the rest comes with the report.
-fn launch(request: &Request<'_>, stdin: Stdio, setup: &Setup) -> Result<std::process::Child, StartError> {
+fn launch(request: &Request<'_>, stdin: Option<PipeReader>, setup: &Setup) -> Result<(Pid, Outputs), StartError> {
     preflight(request)?;
     let launcher = &setup.policy.launcher.program;
     let args = setup.arguments(request.program, request.args);
@@ -129,14 +131,83 @@ fn launch(request: &Request<'_>, stdin: Stdio, setup: &Setup) -> Result<std::pro
     })
 }
 
-fn command(program: &Path, args: &[OsString], request: &Request<'_>, stdin: Stdio) -> StdCommand {
+/// Starts a child that sets itself up and becomes the program. What can go wrong is told in the same ways as by the launcher.
+fn in_place(request: &Request<'_>, stdin: Option<PipeReader>, setup: &Setup) -> Result<(Pid, Outputs), StartError> {
+    preflight(request)?;
+    // The strings are not kept until the report, which is where the rest of what the kernel refuses is told.
+    if let Some(error) = string_too_long(request) {
+        return Err(error);
+    }
+    let started = Order::new(request, stdin, setup).and_then(|order| {
+        let mark = request.mark.clone();
+        let start = move || register(mark.as_ref(), || order.start());
+        if setup.parent.is_some() { on_lasting_thread(start) } else { start() }
+    });
+    started.map_err(|error| diagnose(request, error))
+}
+
+/// Everything that a child is started with, in the forms of the kernel.
+struct Order {
+    words: Vec<CString>,
+    environment: Vec<CString>,
+    folder: Option<CString>,
+    /// Those of the child.
+    streams: [OwnedFd; 3],
+    outputs: Outputs,
+}
+
+impl Order {
+    fn new(request: &Request<'_>, stdin: Option<PipeReader>, setup: &Setup) -> io::Result<Self> {
+        let string = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
+        // Sorted, and of two of one name the later one: as the standard library does it.
+        let variables = request.env.iter().cloned().chain(request.mark.as_ref().map(Mark::variable));
+        let variables: BTreeMap<OsString, OsString> = variables.collect();
+        let variable = |(mut name, value): (OsString, OsString)| {
+            name.push("=");
+            name.push(value);
+            string(name)
+        };
+        let null = || File::options().read(true).write(true).open(NULL_DEVICE).map(OwnedFd::from);
+        let (stdout, stdout_of_child) = output(request.stdout)?;
+        let (stderr, stderr_of_child) = output(request.stderr)?;
+        Ok(Self {
+            words: setup.settings(request.program, request.args).into_iter().map(string).collect::<io::Result<_>>()?,
+            environment: variables.into_iter().map(variable).collect::<io::Result<_>>()?,
+            folder: request.cwd.map(|folder| string(folder.into())).transpose()?,
+            streams: [
+                stdin.map_or_else(null, |pipe| Ok(pipe.into()))?,
+                stdout_of_child.map_or_else(null, Ok)?,
+                stderr_of_child.map_or_else(null, Ok)?,
+            ],
+            outputs: Outputs { stdout, stderr },
+        })
+    }
+
+    fn start(self) -> io::Result<(Pid, Outputs)> {
+        let Self { words, environment, folder, streams, outputs } = self;
+        let streams = streams.each_ref().map(AsFd::as_fd);
+        let (words, environment, folder) = (&words[..], &environment[..], folder.as_deref());
+        let pid = attune_sys::start_child(&ChildStart { words, environment, folder, streams })?;
+        Ok((pid, outputs))
+    }
+}
+
+/// Our end of an output stream, and that of the child where it is a pipe.
+fn output(channel: Channel) -> io::Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    match channel {
+        Channel::Null => Ok((None, None)),
+        Channel::Pipe => io::pipe().map(|(ours, theirs)| (Some(ours.into()), Some(theirs.into()))),
+    }
+}
+
+fn command(program: &Path, args: &[OsString], request: &Request<'_>, stdin: Option<PipeReader>) -> StdCommand {
     let mut command = StdCommand::new(program);
     command
         .args(args)
         .env_clear()
         .envs(request.env.iter().map(|(name, value)| (name, value)))
         .envs(request.mark.as_ref().map(Mark::variable))
-        .stdin(stdin)
+        .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
         .stdout(request.stdout)
         .stderr(request.stderr)
         .process_group(0);
@@ -163,8 +234,15 @@ fn keep_exit_statuses() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that starts processes")]
-fn start_patiently(mut command: StdCommand, mark: Option<&Mark>) -> io::Result<std::process::Child> {
-    patiently(|| register(mark, || command.spawn()))
+fn start_patiently(mut command: StdCommand, mark: Option<&Mark>) -> io::Result<(Pid, Outputs)> {
+    patiently(|| register(mark, || identified(command.spawn()?)))
+}
+
+/// A child of the standard library by its number, and our ends of its pipes.
+pub(crate) fn identified(mut child: std::process::Child) -> io::Result<(Pid, Outputs)> {
+    let pid = Pid::new(child.id()).ok_or_else(|| io::Error::other("the kernel returned an impossible process id"))?;
+    let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
+    Ok((pid, Outputs { stdout, stderr }))
 }
 
 /// Tries again for a moment as long as somebody is still writing the program.

@@ -1,14 +1,14 @@
-//! A thread that lives as long as the process and starts children.
+//! Threads that live as long as the process and start children.
 //!
 //! The kernel sends the parent-death signal when the *thread* ends that started the child. Threads of the runtime come and
 //! go, so none of them may be that thread. And the thread that starts a child stands still until the child has become another
-//! program, which on a busy machine is most of what a start takes.
+//! program, which on a busy machine is most of what a start takes: so there are two, and the second one goes on meanwhile.
 
 use std::cell::Cell;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -17,9 +17,19 @@ use crate::child::{Child, start};
 use crate::command::Command;
 use crate::start_error::StartError;
 
+/// More do not start children any sooner: each child needs a processor to become another program.
+const MOST_THREADS: usize = 2;
+
 type Job = Box<dyn FnOnce() + Send>;
 
-static JOBS: Mutex<Option<Sender<Job>>> = Mutex::new(None);
+static SPAWNERS: Mutex<Option<Spawners>> = Mutex::new(None);
+
+/// The threads and what they take their work from.
+struct Spawners {
+    jobs: Sender<Job>,
+    queue: Arc<Mutex<Receiver<Job>>>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 thread_local! {
     static IS_SPAWNER: Cell<bool> = const { Cell::new(false) };
@@ -51,7 +61,7 @@ pub async fn start_aside(command: Command) -> Result<Child, StartError> {
     }
 }
 
-/// Runs `start` on a thread that lasts, this one or the spawner, and waits for its result.
+/// Runs `start` on a thread that lasts, this one or a spawner, and waits for its result.
 pub(crate) fn on_lasting_thread<T: Send + 'static>(
     start: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -65,28 +75,43 @@ pub(crate) fn on_lasting_thread<T: Send + 'static>(
 }
 
 fn hand_over(job: Job) -> io::Result<()> {
-    // A panic while the lock was held left either a working sender or none.
-    let mut jobs = JOBS.lock().unwrap_or_else(PoisonError::into_inner);
-    let job = match &*jobs {
-        Some(jobs) => match jobs.send(job) {
-            Ok(()) => return Ok(()),
-            // The thread is gone, with a job that panicked. All its children have been sent their signal.
-            Err(refused) => refused.0,
-        },
-        None => job,
-    };
-    let (sender, receiver) = channel();
-    thread::Builder::new().name("spawner".to_owned()).spawn(move || serve(&receiver))?;
-    jobs.insert(sender).send(job).map_err(|_| gone())
+    // A panic while the lock was held left threads that work, or fewer.
+    let mut spawners = SPAWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let spawners = spawners.get_or_insert_with(|| {
+        let (jobs, queue) = channel();
+        Spawners { jobs, queue: Arc::new(Mutex::new(queue)), threads: Vec::new() }
+    });
+    spawners.complete()?;
+    spawners.jobs.send(job).map_err(|_| gone())
 }
 
-fn serve(jobs: &Receiver<Job>) {
+impl Spawners {
+    /// Makes the threads that are not there: at first, and in the place of one that went with a job that panicked. All its
+    /// children have been sent their signal. An error when there is none at all.
+    fn complete(&mut self) -> io::Result<()> {
+        self.threads.retain(|thread| !thread.is_finished());
+        while self.threads.len() < MOST_THREADS {
+            let queue = self.queue.clone();
+            match thread::Builder::new().name("spawner".to_owned()).spawn(move || serve(&queue)) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) if self.threads.is_empty() => return Err(error),
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn serve(queue: &Mutex<Receiver<Job>>) {
     IS_SPAWNER.set(true);
-    for job in jobs {
+    loop {
+        // Whoever waits for a job holds the lock; the jobs themselves do not.
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return };
         job();
     }
 }
 
 fn gone() -> io::Error {
-    io::Error::other("the thread that starts processes is gone")
+    io::Error::other("a thread that starts processes is gone")
 }

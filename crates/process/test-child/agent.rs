@@ -134,9 +134,14 @@ fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, mu
             // As an update of the volume does it: the running file is replaced, or gone.
             let own = std::env::current_exe()?;
             std::fs::remove_file(&own)?;
-            show_output(&runtime.block_on(finished(with_policy(self::command(steps))))?)?;
+            show_output(&runtime.block_on(finished(doomed(self::command(steps))))?)?;
             std::fs::write(&own, "#!/bin/false\n")?;
-            show_output(&runtime.block_on(finished(with_policy(command)))?)?;
+            show_output(&runtime.block_on(finished(doomed(command)))?)?;
+        }
+        "run-doomed" => {
+            let report = runtime.block_on(finished(doomed(command)))?;
+            show_output(&report)?;
+            writeln!(io::stdout(), "{:?}", report.notes)?;
         }
         "run-attack" => {
             let [uid, file] = steps else { return Err("a user and a file".into()) };
@@ -254,6 +259,13 @@ fn run_many(runtime: &tokio::runtime::Runtime, steps: &[String]) -> Step<()> {
         results.try_for_each(|result| result.unwrap_or_else(|_| Err("a panic".to_owned())))
     })?;
     show_no_children()
+}
+
+/// With a part that a child cannot set up by itself.
+fn doomed(command: Command) -> Command {
+    let command = with_policy(command);
+    let policy = command.policy.map(|policy| Policy { oom_score_adj: Some(900), ..policy });
+    Command { policy, ..command }
 }
 
 fn with_policy(mut command: Command) -> Command {

@@ -26,7 +26,9 @@ mod wait;
 mod watch;
 
 pub use access::{may_execute, may_write};
-pub use bare::{ChildSetup, INIT_ARGUMENT, LAUNCHER_ARGUMENT, be_first_process, become_program};
+pub use bare::{
+    ChildSetup, ChildStart, INIT_ARGUMENT, LAUNCHER_ARGUMENT, be_first_process, become_program, start_child,
+};
 pub use beneath::open_beneath;
 pub use clock::boottime;
 pub use environment::empty_variables;

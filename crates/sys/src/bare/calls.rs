@@ -203,6 +203,31 @@ pub(super) fn reset_signals() {
     }
 }
 
+/// `rt_sigprocmask(2)`: blocks exactly these signals, those of the C library included; which ones it were before.
+pub(super) fn exchange_mask(blocked: u64) -> Result<u64, Errno> {
+    let (how, mut before) = (signed(libc::SIG_SETMASK), 0_u64);
+    let (blocked, told_at) = (address(&raw const blocked), address(&raw mut before));
+    // SAFETY: rt_sigprocmask reads one set and writes one.
+    unsafe { call(libc::SYS_rt_sigprocmask, [how, blocked, told_at, SIGNAL_SET_BYTES, 0]) }?;
+    Ok(before)
+}
+
+/// `dup3(2)`: `descriptor` is also `number`, which stays open over exec.
+pub(super) fn duplicate(descriptor: usize, number: usize) -> Called {
+    plain(libc::SYS_dup3, [descriptor, number, 0, 0, 0]).map(drop)
+}
+
+/// `setpgid(2)`: this process leads a group of its own.
+pub(super) fn lead_a_group() -> Called {
+    plain(libc::SYS_setpgid, [0; 5]).map(drop)
+}
+
+/// `chdir(2)`.
+pub(super) fn enter(folder: *const c_char) -> Called {
+    // SAFETY: chdir reads a string that ends with zero.
+    unsafe { call(libc::SYS_chdir, [address(folder), 0, 0, 0, 0]) }.map(drop)
+}
+
 /// `rt_sigprocmask(2)`: no signal is blocked.
 pub(super) fn unblock_signals() -> Called {
     set_mask(0)

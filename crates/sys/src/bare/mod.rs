@@ -15,9 +15,13 @@
 //!
 //! Builds without this entry (for glibc, and tests) reach the same code from `main`, by [`become_program`] and
 //! [`be_first_process`].
+//!
+//! What works in such a process also works in a child that still has the memory of its parent, where nothing else may be used
+//! either: so most children set themselves up in [`start_child`], and the binary is started for the others only.
 
 mod apply;
 mod calls;
+mod child;
 #[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod entry;
 mod first;
@@ -30,6 +34,7 @@ mod word;
 use std::ffi::{CString, c_char};
 use std::ptr;
 
+pub use child::{ChildStart, start_child};
 pub use setup::ChildSetup;
 use word::Words;
 
@@ -75,17 +80,24 @@ fn with_environment(words: &[CString], duty: fn(Words, Words) -> u8) -> u8 {
     duty(words, unsafe { Words::new(first.cast_const().cast()) })
 }
 
-fn launch(mut words: Words, environment: Words) -> u8 {
+fn launch(words: Words, environment: Words) -> u8 {
+    launch_in(None, words, environment)
+}
+
+fn launch_in(place: Option<child::Place>, mut words: Words, environment: Words) -> u8 {
+    // Before anything is said: a child has its standard error only then.
+    let entered = place.map_or(Ok(()), child::Place::enter);
     let setup = ChildSetup::read(&mut words);
     let (Some(setup), Some(program)) = (setup, words.first()) else {
         notes::Notes::new(b"").say(b"__exec is for the agent itself, which calls it in another way");
         return FAILED;
     };
     let notes = notes::Notes::new(setup.token.map_or(b"", word::Word::bytes));
-    if apply::apply(&setup, &notes).is_err() {
+    if entered.is_ok() && apply::apply(&setup, &notes).is_err() {
         return FAILED;
     }
-    let refused = match apply::limit_memory(setup.memory_bytes, &notes) {
+    let limited = entered.and_then(|()| apply::limit_memory(setup.memory_bytes, &notes));
+    let refused = match limited {
         Ok(()) if setup.is_trial => return 0,
         Ok(()) => apply::execute(program, words, environment),
         Err(error) => error,
