@@ -43,6 +43,12 @@ folder=${ATTUNE_AGENT_DIR:-/opt/attune/agent}
 url=${ATTUNE_AGENT_URL:-http://attune-api:8080/api/v1/agent/binary}
 attempts=${ATTUNE_AGENT_ATTEMPTS:-10}
 
+# What downloads left that were killed. The folder may belong to several containers, where a process id tells nothing: a download
+# that runs touches a file of its own at least once in a quarter of an hour.
+for left in "$folder"/.attune-fetch.*; do
+    # Without a find that knows -mmin it stays.
+    [ ! -d "$left" ] || ! fresh=$(find "$left" -mmin -30 2>/dev/null) || [ -n "$fresh" ] || rm -rf "$left" 2>/dev/null || true
+done
 [ ! -x "$folder/$applet" ] || become "$@"
 
 case "$attempts" in '' | *[!0-9]* | 0) die 64 "ATTUNE_AGENT_ATTEMPTS must be a number from 1 on, not $attempts" ;; esac
@@ -90,7 +96,23 @@ esac
 
 mkdir -p "$folder" 2>/dev/null || die 73 "$folder cannot be made"
 work=$(mktemp -d "$folder/.attune-fetch.XXXXXX" 2>/dev/null) || die 73 "$folder cannot be written: mount it writable"
-trap 'rm -rf "$work"' EXIT
+# A shell acts on a signal when what it waits for has ended, unless that is in the background and it calls wait. As process 1 it
+# would be killed before a download ends.
+child=
+in_reach() {
+    "$@" &
+    child=$!
+    ended=0
+    wait "$child" || ended=$?
+    child=
+    return "$ended"
+}
+leave() {
+    # Gone before its folder is.
+    [ -z "$child" ] || { kill "$child" 2>/dev/null && wait "$child"; } || true
+    rm -rf "$work"
+}
+trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -129,8 +151,19 @@ request.on("error", failed);
 request.setTimeout(60000, () => request.destroy(new Error("no answer within 60 s")));
 '
 
+# asked_for URL FILE PROGRAM...: becomes PROGRAM, which reads from the environment what it is to do
+asked_for() {
+    FETCH_URL=$1 FETCH_TO=$2 FETCH_TOKEN=$token
+    export FETCH_URL FETCH_TO FETCH_TOKEN
+    shift 2
+    exec "$@"
+}
+
 # The last status in what wget says; GNU and busybox alike.
 status_in() { sed -n 's/.*HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' "$1" | tail -n 1; }
+
+# The standard input of what is in the background is empty.
+from_9() { exec "$@" <&9; }
 
 # Busybox: its wget takes headers as arguments only, where everybody can read them, so that with a token its nc is used.
 by_busybox() {
@@ -139,7 +172,7 @@ by_busybox() {
     if [ -z "$token" ]; then
         # Without -T, which lets the wget of Debian 12 crash: its own limit is a quarter of an hour.
         # shellcheck disable=SC2086 # empty, or one word
-        if $box wget -O "$2" "$1" >/dev/null 2>"$work/log"; then echo 200; else
+        if in_reach $box wget -O "$2" "$1" >/dev/null 2>"$work/log"; then echo 200; else
             cat "$work/log" >&2
             status_in "$work/log"
         fi
@@ -161,7 +194,7 @@ by_busybox() {
     printf 'GET /%s HTTP/1.0\r\nHost: %s\r\nX-Agent-Token: %s\r\nConnection: close\r\n\r\n' \
         "${rest#*/}" "$authority" "$token" >&9
     # shellcheck disable=SC2086
-    $box nc -w 60 "$bare" "$port" <&9 >"$work/answer" || true
+    in_reach from_9 $box nc -w 60 "$bare" "$port" >"$work/answer" || true
     exec 9>&-
     head=0 status=
     while IFS= read -r line; do
@@ -178,20 +211,21 @@ by_busybox() {
 get() {
     case "$downloader" in
     curl)
-        { [ -z "$token" ] || printf 'header = "X-Agent-Token: %s"\n' "$token"; } |
-            curl --silent --show-error --config - --connect-timeout 10 --max-time 300 --output "$2" \
-                --write-out '%{http_code}\n' "$1" || true
+        (umask 077 && { [ -z "$token" ] || printf 'header = "X-Agent-Token: %s"\n' "$token"; } >"$work/curlrc")
+        in_reach curl --silent --show-error --config "$work/curlrc" --connect-timeout 10 --max-time 300 --output "$2" \
+            --write-out '%{http_code}\n' "$1" || true
+        rm -f "$work/curlrc"
         ;;
     wget)
         # A file of its own, so that no file of the user changes anything.
         (umask 077 && { [ -z "$token" ] || printf 'header = X-Agent-Token: %s\n' "$token"; } >"$work/wgetrc")
-        wget --config="$work/wgetrc" --tries=1 --timeout=60 --max-redirect=0 --server-response --content-on-error \
+        in_reach wget --config="$work/wgetrc" --tries=1 --timeout=60 --max-redirect=0 --server-response --content-on-error \
             --output-document="$2" "$1" >/dev/null 2>"$work/log" || true
         rm -f "$work/wgetrc"
         status_in "$work/log" | grep . || { tail -n 2 "$work/log" >&2; echo 0; }
         ;;
-    python3) FETCH_URL=$1 FETCH_TO=$2 FETCH_TOKEN=$token python3 -c "$python_code" ;;
-    node) FETCH_URL=$1 FETCH_TO=$2 FETCH_TOKEN=$token node -e "$node_code" ;;
+    python3) in_reach asked_for "$1" "$2" python3 -c "$python_code" ;;
+    node) in_reach asked_for "$1" "$2" node -e "$node_code" ;;
     busybox) by_busybox "$1" "$2" ;;
     esac
 }
@@ -250,11 +284,13 @@ attempt=0 pause=1
 while :; do
     attempt=$((attempt + 1))
     : >"$work/info"
-    if [ "$info" != "${url%%\?*}" ] && [ "$(get "$info" "$work/info" 2>/dev/null)" != 200 ]; then
-        : >"$work/info"
+    if [ "$info" != "${url%%\?*}" ]; then
+        get "$info" "$work/info" >"$work/status" 2>/dev/null || true
+        [ "$(cat "$work/status")" = 200 ] || : >"$work/info"
     fi
     : >"$work/new"
-    status=$(get "${query}arch=$arch&name=$applet" "$work/new") || status=0
+    get "${query}arch=$arch&name=$applet" "$work/new" >"$work/status" || : >"$work/status"
+    status=$(cat "$work/status")
     case "${status:-0}" in
     200)
         problem=$(problem_of "$work/new")
@@ -271,7 +307,7 @@ while :; do
     esac
     [ "$attempt" -lt "$attempts" ] || die "$code" "$problem (after $attempt attempts)"
     say "$problem; trying again in $pause s ($attempt of $attempts)"
-    sleep "$pause"
+    in_reach sleep "$pause"
     pause=$((pause * 2))
     [ "$pause" -le 30 ] || pause=30
 done

@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use attune_bus::MemoryBus;
 use attune_hub::{AgentDownloads, Hub, HubConfig};
@@ -292,6 +293,52 @@ fn the_agent_gets_locale_and_mask_as_the_container_has_them() {
             assert_eq!((done.status.code(), text(&done.stdout).as_str()), (Some(0), wanted), "{shell:?}: {done:?}");
         }
     }
+}
+
+/// A shell that waits for a program in the foreground does not see the signal before that ends, and process 1 of a container is
+/// killed meanwhile.
+#[test]
+fn a_stop_during_a_download_ends_it_and_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    for (index, downloader) in DOWNLOADERS.into_iter().enumerate() {
+        let folder = dir.path().join("agent");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("http://{}/api/v1/agent/binary", listener.local_addr().unwrap());
+        let mut agent = wrapper(SHELLS[index % SHELLS.len()], &script(), &folder, &url, downloader).spawn().unwrap();
+        // It has asked, and gets no answer.
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
+        let told = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        assert_eq!(agent.wait().unwrap().code(), Some(143), "{downloader}");
+        assert_eq!(names(&folder), [] as [&str; 0], "{downloader}");
+        // The downloader is gone as well.
+        while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+    }
+}
+
+#[test]
+fn what_killed_downloads_left_is_removed_and_what_another_is_doing_is_not() {
+    let (server, dir) = (Server::start(), TempDir::new().unwrap());
+    let folder = dir.path().join("agent");
+    let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
+    let begin = |name: &str, at| {
+        let work = folder.join(name);
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("new"), "half").unwrap();
+        fs::File::open(work.join("new")).unwrap().set_modified(at).unwrap();
+        fs::File::open(&work).unwrap().set_modified(an_hour_ago).unwrap();
+    };
+    begin(".attune-fetch.left", an_hour_ago);
+    begin(".attune-fetch.running", SystemTime::now());
+    let done = wrapper(&["sh"], &script(), &folder, &server.url(), "curl").output().unwrap();
+    became(&done, "attune-agent");
+    let wanted = [".attune-fetch.running", "attune-agent", "attune-agents", "attune-sensor-agent"];
+    assert_eq!(names(&folder), wanted);
+    // Also by one that finds the agent.
+    begin(".attune-fetch.left", an_hour_ago);
+    became(&wrapper(&["sh"], &script(), &folder, &server.url(), "curl").output().unwrap(), "attune-agent");
+    assert_eq!(names(&folder), wanted);
 }
 
 #[test]
