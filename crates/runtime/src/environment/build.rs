@@ -1,9 +1,8 @@
 //! One build: create, install, mark, publish.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,8 +22,6 @@ use crate::template::Templates;
 const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
 /// How much of it an error quotes.
 const QUOTED_BYTES: usize = 2 * 1024;
-/// Folders of packs are shared by agents that run as different users of one group.
-const PARENT_MODE: u32 = 0o2775;
 /// Settings that keep package managers from asking questions and from looking for newer versions of themselves.
 const QUIET: &[(&str, &str)] = &[
     ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
@@ -97,10 +94,8 @@ impl<'a> Site<'a> {
         if parent.is_dir() {
             return Ok(());
         }
-        let made = DirBuilder::new().recursive(true).mode(PARENT_MODE).create(parent);
-        // The umask has taken bits from the mode.
-        let made = made.and_then(|()| fs::set_permissions(parent, Permissions::from_mode(PARENT_MODE)));
-        made.map_err(|source| EnvironmentError::Io { what: "create the folder", path: parent.to_owned(), source })
+        let io_error = |source| EnvironmentError::Io { what: "create the folder", path: parent.to_owned(), source };
+        shared::make_folder(parent).map_err(io_error)
     }
 
     fn install_command(&self) -> Option<&[String]> {

@@ -133,7 +133,7 @@ fn is_build(path: &Path, env_dir: &Path) -> bool {
     tag.is_some_and(|tag| tag.len() == TAG_DIGITS && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-fn tag() -> String {
+pub(super) fn tag() -> String {
     // The keys of a RandomState are random; that is all the randomness that a folder name needs.
     format!("{:0TAG_DIGITS$x}", RandomState::new().build_hasher().finish() & 0xffff_ffff)
 }
