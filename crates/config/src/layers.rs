@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use attune_model::JsonMap;
+use attune_model::order;
 use attune_yaml::{Mapping, Node};
 use serde_json::Value;
 
@@ -68,7 +69,7 @@ impl Layers {
             }
             Some((rest.to_lowercase().replace("__", "."), Variable { name, value }))
         });
-        Self { variables: variables.collect(), files }
+        Self { variables: order::map(variables), files }
     }
 
     /// The strongest value of `path`.

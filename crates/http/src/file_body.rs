@@ -7,9 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use attune_lifecycle::spawn_blocking;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 const CHUNK_BYTES: usize = 256 * 1024;
 

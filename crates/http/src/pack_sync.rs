@@ -226,7 +226,7 @@ fn nameless(path: &Path) -> Result<fs::File, PackError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PackError> + Send + 'static,
 ) -> Result<T, PackError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = attune_lifecycle::spawn_blocking(work).await;
     done.unwrap_or_else(|panicked| Err(io_error("unpack the archive")(io::Error::other(panicked))))
 }
 

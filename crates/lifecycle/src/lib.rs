@@ -14,6 +14,7 @@ mod standing;
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -70,6 +71,16 @@ impl Stop {
     }
 }
 
+/// What a task runs, without its type: the code around a task is in the binary once for every type that is spawned and for each of
+/// the two schedulers.
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Runs `work`, which may wait for a file or compute for long, on a thread that is there for such.
+pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let work: Box<dyn FnOnce() -> T + Send> = Box::new(work);
+    tokio::task::spawn_blocking(work)
+}
+
 /// Spawns tasks that the drain waits for.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
@@ -85,7 +96,8 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.tracker.spawn(future)
+        let work: Work<F::Output> = Box::pin(future);
+        self.tracker.spawn(work)
     }
 
     /// Runs `future` as a task whose end, by return or by panic, stops the process.
@@ -93,10 +105,13 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let guard = stop.soft.clone();
+        self.spawn_vital_work(name, stop.soft.clone(), Box::pin(future))
+    }
+
+    fn spawn_vital_work(&self, name: &'static str, soft: CancellationToken, work: Work<()>) -> JoinHandle<()> {
         self.tracker.spawn(async move {
-            let _ended = VitalGuard { name, soft: guard };
-            future.await;
+            let _ended = VitalGuard { name, soft };
+            work.await;
         })
     }
 
@@ -106,7 +121,8 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.attendants.spawn(task(self.rest.clone()))
+        let work: Work<F::Output> = Box::pin(task(self.rest.clone()));
+        self.attendants.spawn(work)
     }
 
     /// How many are alive, without attendants.

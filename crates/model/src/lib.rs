@@ -13,6 +13,7 @@ pub mod ids;
 pub mod listen;
 pub mod measure;
 pub mod message;
+pub mod order;
 pub mod placement;
 mod plain_name;
 pub mod rows;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use attune_model::order;
 use attune_store::NewPack;
 use attune_yaml::Mapping;
 
@@ -86,7 +87,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(file: &Path, mapping: &Mapping) -> Self {
-        let lines = mapping.iter().map(|entry| (entry.key.clone(), entry.line)).collect();
+        let lines = order::map(mapping.iter().map(|entry| (entry.key.clone(), entry.line)));
         Self { file: file.to_owned(), lines }
     }
 

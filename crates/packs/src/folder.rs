@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use attune_model::order;
 use attune_yaml::{Problem, Report};
 
 /// The file that makes a folder a pack.
@@ -41,7 +42,7 @@ fn subfolders(path: &Path) -> io::Result<Vec<PathBuf>> {
             folders.push(path);
         }
     }
-    folders.sort();
+    order::sort(&mut folders);
     Ok(folders)
 }
 
@@ -60,7 +61,7 @@ pub(crate) fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
             files.push(path);
         }
     }
-    files.sort();
+    order::sort(&mut files);
     Ok(files)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use attune_model::order;
 use attune_store::NewPack;
 use attune_yaml::{Problem, Report, Severity};
 
@@ -61,7 +62,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     if !broken.contains(builtin::CORE) && !packs.iter().any(|content| content.pack.r#ref == builtin::CORE) {
         packs.push(builtin::core());
     }
-    packs.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    order::sort_by(&mut packs, |a, b| rank(a).cmp(&rank(b)));
     let world = World::new(&packs, broken);
     let linked: Vec<(PackContent, Vec<Problem>)> = packs.iter().map(|content| check::link(content, &world)).collect();
     let mut loaded = Loaded { packs: Vec::new(), problems };
@@ -71,7 +72,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
         }
         loaded.problems.extend(problems);
     }
-    loaded.problems.sort();
+    order::sort(&mut loaded.problems);
     loaded
 }
 
@@ -84,11 +85,11 @@ pub fn reload(folder: &Path, others: &[PackContent]) -> Loaded {
     let others = others.iter().filter(|other| other.pack.r#ref != content.pack.r#ref);
     let mut packs: Vec<PackContent> = others.cloned().collect();
     packs.push(content.clone());
-    packs.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    order::sort_by(&mut packs, |a, b| rank(a).cmp(&rank(b)));
     let (content, problems) = check::link(&content, &World::new(&packs, BTreeSet::new()));
     let usable = !has_errors(&problems);
     read.problems.extend(problems);
-    read.problems.sort();
+    order::sort(&mut read.problems);
     Loaded { packs: if usable { vec![content] } else { Vec::new() }, problems: read.problems }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use attune_model::capabilities::DetectedInterpreter;
+use attune_model::order;
 use attune_model::runtime_name::{NATIVE, fold, lookup};
 use attune_model::version::Version;
 use attune_model::{JsonMap, rows::RuntimeVersion};
@@ -133,7 +134,7 @@ fn warning_about(name: &str, variable: &str, detected: &[Detected]) -> Option<St
 }
 
 fn newest_first(versions: &mut Vec<String>) {
-    versions.sort_by(|a, b| Version::parse(b).cmp(&Version::parse(a)).then_with(|| a.cmp(b)));
+    order::sort_by(versions, |a, b| Version::parse(b).cmp(&Version::parse(a)).then_with(|| a.cmp(b)));
     versions.dedup();
 }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attune_model::capabilities::DetectedInterpreter;
+use attune_model::order;
 use attune_process::probe;
 
 use crate::host::{Found, Host};
@@ -79,7 +80,7 @@ pub fn detect_only(host: &Host, wanted: impl Fn(&str) -> bool) -> Vec<Detected> 
             probes.filter_map(|probe| locate(probe, host).map(|found| (probe, found))).map(begin).collect();
         asked.into_iter().filter_map(Asked::answer).collect()
     });
-    detected.sort_by_key(|detected| PROBES.iter().position(|probe| probe.name == detected.name));
+    order::sort_by_key(&mut detected, |detected| PROBES.iter().position(|probe| probe.name == detected.name));
     detected
 }
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use attune_model::order;
 use attune_model::version::{Version, covers};
 use attune_process::may_execute;
 
@@ -99,7 +100,7 @@ fn nvm_node(nvm: &Path) -> Option<PathBuf> {
 fn children(parent: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    folders.sort();
+    order::sort(&mut folders);
     folders
 }
 

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use attune_model::execution_config::ExecutionConfig;
+use attune_model::order;
 use attune_model::rows::{Action, Runtime, RuntimeVersion, Sensor};
 use attune_model::{RuntimeId, RuntimeVersionId};
 
@@ -208,7 +209,7 @@ impl Planner {
             envs_dir: envs_dir.into(),
             builtins: Vec::new(),
             versions: advertised.runtime_versions.clone(),
-            base_versions: bases.filter_map(|base| Some((base.name.clone(), base.version.clone()?))).collect(),
+            base_versions: order::map(bases.filter_map(|base| Some((base.name.clone(), base.version.clone()?)))),
         }
     }
 

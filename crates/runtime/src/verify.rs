@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use attune_model::order;
 use attune_model::rows::{Runtime, RuntimeVersion};
 use attune_process::probe;
 use regex::Regex;
@@ -81,7 +82,7 @@ fn verification_of(distributions: &Value, subject: &str) -> Verification {
 fn any_passes(commands: &[Command], subject: &str, host: &Host) -> bool {
     const LAST: i64 = 999;
     let mut commands: Vec<&Command> = commands.iter().collect();
-    commands.sort_by_key(|command| command.priority.unwrap_or(LAST));
+    order::sort_by_key(&mut commands, |command| command.priority.unwrap_or(LAST));
     commands.into_iter().any(|command| passes(command, subject, host))
 }
 

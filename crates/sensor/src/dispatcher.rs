@@ -16,6 +16,7 @@ use attune_lifecycle::{Backoff, Tasks};
 use attune_model::SensorId;
 use attune_model::activity::Activity;
 use attune_model::chain;
+use attune_model::order;
 use attune_model::status::SensorProcessStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -208,7 +209,7 @@ impl Dispatcher {
         let mut without_rules = HashSet::new();
         let mut enabled = HashSet::new();
         let mut is_complete = true;
-        self.known = judged.iter().map(|judged| (judged.sensor_ref.clone(), judged.sensor)).collect();
+        self.known = order::map(judged.iter().map(|judged| (judged.sensor_ref.clone(), judged.sensor)));
         for Judged { sensor, sensor_ref, verdict } in judged {
             enabled.insert(sensor);
             if self.paused.contains(&sensor) {

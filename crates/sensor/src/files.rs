@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use attune_model::execution_config::ExecutionConfig;
+use attune_model::order;
 use attune_model::rows::Sensor;
 
 /// Shared code of a pack, which its sensors import.
@@ -72,7 +73,7 @@ fn stamp(path: &Path) -> Stamp {
 fn files_in(folder: &Path) -> Vec<(PathBuf, Stamp)> {
     let mut files = Vec::new();
     walk(folder, &mut files);
-    files.sort();
+    order::sort(&mut files);
     files
 }
 

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_http::HttpError;
-use attune_lifecycle::CancellationToken;
+use attune_lifecycle::{CancellationToken, spawn_blocking};
 use attune_model::measure::Measure;
 use attune_process::{Command, Ending, Keep, Redactor, StartError, Stream, start_aside};
 use attune_runtime::environment::{Coordination, Environment, EnvironmentError};
 use attune_runtime::plan::{Chosen, LaunchPlan, PlanError, PlanRequest};
 use attune_store::LogStream;
 use thiserror::Error;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::context::Context;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use attune_model::order;
 use attune_store::StoreError;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -122,7 +123,7 @@ impl PostgresStore {
 fn first_difference(needed: &[Need], enums: &[(&str, Vec<&str>)], found: &Found) -> Option<String> {
     for need in needed {
         let columns: BTreeMap<&str, &Column> =
-            found.columns.iter().filter(|column| column.table == need.table).map(|it| (it.name.as_str(), it)).collect();
+            order::map(found.columns.iter().filter(|it| it.table == need.table).map(|it| (it.name.as_str(), it)));
         if columns.is_empty() {
             return Some(format!("table {} is missing", need.table));
         }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use attune_model::order;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
@@ -115,7 +116,7 @@ impl Timers {
         }
         let mut fresh: Vec<TimerRule> =
             wanted.into_values().filter(|rule| !self.by_rule.contains_key(&rule.id)).collect();
-        fresh.sort_by_key(|rule| rule.id);
+        order::sort_by_key(&mut fresh, |rule| rule.id);
         for rule in fresh {
             changes.push(self.add(rule, now));
         }

@@ -75,7 +75,7 @@ async fn try_verify(shared: &Shared, what: Verify<'_>) -> Result<(), StoreError>
     let versions = shared.store.runtime_versions().await?;
     let mut advertised = Advertised { tier: before.tier, ..shared.executor.config().advertised.clone() };
     let host = shared.executor.host.clone();
-    let proof = tokio::task::spawn_blocking(move || {
+    let proof = attune_lifecycle::spawn_blocking(move || {
         if advertised.tier == Tier::Database {
             advertised = advertised.verified(verify::runtimes(&runtimes, &host));
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_http::PackSync;
+use attune_lifecycle::spawn_blocking;
 use attune_model::RuntimeId;
 use attune_model::chain;
 use attune_model::rows::{Action, Pack, Runtime, RuntimeVersion};
@@ -13,7 +14,6 @@ use attune_model::runtime_name::{fold, is_advertised, names_of};
 use attune_runtime::environment::EnvironmentError;
 use attune_store::StoreError;
 use serde_json::Value;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::shared::Shared;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use attune_model::order;
 use attune_model::rows::Execution;
 use attune_model::status::ExecutionStatus;
 use attune_model::{ActionId, WorkerId, chain};
@@ -115,7 +116,7 @@ impl Spool {
         let kept = match self.encode(end) {
             Ok(bytes) => {
                 let (spool, name) = (self.clone(), name(&end.fence));
-                tokio::task::spawn_blocking(move || spool.write(&name, &bytes))
+                attune_lifecycle::spawn_blocking(move || spool.write(&name, &bytes))
                     .await
                     .unwrap_or_else(|panicked| Err(io::Error::other(panicked).into()))
             }
@@ -137,7 +138,7 @@ impl Spool {
     /// The entries that earlier lives kept, oldest first, to be read one by one. What they had half written goes.
     pub(crate) async fn left(&self) -> Vec<PathBuf> {
         let spool = self.clone();
-        let listed = tokio::task::spawn_blocking(move || spool.list()).await;
+        let listed = attune_lifecycle::spawn_blocking(move || spool.list()).await;
         listed.unwrap_or_else(|panicked| {
             tracing::error!(error = %panicked, "the spool could not be read; this is a bug of the worker");
             Vec::new()
@@ -147,7 +148,7 @@ impl Spool {
     /// An entry. One that cannot be read is put aside and named.
     pub(crate) async fn read(&self, path: PathBuf) -> Option<(Kept, Ended)> {
         let spool = self.clone();
-        let read = tokio::task::spawn_blocking(move || spool.read_one(path)).await;
+        let read = attune_lifecycle::spawn_blocking(move || spool.read_one(path)).await;
         read.unwrap_or_else(|panicked| {
             tracing::error!(error = %panicked, "an entry of the spool could not be read; this is a bug of the worker");
             None
@@ -240,7 +241,7 @@ impl Spool {
                 tracing::debug!(path = %path.display(), %error, "a half-written entry stays");
             }
         }
-        paths.sort();
+        order::sort(&mut paths);
         paths
     }
 

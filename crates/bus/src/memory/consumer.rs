@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use attune_model::order;
 
 use super::MemoryBus;
 use super::queue::{Message, Queue};
@@ -81,7 +82,7 @@ impl Unanswered {
         let first = !std::mem::replace(&mut inner.cancelled, true);
         let mut messages: Vec<(u64, Message)> = inner.messages.drain().collect();
         drop(inner);
-        messages.sort_by_key(|(tag, _)| *tag);
+        order::sort_by_key(&mut messages, |(tag, _)| *tag);
         let mut waiting = self.queue.waiting();
         for (_, mut message) in messages.into_iter().rev() {
             message.redelivered = true;

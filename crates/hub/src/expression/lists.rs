@@ -1,5 +1,6 @@
 //! Functions on lists and objects.
 
+use attune_model::order;
 use serde_json::Value;
 
 use super::evaluate::{Fuel, contains};
@@ -53,12 +54,12 @@ fn reversed(arguments: &Arguments) -> Result<Value, String> {
 fn sort(arguments: &Arguments) -> Result<Value, String> {
     let mut items = arguments.list(0)?.clone();
     if items.iter().all(Value::is_string) {
-        items.sort_by(|left, right| left.as_str().cmp(&right.as_str()));
+        order::sort_by(&mut items, |left, right| left.as_str().cmp(&right.as_str()));
         return Ok(Value::Array(items));
     }
     let numbers: Option<Vec<Num>> = items.iter().map(Num::of).collect();
     let mut numbers = numbers.ok_or("only numbers or only strings can be sorted")?;
-    numbers.sort_by(|left, right| left.total_order(*right));
+    order::sort_by(&mut numbers, |left, right| left.total_order(*right));
     Ok(numbers.into_iter().filter_map(Num::into_value).collect())
 }
 

@@ -101,7 +101,7 @@ pub(super) async fn pack(State(api): State<Api>, _caller: Caller, Name(pack_ref)
     let Some(folder) = folders.pack(&pack_ref) else {
         return Err(ApiError::not_found(format!("pack {pack_ref} does not exist")));
     };
-    let packed = tokio::task::spawn_blocking(move || archive(&folder, &pack_ref)).await;
+    let packed = attune_lifecycle::spawn_blocking(move || archive(&folder, &pack_ref)).await;
     let packed = packed.map_err(|_panicked| ApiError::internal())?.map_err(refused)?;
     let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/gzip"))];
     Ok((headers, packed).into_response())

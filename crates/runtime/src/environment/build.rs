@@ -324,6 +324,8 @@ async fn discard(folder: PathBuf) {
 
 /// Removing a tree can take seconds, which an async thread must not spend.
 async fn in_background(work: impl FnOnce() + Send + 'static) {
+    // The code around a task is there once for each type.
+    let work: Box<dyn FnOnce() + Send> = Box::new(work);
     if let Err(error) = tokio::task::spawn_blocking(work).await {
         tracing::error!(%error, "cleaning up environments failed");
     }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use attune_model::order;
+
 use super::generation;
 use super::inspect::{Condition, fit, present};
 use super::origin::Origin;
@@ -14,7 +16,7 @@ const INTERPRETERS: [&str; 2] = ["bin/python3", "bin/python"];
 /// it can, as far as that is seen without its manifest. Nothing is changed.
 pub fn survey(folder: &Path) -> Vec<(PathBuf, Option<String>)> {
     let mut found: Vec<_> = folders_in(folder).iter().flat_map(|pack| folders_in(pack)).map(look).collect();
-    found.sort();
+    order::sort(&mut found);
     found
 }
 

@@ -1,6 +1,7 @@
 //! Which row of `runtime_version` is used. What this agent found decides; the row's global `available` flag is written by
 //! agents on other images and says nothing about this one.
 
+use attune_model::order;
 use attune_model::rows::RuntimeVersion;
 use attune_model::version::{Constraint, Version, covers};
 
@@ -18,7 +19,7 @@ pub(super) fn candidates<'a>(
         .filter(|row| fits(kind, row, local, constraint))
         .filter_map(|row| Some((constraint.is_any() && row.is_default, Version::parse(&row.version)?, row)))
         .collect();
-    fitting.sort_by(|(a_default, a, _), (b_default, b, _)| (b_default, b).cmp(&(a_default, a)));
+    order::sort_by(&mut fitting, |(a_default, a, _), (b_default, b, _)| (b_default, b).cmp(&(a_default, a)));
     fitting.into_iter().map(|(_, _, row)| row).collect()
 }
 

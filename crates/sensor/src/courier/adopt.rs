@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use attune_lifecycle::spawn_blocking;
 use attune_model::{WorkerId, chain};
 use attune_store::SensorStore;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{HOSTS, folder};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use attune_http::form_encoded;
+use attune_model::order;
 
 /// By sensor.
 pub(super) type Times = BTreeMap<String, SystemTime>;
@@ -40,7 +41,7 @@ pub(super) fn all(folder: &Path) -> Times {
     let Ok(entries) = fs::read_dir(folder.join(FOLDER)) else { return Times::new() };
     // One that was being written when its process died is of a sensor that had not begun.
     let marks = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    marks.filter_map(|text| parse(&text)).collect()
+    order::map(marks.filter_map(|text| parse(&text)))
 }
 
 fn parse(text: &str) -> Option<(String, SystemTime)> {

@@ -25,11 +25,10 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use attune_http::{HttpError, PlatformApi};
-use attune_lifecycle::{Backoff, CancellationToken};
+use attune_lifecycle::{Backoff, CancellationToken, spawn_blocking};
 use attune_model::{WorkerId, chain};
 use attune_store::{LogStore, SensorFile};
 use thiserror::Error;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use self::outbox::Aftermath;

@@ -12,13 +12,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use attune_http::UPLOAD_LIMIT_BYTES;
-use attune_lifecycle::{Backoff, CancellationToken};
+use attune_lifecycle::{Backoff, CancellationToken, spawn_blocking};
 use attune_model::chain;
 use attune_store::SensorFile;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::marks::{self, Times};

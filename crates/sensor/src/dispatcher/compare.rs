@@ -8,12 +8,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use attune_lifecycle::spawn_blocking;
 use attune_model::SensorId;
 use attune_model::capabilities::CapabilityView;
 use attune_model::chain;
 use attune_store::{DesiredSensor, StoreError};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::{Dispatcher, Owner};

@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use attune_lifecycle::Backoff;
+use attune_lifecycle::{Backoff, spawn_blocking};
 use attune_model::chain;
 use attune_model::rows::Sensor;
 use attune_model::status::{OwnerType, RetentionPolicy};
 use attune_store::{Decision, LogArtifact, LogStore, LogStream, LogVersion};
 use serde_json::json;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::home::LogHome;

@@ -5,10 +5,9 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 
 use attune_http::PackError;
-use attune_lifecycle::Backoff;
+use attune_lifecycle::{Backoff, spawn_blocking};
 use attune_model::chain;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Inner, PackState, Wish};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use attune_model::order;
 use attune_model::rows::{Action, Execution, Worker};
 use attune_model::{ExecutionId, JsonMap};
 use attune_store::{Orphan, Overdue, StoreError};
@@ -123,6 +124,6 @@ pub(super) async fn retire_silent_workers(store: &PostgresStore, silence: Durati
     )
     .bind(micros(silence));
     let mut retired = store.rows(query, rows::worker, || "set silent workers to inactive".to_owned()).await?;
-    retired.sort_by(|one, other| one.name.cmp(&other.name));
+    order::sort_by(&mut retired, |one, other| one.name.cmp(&other.name));
     Ok(retired)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use attune_model::ExecutionId;
+use attune_model::order;
 use attune_model::rows::{Action, Execution, Worker};
 use attune_store::{Orphan, Overdue, StoreError};
 use sqlx::SqlitePool;
@@ -126,6 +127,6 @@ pub(super) async fn retire_silent_workers(writer: &SqlitePool, silence: Duration
     .await
     .during(|| "set silent workers to inactive".to_owned())?;
     let mut retired = found.iter().map(rows::worker).collect::<Result<Vec<_>, _>>()?;
-    retired.sort_by(|one, other| one.name.cmp(&other.name));
+    order::sort_by(&mut retired, |one, other| one.name.cmp(&other.name));
     Ok(retired)
 }

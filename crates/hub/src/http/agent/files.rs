@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attune_artefact::{AGENT, Facts, Machine, agent_for, facts, version_file};
-use tokio::task::spawn_blocking;
+use attune_lifecycle::spawn_blocking;
 
 /// Longest text that is read from a version file.
 const MOST_VERSION_BYTES: u64 = 256;
