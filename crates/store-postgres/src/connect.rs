@@ -26,12 +26,14 @@ const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Settings of every session. The server ends what takes longer than the caller waits. All statements find rows by key, so a plan that fits one value
-/// fits all, and none is worth compiling.
-const SESSION: [(&str, &str); 4] = [
+/// Settings of every session. The server ends what takes longer than the caller waits. All statements find rows by key, so a plan
+/// that fits one value fits all, and none is worth compiling; a plan that was made while a table was small must fit when it has
+/// grown.
+const SESSION: [(&str, &str); 5] = [
     ("statement_timeout", "5000"),
     ("tcp_keepalives_idle", "30"),
     ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
     ("jit", "off"),
 ];
 

@@ -1,6 +1,8 @@
 //! Errors of the server and of the way to it as errors of the store: which of them a retry can mend.
 
+use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use attune_store::StoreError;
@@ -26,16 +28,17 @@ pub(crate) trait During<T> {
 
 impl<T> During<T> for Result<T, sqlx::Error> {
     fn during(self, operation: impl FnOnce() -> String) -> Result<T, StoreError> {
-        self.map_err(|error| {
-            let operation = operation();
-            let source = Box::new(error);
-            if is_passing(&source) {
-                StoreError::Unavailable { operation, source }
-            } else {
-                StoreError::Refused { operation, source }
-            }
-        })
+        self.map_err(|error| failed(is_passing(&error), operation(), Box::new(error)))
     }
+}
+
+/// One error of several calls, as that of one of them.
+pub(crate) fn shared(error: &Arc<sqlx::Error>, operation: String) -> StoreError {
+    failed(is_passing(error), operation, Box::new(Arc::clone(error)))
+}
+
+fn failed(may_pass: bool, operation: String, source: Box<dyn Error + Send + Sync>) -> StoreError {
+    if may_pass { StoreError::Unavailable { operation, source } } else { StoreError::Refused { operation, source } }
 }
 
 pub(crate) fn is_passing(error: &sqlx::Error) -> bool {

@@ -23,6 +23,7 @@ mod needs;
 mod pool;
 mod rows;
 mod sensor;
+mod together;
 mod worker;
 
 use attune_config::DatabaseConfig;
@@ -37,12 +38,15 @@ use connect::Place;
 pub use connect::{ConnectError, RETRY_PAUSE, system_roots};
 use error::During as _;
 use pool::{Limits, Pool, Query, Unit};
+use worker::{Claims, Finishes};
 
 /// Attune's storage in a PostgreSQL schema. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     pool: Pool,
     place: String,
+    claims: Claims,
+    finishes: Finishes,
 }
 
 impl PostgresStore {
@@ -58,7 +62,8 @@ impl PostgresStore {
             wait: config.connect_timeout,
             idle: config.idle_timeout,
         };
-        Ok(Self { place: place.name(), pool: Pool::new(place.options, limits, connection) })
+        let (claims, finishes) = (worker::claims(), worker::finishes());
+        Ok(Self { place: place.name(), pool: Pool::new(place.options, limits, connection), claims, finishes })
     }
 
     /// Where the server is, for people.

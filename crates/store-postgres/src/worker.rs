@@ -1,6 +1,10 @@
 //! Claiming, finishing and recovering executions.
 //!
-//! Claim and finish are one statement each, so each is one round trip and none leaves anything half done.
+//! Claim and finish are one statement each, so each is one round trip and none leaves anything half done. What is claimed or
+//! ends at the same time shares that statement.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use attune_model::rows::{Action, Execution, Pack};
@@ -15,57 +19,81 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::columns::{Columns, document, json, secrets};
-use crate::error::{During as _, refused};
+use crate::error::{During as _, leaves_connection_usable, refused, shared};
+use crate::pool::{Pool, Query};
+use crate::together::{Answer, Together};
 use crate::{PostgresStore, rows};
 
+/// Claims the executions `$1` for the worker `$2`, each as it was scheduled at `$4`, if that is known. `$locking` says what is
+/// done about a row that somebody else holds.
+///
 /// The row is locked first: what `seen` has is the last word, also for those who had to wait for another claim.
 /// `started_at` is the fence, so it differs from that of any former claim even when the clock was set back.
 /// The action is found by id, else by ref: one that was removed and came back has another id.
-const CLAIM: &str = r"
-    WITH seen AS (
-        SELECT id, status, started_at, worker, updated FROM execution WHERE id = $1 FOR NO KEY UPDATE
-    ), taken AS (
-        UPDATE execution SET
-            status = CASE seen.status WHEN 'scheduled' THEN 'running' ELSE 'cancelled' END::execution_status_enum,
-            started_at = CASE seen.status WHEN 'scheduled'
-                THEN greatest(now(), execution.started_at + interval '1 microsecond') END,
-            result = CASE seen.status WHEN 'scheduled' THEN execution.result ELSE $3::jsonb END
-        FROM seen
-        WHERE execution.id = seen.id AND seen.worker = $2
-          AND (seen.status = 'scheduled' AND ($4::timestamptz IS NULL OR seen.updated = $4)
-               OR seen.status = 'canceling' AND seen.started_at IS NULL)
-        RETURNING execution.*
-    )
-    SELECT seen.status::text AS before,
-           to_json(taken.*) AS execution,
-           to_json(action.*) AS action,
-           (SELECT to_json(pack.*) FROM pack WHERE pack.id = action.pack) AS pack,
-           (SELECT to_json(runtime.*) FROM runtime WHERE runtime.id = action.runtime) AS runtime,
-           (SELECT json_agg(version.* ORDER BY version.id) FROM runtime_version AS version
-            WHERE version.runtime = action.runtime) AS versions,
-           enforcement.rule_ref, enforcement.trigger_ref,
-           (SELECT parent.action_ref FROM execution AS parent WHERE parent.id = taken.parent) AS parent_action_ref,
-           (SELECT json_agg(found.* ORDER BY found.rank, found.id) FROM (
-                SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 1 AS rank
-                FROM key WHERE owner_type = 'system'
+macro_rules! claim {
+    ($locking:literal) => {
+        concat!(
+            r"
+            WITH seen AS (
+                SELECT found.*, asked.scheduled_at
+                FROM unnest($1::bigint[], $4::timestamptz[]) AS asked (id, scheduled_at)
+                CROSS JOIN LATERAL (
+                    SELECT id, status, started_at, worker, updated FROM execution WHERE execution.id = asked.id
+                    FOR NO KEY UPDATE ",
+            $locking,
+            r"
+                ) AS found
+            ), taken AS (
+                UPDATE execution SET
+                    status = CASE seen.status WHEN 'scheduled' THEN 'running' ELSE 'cancelled' END::execution_status_enum,
+                    started_at = CASE seen.status WHEN 'scheduled'
+                        THEN greatest(now(), execution.started_at + interval '1 microsecond') END,
+                    result = CASE seen.status WHEN 'scheduled' THEN execution.result ELSE $3::jsonb END
+                FROM seen
+                WHERE execution.id = seen.id AND seen.worker = $2
+                  AND (seen.status = 'scheduled' AND (seen.scheduled_at IS NULL OR seen.updated = seen.scheduled_at)
+                       OR seen.status = 'canceling' AND seen.started_at IS NULL)
+                RETURNING execution.*
+            )
+            SELECT seen.id, seen.status::text AS before,
+                   to_json(taken.*) AS execution,
+                   to_json(action.*) AS action,
+                   (SELECT to_json(pack.*) FROM pack WHERE pack.id = action.pack) AS pack,
+                   (SELECT to_json(runtime.*) FROM runtime WHERE runtime.id = action.runtime) AS runtime,
+                   (SELECT json_agg(version.* ORDER BY version.id) FROM runtime_version AS version
+                    WHERE version.runtime = action.runtime) AS versions,
+                   enforcement.rule_ref, enforcement.trigger_ref,
+                   (SELECT parent.action_ref FROM execution AS parent WHERE parent.id = taken.parent) AS parent_action_ref,
+                   (SELECT json_agg(found.* ORDER BY found.rank, found.id) FROM (
+                        SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 1 AS rank
+                        FROM key WHERE owner_type = 'system'
+                        UNION ALL
+                        SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 2
+                        FROM key WHERE owner_type = 'pack' AND owner_pack = action.pack
+                        UNION ALL
+                        SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 3
+                        FROM key WHERE owner_type = 'action' AND owner_action = action.id
+                    ) AS found WHERE taken.status = 'running') AS keys,
+                   (SELECT json_agg(secret.* ORDER BY secret.id) FROM execution_secret_value AS secret
+                    WHERE secret.entity_type = 'execution_config' AND secret.entity_id = taken.id) AS secrets
+            FROM seen
+            LEFT JOIN taken ON taken.id = seen.id
+            LEFT JOIN LATERAL (
+                SELECT * FROM action WHERE action.id = taken.action
                 UNION ALL
-                SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 2
-                FROM key WHERE owner_type = 'pack' AND owner_pack = action.pack
-                UNION ALL
-                SELECT id, name, owner_type, encrypted, encryption_key_hash, value, 3
-                FROM key WHERE owner_type = 'action' AND owner_action = action.id
-            ) AS found WHERE taken.status = 'running') AS keys,
-           (SELECT json_agg(secret.* ORDER BY secret.id) FROM execution_secret_value AS secret
-            WHERE secret.entity_type = 'execution_config' AND secret.entity_id = taken.id) AS secrets
-    FROM seen
-    LEFT JOIN taken ON true
-    LEFT JOIN LATERAL (
-        SELECT * FROM action WHERE action.id = taken.action
-        UNION ALL
-        SELECT * FROM action WHERE taken.action IS NULL AND action.ref = taken.action_ref
-    ) AS action ON true
-    LEFT JOIN enforcement ON enforcement.id = taken.enforcement
-";
+                SELECT * FROM action WHERE taken.action IS NULL AND action.ref = taken.action_ref
+            ) AS action ON true
+            LEFT JOIN enforcement ON enforcement.id = taken.enforcement
+            "
+        )
+    };
+}
+
+/// Waits for a row that somebody holds.
+const CLAIM: &str = claim!("");
+
+/// Leaves such a row to those who can wait for it: it must not hold up the others.
+const CLAIM_TOGETHER: &str = claim!("SKIP LOCKED");
 
 /// A cancel that came first is kept: then $6 is the status, and the result gets the keys of $8. Who waited for the row sees
 /// what the other one made of it.
@@ -92,6 +120,153 @@ const FINISH: &str = r"
     SELECT status::text FROM ended
 ";
 
+/// The same for several executions without secrets, as far as their rows are free.
+const FINISH_TOGETHER: &str = r"
+    WITH free AS (
+        SELECT given.*
+        FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
+             AS given (id, worker, started_at, status, result, cancelled)
+        CROSS JOIN LATERAL (
+            SELECT FROM execution
+            WHERE execution.id = given.id AND execution.worker = given.worker AND execution.started_at = given.started_at
+              AND execution.status IN ('running', 'canceling')
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS held
+    )
+    UPDATE execution SET
+        status = CASE execution.status WHEN 'canceling' THEN free.cancelled ELSE free.status END::execution_status_enum,
+        result = CASE WHEN execution.status = 'canceling' AND free.cancelled <> free.status
+            THEN free.result::jsonb || $7::jsonb ELSE free.result::jsonb END
+    FROM free
+    WHERE execution.id = free.id
+    RETURNING execution.id, execution.status::text
+";
+
+/// Claims that are made together.
+pub(crate) type Claims = Together<ClaimCall, Result<Claim, StoreError>>;
+
+/// Ends that are written together.
+pub(crate) type Finishes = Together<FinishCall, Result<ExecutionStatus, StoreError>>;
+
+pub(crate) fn claims() -> Claims {
+    Together::new(|pool, calls| Box::pin(claim_together(pool, calls)))
+}
+
+pub(crate) fn finishes() -> Finishes {
+    Together::new(|pool, calls| Box::pin(finish_together(pool, calls)))
+}
+
+/// What a claim says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClaimCall {
+    execution: ExecutionId,
+    worker: WorkerId,
+    scheduled_at: Option<DateTime<Utc>>,
+}
+
+/// What an end without secrets says.
+#[derive(Debug)]
+pub(crate) struct FinishCall {
+    fence: Fence,
+    status: ExecutionStatus,
+    result: String,
+}
+
+fn claiming(execution: ExecutionId, worker: WorkerId) -> String {
+    format!("claim execution {execution} for worker {worker}")
+}
+
+fn finishing(execution: ExecutionId, status: ExecutionStatus) -> String {
+    format!("finish execution {execution} as {status}")
+}
+
+fn claim_query(sql: &'static str, worker: WorkerId, calls: &[ClaimCall]) -> Query<'static> {
+    sqlx::query(sql)
+        .bind(calls.iter().map(|call| call.execution.0).collect::<Vec<_>>())
+        .bind(worker.0)
+        .bind(json(&cancelled_result(&Value::Null)))
+        .bind(calls.iter().map(|call| call.scheduled_at).collect::<Vec<_>>())
+}
+
+async fn claim_together(pool: Pool, calls: Vec<ClaimCall>) -> Vec<Answer<Result<Claim, StoreError>>> {
+    // Each worker has a store of its own, and each execution one claim; whatever is different goes alone.
+    let Some(worker) = calls.first().map(|call| call.worker) else { return Vec::new() };
+    let mut asked = BTreeMap::new();
+    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.worker == worker) {
+        asked.entry(call.execution.0).or_insert(at);
+    }
+    let chosen: Vec<ClaimCall> = asked.values().map(|&at| calls[at]).collect();
+    let rows = pool.all(claim_query(CLAIM_TOGETHER, worker, &chosen)).await;
+    together(&calls, &asked, rows, |row, call| claim_of(row, *call), |call| claiming(call.execution, call.worker))
+}
+
+async fn finish_together(pool: Pool, calls: Vec<FinishCall>) -> Vec<Answer<Result<ExecutionStatus, StoreError>>> {
+    let mut asked = BTreeMap::new();
+    for (at, call) in calls.iter().enumerate() {
+        asked.entry(call.fence.execution.0).or_insert(at);
+    }
+    let chosen = || asked.values().map(|&at| &calls[at]);
+    let query = sqlx::query(FINISH_TOGETHER)
+        .bind(chosen().map(|call| call.fence.execution.0).collect::<Vec<_>>())
+        .bind(chosen().map(|call| call.fence.worker.0).collect::<Vec<_>>())
+        .bind(chosen().map(|call| call.fence.started_at).collect::<Vec<_>>())
+        .bind(chosen().map(|call| call.status.as_str()).collect::<Vec<_>>())
+        .bind(chosen().map(|call| call.result.as_str()).collect::<Vec<_>>())
+        .bind(chosen().map(|call| cancelled_status(call.status).as_str()).collect::<Vec<_>>())
+        .bind(json(&cancelled_result(&Value::Null)));
+    let rows = pool.all(query).await;
+    let operation = |call: &FinishCall| finishing(call.fence.execution, call.status);
+    together(&calls, &asked, rows, |row, call| status_of(row, call.fence.execution, || operation(call)), operation)
+}
+
+/// To each call its row, by the id in its first column. Where the server refused the statement as a whole, nothing of it was
+/// done, and each call finds out by itself whether that was about it.
+fn together<C, A>(
+    calls: &[C],
+    asked: &BTreeMap<i64, usize>,
+    rows: Result<Vec<PgRow>, sqlx::Error>,
+    read: impl Fn(&PgRow, &C) -> Result<A, StoreError>,
+    operation: impl Fn(&C) -> String,
+) -> Vec<Answer<Result<A, StoreError>>> {
+    let mut answers: Vec<_> = calls.iter().map(|_call| Answer::Alone).collect();
+    match rows {
+        Ok(rows) => {
+            for row in &rows {
+                if let Some(&at) = row.try_get(0).ok().and_then(|id: i64| asked.get(&id)) {
+                    answers[at] = Answer::Is(read(row, &calls[at]));
+                }
+            }
+        }
+        Err(error) if leaves_connection_usable(&error) => {}
+        Err(error) => {
+            let error = Arc::new(error);
+            for &at in asked.values() {
+                answers[at] = Answer::Is(Err(shared(&error, operation(&calls[at]))));
+            }
+        }
+    }
+    answers
+}
+
+/// The one that an answer tells.
+fn claim_of(row: &PgRow, call: ClaimCall) -> Result<Claim, StoreError> {
+    let ClaimCall { execution, worker, scheduled_at: _ } = call;
+    let operation = || claiming(execution, worker);
+    let Some(taken) = document::<JsonMap>(row, "execution").during(operation)? else {
+        let status = row.try_get::<&str, _>("before").during(operation)?.parse();
+        return Ok(Claim::NotOurs { status: Some(status.map_err(|error| bad_status(execution, &error))?) });
+    };
+    let taken = rows::execution(taken)?;
+    if taken.status == ExecutionStatus::Cancelled {
+        return Ok(Claim::Cancelled(Box::new(taken)));
+    }
+    Ok(Claim::Claimed(Box::new(claimed(row, taken, worker, operation)?)))
+}
+
+fn lost(operation: String) -> StoreError {
+    StoreError::Unavailable { operation, source: "the statement was given up".into() }
+}
+
 #[async_trait]
 impl WorkerStore for PostgresStore {
     async fn claim_execution(
@@ -100,24 +275,17 @@ impl WorkerStore for PostgresStore {
         worker: WorkerId,
         scheduled_at: Option<DateTime<Utc>>,
     ) -> Result<Claim, StoreError> {
-        let operation = || format!("claim execution {execution} for worker {worker}");
-        let query = sqlx::query(CLAIM)
-            .bind(execution.0)
-            .bind(worker.0)
-            .bind(json(&cancelled_result(&Value::Null)))
-            .bind(scheduled_at);
-        let Some(row) = self.pool.optional(query).await.during(operation)? else {
-            return Ok(Claim::NotOurs { status: None });
-        };
-        let Some(taken) = document::<JsonMap>(&row, "execution").during(operation)? else {
-            let status = row.try_get::<&str, _>("before").during(operation)?.parse();
-            return Ok(Claim::NotOurs { status: Some(status.map_err(|error| bad_status(execution, &error))?) });
-        };
-        let taken = rows::execution(taken)?;
-        if taken.status == ExecutionStatus::Cancelled {
-            return Ok(Claim::Cancelled(Box::new(taken)));
+        let call = ClaimCall { execution, worker, scheduled_at };
+        match self.claims.call(&self.pool, call).await {
+            Answer::Is(claim) => return claim,
+            Answer::Lost => return Err(lost(claiming(execution, worker))),
+            Answer::Alone => {}
         }
-        Ok(Claim::Claimed(Box::new(claimed(&row, taken, worker, operation)?)))
+        let row = self.pool.optional(claim_query(CLAIM, worker, &[call])).await;
+        match row.during(|| claiming(execution, worker))? {
+            Some(row) => claim_of(&row, call),
+            None => Ok(Claim::NotOurs { status: None }),
+        }
     }
 
     async fn finish_execution(
@@ -127,9 +295,17 @@ impl WorkerStore for PostgresStore {
         result: &Value,
         new: &[SecretValue],
     ) -> Result<Option<ExecutionStatus>, StoreError> {
-        let operation = || format!("finish execution {} as {status}", fence.execution);
+        let operation = || finishing(fence.execution, status);
         if !status.is_terminal() {
             return Err(refused(operation(), "this status is not an end"));
+        }
+        if new.is_empty() {
+            let call = FinishCall { fence: *fence, status, result: json(result) };
+            match self.finishes.call(&self.pool, call).await {
+                Answer::Is(status) => return status.map(Some),
+                Answer::Lost => return Err(lost(operation())),
+                Answer::Alone => {}
+            }
         }
         let query = sqlx::query(FINISH)
             .bind(fence.execution.0)
@@ -141,14 +317,14 @@ impl WorkerStore for PostgresStore {
             .bind(secrets(new))
             .bind(json(&cancelled_result(&Value::Null)));
         let Some(row) = self.pool.optional(query).await.during(operation)? else { return Ok(None) };
-        status_of(&row, fence.execution, operation)
+        status_of(&row, fence.execution, operation).map(Some)
     }
 
     async fn execution_status(&self, execution: ExecutionId) -> Result<Option<ExecutionStatus>, StoreError> {
         let operation = || format!("read the status of execution {execution}");
         let query = sqlx::query("SELECT status::text FROM execution WHERE id = $1").bind(execution.0);
         let Some(row) = self.pool.optional(query).await.during(operation)? else { return Ok(None) };
-        status_of(&row, execution, operation)
+        status_of(&row, execution, operation).map(Some)
     }
 
     async fn unfinished_executions(&self, worker: WorkerId) -> Result<Vec<(Fence, Execution)>, StoreError> {
@@ -273,14 +449,14 @@ fn secret_value(row: JsonMap) -> Result<SecretValue, StoreError> {
     })
 }
 
-/// The status in the only column of a row.
+/// The status in a row.
 fn status_of(
     row: &PgRow,
     execution: ExecutionId,
     operation: impl FnOnce() -> String,
-) -> Result<Option<ExecutionStatus>, StoreError> {
-    let status = row.try_get::<&str, _>(0).during(operation)?.parse();
-    status.map(Some).map_err(|error| bad_status(execution, &error))
+) -> Result<ExecutionStatus, StoreError> {
+    let status = row.try_get::<&str, _>("status").during(operation)?.parse();
+    status.map_err(|error| bad_status(execution, &error))
 }
 
 fn bad_status(execution: ExecutionId, error: &dyn std::fmt::Display) -> StoreError {
