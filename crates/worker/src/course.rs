@@ -32,14 +32,14 @@ use crate::result::{Conclusion, early_failure, storable};
 use crate::running::Entered;
 use crate::shared::Shared;
 
-/// One execution in hand, with the slot that it takes.
+/// One execution in hand.
 #[derive(Debug)]
 pub(crate) struct Course {
     shared: Arc<Shared>,
     in_hand: InHand,
     /// What the message says about the row, if there was one.
     scheduled_at: Option<DateTime<Utc>>,
-    _slot: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 /// What became of the attempt to claim.
@@ -74,21 +74,21 @@ impl Course {
         shared: Arc<Shared>,
         execution: ExecutionId,
         scheduled_at: Option<DateTime<Utc>>,
-        slot: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
     ) -> Option<Self> {
         let in_hand = shared.cancellations.take(execution)?;
-        Some(Self { shared, in_hand, scheduled_at, _slot: slot })
+        Some(Self { shared, in_hand, scheduled_at, _place: place })
     }
 
-    /// Goes the whole way. `delivery` is the message that asked for it, if one did. A bug costs this execution its success, and
-    /// nothing else.
-    pub(crate) async fn run(self, delivery: Option<Delivery>) {
-        if AssertUnwindSafe(self.go(delivery)).catch_unwind().await.is_err() {
+    /// Goes the whole way, with the slot that it takes until its row is written. `delivery` is the message that asked for it, if
+    /// one did. A bug costs this execution its success, and nothing else.
+    pub(crate) async fn run(self, slot: OwnedSemaphorePermit, delivery: Option<Delivery>) {
+        if AssertUnwindSafe(self.go(slot, delivery)).catch_unwind().await.is_err() {
             self.end_panicked().await;
         }
     }
 
-    async fn go(&self, delivery: Option<Delivery>) {
+    async fn go(&self, slot: OwnedSemaphorePermit, delivery: Option<Delivery>) {
         let begun = Instant::now();
         // The message would keep its place with the broker for as long as this worker lives.
         let claiming = AssertUnwindSafe(self.claim()).catch_unwind().await.unwrap_or(Claiming::Panicked);
@@ -109,7 +109,7 @@ impl Course {
             }
         }
         match claiming {
-            Claiming::Answered(Claim::Claimed(claimed)) => self.execute(*claimed).await,
+            Claiming::Answered(Claim::Claimed(claimed)) => self.execute(*claimed, slot).await,
             Claiming::Answered(Claim::Cancelled(execution)) => {
                 self.announce_cancelled(&execution).await;
             }
@@ -172,7 +172,7 @@ impl Course {
         }
     }
 
-    async fn execute(&self, mut claimed: ClaimedExecution) {
+    async fn execute(&self, mut claimed: ClaimedExecution, slot: OwnedSemaphorePermit) {
         if let (None, Some(action)) = (&claimed.runtime, &claimed.action) {
             let advertised = self.shared.executor.advertised();
             let found = self.shared.runtimes.of_file(&*self.shared.store, &action.entrypoint, &advertised.runtimes);
@@ -185,7 +185,7 @@ impl Course {
                 Err(error) => tracing::warn!(error = chain(&error), "runtimes cannot be read"),
             }
         }
-        let running = self.shared.running.enter(&claimed.execution);
+        let running = self.shared.running.enter(&claimed.execution, slot);
         let claimed = Arc::new(claimed);
         tracing::info!(action = claimed.execution.action_ref, "execution started");
         let announcing = self.shared.announcer.running(&claimed.execution);
@@ -219,7 +219,7 @@ impl Course {
     }
 
     async fn conclude(&self, claimed: &ClaimedExecution, conclusion: Conclusion, running: Entered) -> Option<Ended> {
-        let shared = &self.shared;
+        let (shared, since) = (&self.shared, running.since());
         let logs = LogOwner::new(&claimed.execution, claimed.action.as_ref(), shared.executor.config().log_retention);
         // Asked as late as possible: a cancel that came while the action ended is obeyed.
         let conclusion = if self.in_hand.cancel().is_cancelled() { conclusion.cancelled() } else { conclusion };
@@ -232,10 +232,10 @@ impl Course {
             secrets: conclusion.sealed().to_vec(),
             logs: Some(logs),
             entered: None,
+            running: Some(running),
         };
         let written = write_end(shared, ended, None, PLACES_LIMIT).await?;
-        shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: Some(running.age()) });
-        drop(running);
+        shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: Some(since.elapsed()) });
         tracing::info!(status = %written.status, action = written.execution.action_ref, "execution ended");
         Some(written)
     }

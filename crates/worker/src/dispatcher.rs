@@ -21,7 +21,7 @@ use attune_model::status::WorkerRole;
 use attune_model::{JsonMap, WorkerId};
 use attune_store::{StoreError, WorkerRegistration, WorkerStore};
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tracing::Instrument as _;
 
 use crate::announce::Announcer;
@@ -32,6 +32,7 @@ use crate::filing::Filing;
 use crate::logs::Logs;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
+use crate::room::Rooms;
 use crate::running::{Overview, Running};
 use crate::runtimes::Runtimes;
 use crate::shared::Shared;
@@ -213,7 +214,7 @@ impl Worker {
             given_capabilities,
             cancellations: Cancellations::default(),
             readiness,
-            slots: Arc::new(Semaphore::new(usize::from(slot_count))),
+            rooms: Rooms::new(slot_count),
             slot_count,
             stop: stop.clone(),
             patience: Patience::new(stop),
@@ -230,7 +231,7 @@ impl Worker {
             intake::take_executions(&shared, executions).await;
             let patience = shared.patience.clone();
             tokio::select! {
-                _slots = shared.slots.acquire_many(u32::from(shared.slot_count)) => {}
+                () = shared.rooms.empty() => {}
                 () = patience.over() => tracing::error!("executions did not end; their rows are left to the next start"),
             }
             drained.cancel();

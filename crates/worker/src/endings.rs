@@ -18,6 +18,7 @@ use crate::announce::End;
 use crate::filing::{Entered, Placed};
 use crate::logs::LogOwner;
 use crate::patience::trying_again;
+use crate::running;
 use crate::shared::Shared;
 use crate::spool::Kept;
 
@@ -44,6 +45,8 @@ pub(crate) struct Ended {
     pub(crate) logs: Option<LogOwner>,
     /// Logs that are entered but whose files have no place yet.
     pub(crate) entered: Option<(LogOwner, Entered)>,
+    /// What it counts as until it is written; none for the end of an earlier life.
+    pub(crate) running: Option<running::Entered>,
 }
 
 /// Writes an end that an earlier life left, and then tells it.
@@ -189,7 +192,14 @@ async fn store(shared: &Shared, end: &mut Ended) -> Result<Option<ExecutionStatu
             Err(_reported) => {}
         }
     }
-    let finish = shared.store.finish_execution(&end.fence, end.status, &end.result, &end.secrets);
+    let running = &mut end.running;
+    let finish = async {
+        let finished = shared.store.finish_execution(&end.fence, end.status, &end.result, &end.secrets).await;
+        if finished.is_ok() {
+            *running = None;
+        }
+        finished
+    };
     let Some(owner) = end.logs.clone() else {
         return finish.await;
     };
@@ -290,7 +300,17 @@ async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, (stat
             None
         }
     };
-    let ended = Ended { fence, execution, action: None, status, result, secrets: Vec::new(), logs, entered: None };
+    let ended = Ended {
+        fence,
+        execution,
+        action: None,
+        status,
+        result,
+        secrets: Vec::new(),
+        logs,
+        entered: None,
+        running: None,
+    };
     end(shared, ended, None).await;
 }
 

@@ -15,7 +15,6 @@ use attune_model::status::ExecutionStatus;
 use attune_runtime::advertise::Tier;
 use attune_store::Decision;
 use chrono::{DateTime, Utc};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tracing::Instrument as _;
 
@@ -26,6 +25,7 @@ use crate::endings::{end_unfinished, file_left_logs, write_kept};
 use crate::packs;
 use crate::patience::trying_again;
 use crate::readiness::Part;
+use crate::room::Room;
 use crate::shared::Shared;
 
 /// A worker that was full for this long gives waiting messages back: in the queue their time limit counts and others see
@@ -45,11 +45,11 @@ pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscr
     let mut forgotten = Forgotten::default();
     let mut paused = false;
     loop {
-        // A slot first: what cannot run yet stays with the broker, where its time limit counts.
-        let slot = tokio::select! {
+        // Room first: what cannot run yet stays with the broker, where its time limit counts.
+        let room = tokio::select! {
             biased;
             () = soft.cancelled() => break,
-            Ok(slot) = shared.slots.clone().acquire_owned() => slot,
+            room = shared.rooms.enter() => room,
             () = sleep(FULL_FOR), if !paused => {
                 executions.pause().await;
                 paused = true;
@@ -71,12 +71,12 @@ pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscr
             }
             // Only while no message waits: the queue knows better what is new.
             execution = oldest(&mut forgotten.found) => {
-                start(shared, slot, Asked { execution, scheduled_at: None, delivery: None }).await;
+                start(shared, room, Asked { execution, scheduled_at: None, delivery: None }).await;
                 continue;
             }
         };
         match event {
-            Event::Delivery(delivery) => dispatch(shared, slot, delivery, &mut forgotten).await,
+            Event::Delivery(delivery) => dispatch(shared, room, delivery, &mut forgotten).await,
             // A closed bus is no reason to stop: what runs has results, and who closed it says when to stop.
             Event::Down | Event::Closed => shared.readiness.down(Part::Executions),
             Event::Up => {
@@ -164,7 +164,7 @@ struct Asked {
     delivery: Option<Delivery>,
 }
 
-async fn dispatch(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, delivery: Delivery, forgotten: &mut Forgotten) {
+async fn dispatch(shared: &Arc<Shared>, room: Room, delivery: Delivery, forgotten: &mut Forgotten) {
     let payload = match decode::<ExecutionDispatch>(&delivery.body) {
         Ok((_, payload)) if payload.worker_id == shared.id => payload,
         Ok((_, payload)) => {
@@ -178,15 +178,16 @@ async fn dispatch(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, delivery: De
     };
     forgotten.found.remove(&payload.execution_id);
     let scheduled_at = payload.scheduled_attempt_updated_at;
-    start(shared, slot, Asked { execution: payload.execution_id, scheduled_at, delivery: Some(delivery) }).await;
+    start(shared, room, Asked { execution: payload.execution_id, scheduled_at, delivery: Some(delivery) }).await;
 }
 
 /// Starts the course of an execution in a task of its own.
-async fn start(shared: &Arc<Shared>, slot: OwnedSemaphorePermit, asked: Asked) {
+async fn start(shared: &Arc<Shared>, room: Room, asked: Asked) {
     let Asked { execution, scheduled_at, delivery } = asked;
-    if let Some(course) = Course::new(shared.clone(), execution, scheduled_at, slot) {
+    let Room { slot, place } = room;
+    if let Some(course) = Course::new(shared.clone(), execution, scheduled_at, place) {
         let span = tracing::info_span!("execution", execution.id = %execution);
-        shared.tasks.spawn(course.run(delivery).instrument(span));
+        shared.tasks.spawn(course.run(slot, delivery).instrument(span));
     } else {
         tracing::debug!(execution.id = %execution, "dispatch came twice");
         // It may be for a newer attempt than the one in hand, which is perhaps not ours to start.

@@ -38,6 +38,7 @@ mod refused;
 mod result;
 #[cfg(test)]
 mod result_tests;
+mod room;
 mod running;
 mod runtimes;
 mod scratch;

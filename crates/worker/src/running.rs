@@ -9,6 +9,7 @@ use attune_model::condition::Condition;
 use attune_model::measure::Measure;
 use attune_model::rows::Execution;
 use attune_model::{ExecutionId, WorkerId};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::readiness::Readiness;
@@ -84,28 +85,29 @@ impl Running {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `execution` runs until the result is dropped.
-    pub(crate) fn enter(&self, execution: &Execution) -> Entered {
+    /// `execution` runs in `slot` until the result is dropped.
+    pub(crate) fn enter(&self, execution: &Execution, slot: OwnedSemaphorePermit) -> Entered {
         let since = Instant::now();
         let entry = Entry { action_ref: execution.action_ref.clone(), since };
         self.entries().insert(execution.id, entry);
         self.observer.measure(Measure::ExecutionStarted);
-        Entered { id: execution.id, since, all: self.clone() }
+        Entered { id: execution.id, since, all: self.clone(), _slot: slot }
     }
 }
 
-/// An execution that runs.
+/// An execution that runs, in its slot.
 #[derive(Debug)]
 pub(crate) struct Entered {
     id: ExecutionId,
     since: Instant,
     all: Running,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Entered {
-    /// Since the claim.
-    pub(crate) fn age(&self) -> Duration {
-        self.since.elapsed()
+    /// When it was claimed.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 }
 

@@ -7,7 +7,7 @@ use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::Observer;
 use attune_model::{JsonMap, WorkerId};
 use attune_store::WorkerStore;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::announce::Announcer;
 use crate::cancellations::Cancellations;
@@ -16,6 +16,7 @@ use crate::executor::Executor;
 use crate::filing::Filing;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
+use crate::room::Rooms;
 use crate::running::Running;
 use crate::runtimes::Runtimes;
 use crate::spool::Spool;
@@ -51,9 +52,9 @@ pub(crate) struct Shared {
     pub(crate) readiness: Readiness,
     /// Told when a message was for an attempt that is over.
     pub(crate) rescheduled: Notify,
-    /// One permit for each execution at a time.
-    pub(crate) slots: Arc<Semaphore>,
-    /// How many permits there are.
+    /// How much may be in hand.
+    pub(crate) rooms: Rooms,
+    /// How many executions run at a time.
     pub(crate) slot_count: u16,
     /// The end.
     pub(crate) stop: Stop,

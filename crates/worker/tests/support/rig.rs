@@ -248,14 +248,20 @@ impl Rig {
         path
     }
 
+    /// The next message about any execution.
+    pub async fn heard(&mut self) -> Envelope {
+        let next = tokio::time::timeout(attune_testkit::PATIENCE, self.spy.next()).await.unwrap();
+        let Some(ConsumerEvent::Delivery(delivery)) = next else { panic!("the bus is gone") };
+        let envelope = serde_json::from_slice(&delivery.body).unwrap();
+        delivery.ack().await.unwrap();
+        envelope
+    }
+
     /// Messages up to and including `ExecutionCompleted` of that execution.
     pub async fn told(&mut self, id: ExecutionId) -> Vec<Envelope> {
         let mut seen = Vec::new();
         loop {
-            let next = tokio::time::timeout(attune_testkit::PATIENCE, self.spy.next()).await.unwrap();
-            let Some(ConsumerEvent::Delivery(delivery)) = next else { panic!("the bus is gone") };
-            let envelope: Envelope = serde_json::from_slice(&delivery.body).unwrap();
-            delivery.ack().await.unwrap();
+            let envelope = self.heard().await;
             if envelope.payload["execution_id"] == id.0 {
                 let last = envelope.message_type == MessageType::ExecutionCompleted;
                 seen.push(envelope);
