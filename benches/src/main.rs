@@ -57,6 +57,9 @@ struct Arguments {
     /// executions: how many messages wait while the rate is measured again (default: 20000)
     #[argh(option, default = "20_000")]
     waiting: usize,
+    /// executions: leave out the two minutes without work
+    #[argh(switch)]
+    busy: bool,
 }
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -97,8 +100,8 @@ fn main() -> ExitCode {
             soak::run(soak::Wish { length: arguments.length, faults: arguments.faults })
         }
         None if arguments.name == "executions" => {
-            let Arguments { executions, at_once, waiting, .. } = arguments;
-            executions::run(Volume { executions, at_once, waiting }, mode)
+            let Arguments { executions, at_once, waiting, busy, .. } = arguments;
+            executions::run(Volume { executions, at_once, waiting, busy }, mode)
         }
         None if arguments.name == "sensors" => sensors::run(arguments.sensors, arguments.starts, mode),
         None => Err(format!("no benchmark {:?}; there are: {}, executions, sensors, soak", arguments.name, names())),
