@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use attune_model::clock::Clock;
 use attune_store::LogStore;
 use attune_testkit::eventually;
 use axum::http::Method;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use support::Running;
 use support::relay::Relay;
@@ -26,6 +28,16 @@ if [ -e "$FACTS/first" ]; then
 fi
 echo ready >> "$FACTS/ready"
 exec sleep 1000"#;
+
+/// A clock that is slow: whatever a test writes is of the time of the process that runs.
+#[derive(Debug)]
+struct Slow;
+
+impl Clock for Slow {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now() - TimeDelta::seconds(10)
+    }
+}
 
 struct Files {
     remote: Remote,
@@ -46,7 +58,9 @@ impl Files {
     }
 
     async fn start(&self) -> Running {
-        self.remote.start_with(|config| config.api_url.clone_from(&self.address)).await
+        let mut config = self.remote.config();
+        config.api_url.clone_from(&self.address);
+        self.remote.world.start_host_with(config, Arc::new(Slow)).await
     }
 
     fn say(&self, first: &str, second: &str) {
@@ -139,15 +153,21 @@ async fn an_old_copy_never_takes_the_place_of_what_another_host_has_delivered() 
     files.remote.world.eventually_facts("ready", ready + 1).await;
     host.stop().await;
     files.arrives("first", "a newer one").await;
-    // What waits here gives way to what was delivered meanwhile.
+    // What waits here gives way to what was delivered meanwhile: the attempt that is under way then fails.
+    files.relay.hold(Some((Method::PUT, "demo/first")));
     files.relay.fail(Some((Method::PUT, "demo/first")));
     files.say("of an outage", "second again");
     let before = files.relay.calls("demo/first");
+    let ready = files.remote.world.facts("ready").len();
     let host = files.start().await;
-    eventually("several attempts", async || (files.relay.calls("demo/first") > before + 1).then_some(())).await;
+    eventually("an attempt", async || (files.relay.calls("demo/first") > before).then_some(())).await;
     files.deliver("first", "newer than that").await;
+    files.relay.hold(None);
+    eventually("its end", async || (files.relay.under_way("demo/first") == 0).then_some(())).await;
     files.relay.fail(None);
     files.arrives("second", "second again").await;
+    // Nor when another process has ended, which did nothing with it.
+    files.remote.world.eventually_facts("ready", ready + 1).await;
     host.stop().await;
     assert_eq!(fs::read_to_string(files.place("first")).unwrap(), "newer than that");
     files.remote.end().await;

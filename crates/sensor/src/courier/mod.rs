@@ -17,6 +17,7 @@ mod marks;
 mod outbox;
 mod own_files;
 mod parcel;
+mod stamp;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

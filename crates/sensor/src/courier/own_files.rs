@@ -3,47 +3,39 @@
 //! They go to the platform when a process of their sensor has ended, and stay here: the next process may go on with them.
 //! Each is on its way by itself, read while it is sent, and sent again only when it has changed. The platform does not say of
 //! which time its copy is, so a file that this process has not written is sent only when nobody has delivered it, and one that
-//! another host has delivered while ours waited stays as it is.
+//! another host has delivered while ours waited stays as it is, however often it is looked at.
+
+mod delivery;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use attune_http::UPLOAD_LIMIT_BYTES;
-use attune_lifecycle::{Backoff, CancellationToken, spawn_blocking};
-use attune_model::chain;
-use attune_store::SensorFile;
+use attune_lifecycle::spawn_blocking;
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep, sleep_until};
 
+use super::Trouble;
 use super::marks::{self, Times};
 use super::outbox::Outbox;
-use super::{Courier, Trouble};
-
-/// File systems date changes a little earlier than clocks say.
-const COARSE: Duration = Duration::from_secs(1);
-/// Files under way at once.
-const AT_ONCE: usize = 4;
-
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    modified: SystemTime,
-    size: u64,
-}
+use super::stamp::Stamp;
 
 /// A file that is to be delivered.
 #[derive(Debug, Clone)]
 pub(super) struct OwnFile {
     owner: String,
     id: i64,
-    /// What the platform had when it was looked at.
+    /// What it was when it was looked at.
+    stamp: Stamp,
+    /// What the platform had then.
     there: Option<u64>,
     turn: Turn,
+}
+
+/// A state of a file that nothing more is to be done for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Settled {
+    stamp: Stamp,
+    /// How long the file is that the platform got from here last; none when another host's took its place.
+    ours: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +60,8 @@ pub(super) struct OwnFiles {
     is_looking: bool,
     /// By path.
     waiting: BTreeMap<String, OwnFile>,
-    /// What this life has delivered, by sensor and path.
-    sent: HashMap<String, HashMap<String, Stamp>>,
+    /// By sensor and path.
+    settled: HashMap<String, HashMap<String, Settled>>,
 }
 
 impl OwnFiles {
@@ -82,7 +74,7 @@ impl OwnFiles {
             running: Times::new(),
             is_looking: false,
             waiting: BTreeMap::new(),
-            sent: HashMap::new(),
+            settled: HashMap::new(),
         }
     }
 
@@ -95,11 +87,23 @@ impl OwnFiles {
         *known = began.min(*known);
     }
 
-    /// Its file has changed: it waits, once.
+    /// Its file may have changed: it waits, once. Whether it has is not known before: files are settled while others are
+    /// looked at.
     fn enter(&mut self, path: String, file: OwnFile) {
-        let is_under_way = self.waiting.get(&path).is_some_and(|known| known.turn != Turn::Waits);
+        let known = self.waiting.get(&path);
+        // What was there when that was new tells whether another host delivers meanwhile.
+        let waits = known.is_some_and(|known| known.stamp == file.stamp);
+        let is_settled = self.settled(&file.owner, &path).is_some_and(|settled| settled.stamp == file.stamp);
+        if waits || is_settled {
+            return;
+        }
+        let is_under_way = known.is_some_and(|known| known.turn != Turn::Waits);
         let turn = if is_under_way { Turn::UnderWayAndWaits } else { Turn::Waits };
         self.waiting.insert(path, OwnFile { turn, ..file });
+    }
+
+    fn settled(&self, owner: &str, path: &str) -> Option<Settled> {
+        self.settled.get(owner)?.get(path).copied()
     }
 
     /// Whether what is owed of it is to be marked anew.
@@ -208,212 +212,9 @@ impl Outbox {
         }
     }
 
-    fn sent_as(&self, owner: &str, path: &str) -> Option<Stamp> {
-        self.state().own.sent.get(owner)?.get(path).copied()
+    fn is_settled(&self, owner: &str, path: &str, settled: Settled) {
+        self.state().own.settled.entry(owner.to_owned()).or_default().insert(path.to_owned(), settled);
     }
-
-    fn is_sent(&self, owner: &str, path: &str, stamp: Stamp) {
-        self.state().own.sent.entry(owner.to_owned()).or_default().insert(path.to_owned(), stamp);
-    }
-}
-
-impl Courier {
-    /// What the sensors that ended have written. Until `done`, and one attempt then.
-    pub(super) async fn deliver_own_files(&self, done: &CancellationToken) {
-        let looked = CancellationToken::new();
-        let look = async {
-            self.look_for_changes(done).await;
-            looked.cancel();
-        };
-        tokio::join!(look, self.send_own_files(&looked));
-    }
-
-    async fn look_for_changes(&self, done: &CancellationToken) {
-        let mut backoff = self.backoff();
-        loop {
-            let ends = done.is_cancelled();
-            let looked = self.look().await;
-            let wait = match looked {
-                Ok(()) => {
-                    backoff.reset();
-                    None
-                }
-                Err(trouble) => {
-                    if backoff.attempts() == 0 {
-                        tracing::warn!(error = chain(&trouble), "files that sensors wrote themselves wait");
-                    }
-                    Some(backoff.next_delay())
-                }
-            };
-            if ends {
-                return;
-            }
-            let again = async {
-                match wait {
-                    Some(wait) => sleep(wait).await,
-                    None => self.outbox.process_ended().await,
-                }
-            };
-            tokio::select! {
-                () = done.cancelled() => {}
-                () = again => {}
-            }
-        }
-    }
-
-    /// Finds out what processes that have ended have left.
-    async fn look(&self) -> Result<(), Trouble> {
-        let ended = self.outbox.begin_look();
-        let found = self.changed_files(&ended).await;
-        let sensors: Vec<String> = ended.keys().cloned().collect();
-        self.outbox.end_look(ended, found)?;
-        for sensor_ref in sensors {
-            self.outbox.settle(&sensor_ref).await;
-        }
-        Ok(())
-    }
-
-    async fn changed_files(&self, ended: &Times) -> Result<Vec<(String, OwnFile)>, Trouble> {
-        if ended.is_empty() {
-            return Ok(Vec::new());
-        }
-        let owners: Vec<String> = ended.keys().cloned().collect();
-        let mut files = self.files_of(&owners).await?;
-        files.retain(|file| !self.outbox.is_log(&file.file_path));
-        for (owner, sent) in self.outbox.state().own.sent.iter_mut().filter(|(owner, _)| ended.contains_key(*owner)) {
-            sent.retain(|path, _| files.iter().any(|file| file.owner == *owner && file.file_path == *path));
-        }
-        let (outbox, artifacts, ended) = (self.outbox.clone(), self.artifacts.clone(), ended.clone());
-        let look = move || {
-            let born = outbox.state().own.born;
-            let is_changed = |file: &SensorFile| {
-                let stamp = opened(&artifacts, &file.file_path).ok().flatten().map(|(_, stamp)| stamp);
-                let sent = outbox.sent_as(&file.owner, &file.file_path);
-                let there = file.size_bytes;
-                stamp.zip(ended.get(&file.owner)).is_some_and(|(stamp, since)| {
-                    stamp.size > 0 && sent != Some(stamp) && stamp.is_newer(*since, born, there)
-                })
-            };
-            files.retain(is_changed);
-            files
-        };
-        let files = spawn_blocking(look).await.map_err(|error| Trouble::Read(io::Error::other(error)))?;
-        let entry = |SensorFile { id, owner, file_path, size_bytes }: SensorFile| {
-            (file_path, OwnFile { owner, id, there: size_bytes, turn: Turn::Waits })
-        };
-        Ok(files.into_iter().map(entry).collect())
-    }
-
-    /// Until `done`, and one attempt for each file then.
-    async fn send_own_files(&self, done: &CancellationToken) {
-        let mut sends = FuturesUnordered::new();
-        let mut resting: HashMap<String, (Instant, Backoff)> = HashMap::new();
-        let mut ends = false;
-        loop {
-            let now = Instant::now();
-            let may = |path: &str| ends || resting.get(path).is_none_or(|(until, _)| *until <= now);
-            while sends.len() < AT_ONCE
-                && let Some((path, file)) = self.outbox.take_file(may)
-            {
-                let is_retry = resting.contains_key(&path);
-                sends.push(self.sent_file(path, file, is_retry));
-            }
-            if ends && sends.is_empty() {
-                return;
-            }
-            let wake = resting.values().map(|(until, _)| *until).filter(|until| *until > now).min();
-            tokio::select! {
-                () = done.cancelled(), if !ends => ends = true,
-                Some((path, file, outcome)) = sends.next() => match outcome {
-                    Ok(()) => {
-                        resting.remove(&path);
-                        self.outbox.end_file(&path, true);
-                        self.outbox.settle(&file.owner).await;
-                    }
-                    Err(trouble) => {
-                        let (until, backoff) = resting.entry(path.clone()).or_insert_with(|| (now, self.backoff()));
-                        if backoff.attempts() == 0 || ends {
-                            tracing::warn!(path, error = chain(&trouble), "a file that a sensor wrote itself waits");
-                        }
-                        *until = Instant::now() + backoff.next_delay();
-                        // What fails at the end is left under way: nobody takes it again.
-                        if !ends {
-                            self.outbox.end_file(&path, false);
-                        }
-                    }
-                },
-                () = self.outbox.file_waits() => {}
-                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
-            }
-        }
-    }
-
-    async fn sent_file(&self, path: String, file: OwnFile, is_retry: bool) -> (String, OwnFile, Result<(), Trouble>) {
-        let outcome = self.send_file(&path, &file, is_retry).await;
-        (path, file, outcome)
-    }
-
-    async fn send_file(&self, path: &str, file: &OwnFile, is_retry: bool) -> Result<(), Trouble> {
-        if is_retry && self.is_superseded(path, file).await? {
-            tracing::warn!(
-                path,
-                "a file that a sensor wrote itself was delivered by another host meanwhile, or is not kept"
-            );
-            return Ok(());
-        }
-        let (artifacts, name) = (self.artifacts.clone(), path.to_owned());
-        let opened = spawn_blocking(move || opened(&artifacts, &name)).await;
-        let (content, stamp) = match opened.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                tracing::warn!(path, %error, "a file of a sensor cannot be read");
-                return Ok(());
-            }
-        };
-        if stamp.size > UPLOAD_LIMIT_BYTES {
-            let size = stamp.size;
-            tracing::warn!(path, "a file of a sensor has {size} bytes; the API takes at most {UPLOAD_LIMIT_BYTES}");
-            return Ok(());
-        }
-        match self.uploads.put_file(path, content, stamp.size).await {
-            Ok(()) => self.outbox.add_size((file.id, stamp.size)),
-            Err(error) if error.is_refusal() => {
-                tracing::warn!(path, error = chain(&error), "the API refuses a file of a sensor");
-            }
-            Err(error) => return Err(Trouble::Api(error)),
-        }
-        self.outbox.is_sent(&file.owner, path, stamp);
-        Ok(())
-    }
-
-    /// Whether the platform has something else of it than when it was looked at, and not from here; or its version is gone.
-    async fn is_superseded(&self, path: &str, file: &OwnFile) -> Result<bool, Trouble> {
-        let rows = self.files_of(std::slice::from_ref(&file.owner)).await?;
-        let Some(row) = rows.into_iter().find(|row| row.id == file.id) else { return Ok(true) };
-        let ours = self.outbox.sent_as(&file.owner, path).map(|stamp| stamp.size);
-        Ok(row.size_bytes != file.there && row.size_bytes != ours)
-    }
-}
-
-impl Stamp {
-    /// Whether nobody has delivered it, as far as that can be known: a process wrote it that began at `since`, and what the
-    /// platform has there is not as long as what an earlier life than this, `born` then, may have delivered.
-    fn is_newer(self, since: SystemTime, born: SystemTime, there: Option<u64>) -> bool {
-        let is_after = |time: SystemTime| self.modified >= time.checked_sub(COARSE).unwrap_or(time);
-        there.is_none_or(|there| is_after(since) && (is_after(born) || there != self.size))
-    }
-}
-
-/// None when there is no such file.
-fn opened(artifacts: &Path, path: &str) -> io::Result<Option<(File, Stamp)>> {
-    let file = match attune_sys::open_beneath(artifacts, Path::new(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
-    let metadata = file.metadata()?;
-    let stamp = Stamp { modified: metadata.modified()?, size: metadata.len() };
-    Ok(metadata.is_file().then_some((file, stamp)))
 }
 
 #[cfg(test)]
@@ -421,17 +222,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_is_newer_when_its_process_wrote_it_or_nobody_has_delivered_any() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let is_newer = |modified, since, there| {
-            let stamp = Stamp { modified: at(modified), size: 5 };
-            stamp.is_newer(at(since), at(100), there)
+    fn a_file_that_waits_is_compared_with_what_was_there_when_it_was_new() {
+        let mut own = OwnFiles::owed(Times::new(), SystemTime::UNIX_EPOCH);
+        let file = |size, there| {
+            let stamp = Stamp { modified: SystemTime::UNIX_EPOCH, size };
+            OwnFile { owner: "demo.one".to_owned(), id: 1, stamp, there, turn: Turn::Waits }
         };
-        assert!(is_newer(10, 200, None), "nobody has it");
-        assert!(!is_newer(10, 200, Some(7)), "an old copy, of whatever size");
-        assert!(is_newer(300, 200, Some(5)) && is_newer(300, 200, Some(7)), "of now");
-        assert!(is_newer(60, 50, Some(7)), "an earlier life owes it");
-        assert!(!is_newer(60, 50, Some(5)), "an earlier life has delivered it");
+        let mut enter = |size, there| {
+            own.enter("a".to_owned(), file(size, there));
+            let known = own.waiting.get_mut("a").unwrap();
+            (known.there, std::mem::replace(&mut known.turn, Turn::UnderWay))
+        };
+        assert_eq!(enter(5, Some(7)), (Some(7), Turn::Waits));
+        assert_eq!(enter(5, Some(8)), (Some(7), Turn::UnderWay), "another host has delivered, and ours is the same");
+        assert_eq!(enter(6, Some(8)), (Some(8), Turn::UnderWayAndWaits));
+    }
+
+    #[test]
+    fn what_is_settled_while_it_is_looked_at_does_not_wait_again() {
+        let mut own = OwnFiles::owed(Times::new(), SystemTime::UNIX_EPOCH);
+        let stamp = Stamp { modified: SystemTime::UNIX_EPOCH, size: 5 };
+        let file = OwnFile { owner: "demo.one".to_owned(), id: 1, stamp, there: Some(7), turn: Turn::Waits };
+        let gave_way = Settled { stamp, ours: None };
+        own.settled.insert("demo.one".to_owned(), [("a".to_owned(), gave_way)].into());
+        own.enter("a".to_owned(), file.clone());
+        assert!(own.waiting.is_empty());
+        own.enter("a".to_owned(), OwnFile { stamp: Stamp { size: 6, ..stamp }, ..file });
+        assert!(own.waiting.contains_key("a"), "it has changed");
     }
 
     #[tokio::test]
