@@ -74,8 +74,13 @@ impl Site {
     fn command(&self) -> Result<Command, String> {
         let mut command = self.place.command(&self.place.ways())?;
         command.env("ATTUNE__SERVER__HOST", "127.0.0.1").env("ATTUNE__SERVER__PORT", self.hub.port().to_string());
-        command.env("ATTUNE_SENSOR_RUNTIMES", "native").env("ATTUNE__SENSOR__RUN_DIR", self.run.path());
+        command.env("ATTUNE_SENSOR_RUNTIMES", "native").env("ATTUNE__SENSOR__RUN_DIR", self.run_dir());
         Ok(command)
+    }
+
+    /// Made by the host: a folder that others could look into is not used, and then there are no tokens in files.
+    fn run_dir(&self) -> PathBuf {
+        self.run.path().join("run")
     }
 
     pub(crate) async fn start_hub(&self) -> Result<Agent, String> {
@@ -172,7 +177,26 @@ impl Site {
             }
             tokio::time::sleep(LOOK).await;
         }
-        Ok(Instant::now())
+        let ran = Instant::now();
+        let tokens = self.tokens().context("the host's private folder")?;
+        if tokens < self.count() {
+            return Err(format!("the host handed out {tokens} tokens in files, and not {}", self.count()));
+        }
+        Ok(ran)
+    }
+
+    /// Those that the host has put into its private folder.
+    fn tokens(&self) -> io::Result<u64> {
+        let mut count = 0;
+        for life in fs::read_dir(self.run_dir())? {
+            let life = life?.path();
+            if life.is_dir() {
+                for file in fs::read_dir(life)? {
+                    count += u64::from(file?.path().extension().is_some_and(|extension| extension == "token"));
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// Changes a rule, and says so as the platform does.
