@@ -1,4 +1,4 @@
-//! Tells the notes of `__exec` from what the program writes.
+//! Tells the notes of a child that sets itself up, or of `__exec`, from what the program writes.
 //!
 //! Notes are lines at the very start of standard error that begin with a token which was made up for this child; the first
 //! byte that does not fit belongs to the program, and so does everything after it.

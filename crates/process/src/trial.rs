@@ -14,7 +14,7 @@ use crate::start_error::StartError;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What of `policy` is not to be had here, and why, in the words of [`crate::Report::notes`]; the error says that no child with
-/// it can start at all. Starts the applet once, which sets all of it up and ends.
+/// it can start at all. Starts a child, or the applet, which sets all of it up and ends.
 ///
 /// # Panics
 ///

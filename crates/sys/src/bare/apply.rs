@@ -3,7 +3,7 @@
 //! Rights are given up after everything that needs them, and the parent-death signal comes after the change of user, which
 //! would clear it.
 
-use super::calls::{self, Called, Errno, Resource};
+use super::calls::{self, Called, Closing, Errno, Resource};
 use super::notes::Notes;
 use super::setup::ChildSetup;
 use super::word::{Word, Words};
@@ -35,20 +35,38 @@ impl Notes {
     }
 }
 
-/// Sets up all but the limit of memory.
-pub(super) fn apply(setup: &ChildSetup, notes: &Notes) -> Result<(), Refused> {
+/// Who is set up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// A program of its own, the leader of a group.
+    Launcher,
+    /// A child with the memory of the agent and copies of its descriptors, in the agent's group.
+    Child,
+}
+
+/// Sets up all but the nice value and the limit of memory.
+pub(super) fn apply(who: Who, setup: &ChildSetup, notes: &Notes) -> Result<(), Refused> {
     // First, so that nothing that follows happens outside of it.
     if let Some(entrance) = setup.cgroup {
         notes.check(b"the control group", calls::write_file(entrance.pointer(), b"0"));
     }
-    if setup.new_session {
-        notes.check(b"a new session", calls::new_session());
+    // Before the limit of open files, with which there may be none left to find the descriptors by.
+    notes.check(b"closing descriptors", calls::close_others(closing(who)));
+    match (who, setup.new_session) {
+        // Which makes it the leader of a group as well.
+        (Who::Child, true) => notes.check(b"a new session", calls::lead_a_session()),
+        (Who::Child, false) => {
+            if let Err(error) = calls::lead_a_group() {
+                // Nobody could end what it starts.
+                notes.refused(error, b"lead a group", None);
+                return Err(Refused);
+            }
+        }
+        (Who::Launcher, true) => notes.check(b"a new session", calls::leave_for_a_session()),
+        (Who::Launcher, false) => {}
     }
     if let Some(score) = setup.oom_score {
         notes.check(b"the OOM score", calls::write_file(c"/proc/self/oom_score_adj".as_ptr(), score.bytes()));
-    }
-    if let Some(nice) = setup.nice {
-        notes.check(b"the nice value", calls::set_nice(nice));
     }
     if let Some(mask) = setup.umask {
         notes.check(b"the umask", calls::set_umask(mask));
@@ -68,8 +86,16 @@ pub(super) fn apply(setup: &ChildSetup, notes: &Notes) -> Result<(), Refused> {
     }
     calls::reset_signals();
     notes.check(b"the signal mask", calls::unblock_signals());
-    notes.check(b"closing descriptors", calls::close_others_on_exec());
     setup.parent.map_or(Ok(()), |parent| die_with(parent, notes))
+}
+
+/// What a child has copies of would stay open for everybody else until it is the program, for which it may have to wait: the end of
+/// a pipe, or a file that is written and then to be executed.
+fn closing(who: Who) -> Closing {
+    match who {
+        Who::Launcher => Closing::OnExec,
+        Who::Child => Closing::AtOnce,
+    }
 }
 
 fn die_with(parent: u64, notes: &Notes) -> Result<(), Refused> {
@@ -107,6 +133,13 @@ fn read_groups(text: Option<Word>, groups: &mut [u32; MOST_GROUPS]) -> Result<us
         *group = longer.ok_or(Errno(libc::EINVAL))?;
     }
     Ok(number)
+}
+
+/// Last but one, because the agent waits for a child that is set up in its memory, and now with less right to a processor.
+pub(super) fn set_nice(nice: Option<i32>, notes: &Notes) {
+    if let Some(nice) = nice {
+        notes.check(b"the nice value", calls::set_nice(nice));
+    }
 }
 
 /// The last step: with a low limit not even the stack could grow any more.

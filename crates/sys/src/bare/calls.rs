@@ -126,12 +126,17 @@ pub(super) fn parent() -> u64 {
     plain(libc::SYS_getppid, [0; 5]).ok().and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0)
 }
 
+/// `setsid(2)`, for a process that does not lead a group.
+pub(super) fn lead_a_session() -> Called {
+    plain(libc::SYS_setsid, [0; 5]).map(drop)
+}
+
 /// The leader of a group cannot start a session, and the agent has made this process one: it goes back to the agent's group
 /// for a moment. Where that fails it stays in its own group.
-pub(super) fn new_session() -> Called {
+pub(super) fn leave_for_a_session() -> Called {
     let group = plain(libc::SYS_getpgid, [wide(parent())?, 0, 0, 0, 0])?;
     plain(libc::SYS_setpgid, [0, group, 0, 0, 0])?;
-    let started = plain(libc::SYS_setsid, [0; 5]).map(drop);
+    let started = lead_a_session();
     if started.is_err() {
         plain(libc::SYS_setpgid, [0; 5]).map(drop)?;
     }
@@ -302,33 +307,42 @@ pub(super) fn set_name(name: &'static [u8]) {
     named.map(drop).unwrap_or_default();
 }
 
-/// Every descriptor but the three standard ones is closed by the next exec. With this flag nothing is closed now, so that no
-/// descriptor is taken away from its owner.
-pub(super) fn close_others_on_exec() -> Called {
+/// When descriptors are closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// By the next exec: nothing is taken away from its owner before.
+    OnExec,
+    /// Now, where they have no owner.
+    AtOnce,
+}
+
+/// Closes every descriptor but the three standard ones.
+pub(super) fn close_others(when: Closing) -> Called {
     const CLOSE_ON_EXEC: usize = 4;
     let last = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
-    // close_range(2), Linux 5.11. Sandboxes that do not know it refuse it.
-    match plain(libc::SYS_close_range, [FIRST_OTHER, last, CLOSE_ON_EXEC, 0, 0]) {
+    let flags = if when == Closing::OnExec { CLOSE_ON_EXEC } else { 0 };
+    // close_range(2), Linux 5.9, and 5.11 with the flag. Sandboxes that do not know it refuse it.
+    match plain(libc::SYS_close_range, [FIRST_OTHER, last, flags, 0, 0]) {
         Ok(_) => Ok(()),
-        Err(_) => close_listed_on_exec(),
+        Err(_) => close_listed(when),
     }
 }
 
 /// The first descriptor behind the standard ones.
 const FIRST_OTHER: usize = 3;
 
-/// `getdents64(2)`, `fcntl(2)`: the same, one by one.
-fn close_listed_on_exec() -> Called {
+/// `getdents64(2)`, `fcntl(2)`, `close(2)`: the same, one by one.
+fn close_listed(when: Closing) -> Called {
     let flags = signed(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC);
     let path = address(c"/proc/self/fd".as_ptr());
     // SAFETY: openat reads a string that ends with zero.
     let folder = unsafe { call(libc::SYS_openat, [signed(libc::AT_FDCWD), path, flags, 0, 0]) }?;
-    let marked = mark_listed(folder);
+    let closed = close_others_in(folder, when);
     plain(libc::SYS_close, [folder, 0, 0, 0, 0])?;
-    marked
+    closed
 }
 
-fn mark_listed(folder: usize) -> Called {
+fn close_others_in(folder: usize, when: Closing) -> Called {
     let mut entries = [0_u8; 1024];
     loop {
         let room = address(entries.as_mut_ptr());
@@ -339,8 +353,16 @@ fn mark_listed(folder: usize) -> Called {
         }
         let mut left = entries.get(..filled).unwrap_or_default();
         while let Some((name, rest)) = split_entry(left) {
-            if let Some(descriptor) = decimal(name).filter(|descriptor| *descriptor >= FIRST_OTHER) {
-                plain(libc::SYS_fcntl, [descriptor, signed(libc::F_SETFD), signed(libc::FD_CLOEXEC), 0, 0])?;
+            let other = decimal(name).filter(|descriptor| *descriptor >= FIRST_OTHER && *descriptor != folder);
+            match (other, when) {
+                (None, _) => {}
+                (Some(other), Closing::OnExec) => {
+                    plain(libc::SYS_fcntl, [other, signed(libc::F_SETFD), signed(libc::FD_CLOEXEC), 0, 0]).map(drop)?;
+                }
+                // Closed also where this tells of an error: that of a write that it was the last to know of.
+                (Some(other), Closing::AtOnce) => {
+                    plain(libc::SYS_close, [other, 0, 0, 0, 0]).map(drop).unwrap_or_default();
+                }
             }
             left = rest;
         }
@@ -407,7 +429,7 @@ mod tests {
             plain(libc::SYS_fcntl, [descriptor(file), signed(libc::F_SETFD), 0, 0, 0]).ok().unwrap();
         }
         assert!(files.iter().all(|file| flags(file) == Some(0)));
-        close_listed_on_exec().ok().unwrap();
+        close_listed(Closing::OnExec).ok().unwrap();
         let close_on_exec = usize::try_from(libc::FD_CLOEXEC).unwrap();
         assert!(files.iter().all(|file| flags(file) == Some(close_on_exec)));
         let standard = plain(libc::SYS_fcntl, [0, signed(libc::F_GETFD), 0, 0, 0]).ok();

@@ -16,8 +16,8 @@ use super::launch_in;
 use super::word::Words;
 use crate::pid::Pid;
 
-/// Of the child until it is the program. The launcher needs a few hundred bytes, more in a build without optimisation.
-const STACK_BYTES: usize = 64 << 10;
+/// Of the child until it is the program: a test looks at how much that needs. The more, the sooner there is not so much in one piece.
+const STACK_BYTES: usize = 16 << 10;
 
 /// What its stack has to be a multiple of.
 const STACK_ALIGNMENT: usize = 16;
@@ -65,7 +65,11 @@ pub fn start_child(start: &ChildStart<'_>) -> io::Result<Pid> {
     if order.place.streams.iter().any(|stream| *stream < order.place.streams.len()) {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    let mut stack: Vec<u8> = Vec::with_capacity(STACK_BYTES);
+    let mut stack: Vec<u8> = Vec::new();
+    // An agent that has no memory left for a child goes on without it.
+    stack.try_reserve_exact(STACK_BYTES).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+    #[cfg(test)]
+    tests::paint(&mut stack);
     let top = stack.as_mut_ptr().wrapping_add(STACK_BYTES);
     let top = top.wrapping_sub(top.addr() % STACK_ALIGNMENT);
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
@@ -78,6 +82,8 @@ pub fn start_child(start: &ChildStart<'_>) -> io::Result<Pid> {
     if let Ok(mask) = mask {
         calls::exchange_mask(mask).map(drop).unwrap_or_default();
     }
+    #[cfg(test)]
+    tests::look_at(&stack);
     drop(stack);
     if started == -1 {
         return Err(error);
@@ -108,7 +114,6 @@ impl Place {
         calls::duplicate(error, 2)?;
         calls::duplicate(output, 1)?;
         calls::duplicate(input, 0)?;
-        calls::lead_a_group()?;
         if self.folder.is_null() { Ok(()) } else { calls::enter(self.folder) }
     }
 }
@@ -122,25 +127,49 @@ extern "C" fn run(order: *mut c_void) -> c_int {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::fs::File;
-    use std::io::Read as _;
+    use std::io::{PipeReader, Read as _};
     use std::os::fd::AsFd as _;
     use std::os::unix::process::ExitStatusExt as _;
+    use std::time::Duration;
 
     use super::*;
+    use crate::poll::{Polled, poll};
+
+    /// What no part of the stack looks like that was used.
+    const UNUSED: u8 = 0xa5;
+
+    thread_local! {
+        /// Of the stack of the last child that this thread has started.
+        static USED_BYTES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn paint(stack: &mut Vec<u8>) {
+        stack.resize(STACK_BYTES, UNUSED);
+    }
+
+    pub(super) fn look_at(stack: &[u8]) {
+        USED_BYTES.set(stack.len() - stack.iter().take_while(|byte| **byte == UNUSED).count());
+    }
 
     fn strings(words: &[&str]) -> Vec<CString> {
         words.iter().map(|word| CString::new(*word).unwrap()).collect()
     }
 
-    /// What it wrote, to both, and its exit code.
-    fn ended(words: &[&str], folder: Option<&CStr>) -> (String, Option<i32>) {
-        let (mut ours, theirs) = io::pipe().unwrap();
+    /// A child, and what it writes, to both.
+    fn started(words: &[&str], folder: Option<&CStr>) -> (Pid, PipeReader) {
+        let (ours, theirs) = io::pipe().unwrap();
         let null = File::open("/dev/null").unwrap();
         let (words, environment) = (strings(words), strings(&["ONLY=this"]));
         let streams = [null.as_fd(), theirs.as_fd(), theirs.as_fd()];
         let pid = start_child(&ChildStart { words: &words, environment: &environment, folder, streams }).unwrap();
-        drop(theirs);
+        (pid, ours)
+    }
+
+    /// What it wrote, and its exit code.
+    fn ended(words: &[&str], folder: Option<&CStr>) -> (String, Option<i32>) {
+        let (pid, mut ours) = started(words, folder);
         let mut text = String::new();
         ours.read_to_string(&mut text).unwrap();
         loop {
@@ -185,5 +214,116 @@ mod tests {
                 start_child(&ChildStart { words: &words, environment: &[], folder: None, streams }).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         }
+    }
+
+    #[test]
+    fn its_stack_is_several_times_what_it_needs() {
+        // As much as there can be: all parts, of which some are refused and noted, descriptors one by one, and no program.
+        let words = [
+            "notes=0123456789",
+            "cgroup=/no/such/group",
+            "session=1",
+            "memory=1000000000",
+            "cpu=100",
+            "files=90",
+            "processes=10000",
+            "core=0",
+            "umask=18",
+            "nice=100",
+            "oom=x",
+            "no-new-privileges=1",
+            "parent=1",
+            "--",
+            "/no",
+        ];
+        for words in [&words[..], &words[..10], &["--", "/no"], &["unknown=1"]] {
+            let mut words = words.to_vec();
+            words.retain(|word| *word != "oom=x");
+            ended(&words, Some(c"/usr"));
+            let used = USED_BYTES.get();
+            assert!(used > 100 && used * 3 < STACK_BYTES, "{used} of {STACK_BYTES}");
+        }
+    }
+
+    /// Opening a file under a lease, as exec does, waits for the lease.
+    #[test]
+    fn while_it_waits_for_its_program_it_holds_nobody_elses_descriptors() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        std::fs::copy("/bin/true", &program).unwrap();
+        let lease = File::open(&program).unwrap();
+        // The kernel tells of whoever waits by a signal that ends this process.
+        crate::signal::set_disposition(libc::SIGIO, crate::signal::Disposition::Ignore).unwrap();
+        // SAFETY: F_SETLEASE takes a descriptor, which is open, and a number.
+        let leased = unsafe { libc::fcntl(lease.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+        assert_eq!(leased, 0, "{}", io::Error::last_os_error());
+        let (mut ours, theirs) = io::pipe().unwrap();
+        let (mut entered, enters) = io::pipe().unwrap();
+        let path = program.to_str().unwrap().to_owned();
+        let starter = std::thread::spawn(move || {
+            let null = File::open("/dev/null").unwrap();
+            let words = strings(&["notes=n", "cgroup=/no/such/group", "--", &path]);
+            let streams = [null.as_fd(), null.as_fd(), enters.as_fd()];
+            let start = ChildStart { words: &words, environment: &[], folder: None, streams };
+            start_child(&start).unwrap()
+        });
+        // The last but one step was done: it has copies of all descriptors, or has closed them.
+        let mut said = [0; 1];
+        entered.read_exact(&mut said).unwrap();
+        drop(theirs);
+        // The kernel takes the lease away after 45 s.
+        let mut polled = [Polled::readable(Some(ours.as_fd()))];
+        assert_eq!(poll(&mut polled, Duration::from_secs(20)).unwrap(), 1);
+        assert_eq!(ours.read(&mut [0; 1]).unwrap(), 0);
+        drop(lease);
+        let pid = starter.join().unwrap();
+        while crate::wait::reap(pid).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Of the calling thread and its children. As with a kernel before 5.9.
+    fn forget_close_range() {
+        let instruction =
+            |code: u32, yes, no, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt: yes, jf: no, k };
+        let number = u32::try_from(libc::SYS_close_range).unwrap();
+        let missing = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::ENOSYS).unwrap();
+        let mut filter = [
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, missing),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+        // SAFETY: numbers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        // SAFETY: the kernel reads a filter of the length that it is told.
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn without_close_range_a_low_limit_of_open_files_does_not_keep_descriptors_open() {
+        forget_close_range();
+        let files: Vec<File> = (0..100).map(|_| File::open("/dev/null").unwrap()).collect();
+        let inherited = files.last().unwrap().as_raw_fd();
+        // SAFETY: F_SETFD takes a descriptor, which is open, and a number.
+        assert_eq!(unsafe { libc::fcntl(inherited, libc::F_SETFD, 0) }, 0);
+        let script = format!("test -e /proc/self/fd/{inherited} || echo closed");
+        let words = ["notes=# ", "files=20", "--", "/bin/sh", "-c", &script];
+        assert_eq!(ended(&words, None), ("closed\n".to_owned(), Some(0)));
+    }
+
+    #[test]
+    fn it_leads_a_session_also_where_the_group_of_its_parent_is_not_to_be_seen() {
+        // SAFETY: a number. The next children of this thread are in a namespace of their own, which takes root.
+        if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+            assert_eq!(io::Error::last_os_error().kind(), io::ErrorKind::PermissionDenied);
+            return;
+        }
+        // The numbers are those of the namespace that is mounted there.
+        let script = "read -r pid name state parent group session rest < /proc/self/stat; echo $((pid - group)) $((pid - session))";
+        let words = ["notes=# ", "session=1", "--", "/bin/sh", "-c", script];
+        assert_eq!(ended(&words, None), ("0 0\n".to_owned(), Some(0)));
     }
 }

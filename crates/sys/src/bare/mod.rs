@@ -93,8 +93,12 @@ fn launch_in(place: Option<child::Place>, mut words: Words, environment: Words) 
         return FAILED;
     };
     let notes = notes::Notes::new(setup.token.map_or(b"", word::Word::bytes));
-    if entered.is_ok() && apply::apply(&setup, &notes).is_err() {
-        return FAILED;
+    let who = if place.is_some() { apply::Who::Child } else { apply::Who::Launcher };
+    if entered.is_ok() {
+        if apply::apply(who, &setup, &notes).is_err() {
+            return FAILED;
+        }
+        apply::set_nice(setup.nice, &notes);
     }
     let limited = entered.and_then(|()| apply::limit_memory(setup.memory_bytes, &notes));
     let refused = match limited {
