@@ -7,7 +7,7 @@ use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use attune_process::{Captured, Command, Input, Keep, Outcome, Sink, Stream, start, start_aside};
+use attune_process::{Captured, Command, Input, Keep, Outcome, Policy, Sink, Stream, start, start_aside};
 use attune_testkit::eventually;
 use support::{child, ended, runtime};
 
@@ -241,6 +241,30 @@ fn while_a_child_is_started_aside_other_tasks_go_on() {
         // The start succeeds because the other task, on the same thread, closes the program meanwhile.
         let (child, ()) = tokio::join!(start_aside(Command::new(&program)), async { drop(busy) });
         assert_eq!(child.unwrap().supervise(None, pending()).await.outcome, Outcome::Exited(0));
+    });
+}
+
+#[test]
+fn programs_that_cannot_be_read_do_not_hold_up_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("slow");
+    std::fs::copy(support::TEST_CHILD, &program).unwrap();
+    let Some(held) = attune_testkit::Held::new(&program) else { return };
+    runtime().block_on(async {
+        // More than there are threads for it. Without a policy they would keep copies of the pipe that ends the lease.
+        let command = || Command { policy: Some(Policy::default()), ..Command::new(&program) };
+        let slow = futures_util::future::join_all((0..3).map(|_| start_aside(command())));
+        let mut slow = std::pin::pin!(slow);
+        let other = tokio::select! {
+            biased;
+            _ = &mut slow => panic!("the programs were read"),
+            other = start_aside(child(&["exit", "3"])) => other.unwrap(),
+        };
+        assert_eq!(other.supervise(None, pending()).await.outcome, Outcome::Exited(3));
+        drop(held);
+        for child in slow.await {
+            assert_eq!(child.unwrap().supervise(None, pending()).await.outcome, Outcome::Exited(0));
+        }
     });
 }
 

@@ -5,6 +5,7 @@ pub mod bus_contract;
 pub mod containers;
 pub mod database;
 mod lacking;
+mod lease;
 mod private_postgres;
 mod proxy;
 mod small_disk;
@@ -14,6 +15,7 @@ mod witness;
 
 pub use broker::{Management, PrivateBroker, TestBroker};
 pub use lacking::{SKIP_VARIABLE, is_given_up, lacking};
+pub use lease::Held;
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Direction, Proxy};
 pub use small_disk::SmallDisk;
