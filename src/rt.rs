@@ -21,8 +21,7 @@ pub(crate) fn service() -> Result<Runtime, Failure> {
 
 /// One thread, the first of the process: for commands that do one thing, and for agents. What an agent does goes from one short
 /// step to the next, and each step that another thread takes wakes that up first: an execution costs a quarter less of CPU time
-/// without, and what is left to others, children and servers, is so much more (docs/benchmarks.md). This thread also lasts as
-/// long as the agent, so it may start children that are to die with that.
+/// without, and what is left to others, children and servers, is so much more (docs/benchmarks.md).
 pub(crate) fn one_thread() -> Result<Runtime, Failure> {
     build(&mut Builder::new_current_thread())
 }

@@ -10,7 +10,7 @@ use attune_model::chain;
 use attune_model::measure::Measure;
 use attune_model::rows::Action;
 use attune_model::schema::secret_pointers;
-use attune_process::{Outcome, Redactor, Report, Sink, StartError, start};
+use attune_process::{Outcome, Redactor, Report, Sink, StartError, start_aside};
 use attune_runtime::environment::Environments;
 use attune_runtime::plan::Planner;
 use attune_runtime::{Advertised, Host};
@@ -164,16 +164,18 @@ impl Executor {
         let ran = match prepared {
             Ok(prepared) => {
                 let redactor = prepared.redactor.clone();
-                let ran = run_child(prepared, control, &*self.observer).await;
-                ran.map(|mut ran| {
-                    self.clean(&mut ran, claimed.action.as_ref(), redactor.as_deref());
-                    ran
+                run_child(prepared, control, &*self.observer).await.map(|ran| {
+                    ran.map(|mut ran| {
+                        self.clean(&mut ran, claimed.action.as_ref(), redactor.as_deref());
+                        ran
+                    })
                 })
             }
             Err(failure) => Err(failure),
         };
         match ran {
-            Ok(ran) => Conclusion::Ran(ran),
+            Ok(Some(ran)) => Conclusion::Ran(ran),
+            Ok(None) => control.ended_early().unwrap_or(Conclusion::StoppedEarly),
             Err(Failure { prefix, cause }) => Conclusion::Failed(early_failure(prefix, &cause)),
         }
     }
@@ -204,10 +206,27 @@ pub(crate) fn has_secret_output(action: Option<&Action>) -> bool {
     schema.is_some_and(|schema| !secret_pointers(schema).is_empty())
 }
 
-async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observer) -> Result<Ran, Failure> {
+/// None when the execution was ended before there was a child.
+async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observer) -> Result<Option<Ran>, Failure> {
     let Prepared { command, time_limit, kind, output_format, files, in_use, .. } = prepared;
     let begun = Instant::now();
-    let child = start(command).map_err(|error| {
+    let started = tokio::select! {
+        // Not on this thread, which has others to look after, and would stand still until the child is the program.
+        started = start_aside(command) => started,
+        // A program on storage that hangs is not waited for.
+        () = control.ended_long_ago() => return Ok(None),
+        () = sleep(time_limit) => return Ok(Some(Ran {
+            ending: Ending::TimedOut(time_limit),
+            duration: begun.elapsed(),
+            data: None,
+            stdout: CapturedText::default(),
+            stderr: CapturedText::default(),
+            stdin_error: None,
+            kind,
+            sealed: Vec::new(),
+        })),
+    };
+    let child = started.map_err(|error| {
         observer.measure(Measure::ChildNotStarted);
         start_failure(&error)
     })?;
@@ -235,7 +254,7 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
     })?;
     let stdout = CapturedText::new(&stdout.bytes, stdout.dropped_bytes);
     let completeness = if stdout.dropped_bytes == 0 { Completeness::Whole } else { Completeness::Cut };
-    Ok(Ran {
+    Ok(Some(Ran {
         ending,
         duration,
         data: parse.then(|| output::parse(&stdout.text, output_format, completeness)).flatten(),
@@ -244,7 +263,7 @@ async fn run_child(prepared: Prepared, control: &Control, observer: &dyn Observe
         stdin_error,
         kind,
         sealed: Vec::new(),
-    })
+    }))
 }
 
 /// What somebody who looks after the worker may want to know.

@@ -7,7 +7,9 @@ mod support;
 use std::fs;
 
 use attune_model::status::{ExecutionStatus, OutputFormat};
+use attune_process::Policy;
 use attune_testkit::eventually;
+use attune_worker::{Conclusion, ExecutorConfig};
 use serde_json::json;
 use support::{Place, action, claimed, conclude, is_alive, native, run, runtime, shell, text, undisturbed};
 
@@ -102,6 +104,34 @@ async fn what_is_cancelled_or_stopped_before_its_start_never_starts() {
     assert_eq!(stopped.status(), ExecutionStatus::Failed);
     assert_eq!(text(&stopped.document(None), "error"), "worker was stopped before the action started");
     assert!(!marker.exists());
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_read_holds_up_no_other_and_ends_in_time_or_when_cancelled() {
+    let place = Place::new();
+    place.file("stuck", "#!/bin/sh\ntrue");
+    place.file("other.sh", "echo fine");
+    // As an agent has it: without a policy a child keeps copies of all descriptors until it is the program.
+    let executor = support::executor(ExecutorConfig { policy: Some(Policy::default()), ..place.config() });
+    let Some(held) = attune_testkit::Held::new(&place.path("packs/demo/actions/stuck")) else { return };
+    let (control, mut limited) = (undisturbed(), claimed(action("stuck"), native(), json!({})));
+    limited.execution.workflow_task = Some(json!({"timeout_seconds": 0.2}));
+    let stuck = claimed(action("stuck"), native(), json!({}));
+    let mut stuck = std::pin::pin!(conclude(&executor, &stuck, &control));
+    let others = async {
+        let (status, _) = run(&executor, &claimed(action("other.sh"), shell(), json!({}))).await;
+        assert_eq!(status, ExecutionStatus::Completed);
+        run(&executor, &limited).await
+    };
+    let (status, result) = tokio::select! {
+        biased;
+        _ = &mut stuck => panic!("the program was read"),
+        ended = others => ended,
+    };
+    assert_eq!((status, text(&result, "error")), (ExecutionStatus::Failed, "Execution timed out after 0.2 seconds"));
+    control.cancel.cancel();
+    assert!(matches!(stuck.await, Conclusion::CancelledEarly));
+    drop(held);
 }
 
 #[tokio::test]

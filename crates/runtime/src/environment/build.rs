@@ -191,7 +191,7 @@ impl Environments {
             runtime: work.site.chosen.label.clone(),
             step: work.summary(&command.program),
         });
-        let child = attune_process::start(command).map_err(|source| EnvironmentError::Start {
+        let child = attune_process::start_aside(command).await.map_err(|source| EnvironmentError::Start {
             step: work.step,
             env_dir: work.site.env_dir.clone(),
             source,
