@@ -105,13 +105,31 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.spawn_vital_work(name, stop.soft.clone(), Box::pin(future))
+        self.spawn_vital_work(
+            VitalGuard { name, soft: stop.soft.clone(), is_over: false },
+            Box::pin(future),
+            Return::Stops,
+        )
     }
 
-    fn spawn_vital_work(&self, name: &'static str, soft: CancellationToken, work: Work<()>) -> JoinHandle<()> {
+    /// Runs `future` as a task that may be over before the process is, but whose panic stops it: nobody would do its work.
+    pub fn spawn_guarded<F>(&self, name: &'static str, stop: &Stop, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn_vital_work(
+            VitalGuard { name, soft: stop.soft.clone(), is_over: false },
+            Box::pin(future),
+            Return::IsFine,
+        )
+    }
+
+    fn spawn_vital_work(&self, guard: VitalGuard, work: Work<()>, returned: Return) -> JoinHandle<()> {
         self.tracker.spawn(async move {
-            let _ended = VitalGuard { name, soft };
+            // As a whole: of what is only changed the block would take the changed part.
+            let mut guard = guard;
             work.await;
+            guard.is_over = matches!(returned, Return::IsFine);
         })
     }
 
@@ -145,14 +163,22 @@ impl Tasks {
     }
 }
 
+/// What it means when a task returns.
+enum Return {
+    Stops,
+    IsFine,
+}
+
 struct VitalGuard {
     name: &'static str,
     soft: CancellationToken,
+    /// Whether it ends as it should.
+    is_over: bool,
 }
 
 impl Drop for VitalGuard {
     fn drop(&mut self) {
-        if !self.soft.is_cancelled() {
+        if !self.is_over && !self.soft.is_cancelled() {
             tracing::error!(task = self.name, "a vital task ended on its own; stopping");
             self.soft.cancel();
         }
@@ -294,6 +320,17 @@ mod tests {
             lifecycle.tasks().spawn_vital("doomed", lifecycle.stop(), async { panic!("on purpose") });
             let ended = lifecycle.run(Duration::from_secs(5)).await;
             assert!(matches!(ended, Err(StopError::TaskEnded)), "{ended:?}");
+        });
+    }
+
+    #[test]
+    fn a_guarded_task_may_return_and_must_not_panic() {
+        runtime().block_on(async {
+            let (stop, tasks) = (Stop::new(), Tasks::default());
+            tasks.spawn_guarded("short", &stop, async {}).await.unwrap();
+            assert!(!stop.soft().is_cancelled());
+            tasks.spawn_guarded("doomed", &stop, async { panic!("on purpose") }).await.unwrap_err();
+            assert!(stop.is_failing());
         });
     }
 

@@ -197,13 +197,13 @@ impl SensorHost {
             deadline: deadline.clone(),
         });
         let silence = CancellationToken::new();
-        tasks.spawn(recorder.run(silence.clone()));
+        tasks.spawn_vital("recorder of states", stop, recorder.run(silence.clone()));
         if let Some(courier) = courier {
-            tasks.spawn(courier.run(silence.clone(), deadline));
+            tasks.spawn_vital("courier of logs", stop, courier.run(silence.clone(), deadline));
         }
         let keeper = terms.zip(words).map(|(terms, words)| {
             let keeper = Keeper::new(context.clone(), tasks.clone(), terms, words, silence.clone());
-            tasks.spawn(keeper.run())
+            tasks.spawn_vital("keeper of leases", stop, keeper.run())
         });
         tasks.spawn_vital(
             "sensor host",
@@ -227,7 +227,7 @@ fn packs_by_api(config: &SensorConfig) -> bool {
 fn packs(config: &SensorConfig, api: PlatformApi, (look_again, stop, tasks): (Arc<Notify>, &Stop, &Tasks)) -> Packs {
     let timing = config.timing.fetching;
     let sync = PackSync::new(&config.paths.packs, api.with_call_limit(timing.call_limit));
-    Packs::new(sync, timing, (look_again, stop.soft().clone(), tasks.clone()))
+    Packs::new(sync, timing, (look_again, stop.clone(), tasks.clone()))
 }
 
 /// What the logs go through; none where the platform finds them in the folder of artifacts. Decided once, here.
@@ -260,8 +260,9 @@ async fn run(
     (silence, keeper): (CancellationToken, Option<JoinHandle<()>>),
 ) {
     let listening = listen(context.clone(), changes);
-    tasks.spawn(listening);
-    let heartbeat = tasks.spawn(beat(context.clone(), registry.clone(), silence.clone()));
+    tasks.spawn_guarded("listener", &context.stop, listening);
+    let beating = beat(context.clone(), registry.clone(), silence.clone());
+    let heartbeat = tasks.spawn_vital("heartbeat", &context.stop, beating);
     let (commands, obeyed) = mpsc::channel(COMMANDS);
     if let Some(root) = context.config.paths.run.as_ref().filter(|_| context.run_dir.is_some()) {
         tasks.spawn(serve(root.join(CONTROL_SOCKET), commands, context.stop.soft().clone()));

@@ -17,7 +17,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use attune_http::PackSync;
-use attune_lifecycle::{CancellationToken, Tasks};
+use attune_lifecycle::{Stop, Tasks};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::PackFetching;
@@ -72,7 +72,7 @@ struct Inner {
     /// Held for writing while a folder is replaced.
     places: RwLock<()>,
     look_again: Arc<Notify>,
-    stop: CancellationToken,
+    stop: Stop,
 }
 
 impl Packs {
@@ -80,7 +80,7 @@ impl Packs {
     pub(crate) fn new(
         sync: PackSync,
         timing: PackFetching,
-        (look_again, stop, tasks): (Arc<Notify>, CancellationToken, Tasks),
+        (look_again, stop, tasks): (Arc<Notify>, Stop, Tasks),
     ) -> Self {
         let (at_once, places) = (Semaphore::new(AT_ONCE), RwLock::default());
         let inner = Arc::new(Inner { sync, timing, at_once, places, look_again, stop });
@@ -127,7 +127,8 @@ impl Packs {
         let state = Arc::new(watch::Sender::new(PackState { is_here, ..PackState::default() }));
         let (wish, wishes) = watch::channel(None);
         let (inner, told) = (self.inner.clone(), state.clone());
-        self.tasks.spawn(inner.keep(pack_ref.to_owned(), wishes, told));
+        let keeping = inner.keep(pack_ref.to_owned(), wishes, told);
+        self.tasks.spawn_guarded("pack", &self.inner.stop, keeping);
         Entry { wish, state }
     }
 
@@ -148,7 +149,7 @@ impl Packs {
         let stop = self.inner.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = stop.soft().cancelled() => {}
                 () = unused => {
                     wish.send_if_modified(|wish| *wish == wanted && wish.take().is_some());
                 }

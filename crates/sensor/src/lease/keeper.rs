@@ -192,7 +192,9 @@ impl Keeper {
         self.begun += 1;
         let session = Session::new(session, self.begun, self.context.stop.hard());
         self.allow(&session, sent);
-        self.tasks.spawn(fence(session.clone(), self.terms, self.done.clone()));
+        // It ends with its session, but without it two hosts may run one sensor.
+        let fence = fence(session.clone(), self.terms, self.done.clone());
+        self.tasks.spawn_guarded("fence of a lease", &self.context.stop, fence);
         for _ in std::mem::take(&mut self.held) {
             self.measure(LeaseChange::Lost);
         }

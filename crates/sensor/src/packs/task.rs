@@ -28,7 +28,7 @@ impl Inner {
         let (shortest, longest) = self.timing.backoff;
         let mut backoff = Backoff::new(shortest, longest);
         let mut problem = None;
-        while !self.stop.is_cancelled() {
+        while !self.stop.soft().is_cancelled() {
             let is_wanted = wishes.borrow_and_update().is_some();
             let wait = if is_wanted {
                 match self.fetch_in_time(&pack_ref, &mut wishes, &state).await {
@@ -62,7 +62,7 @@ impl Inner {
             };
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.stop.soft().cancelled() => return,
                 changed = wishes.changed() => {
                     if changed.is_err() {
                         return;
@@ -87,7 +87,7 @@ impl Inner {
         let fetched = loop {
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return None,
+                () = self.stop.soft().cancelled() => return None,
                 changed = wishes.changed() => return changed.err().map(|_closed| Ok(())),
                 fetched = &mut fetching => break fetched,
                 () = sleep_until(patience), if is_patient => {

@@ -1,6 +1,7 @@
 //! A small world for a sensor host: a pack on disk, rows in SQLite, the in-process bus, and an API that gives tokens.
 #![allow(dead_code, clippy::allow_attributes, reason = "every test binary uses another part of it")]
 
+pub(crate) mod panicking;
 pub(crate) mod relay;
 pub(crate) mod remote;
 
