@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// Readable and writable by the group that shares the volume.
@@ -43,6 +43,11 @@ impl Segment {
     /// Bytes in the file.
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether somebody has removed it.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
     /// Where it is.

@@ -14,7 +14,7 @@ use attune_model::rows::Sensor;
 use attune_model::status::{OwnerType, RetentionPolicy};
 use attune_store::{Decision, LogArtifact, LogStore, LogStream, LogVersion};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::home::LogHome;
 use super::lines::LineSplitter;
@@ -32,6 +32,8 @@ const STORE_LIMIT: Duration = Duration::from_secs(10);
 const MOST_TRIES: u32 = 6;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// So often at most it is looked at whether a file is still there: lines may come in any number.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which stream of which sensor, and where its files belong.
 #[derive(Debug, Clone)]
@@ -96,6 +98,8 @@ pub(crate) struct LogWriter {
 struct Open {
     segment: Segment,
     kind: OpenKind,
+    /// When it was last seen in its place, and how long it was.
+    seen: (Instant, u64),
 }
 
 /// What an open file is.
@@ -210,6 +214,12 @@ impl LogWriter {
             let Some(mut open) = self.take_open(&mut backoff).await else {
                 return false;
             };
+            if open.seen.0.elapsed() >= LOOK_INTERVAL {
+                match self.look(open).await {
+                    Some(still_there) => open = still_there,
+                    None => continue,
+                }
+            }
             let before = open.segment.size();
             let copy = bytes.clone();
             let written = spawn_blocking(move || {
@@ -259,6 +269,25 @@ impl LogWriter {
         }
     }
 
+    /// None when somebody has removed it: the next lines begin another one. What was written since it was last seen may have
+    /// gone with it.
+    async fn look(&mut self, mut open: Open) -> Option<Open> {
+        let looked = spawn_blocking(move || (open.segment.is_removed(), open)).await;
+        let (is_removed, looked) = looked.ok()?;
+        open = looked;
+        let size = open.segment.size();
+        if is_removed {
+            tracing::warn!(file = %open.segment.path().display(), "somebody has removed a log that is being written");
+            // The courier says itself what does not arrive.
+            if !matches!(open.kind, OpenKind::Sent(_)) {
+                self.lost_bytes += size.saturating_sub(open.seen.1);
+            }
+            return None;
+        }
+        open.seen = (Instant::now(), size);
+        Some(open)
+    }
+
     async fn may_retry(&self, backoff: &mut Backoff, problem: &str) -> bool {
         let delay = backoff.next_delay();
         if backoff.attempts() >= MOST_TRIES {
@@ -294,7 +323,8 @@ impl LogWriter {
                     OpenKind::InPlace(version.id)
                 }
             };
-            Ok::<_, io::Error>(Open { segment, kind })
+            let seen = (Instant::now(), segment.size());
+            Ok::<_, io::Error>(Open { segment, kind, seen })
         });
         let open = opened.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.version = None;

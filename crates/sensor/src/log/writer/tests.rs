@@ -176,6 +176,29 @@ async fn a_file_that_cannot_be_opened_costs_one_version_and_not_all_that_are_kep
     assert_eq!(*store.versions.lock().unwrap(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_file_that_somebody_removes_is_followed_by_another_one() {
+    for (refused, removed, next) in [
+        (None, "sensor/demo/one/stderr/v1.txt", "sensor/demo/one/stderr/v2.txt"),
+        (Some(Answer::Refused), "sensors/demo.one/stderr.log", "sensors/demo.one/stderr.log"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let store = Arc::new(Moody::default());
+        store.answers.lock().unwrap().extend(refused);
+        let (_sink, mut writer) = writer(&store, root.path(), LogLimits::default());
+        writer.write(b"before\n").await;
+        tokio::time::advance(LOOK_INTERVAL).await;
+        writer.write(b"seen\n").await;
+        fs::remove_file(root.path().join(removed)).unwrap();
+        writer.write(b"gone\n").await;
+        tokio::time::advance(LOOK_INTERVAL).await;
+        writer.write(b"after\n").await;
+        writer.report_loss().await;
+        let log = fs::read_to_string(root.path().join(next)).unwrap();
+        assert_eq!(log, "after\n[attune: 10 bytes of output were lost here]\n");
+    }
+}
+
 /// What is said in our own log.
 #[derive(Debug, Clone, Default)]
 struct OwnLog(Arc<Mutex<Vec<String>>>);
