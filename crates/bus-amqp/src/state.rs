@@ -97,7 +97,7 @@ mod tests {
         let add = |consumers: &mut Consumers| (consumers.wanted, consumers.confirmed) = (2, 2);
         consumers.change(add);
         assert_eq!(consumers.missing_since, None);
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         let went = Instant::now();
         consumers.change(|consumers| consumers.confirmed -= 1);
         tokio::time::advance(Duration::from_secs(1)).await;
