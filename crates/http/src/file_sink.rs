@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
-use tokio::task::spawn_blocking;
+use attune_lifecycle::spawn_blocking;
 
 use crate::{Problem, Sink};
 

@@ -105,11 +105,7 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.spawn_vital_work(
-            VitalGuard { name, soft: stop.soft.clone(), is_over: false },
-            Box::pin(future),
-            Return::Stops,
-        )
+        self.spawn_under_guard(name, stop, Box::pin(future), Return::Stops)
     }
 
     /// Runs `future` as a task that may be over before the process is, but whose panic stops it: nobody would do its work.
@@ -117,14 +113,11 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.spawn_vital_work(
-            VitalGuard { name, soft: stop.soft.clone(), is_over: false },
-            Box::pin(future),
-            Return::IsFine,
-        )
+        self.spawn_under_guard(name, stop, Box::pin(future), Return::IsFine)
     }
 
-    fn spawn_vital_work(&self, guard: VitalGuard, work: Work<()>, returned: Return) -> JoinHandle<()> {
+    fn spawn_under_guard(&self, name: &'static str, stop: &Stop, work: Work<()>, returned: Return) -> JoinHandle<()> {
+        let guard = VitalGuard { name, soft: stop.soft.clone(), is_over: false };
         self.tracker.spawn(async move {
             // As a whole: of what is only changed the block would take the changed part.
             let mut guard = guard;

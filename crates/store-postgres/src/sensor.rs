@@ -260,12 +260,16 @@ macro_rules! upsert_process {
 }
 
 impl<'a> Process<'a> {
-    fn query(&self, sql: &'static str) -> Query<'a> {
+    fn upsert(&self, sql: &'static str) -> Query<'a> {
         sqlx::query(sql).bind(self.sensor.id.0).bind(self.worker.0.0).bind(self.worker.1).bind(self.active_rules)
     }
 
+    fn update(&self, sql: &'static str) -> Query<'a> {
+        sqlx::query(sql).bind(self.sensor.id.0).bind(self.worker.0.0).bind(self.active_rules)
+    }
+
     fn starting(&self) -> Query<'a> {
-        self.query(upsert_process!(
+        self.upsert(upsert_process!(
             "status",
             "'starting'::sensor_process_status_enum",
             "status = excluded.status, pid = NULL, next_restart_at = NULL"
@@ -274,7 +278,7 @@ impl<'a> Process<'a> {
 
     /// Alert marks go back to 0 together with the failures.
     fn backoff(&self, end: &ProcessEnd) -> Query<'a> {
-        self.query(upsert_process!(
+        self.upsert(upsert_process!(
             "status, last_stopped_at, consecutive_failures, last_exit_code, last_signal, stderr_excerpt, next_restart_at",
             "'backoff'::sensor_process_status_enum, now(), $5, $6, $7, $8, $9",
             "status = excluded.status, pid = NULL, last_stopped_at = excluded.last_stopped_at,
@@ -294,38 +298,29 @@ impl<'a> Process<'a> {
 
     /// The end of something that was never recorded is not recorded either.
     fn stopped(&self) -> Query<'a> {
-        sqlx::query(
+        self.update(
             r"
             UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = now(), next_restart_at = NULL,
                 active_rule_count = coalesce($3, active_rule_count)
             WHERE sensor = $1 AND worker = $2
             ",
         )
-        .bind(self.sensor.id.0)
-        .bind(self.worker.0.0)
-        .bind(self.active_rules)
     }
 
     fn rules(&self) -> Query<'a> {
-        sqlx::query(
+        self.update(
             "UPDATE sensor_process SET active_rule_count = coalesce($3, active_rule_count) WHERE sensor = $1 AND worker = $2",
         )
-        .bind(self.sensor.id.0)
-        .bind(self.worker.0.0)
-        .bind(self.active_rules)
     }
 
     fn alerted(&self, failures: i32) -> Query<'a> {
-        sqlx::query(
+        self.update(
             r"
             UPDATE sensor_process SET last_alerted_failure_count = $4, last_alerted_at = now(),
                 active_rule_count = coalesce($3, active_rule_count)
             WHERE sensor = $1 AND worker = $2
             ",
         )
-        .bind(self.sensor.id.0)
-        .bind(self.worker.0.0)
-        .bind(self.active_rules)
         .bind(failures)
     }
 }

@@ -76,24 +76,13 @@ impl<C: Send + 'static, A: Send + 'static> Together<C, A> {
         let mut unfinished = Unfinished(Some(&self));
         while let Some((calls, replies)) = self.next() {
             let mut work = (self.work)(pool.clone(), calls);
-            let done = timeout(HELD_UP_FOR, &mut work).await.ok();
-            let goes_on = done.is_some();
-            if !goes_on {
-                unfinished.0 = None;
-                self.hand_over(&pool);
+            if let Ok(answers) = timeout(HELD_UP_FOR, &mut work).await {
+                tell(replies, answers);
+                continue;
             }
-            let answers = match done {
-                Some(answers) => answers,
-                None => work.await,
-            };
-            let mut answers = answers.into_iter();
-            for reply in replies {
-                // Whoever was dropped meanwhile has the guards of its next attempt.
-                drop(reply.send(answers.next().unwrap_or(Answer::Lost)));
-            }
-            if !goes_on {
-                return;
-            }
+            unfinished.0 = None;
+            self.hand_over(&pool);
+            return tell(replies, work.await);
         }
         unfinished.0 = None;
     }
@@ -118,6 +107,14 @@ impl<C: Send + 'static, A: Send + 'static> Together<C, A> {
 
     fn state(&self) -> MutexGuard<'_, State<C, A>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// To each its answer. Whoever was dropped meanwhile has the guards of its next attempt.
+fn tell<A>(replies: Vec<Reply<A>>, answers: Vec<Answer<A>>) {
+    let mut answers = answers.into_iter();
+    for reply in replies {
+        drop(reply.send(answers.next().unwrap_or(Answer::Lost)));
     }
 }
 

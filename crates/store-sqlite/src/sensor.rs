@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::columns::{micros, object};
 use crate::error::During;
-use crate::{SqliteStore, now, rows, written};
+use crate::{Query, SqliteStore, now, rows, written};
 
 /// The trigger of alerts and the source that they name (facts of the platform).
 const ALERT_TRIGGER: &str = "core.alert";
@@ -142,14 +142,15 @@ async fn write_record(
     let ProcessRecord { sensor, active_rules, change } = record;
     insert_missing(unit, sensor, worker, change).await?;
     let process = Process { sensor: sensor.id, worker: worker.0, active_rules: active_rules.map(|count| count.max(0)) };
-    match change {
-        ProcessChange::Starting => process.starting(unit).await,
-        ProcessChange::Running { pid, reset_failures } => process.running(unit, *pid, *reset_failures).await,
-        ProcessChange::Stopped => process.stopped(unit).await,
-        ProcessChange::Backoff(end) => process.backoff(unit, end).await,
-        ProcessChange::Alerted { failures } => process.alerted(unit, *failures).await,
-        ProcessChange::Rules => process.rules(unit).await,
-    }
+    let update = match change {
+        ProcessChange::Starting => process.starting(),
+        ProcessChange::Running { pid, reset_failures } => process.running(*pid, *reset_failures),
+        ProcessChange::Stopped => process.stopped(),
+        ProcessChange::Backoff(end) => process.backoff(end),
+        ProcessChange::Alerted { failures } => process.alerted(*failures),
+        ProcessChange::Rules => process.rules(),
+    };
+    update.execute(unit).await.map(drop)
 }
 
 async fn read_all<T>(
@@ -199,25 +200,22 @@ struct Process {
 }
 
 impl Process {
-    async fn starting(&self, unit: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        sqlx::query(
+    fn update<'q>(&self, sql: &'static str) -> Query<'q> {
+        sqlx::query(sql).bind(self.sensor.0).bind(self.worker.0).bind(self.active_rules).bind(micros(now()))
+    }
+
+    fn starting<'q>(&self) -> Query<'q> {
+        self.update(
             r"
             UPDATE sensor_process SET status = 'starting', pid = NULL, next_restart_at = NULL,
                 active_rule_count = coalesce(?3, active_rule_count), updated = ?4
             WHERE sensor = ?1 AND worker = ?2
             ",
         )
-        .bind(self.sensor.0)
-        .bind(self.worker.0)
-        .bind(self.active_rules)
-        .bind(micros(now()))
-        .execute(unit)
-        .await
-        .map(drop)
     }
 
-    async fn running(&self, unit: &mut SqliteConnection, pid: i32, reset: bool) -> Result<(), sqlx::Error> {
-        sqlx::query(
+    fn running<'q>(&self, pid: i32, reset: bool) -> Query<'q> {
+        self.update(
             r"
             UPDATE sensor_process SET status = 'running', pid = ?5, last_started_at = ?4, last_stopped_at = NULL,
                 next_restart_at = NULL, last_exit_code = NULL, last_signal = NULL, stderr_excerpt = NULL,
@@ -228,38 +226,24 @@ impl Process {
             WHERE sensor = ?1 AND worker = ?2
             ",
         )
-        .bind(self.sensor.0)
-        .bind(self.worker.0)
-        .bind(self.active_rules)
-        .bind(micros(now()))
         .bind(pid)
         .bind(reset)
         .bind(json!({"manager": "attune-sensor", "reset_failure_count": reset}).to_string())
-        .execute(unit)
-        .await
-        .map(drop)
     }
 
-    async fn stopped(&self, unit: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        sqlx::query(
+    fn stopped<'q>(&self) -> Query<'q> {
+        self.update(
             r"
             UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?4, next_restart_at = NULL,
                 active_rule_count = coalesce(?3, active_rule_count), updated = ?4
             WHERE sensor = ?1 AND worker = ?2
             ",
         )
-        .bind(self.sensor.0)
-        .bind(self.worker.0)
-        .bind(self.active_rules)
-        .bind(micros(now()))
-        .execute(unit)
-        .await
-        .map(drop)
     }
 
     /// Alert marks go back to 0 together with the failures.
-    async fn backoff(&self, unit: &mut SqliteConnection, end: &ProcessEnd) -> Result<(), sqlx::Error> {
-        sqlx::query(
+    fn backoff<'q>(&self, end: &'q ProcessEnd) -> Query<'q> {
+        self.update(
             r"
             UPDATE sensor_process SET status = 'backoff', pid = NULL, last_stopped_at = ?4, consecutive_failures = ?5,
                 last_exit_code = ?6, last_signal = ?7, stderr_excerpt = ?8, next_restart_at = ?9,
@@ -269,51 +253,30 @@ impl Process {
             WHERE sensor = ?1 AND worker = ?2
             ",
         )
-        .bind(self.sensor.0)
-        .bind(self.worker.0)
-        .bind(self.active_rules)
-        .bind(micros(now()))
         .bind(end.consecutive_failures)
         .bind(end.exit_code)
         .bind(end.signal)
         .bind(&end.stderr_excerpt)
         .bind(end.next_restart_at.map(micros))
-        .execute(unit)
-        .await
-        .map(drop)
     }
 
-    async fn rules(&self, unit: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        sqlx::query(
+    fn rules<'q>(&self) -> Query<'q> {
+        self.update(
             r"
             UPDATE sensor_process SET active_rule_count = coalesce(?3, active_rule_count), updated = ?4
             WHERE sensor = ?1 AND worker = ?2
             ",
         )
-        .bind(self.sensor.0)
-        .bind(self.worker.0)
-        .bind(self.active_rules)
-        .bind(micros(now()))
-        .execute(unit)
-        .await
-        .map(drop)
     }
 
-    async fn alerted(&self, unit: &mut SqliteConnection, failures: i32) -> Result<(), sqlx::Error> {
-        sqlx::query(
+    fn alerted<'q>(&self, failures: i32) -> Query<'q> {
+        self.update(
             r"
             UPDATE sensor_process SET last_alerted_failure_count = ?5, last_alerted_at = ?4,
                 active_rule_count = coalesce(?3, active_rule_count), updated = ?4
             WHERE sensor = ?1 AND worker = ?2
             ",
         )
-        .bind(self.sensor.0)
-        .bind(self.worker.0)
-        .bind(self.active_rules)
-        .bind(micros(now()))
         .bind(failures)
-        .execute(unit)
-        .await
-        .map(drop)
     }
 }

@@ -21,7 +21,7 @@ const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
 pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: CancellationToken) {
     let mut ticks = interval(period.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failed = 0_u32;
+    let mut is_missing = false;
     loop {
         tokio::select! {
             () = drained.cancelled() => return,
@@ -33,7 +33,7 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
         shared.observer.measure(Measure::Heartbeat { success, took: begun.elapsed() });
         match written {
             Ok(Ok(true)) => {
-                if std::mem::take(&mut failed) > 0 {
+                if std::mem::take(&mut is_missing) {
                     tracing::info!("heartbeats are written again");
                 }
                 shared.readiness.up(Part::Heartbeat);
@@ -48,20 +48,19 @@ pub(crate) async fn beat(shared: Arc<Shared>, period: Duration, drained: Cancell
                 shared.stop.soft().cancel();
                 return;
             }
-            Ok(Err(error)) => missed(&shared, &mut failed, &chain(&error)),
-            Err(_elapsed) => missed(&shared, &mut failed, "storage does not answer in time"),
+            Ok(Err(error)) => missed(&shared, &mut is_missing, &chain(&error)),
+            Err(_elapsed) => missed(&shared, &mut is_missing, "storage does not answer in time"),
         }
     }
 }
 
 /// A heartbeat could not be written. Said once, until one is.
-fn missed(shared: &Shared, failed: &mut u32, error: &str) {
-    if *failed == 0 {
-        tracing::warn!(error, "no heartbeat, trying on");
-    } else {
+fn missed(shared: &Shared, is_missing: &mut bool, error: &str) {
+    if std::mem::replace(is_missing, true) {
         tracing::debug!(error, "no heartbeat");
+    } else {
+        tracing::warn!(error, "no heartbeat, trying on");
     }
-    *failed = failed.saturating_add(1);
     shared.readiness.down(Part::Heartbeat);
 }
 
