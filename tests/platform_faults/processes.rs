@@ -28,6 +28,33 @@ async fn a_killed_worker_is_cleaned_up_by_its_next_life() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_of_one_name_end_nothing_of_each_other() {
+    let rig = Rig::new().await;
+    let hub = rig.hub().await;
+    let first = rig.worker().await;
+    let running = rig.ask_gated(3);
+    rig.begun(&running).await;
+
+    let second = rig.worker().await;
+    attune_testkit::eventually("the second to have seen the first", async || {
+        second.log().contains("another process of this worker's name is alive").then_some(())
+    })
+    .await;
+    let both = rig.ask(6);
+    rig.completed(&both).await;
+    rig.until(&running, "running").await;
+
+    first.kill();
+    rig.no_action().await;
+    rig.until(&running, "abandoned").await;
+    rig.ended(&running).await;
+    let after = rig.ask(2);
+    rig.completed(&after).await;
+    second.stop();
+    hub.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_worker_does_not_overwrite_what_was_decided_without_it() {
     let rig = Rig::new().await;
     let hub = rig.hub_with(&[("ATTUNE__EXECUTOR__HEARTBEAT_LIMIT", "3")]).await;

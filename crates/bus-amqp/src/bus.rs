@@ -62,12 +62,12 @@ impl AmqpBus {
 
 #[async_trait]
 impl Bus for AmqpBus {
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), BusError> {
+    async fn declare(&self, queue: &QueueSpec) -> Result<u32, BusError> {
         let session = self.shared.available(Blocked::Goes).await?;
         let channel = session.control().await?;
-        topology::declare_queue(&session, &channel, queue).await?;
+        let consumers = topology::declare_queue(&session, &channel, queue).await?;
         self.shared.remember(queue);
-        Ok(())
+        Ok(consumers)
     }
 
     async fn consume(&self, queue: &str, consumer_tag: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BusError> {

@@ -76,15 +76,16 @@ async fn declare_dead_letter_queue(session: &Session) -> Result<(), BusError> {
     try_join(declared, bind(session, &channel, name, Exchange::DeadLetters, DEAD_LETTER_KEY)).await.map(drop)
 }
 
-/// Makes a queue and its bindings on `channel`, in one round trip. Of several errors the first is told, which is the
-/// broker's reason for closing the channel.
-pub(crate) async fn declare_queue(session: &Session, channel: &Channel, spec: &QueueSpec) -> Result<(), BusError> {
+/// Makes a queue and its bindings on `channel`, in one round trip; answers how many consume it. Of several errors the
+/// first is told, which is the broker's reason for closing the channel.
+pub(crate) async fn declare_queue(session: &Session, channel: &Channel, spec: &QueueSpec) -> Result<u32, BusError> {
     let name = short(&spec.name)?;
     let what = format!("queue {}", spec.name);
     let declared = session.call(&what, channel.queue_declare(name, durable(), arguments(spec)));
     let bindings = spec.bindings.iter();
     let bound = bindings.map(|(exchange, pattern)| bind(session, channel, &spec.name, *exchange, pattern));
-    try_join(declared, try_join_all(bound)).await.map(drop)
+    let (queue, _bound) = try_join(declared, try_join_all(bound)).await?;
+    Ok(queue.consumer_count())
 }
 
 async fn bind(

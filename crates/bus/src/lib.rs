@@ -93,8 +93,8 @@ impl Outgoing {
 /// Publishing and consuming.
 #[async_trait]
 pub trait Bus: Send + Sync + std::fmt::Debug {
-    /// Makes the queue and its bindings, if they are not there.
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), BusError>;
+    /// Makes the queue and its bindings, if they are not there. Answers how many consume it.
+    async fn declare(&self, queue: &QueueSpec) -> Result<u32, BusError>;
 
     /// Consumes a declared queue with at most `prefetch` unanswered deliveries.
     async fn consume(&self, queue: &str, consumer_tag: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BusError>;

@@ -88,19 +88,19 @@ impl MemoryBus {
 
 #[async_trait]
 impl Bus for MemoryBus {
-    async fn declare(&self, spec: &QueueSpec) -> Result<(), BusError> {
+    async fn declare(&self, spec: &QueueSpec) -> Result<u32, BusError> {
         let mut state = self.state();
         state.check_open()?;
         state.sweep();
         match state.queues.get(&spec.name) {
-            Some(queue) if queue.spec == *spec => Ok(()),
+            Some(queue) if queue.spec == *spec => Ok(queue.consumers()),
             Some(_) => Err(BusError::Refused {
                 what: format!("queue {}", spec.name),
                 reason: "it exists with other arguments".to_owned(),
             }),
             None => {
                 state.queues.insert(spec.name.clone(), Arc::new(Queue::new(spec.clone())));
-                Ok(())
+                Ok(0)
             }
         }
     }

@@ -55,6 +55,7 @@ pub struct Subscription {
     consuming: Option<Consuming>,
     /// Whether the queue was made a moment ago.
     declared: bool,
+    others: u32,
     backoff: Backoff,
     not_before: Instant,
     closed: bool,
@@ -63,7 +64,7 @@ pub struct Subscription {
 impl Subscription {
     /// Declares the queue. An error here is for the start of the worker to handle.
     pub async fn declare(bus: Arc<dyn Bus>, source: Source) -> Result<Self, BusError> {
-        bus.declare(&source.queue).await?;
+        let others = bus.declare(&source.queue).await?;
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         Ok(Self {
             bus,
@@ -71,10 +72,16 @@ impl Subscription {
             consumer: None,
             consuming: None,
             declared: true,
+            others,
             backoff,
             not_before: Instant::now(),
             closed: false,
         })
+    }
+
+    /// How many consumed the queue when it was declared.
+    pub fn others(&self) -> u32 {
+        self.others
     }
 
     /// The next event. Cancel-safe: what it has reached is kept. After [`Event::Closed`] it waits for ever.

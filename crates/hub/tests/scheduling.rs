@@ -217,7 +217,7 @@ struct ForgetfulBus {
 
 #[async_trait]
 impl Bus for ForgetfulBus {
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), BusError> {
+    async fn declare(&self, queue: &QueueSpec) -> Result<u32, BusError> {
         self.inner.declare(queue).await
     }
 

@@ -30,6 +30,7 @@ use crate::config::WorkerConfig;
 use crate::executor::{Executor, ExecutorError};
 use crate::filing::Filing;
 use crate::logs::Logs;
+use crate::namesakes::Namesakes;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
 use crate::room::Rooms;
@@ -92,6 +93,7 @@ struct Parts {
     readiness: Readiness,
     transport: Transport,
     spool: Spool,
+    namesakes: Namesakes,
     slot_count: u16,
     heartbeat_interval: Duration,
 }
@@ -142,6 +144,7 @@ impl Worker {
             .map_err(|source| BuildError::Register { name: name.clone(), source })?;
         let declared = |source| BuildError::Declare { name: name.clone(), source };
         let [executions, cancels, packs] = subscription::declare(&bus, row.id, slot_count).await.map_err(declared)?;
+        let namesakes = Namesakes::find(bus.clone(), row.id, cancels.others(), heartbeat_interval).await;
         Ok(Self {
             executions,
             cancels,
@@ -150,6 +153,7 @@ impl Worker {
                 transport,
                 spool: Spool::new(spool_dir.join(row.id.to_string()), executor.secrets.key().cloned()),
                 store,
+                namesakes,
                 announcer: Announcer::new(bus, clock, observer.clone()),
                 executor,
                 given_capabilities,
@@ -193,6 +197,7 @@ impl Worker {
             readiness,
             transport,
             spool,
+            namesakes,
             ..
         } = parts;
         observer.measure(Measure::Slots(slot_count));
@@ -206,6 +211,7 @@ impl Worker {
             running,
             announcer,
             filing,
+            namesakes,
             spool,
             packs: transport.packs,
             rescheduled: Notify::new(),

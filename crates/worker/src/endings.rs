@@ -278,8 +278,9 @@ pub(crate) async fn end_unfinished(
             return;
         }
     };
+    let ends = |id| only.map_or_else(|| !shared.cancellations.has(id), |only| only == id);
     for (fence, execution) in unfinished {
-        if only.is_none_or(|only| only == execution.id) {
+        if ends(execution.id) {
             end_one(shared, fence, execution, (status, reason)).await;
         }
     }

@@ -35,6 +35,9 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 /// How long the message of a new attempt may be under way before its row is looked for.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// Why an execution ends that another life of this worker ran.
+const RESTARTED: &str = "worker was restarted while the execution ran";
+
 /// Ends what an earlier life left, then takes executions until the soft stop.
 pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscription) {
     tokio::select! {
@@ -96,8 +99,12 @@ async fn start_up(shared: &Arc<Shared>) {
     // Their logs are filed with them, and by nobody else.
     let looking = shared.filing.looking.lock().await;
     write_kept(shared).await;
-    let restarted = "worker was restarted while the execution ran";
-    end_unfinished(shared, None, (ExecutionStatus::Abandoned, restarted)).await;
+    if shared.namesakes.were_there() {
+        let own = shared.clone();
+        shared.tasks.spawn(async move { survive_namesakes(&own).await }.in_current_span());
+    } else {
+        end_unfinished(shared, None, (ExecutionStatus::Abandoned, RESTARTED)).await;
+    }
     drop(looking);
     let (left, missing) = (shared.clone(), shared.clone());
     // An API that is away, or does not answer, holds up nothing that does not need it.
@@ -106,6 +113,21 @@ async fn start_up(shared: &Arc<Shared>) {
         capabilities::verify(shared, Verify::Everything).await;
     }
     shared.tasks.spawn(async move { file_left_logs(&left).await }.in_current_span());
+}
+
+/// Ends what other processes of this worker's name have left, once there are none any more.
+async fn survive_namesakes(shared: &Arc<Shared>) {
+    tracing::warn!(
+        "another process of this worker's name is alive: they share row, queues and cancels, and what that one runs is left to \
+         it; give each worker a name of its own"
+    );
+    tokio::select! {
+        () = shared.namesakes.gone(&shared.readiness) => {}
+        () = shared.stop.soft().cancelled() => return,
+    }
+    tracing::info!("no other process of this worker's name is alive any more");
+    let _looking = shared.filing.looking.lock().await;
+    end_unfinished(shared, None, (ExecutionStatus::Abandoned, RESTARTED)).await;
 }
 
 type Search = Pin<Box<dyn Future<Output = Vec<ExecutionId>> + Send>>;

@@ -27,6 +27,7 @@ mod inline;
 mod intake;
 mod log_folders;
 mod logs;
+mod namesakes;
 mod output;
 mod pack_events;
 mod packs;

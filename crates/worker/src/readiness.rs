@@ -111,6 +111,11 @@ impl Readiness {
         self.report(part, false);
     }
 
+    /// Whether `part` is well, as it was reported.
+    pub(crate) fn is_up(&self, part: Part) -> bool {
+        self.states()[part as usize].is_up()
+    }
+
     fn report(&self, part: Part, up: bool) {
         let mut states = self.states();
         let changed = states[part as usize].tell(up);

@@ -14,6 +14,7 @@ use crate::cancellations::Cancellations;
 use crate::claims::Claims;
 use crate::executor::Executor;
 use crate::filing::Filing;
+use crate::namesakes::Namesakes;
 use crate::patience::Patience;
 use crate::readiness::Readiness;
 use crate::room::Rooms;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) runtimes: Runtimes,
     /// Their logs.
     pub(crate) filing: Filing,
+    /// Who else has its name.
+    pub(crate) namesakes: Namesakes,
     /// Results that wait for storage.
     pub(crate) spool: Spool,
     /// Where packs came from at the start, see [`Shared::pack_sync`].

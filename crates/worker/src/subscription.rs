@@ -52,15 +52,16 @@ fn packs(worker: WorkerId) -> Source {
 
 /// Executions to be cancelled.
 fn cancels(worker: WorkerId) -> Source {
-    Source {
-        queue: QueueSpec {
-            name: format!("worker.{worker}.cancel"),
-            bindings: vec![(Exchange::Executions, format!("execution.cancel.worker.{worker}"))],
-            message_ttl_ms: None,
-            dead_letters: true,
-            lifetime: QueueLifetime::Permanent,
-        },
-        tag: format!("worker-{worker}-cancel"),
-        prefetch: 10,
+    Source { queue: cancel_queue(worker), tag: format!("worker-{worker}-cancel"), prefetch: 10 }
+}
+
+/// The queue that a worker consumes for as long as it has executions.
+pub(crate) fn cancel_queue(worker: WorkerId) -> QueueSpec {
+    QueueSpec {
+        name: format!("worker.{worker}.cancel"),
+        bindings: vec![(Exchange::Executions, format!("execution.cancel.worker.{worker}"))],
+        message_ttl_ms: None,
+        dead_letters: true,
+        lifetime: QueueLifetime::Permanent,
     }
 }

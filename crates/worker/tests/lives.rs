@@ -112,6 +112,38 @@ async fn what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_i
     second.finish().await;
 }
 
+/// A mistake of whoever gave the names, or a second process that starts before the first has ended.
+async fn what_another_process_of_the_name_runs_is_left_to_it_until_it_has_gone(on: Backend) {
+    let (mut rig, config) = rig(on, &[waiting(), ("mark", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+    let first = rig.live_with(config.clone()).await;
+    let running = rig.submit(first.id, "wait").await;
+    rig.file("started").await;
+    let second = rig.live_with(config).await;
+    assert_eq!(second.id, first.id);
+    // Of neither of them, as far as they know.
+    let lost = rig.scheduled(first.id, "mark").await;
+    rig.store.claim_execution(lost.id, first.id, None).await.unwrap();
+    let mut beats = std::collections::BTreeSet::new();
+    eventually("the second has looked for the first a few times", async || {
+        let page = rig.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
+        beats.insert(page.items[0].last_heartbeat);
+        (beats.len() > 10).then_some(())
+    })
+    .await;
+    for id in [running, lost.id] {
+        assert_eq!(rig.row(id).await.status, ExecutionStatus::Running);
+    }
+    fs::write(rig.place.path("go"), "").unwrap();
+    rig.told(running).await;
+    assert_eq!(rig.row(running).await.status, ExecutionStatus::Completed);
+    first.finish().await;
+    assert_eq!(rig.told(lost.id).await.last().unwrap().payload["status"], "Abandoned");
+    let next = rig.submit(second.id, "mark").await;
+    rig.told(next).await;
+    assert_eq!(rig.row(next).await.status, ExecutionStatus::Completed);
+    second.finish().await;
+}
+
 /// The embedded bus only: the one to a broker is closed by its own process and by nobody else, and what a broker can do is in
 /// `tests/platform_faults`.
 async fn a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop(on: Backend) {
@@ -177,6 +209,7 @@ attune_testkit::tests_on_each! {
         a_soft_stop_takes_nothing_new_and_lets_what_runs_finish,
         a_hard_stop_ends_a_stubborn_child_and_records_what_became_of_it,
         what_an_earlier_life_left_running_is_ended_and_what_it_left_scheduled_is_run,
+        what_another_process_of_the_name_runs_is_left_to_it_until_it_has_gone,
         a_lost_bus_costs_no_result_and_does_not_hold_up_the_stop,
     ]
 }

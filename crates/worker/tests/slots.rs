@@ -23,7 +23,7 @@ struct SlowToConfirm {
 
 #[async_trait]
 impl Bus for SlowToConfirm {
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), BusError> {
+    async fn declare(&self, queue: &QueueSpec) -> Result<u32, BusError> {
         self.inner.declare(queue).await
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Usage {
-    consumers: usize,
+    consumers: u32,
     unused_since: Instant,
 }
 
@@ -67,6 +67,10 @@ impl Queue {
         let mut usage = self.usage();
         usage.consumers = usage.consumers.saturating_sub(1);
         usage.unused_since = Instant::now();
+    }
+
+    pub(super) fn consumers(&self) -> u32 {
+        self.usage().consumers
     }
 
     /// Whether nobody has consumed it for its lifetime.

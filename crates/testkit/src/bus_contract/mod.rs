@@ -94,6 +94,7 @@ macro_rules! bus_contract_tests {
                 publishers_at_once_lose_nothing,
                 envelope_and_key_arrive_as_they_were_sent,
                 a_queue_is_declared_again_only_as_it_is,
+                a_declaration_tells_how_many_consume,
                 what_waits_too_long_is_not_delivered,
                 what_waits_too_long_becomes_a_dead_letter,
                 a_queue_that_nobody_uses_goes_away;
