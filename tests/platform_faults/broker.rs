@@ -90,6 +90,30 @@ async fn a_broker_in_a_black_hole_loses_no_execution() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_a_killed_worker_did_not_announce_is_announced_by_its_next_life() {
+    let rig = Rig::new().await;
+    let hub = rig.hub().await;
+    let (worker, proxy) = behind_proxy(&rig).await;
+    let told = rig.ask(2);
+    rig.completed(&told).await;
+    let asked = rig.ask_gated(3);
+    rig.begun(&asked).await;
+    // Nobody else is to announce anything.
+    hub.stop();
+    proxy.black_hole(Direction::ToServer);
+    rig.open();
+    rig.until(&asked, "completed").await;
+    worker.kill();
+    assert!(asked.iter().all(|id| rig.spy.ends_of(*id).is_empty()));
+    drop(proxy);
+
+    let worker = rig.worker().await;
+    rig.completed(&asked).await;
+    assert!(told.iter().chain(&asked).all(|id| rig.spy.ends_of(*id).len() == 1), "once each");
+    worker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_that_somebody_deletes_are_made_again() {
     let rig = Rig::new().await;
     let hub = rig.hub().await;

@@ -35,6 +35,32 @@ async fn inactive(rig: &Rig) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_drains_is_passed_over_for_another() {
+    let rig = Rig::new().await;
+    let hub = rig.hub().await;
+    let leaving = rig.worker_with(&[(GRACE, "30")]).await;
+    let running = rig.ask_gated(1);
+    rig.begun(&running).await;
+    draining(&leaving).await;
+    let tainted = r#"SELECT count(*) FROM worker WHERE capabilities @> '{"taints": [{"key": "draining"}]}'"#;
+    rig.installation.wait_for("the worker to ask for it", tainted, |count| count == 1).await;
+    let other = rig.installation.start_with("other", &["worker", "--name", "worker-2"], |_command| ());
+    let active = "SELECT count(*) FROM worker WHERE status = 'active'";
+    rig.installation.wait_for("both to be active", active, |count| count == 2).await;
+    // As it would be if each had its turn: one of them waited for the gate.
+    rig.completed(&rig.ask(4)).await;
+    rig.open();
+    gone(leaving);
+    rig.completed(&running).await;
+    other.stop();
+
+    let back = rig.worker().await;
+    assert_eq!(rig.installation.database.number(tainted).await, 0);
+    back.stop();
+    hub.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_runs_may_finish_and_nothing_new_begins() {
     let rig = Rig::new().await;
     let hub = rig.hub().await;

@@ -17,6 +17,7 @@ use attune_model::status::ExecutionStatus;
 use serde_json::Value;
 
 use crate::patience::Patience;
+use crate::untold::Owed;
 
 /// Longest result that goes along with a message; readers of more find it in the row, which is what counts. A broker closes the
 /// channel of whoever sends more than it takes, 16 MiB from RabbitMQ 4 on, and would do so with every attempt.
@@ -91,8 +92,8 @@ impl Announcer {
     }
 
     /// Says that an execution ended, both messages in one batch. The second frees its slot in the platform's scheduler,
-    /// so they are repeated until the broker has them or this process has to go.
-    pub(crate) async fn ended(&self, end: &End<'_>, patience: &Patience) {
+    /// so they are repeated until the broker has them or this process has to go: then `owed` is left to the next life.
+    pub(crate) async fn ended(&self, end: &End<'_>, owed: Option<Owed>, patience: &Patience) {
         let messages = match self.messages(end) {
             Ok(messages) => messages,
             Err(error) => {
@@ -110,9 +111,12 @@ impl Announcer {
             }
             self.observer.measure(Measure::PublishRetried);
             if !patience.wait(delay).await {
-                tracing::error!("the end is stored but was not announced; the scheduler finds it by itself");
+                tracing::error!("the end is stored but was not announced; the next start of this worker does it");
                 return;
             }
+        }
+        if let Some(owed) = owed {
+            owed.settle();
         }
     }
 

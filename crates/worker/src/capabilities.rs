@@ -104,6 +104,21 @@ async fn try_verify(shared: &Shared, what: Verify<'_>) -> Result<(), StoreError>
     shared.store.set_capabilities(shared.id, &capabilities).await
 }
 
+/// Asks schedulers to pass this worker over for others while it drains. It still gets what nobody else can do, which waits for
+/// its next life; registering takes the request back.
+pub(crate) async fn ask_to_be_passed_over(shared: &Shared) {
+    let mut capabilities = complete(&shared.given_capabilities, &shared.executor.advertised(), shared.slot_count);
+    let taint = json!({"key": "draining", "effect": "prefer_no_schedule"});
+    match capabilities.entry("taints").or_insert_with(|| json!([])) {
+        Value::Array(taints) => taints.push(taint),
+        // Not for us to change.
+        _ => return,
+    }
+    if let Err(error) = shared.store.set_capabilities(shared.id, &capabilities).await {
+        tracing::debug!(error = chain(&error), "schedulers could not be asked to pass this worker over");
+    }
+}
+
 /// The folded name of the runtime that a version is of.
 fn name_of(version: &RuntimeVersion) -> String {
     fold(version.runtime_ref.rsplit('.').next().unwrap_or_default())

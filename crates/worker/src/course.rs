@@ -196,7 +196,7 @@ impl Course {
         // A broker that does not answer holds up the messages, never the row.
         let ((), written) = tokio::join!(announcing, end);
         if let Some(written) = written {
-            tell(&self.shared, &written).await;
+            tell(&self.shared, written).await;
         }
     }
 
@@ -233,6 +233,7 @@ impl Course {
             logs: Some(logs),
             entered: None,
             running: Some(running),
+            owed: None,
         };
         let written = write_end(shared, ended, None, PLACES_LIMIT).await?;
         shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: Some(since.elapsed()) });
@@ -249,7 +250,8 @@ impl Course {
             status: ExecutionStatus::Cancelled,
             result: execution.result.as_ref().unwrap_or(&Value::Null),
         };
-        self.shared.announcer.ended(&end, &self.shared.patience).await;
+        let owed = self.shared.untold.owe(execution.id);
+        self.shared.announcer.ended(&end, Some(owed), &self.shared.patience).await;
     }
 }
 

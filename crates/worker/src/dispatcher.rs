@@ -40,6 +40,7 @@ use crate::shared::Shared;
 use crate::spool::Spool;
 use crate::subscription;
 use crate::transport::Transport;
+use crate::untold::Untold;
 use crate::{capabilities, detected, heartbeat, intake, pack_events};
 
 /// Why a worker could not be built.
@@ -212,6 +213,7 @@ impl Worker {
             announcer,
             filing,
             namesakes,
+            untold: Untold::open(spool.folder()),
             spool,
             packs: transport.packs,
             rescheduled: Notify::new(),
@@ -236,8 +238,14 @@ impl Worker {
         let work = async move {
             intake::take_executions(&shared, executions).await;
             let patience = shared.patience.clone();
+            let passed_over = async {
+                capabilities::ask_to_be_passed_over(&shared).await;
+                std::future::pending().await
+            };
             tokio::select! {
+                biased;
                 () = shared.rooms.empty() => {}
+                () = passed_over => {}
                 () = patience.over() => tracing::error!("executions did not end; their rows are left to the next start"),
             }
             drained.cancel();

@@ -21,6 +21,7 @@ use crate::patience::trying_again;
 use crate::running;
 use crate::shared::Shared;
 use crate::spool::Kept;
+use crate::untold::Owed;
 
 /// How long an end is not announced because its files are under way to the API. Who hears of it looks for them, but the slot
 /// of the platform's scheduler waits for it as well.
@@ -47,6 +48,8 @@ pub(crate) struct Ended {
     pub(crate) entered: Option<(LogOwner, Entered)>,
     /// What it counts as until it is written; none for the end of an earlier life.
     pub(crate) running: Option<running::Entered>,
+    /// To be announced; none before it is about to be written.
+    pub(crate) owed: Option<Owed>,
 }
 
 /// Writes an end that an earlier life left, and then tells it.
@@ -54,14 +57,34 @@ pub(crate) async fn end(shared: &Arc<Shared>, end: Ended, kept: Option<Kept>) {
     // The start of a worker does not wait for files of its earlier life.
     if let Some(written) = write_end(shared, end, kept, Duration::ZERO).await {
         shared.observer.measure(Measure::ExecutionEnded { status: written.status, took: None });
-        tell(shared, &written).await;
+        tell(shared, written).await;
     }
 }
 
 /// Tells a written end.
-pub(crate) async fn tell(shared: &Shared, end: &Ended) {
+pub(crate) async fn tell(shared: &Shared, mut end: Ended) {
+    let owed = end.owed.take();
     let told = End { execution: &end.execution, action: end.action, status: end.status, result: &end.result };
-    shared.announcer.ended(&told, &shared.patience).await;
+    shared.announcer.ended(&told, owed, &shared.patience).await;
+}
+
+/// Announces what an earlier life has written and perhaps could not announce.
+pub(crate) async fn tell_untold(shared: &Shared) {
+    let left = shared.untold.left();
+    if left.is_empty() {
+        return;
+    }
+    let read = || shared.store.ended_executions(shared.id, &left);
+    let Some(ended) = shared.patience.insist("ends that were not announced cannot be read", read).await else { return };
+    // Who ends an execution in a worker's place announces it as well.
+    let own = |status| !matches!(status, ExecutionStatus::Abandoned | ExecutionStatus::Timeout);
+    for execution in ended.iter().filter(|execution| own(execution.status)) {
+        tracing::info!(execution.id = %execution.id, status = %execution.status, "an earlier life may not have announced this end");
+        let result = execution.result.as_ref().unwrap_or(&Value::Null);
+        let end = End { execution, action: None, status: execution.status, result };
+        shared.announcer.ended(&end, None, &shared.patience).await;
+    }
+    shared.untold.settle_left();
 }
 
 /// Writes an end, however long storage is away; `kept` is where it is on disk already. Returns what is in the row; none
@@ -76,6 +99,7 @@ pub(crate) async fn write_end(
     if let Some(owner) = end.logs.as_ref().filter(|_| !shared.filing.is_instant()) {
         shared.filing.logs().mark(owner.execution());
     }
+    let owed = shared.untold.owe(end.fence.execution);
     let answer = write(shared, &mut end, &mut kept).await;
     shared.observer.measure(Measure::Finish { answer, took: begun.elapsed() });
     if let Some(kept) = kept
@@ -87,7 +111,12 @@ pub(crate) async fn write_end(
     if let Some((owner, entered)) = end.entered.take() {
         place_soon(shared, owner, entered, patience).await;
     }
-    (answer == FinishAnswer::Written).then_some(end)
+    if answer != FinishAnswer::Written {
+        owed.settle();
+        return None;
+    }
+    end.owed = Some(owed);
+    Some(end)
 }
 
 /// Waits until the files of an end are in their places, but no longer than `patience`.
@@ -260,24 +289,8 @@ pub(crate) async fn end_unfinished(
     only: Option<ExecutionId>,
     (status, reason): (ExecutionStatus, &str),
 ) {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let unfinished = loop {
-        match shared.store.unfinished_executions(shared.id).await {
-            Ok(unfinished) => break unfinished,
-            // The same the next time; what else there is to do does not wait for it.
-            Err(error) if error.decision() == Decision::Fail => {
-                tracing::error!(
-                    error = chain(&error),
-                    "unfinished executions cannot be read; they are left as they are"
-                );
-                return;
-            }
-            Err(error) => trying_again(&backoff, "unfinished executions cannot be read", &error),
-        }
-        if !shared.patience.wait(backoff.next_delay()).await {
-            return;
-        }
-    };
+    let read = || shared.store.unfinished_executions(shared.id);
+    let Some(unfinished) = shared.patience.insist("unfinished executions cannot be read", read).await else { return };
     let ends = |id| only.map_or_else(|| !shared.cancellations.has(id), |only| only == id);
     for (fence, execution) in unfinished {
         if ends(execution.id) {
@@ -311,6 +324,7 @@ async fn end_one(shared: &Arc<Shared>, fence: Fence, execution: Execution, (stat
         logs,
         entered: None,
         running: None,
+        owed: None,
     };
     end(shared, ended, None).await;
 }

@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 use crate::cancellations::Cancelled;
 use crate::capabilities::{self, Verify};
 use crate::course::Course;
-use crate::endings::{end_unfinished, file_left_logs, write_kept};
+use crate::endings::{end_unfinished, file_left_logs, tell_untold, write_kept};
 use crate::packs;
 use crate::patience::trying_again;
 use crate::readiness::Part;
@@ -98,6 +98,7 @@ pub(crate) async fn take_executions(shared: &Arc<Shared>, mut executions: Subscr
 async fn start_up(shared: &Arc<Shared>) {
     // Their logs are filed with them, and by nobody else.
     let looking = shared.filing.looking.lock().await;
+    tell_untold(shared).await;
     write_kept(shared).await;
     if shared.namesakes.were_there() {
         let own = shared.clone();

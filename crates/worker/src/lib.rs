@@ -49,6 +49,7 @@ mod spool;
 mod subscription;
 mod time_limit;
 mod transport;
+mod untold;
 
 pub use attune_http::Transport;
 pub use claims::Claims;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use attune_lifecycle::{Backoff, CancellationToken, HARD_STOP_LIMIT, Stop};
 use attune_model::chain;
+use attune_store::{Decision, StoreError};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Kept free of the time after the hard stop, for what follows the last attempt.
@@ -50,6 +51,28 @@ impl Patience {
         let end = self.end();
         sleep_until(end.min(Instant::now() + delay.min(HURRIED_PAUSE))).await;
         Instant::now() < end
+    }
+
+    /// Asks storage until it answers. None: it never will, or there is no time left.
+    pub(crate) async fn insist<T, F>(&self, what: &str, mut read: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            match read().await {
+                Ok(read) => return Some(read),
+                // The same the next time; what else there is to do does not wait for it.
+                Err(error) if error.decision() == Decision::Fail => {
+                    tracing::error!(error = chain(&error), "{what}; they are left as they are");
+                    return None;
+                }
+                Err(error) => trying_again(&backoff, what, &error),
+            }
+            if !self.wait(backoff.next_delay()).await {
+                return None;
+            }
+        }
     }
 
     /// Comes when the time is over.

@@ -21,6 +21,7 @@ use crate::room::Rooms;
 use crate::running::Running;
 use crate::runtimes::Runtimes;
 use crate::spool::Spool;
+use crate::untold::Untold;
 
 /// Built once, when the worker is spawned.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) namesakes: Namesakes,
     /// Results that wait for storage.
     pub(crate) spool: Spool,
+    /// Ends that are not announced yet.
+    pub(crate) untold: Arc<Untold>,
     /// Where packs came from at the start, see [`Shared::pack_sync`].
     pub(crate) packs: Option<PackSync>,
     /// What the worker was told to say about itself.

@@ -156,7 +156,7 @@ impl Spool {
     }
 
     fn encode(&self, end: &Ended) -> Result<Vec<u8>, SpoolError> {
-        let Ended { fence, execution, action, status, result, secrets, logs, entered, running: _ } = end;
+        let Ended { fence, execution, action, status, result, secrets, logs, entered, running: _, owed: _ } = end;
         // Whatever was entered may have no file yet.
         let logs = logs.as_ref().or(entered.as_ref().map(|(owner, _)| owner));
         let sealed = |secret: &SecretValue| Sealed {
@@ -202,7 +202,7 @@ impl Spool {
         let fence = Fence { execution: execution.id, worker, started_at };
         let secrets = secrets.into_iter().map(opened).collect();
         let logs = logs.map(LogOwner::again);
-        Ok(Ended { fence, execution, action, status, result, secrets, logs, entered: None, running: None })
+        Ok(Ended { fence, execution, action, status, result, secrets, logs, entered: None, running: None, owed: None })
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<Kept, SpoolError> {

@@ -6,7 +6,8 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +151,8 @@ async fn by_the_next_life(finds: &mut Finds, worker: WorkerId) {
     let id = finds.begun(worker, "good").await;
     finds.go(id);
     let kept = finds.rig.place.path("spool").join(worker.to_string());
-    let is_kept = || fs::read_dir(&kept).is_ok_and(|mut entries| entries.next().is_some());
+    let is_result = |entry: io::Result<DirEntry>| entry.unwrap().path().extension() == Some("result".as_ref());
+    let is_kept = || fs::read_dir(&kept).is_ok_and(|mut entries| entries.any(is_result));
     eventually("the result is kept", async || is_kept().then_some(())).await;
     life.end().await;
     finds.cancel(id).await;

@@ -160,7 +160,7 @@ async fn broker(platform: &PlatformConfig) -> Vec<Finding> {
         lifetime: QueueLifetime::UntilUnused(TRIAL_LIFETIME),
     };
     findings.push(match timeout(LIMIT, bus.declare(&trial)).await {
-        Ok(Ok(())) => Finding::fine("queues", "may be declared and bound to both exchanges"),
+        Ok(Ok(_consumers)) => Finding::fine("queues", "may be declared and bound to both exchanges"),
         Ok(Err(error)) => {
             let remedy =
                 "give the user of message_queue.url the rights to configure, write and read in its virtual host";
