@@ -237,17 +237,7 @@ impl Worker {
         tasks.spawn_vital("packs", stop, pack_events::consume(shared.clone(), packs).instrument(span.clone()));
         let work = async move {
             intake::take_executions(&shared, executions).await;
-            let patience = shared.patience.clone();
-            let passed_over = async {
-                capabilities::ask_to_be_passed_over(&shared).await;
-                std::future::pending().await
-            };
-            tokio::select! {
-                biased;
-                () = shared.rooms.empty() => {}
-                () = passed_over => {}
-                () = patience.over() => tracing::error!("executions did not end; their rows are left to the next start"),
-            }
+            drain(&shared).await;
             drained.cancel();
             // Its last write must not come after ours.
             if heartbeat.await.is_err() {
@@ -256,5 +246,20 @@ impl Worker {
             heartbeat::farewell(&shared).await;
         };
         tasks.spawn_vital("worker", stop, work.instrument(span));
+    }
+}
+
+/// Until nothing is in hand any more.
+async fn drain(shared: &Shared) {
+    let passed_over = async {
+        capabilities::ask_to_be_passed_over(shared).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        // Whoever has nothing in hand is gone before anybody could pass it over.
+        biased;
+        () = shared.rooms.empty() => {}
+        () = passed_over => {}
+        () = shared.patience.over() => tracing::error!("executions did not end; their rows are left to the next start"),
     }
 }

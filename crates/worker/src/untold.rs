@@ -165,14 +165,14 @@ mod tests {
         let folder = dir.path().join("7");
         let first = Untold::open(&folder);
         assert!(!folder.exists(), "nothing is written for nothing");
-        let [one, _two, three] = [1, 2, 3].map(|id| first.owe(ExecutionId(id)));
+        let [one, two, three] = [1, 2, 3].map(|id| first.owe(ExecutionId(id)));
         three.settle();
-        let _four = first.owe(ExecutionId(4));
+        let four = first.owe(ExecutionId(4));
         one.settle();
         assert_eq!(first.left(), []);
         drop(first);
         // Whoever still owes holds the file; a killed process does not.
-        drop((_two, _four));
+        drop((two, four));
 
         let second = Untold::open(&folder);
         assert_eq!(second.left(), ids(&[2, 4]));
@@ -188,11 +188,11 @@ mod tests {
     fn another_process_of_the_name_has_it_alone() {
         let dir = tempfile::tempdir().unwrap();
         let first = Untold::open(dir.path());
-        let _owed = first.owe(ExecutionId(1));
+        let owed = first.owe(ExecutionId(1));
         let second = Untold::open(dir.path());
         assert_eq!(second.left(), []);
         second.owe(ExecutionId(2)).settle();
-        drop((second, first, _owed));
+        drop((second, first, owed));
         assert_eq!(Untold::open(dir.path()).left(), ids(&[1]));
     }
 
