@@ -20,7 +20,7 @@ impl Backoff {
 
     /// The delay before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let full = self.min.saturating_mul(1_u32.checked_shl(self.attempt.min(31)).unwrap_or(u32::MAX)).min(self.max);
+        let full = doubled((self.min, self.max), self.attempt);
         self.attempt = self.attempt.saturating_add(1);
         let random = u32::from(Uuid::new_v4().as_bytes()[0]);
         full.saturating_sub(full * random / 1024)
@@ -35,6 +35,11 @@ impl Backoff {
     pub fn attempts(&self) -> u32 {
         self.attempt
     }
+}
+
+/// The shortest delay, doubled so many times, and at most the longest.
+pub fn doubled((min, max): (Duration, Duration), times: u32) -> Duration {
+    min.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX)).min(max.max(min))
 }
 
 #[cfg(test)]
@@ -53,6 +58,15 @@ mod tests {
         assert!(backoff.next_delay() <= Duration::from_millis(100));
         for _ in 0..100 {
             assert!(backoff.next_delay() <= Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn the_longest_delay_is_reached_from_the_shortest() {
+        let limits = (Duration::from_secs(1), Duration::from_hours(24));
+        assert_eq!(doubled(limits, 16).as_secs(), 1 << 16);
+        for times in [17, 31, 32, u32::MAX] {
+            assert_eq!(doubled(limits, times), limits.1, "{times}");
         }
     }
 }

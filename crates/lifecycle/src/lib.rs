@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub use backoff::Backoff;
+pub use backoff::{Backoff, doubled};
 pub use standing::Standing;
 
 /// How long tasks have after the hard stop.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use attune_lifecycle::doubled;
 use uuid::Uuid;
 
-/// Beyond it the limit is reached anyway.
-const MOST_DOUBLINGS: u32 = 10;
 /// Each delay is shortened by up to this part (in 1/256) of a tenth, so that many sensors do not come back at once.
 const JITTER_PARTS: u32 = 256;
 
@@ -15,8 +14,7 @@ pub(crate) fn delay(min: Duration, max: Duration, failures: u32) -> Duration {
 }
 
 fn full_delay(min: Duration, max: Duration, failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(MOST_DOUBLINGS);
-    min.saturating_mul(1 << doublings).min(max.max(min))
+    doubled((min, max), failures.saturating_sub(1))
 }
 
 /// `full` minus at most a tenth.
