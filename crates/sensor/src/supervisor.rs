@@ -12,14 +12,16 @@
 //! ```
 //!
 //! Invariant: one supervisor per sensor, one process per supervisor; a process is started only after the end of the one
-//! before was seen. Every branch of a `select!` here is cancel-safe, except the end of the process, which is kept.
+//! before was seen, or, after a panic, killed. Every branch of a `select!` here is cancel-safe, except the end of the process, which is kept.
 
 mod claim;
 mod pack;
+mod panicking;
 mod phase;
 mod preparing;
 mod talk;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use attune_model::chain;
 use attune_model::measure::{Measure, RestartCause, SensorState};
 use attune_model::status::SensorProcessStatus;
 use attune_store::{ProcessChange, ProcessEnd};
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -106,6 +109,14 @@ enum Next {
     Lost,
 }
 
+/// What is to be done with a sensor that is wanted.
+enum Todo {
+    /// Start it, perhaps with what is prepared, and watch it.
+    Run(Option<Box<Prepared>>),
+    /// Wait; the failure is taken when it is told.
+    BackOff(Option<Failure>),
+}
+
 /// The owner of one sensor.
 pub(crate) struct Supervisor {
     context: Arc<Context>,
@@ -122,6 +133,8 @@ pub(crate) struct Supervisor {
     reset: bool,
     /// Why the next start is not the first one.
     cause: Option<RestartCause>,
+    /// When the last process began to run.
+    began: Instant,
 }
 
 impl Supervisor {
@@ -138,7 +151,8 @@ impl Supervisor {
         let (failures, alerted) = history.unwrap_or_default();
         // An alert mark above the count is of an earlier series.
         let alerted = if alerted > failures { 0 } else { alerted };
-        Self { context, wish, status, record, grant: None, failures, alerted, reset: history.is_none(), cause: None }
+        let (reset, began) = (history.is_none(), Instant::now());
+        Self { context, wish, status, record, grant: None, failures, alerted, reset, cause: None, began }
     }
 
     /// Until the host stops or forgets the sensor. No process is left.
@@ -192,31 +206,45 @@ impl Supervisor {
 
     /// Until the sensor is not wanted any more; the last target is returned.
     async fn keep_running(&mut self, mut target: Arc<Target>) -> Arc<Target> {
-        let mut prepared = None;
+        let mut todo = Todo::Run(None);
         self.cause = None;
         loop {
-            if !self.grant.as_ref().is_some_and(Grant::is_valid) {
-                // Until the sensor may run again something else may be wanted.
-                prepared = None;
-            }
-            // Boxed is what a sensor that simply runs does not do: it would be part of every waiting task.
-            let next = match Box::pin(self.obtain(&mut target)).await {
-                Ok(()) => match Box::pin(self.start(&target, prepared.take())).await {
-                    Ok(process) => self.watch(process, &mut target).await,
-                    Err(next) => next,
-                },
-                Err(next) => next,
+            let next = AssertUnwindSafe(self.step(&mut target, &mut todo)).catch_unwind().await;
+            let next = match next {
+                Ok(next) => next,
+                Err(_told) => self.panicked(&target, &todo).await,
             };
-            match next {
+            todo = match next {
                 Next::Stop => return target,
-                Next::Again(new, ready) => (target, prepared) = (new, ready),
-                Next::Lost => self.lose(&target).await,
-                Next::Failed(failure) => match Box::pin(self.back_off(&mut target, failure)).await {
-                    Next::Again(new, _) => target = new,
-                    Next::Lost => self.lose(&target).await,
-                    Next::Stop | Next::Failed(_) => return target,
-                },
+                Next::Again(new, prepared) => {
+                    target = new;
+                    Todo::Run(prepared)
+                }
+                Next::Lost => {
+                    self.lose(&target).await;
+                    Todo::Run(None)
+                }
+                Next::Failed(failure) => Todo::BackOff(Some(failure)),
+            };
+        }
+    }
+
+    async fn step(&mut self, target: &mut Arc<Target>, todo: &mut Todo) -> Next {
+        // Boxed is what a sensor that simply runs does not do: it would be part of every waiting task.
+        let prepared = match todo {
+            Todo::BackOff(failure) => {
+                let failure = failure.take().unwrap_or_default();
+                return Box::pin(self.back_off(target, failure)).await;
             }
+            // Until the sensor may run again something else may be wanted.
+            Todo::Run(prepared) => prepared.take().filter(|_| self.grant.as_ref().is_some_and(Grant::is_valid)),
+        };
+        if let Err(next) = Box::pin(self.obtain(target)).await {
+            return next;
+        }
+        match Box::pin(self.start(target, prepared)).await {
+            Ok(process) => self.watch(process, target).await,
+            Err(next) => next,
         }
     }
 
@@ -263,6 +291,7 @@ impl Supervisor {
     /// Says that the process runs. It is served meanwhile, however long the store takes; its end comes first.
     async fn announce(&mut self, process: &mut Process, target: &Arc<Target>) -> Result<(), Next> {
         let (pid, reset_failures) = (process.pid.cast_signed(), std::mem::take(&mut self.reset));
+        self.began = process.began;
         self.record.set(target, ProcessChange::Running { pid, reset_failures });
         let revoked = self.revoked();
         tokio::select! {
