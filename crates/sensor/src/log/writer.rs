@@ -3,6 +3,7 @@
 //! Every call to the store and to the file system may fail; then it is tried again for a while, and what had to be given
 //! up is counted in the log itself.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +93,8 @@ pub(crate) struct LogWriter {
     current_file: CurrentFile,
     hidden: LaterTokens,
     trace: Trace,
+    /// Whether it was said that lines are given up.
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -138,6 +141,7 @@ impl LogWriter {
             current_file: CurrentFile::default(),
             hidden,
             trace: Trace::new(),
+            is_told: false,
         }
     }
 
@@ -230,13 +234,14 @@ impl LogWriter {
             let error = match written {
                 Ok((open, Ok(()))) => {
                     self.open = Some(open);
+                    self.say_written();
                     return true;
                 }
                 Ok((open, Err(error))) => {
                     let partly = open.segment.size() > before;
                     self.open = Some(open);
                     if partly {
-                        tracing::warn!(sensor.ref = %self.target.sensor_ref, %error, "log written only partly");
+                        self.say_given_up(&error.to_string());
                         return false;
                     }
                     error
@@ -269,8 +274,8 @@ impl LogWriter {
         }
     }
 
-    /// None when somebody has removed it: the next lines begin another one. What was written since it was last seen may have
-    /// gone with it.
+    /// None when somebody has removed it: its version goes, too, and the next lines begin another one. What was written since it
+    /// was last seen may have gone with it.
     async fn look(&mut self, mut open: Open) -> Option<Open> {
         let looked = spawn_blocking(move || (open.segment.is_removed(), open)).await;
         let (is_removed, looked) = looked.ok()?;
@@ -282,21 +287,36 @@ impl LogWriter {
             if !matches!(open.kind, OpenKind::Sent(_)) {
                 self.lost_bytes += size.saturating_sub(open.seen.1);
             }
+            self.record_size(&open, 0).await;
             return None;
         }
         open.seen = (Instant::now(), size);
         Some(open)
     }
 
-    async fn may_retry(&self, backoff: &mut Backoff, problem: &str) -> bool {
+    async fn may_retry(&mut self, backoff: &mut Backoff, problem: &str) -> bool {
         let delay = backoff.next_delay();
         if backoff.attempts() >= MOST_TRIES {
-            tracing::warn!(sensor.ref = %self.target.sensor_ref, stream = self.target.stream.as_str(), problem,
-                "lines of a sensor's log were given up");
+            self.say_given_up(problem);
             return false;
         }
         tokio::time::sleep(delay).await;
         true
+    }
+
+    /// Once, and not again for whatever follows: a disk may be full for hours.
+    fn say_given_up(&mut self, problem: &str) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(sensor.ref = %self.target.sensor_ref, stream = self.target.stream.as_str(), problem,
+                "lines of a sensor's log are given up");
+        }
+    }
+
+    fn say_written(&mut self) {
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!(sensor.ref = %self.target.sensor_ref, stream = self.target.stream.as_str(),
+                "the log of a sensor is written again");
+        }
     }
 
     async fn open_segment(&mut self) -> Result<Open, String> {
@@ -348,9 +368,9 @@ impl LogWriter {
 
     /// Ends the current file; the next write opens another.
     async fn next_segment(&mut self) {
-        let Some(open) = self.open.take() else { return };
+        let Some(open) = self.take_seen().await else { return };
         if !matches!(open.kind, OpenKind::Plain) {
-            return self.record_size(&open).await;
+            return self.record_size(&open, open.segment.size()).await;
         }
         let (path, keep) = (open.segment.path().to_owned(), self.target.home.limits.max_files);
         if let Ok(Err(error)) = spawn_blocking(move || rotate(&path, keep)).await {
@@ -360,14 +380,26 @@ impl LogWriter {
 
     async fn close(mut self) {
         self.trace.say_left_out(&self.target.sensor_ref, self.target.stream);
-        if let Some(open) = self.open.take() {
-            self.record_size(&open).await;
+        if let Some(open) = self.take_seen().await {
+            self.record_size(&open, open.segment.size()).await;
         }
     }
 
-    async fn record_size(&self, open: &Open) {
+    /// The current file, if it is still there.
+    async fn take_seen(&mut self) -> Option<Open> {
+        let open = self.open.take()?;
+        self.look(open).await
+    }
+
+    /// 0 removes the version, with its file.
+    async fn record_size(&self, open: &Open, size: u64) {
         let OpenKind::InPlace(version) = open.kind else { return };
-        let sizes = [(version, open.segment.size())];
+        if size == 0 {
+            let file = open.segment.path().to_owned();
+            // One that stays is written to by the next version of that number.
+            drop(spawn_blocking(move || fs::remove_file(file)).await);
+        }
+        let sizes = [(version, size)];
         match timeout(STORE_LIMIT, self.store.set_log_sizes(&sizes)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -393,7 +425,7 @@ impl LogWriter {
 
 fn remove_expired(root: &Path, files: &[String]) {
     for file in files {
-        let removed = inside(root, Path::new(file)).and_then(std::fs::remove_file);
+        let removed = inside(root, Path::new(file)).and_then(fs::remove_file);
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(file, %error, "an expired log file could not be removed");

@@ -196,7 +196,36 @@ async fn a_file_that_somebody_removes_is_followed_by_another_one() {
         writer.report_loss().await;
         let log = fs::read_to_string(root.path().join(next)).unwrap();
         assert_eq!(log, "after\n[attune: 10 bytes of output were lost here]\n");
+        // The first version has no file any more, and the next one its length.
+        let before = store.sizes.lock().unwrap().clone();
+        assert_eq!(before, refused.map_or(vec![(1, 0)], |_| Vec::new()));
     }
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_has_removed_when_it_ends_leaves_no_version() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    let (_sink, mut writer) = writer(&store, root.path(), LogLimits { max_bytes: 8, max_files: 4 });
+    for version in ["v1", "v2"] {
+        writer.write(b"12345\n").await;
+        fs::remove_file(root.path().join(format!("sensor/demo/one/stderr/{version}.txt"))).unwrap();
+    }
+    writer.close().await;
+    assert_eq!(*store.sizes.lock().unwrap(), [(1, 0), (2, 0)]);
+}
+
+#[tokio::test]
+async fn a_version_that_stays_empty_goes_with_its_file() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Moody::default());
+    let (_sink, mut writer) = writer(&store, root.path(), LogLimits::default());
+    let open = writer.open_segment().await.unwrap();
+    let file = open.segment.path().to_owned();
+    writer.open = Some(open);
+    writer.close().await;
+    assert_eq!(*store.sizes.lock().unwrap(), [(1, 0)]);
+    assert!(!file.exists());
 }
 
 /// What is said in our own log.
@@ -249,4 +278,29 @@ async fn a_flood_is_in_the_log_of_the_sensor_and_not_in_our_own() {
     assert_eq!(said.iter().filter(|text| *text == "Sensor demo.one stderr: line").count(), 100);
     let left_out = "Sensor demo.one stderr: [attune: 99900 more lines, in its own log only]";
     assert_eq!(said.last().unwrap(), left_out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_cannot_be_written_is_told_once_and_so_is_that_it_can_again() {
+    let root = tempfile::tempdir().unwrap();
+    let own = OwnLog::default();
+    let _listening = tracing::subscriber::set_default(own.clone());
+    let store = Arc::new(Moody::default());
+    let (_sink, mut writer) = writer(&store, root.path(), LogLimits::default());
+    let folder = root.path().join("sensor/demo/one");
+    fs::create_dir_all(&folder).unwrap();
+    for _ in 0..2 {
+        // In the place of the folder.
+        fs::write(folder.join("stderr"), "").unwrap();
+        for _ in 0..3 {
+            writer.write(b"lost\n").await;
+        }
+        fs::remove_file(folder.join("stderr")).unwrap();
+        writer.write(b"kept\n").await;
+        writer.write(b"kept\n").await;
+        writer.open = None;
+        fs::remove_dir_all(folder.join("stderr")).unwrap();
+    }
+    let told = ["lines of a sensor's log are given up", "the log of a sensor is written again"];
+    assert_eq!(*own.0.lock().unwrap(), [told, told].concat());
 }
