@@ -29,13 +29,13 @@ fi
 echo ready >> "$FACTS/ready"
 exec sleep 1000"#;
 
-/// A clock that is slow: whatever a test writes is of the time of the process that runs.
+/// A clock that is wrong.
 #[derive(Debug)]
-struct Slow;
+struct Off(TimeDelta);
 
-impl Clock for Slow {
+impl Clock for Off {
     fn now(&self) -> DateTime<Utc> {
-        Utc::now() - TimeDelta::seconds(10)
+        Utc::now() + self.0
     }
 }
 
@@ -57,10 +57,21 @@ impl Files {
         Self { remote, relay, address: format!("http://{address}") }
     }
 
+    /// With a clock that is slow: whatever a test writes is of the time of the process that runs.
     async fn start(&self) -> Running {
+        self.start_at(TimeDelta::seconds(-10)).await
+    }
+
+    async fn start_at(&self, off: TimeDelta) -> Running {
         let mut config = self.remote.config();
         config.api_url.clone_from(&self.address);
-        self.remote.world.start_host_with(config, Arc::new(Slow)).await
+        self.remote.world.start_host_with(config, Arc::new(Off(off))).await
+    }
+
+    /// As if it had been written before; that it was changed shows.
+    fn date_back(&self, name: &str, by: Duration) {
+        let here = self.remote.world.path(&format!("artifacts/demo/{name}/v1.txt"));
+        OpenOptions::new().append(true).open(here).unwrap().set_modified(SystemTime::now() - by).unwrap();
     }
 
     fn say(&self, first: &str, second: &str) {
@@ -120,15 +131,53 @@ async fn what_a_host_owes_follows_in_its_next_life_and_nothing_else() {
     eventually("its size", async || files.row("second").await.1).await;
     host.stop().await;
     assert!(!files.place("first").exists());
-    // Between the two lives, as far as a file system can tell.
-    let earlier = SystemTime::now() - Duration::from_secs(5);
-    let here = files.remote.world.path("artifacts/demo/second/v1.txt");
-    OpenOptions::new().append(true).open(here).unwrap().set_modified(earlier).unwrap();
     files.relay.hold(None);
     let calls = files.relay.calls("demo/second");
     let host = files.start().await;
     files.arrives("first", "first").await;
     host.stop().await;
+    assert_eq!(files.relay.calls("demo/second"), calls);
+    files.remote.end().await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_anew_with_the_same_length_follows_in_the_next_life_of_its_host() {
+    let files = Files::new().await;
+    files.say("first", "second");
+    let host = files.start().await;
+    files.arrives("second", "second").await;
+    host.stop().await;
+    files.relay.fail(Some((Method::PUT, "demo/second")));
+    let before = files.relay.calls("demo/second");
+    files.say("first", "SECOND");
+    let host = files.start().await;
+    eventually("an attempt", async || (files.relay.calls("demo/second") > before).then_some(())).await;
+    host.stop().await;
+    files.date_back("second", Duration::from_secs(5));
+    files.relay.fail(None);
+    let host = files.start().await;
+    files.arrives("second", "SECOND").await;
+    host.stop().await;
+    files.remote.end().await;
+}
+
+#[tokio::test]
+async fn a_size_that_the_store_did_not_get_follows_without_the_file() {
+    let files = Files::new().await;
+    files.say("first", "second");
+    let host = files.start().await;
+    files.arrives("second", "second").await;
+    host.stop().await;
+    // As if the host had been killed in between.
+    let database = files.remote.world.database().await;
+    sqlx::query("UPDATE artifact_version SET size_bytes = NULL").execute(&database).await.unwrap();
+    database.close().await;
+    let calls = files.relay.calls("demo/second");
+    let ready = files.remote.world.facts("ready").len();
+    let host = files.start().await;
+    files.remote.world.eventually_facts("ready", ready + 1).await;
+    host.stop().await;
+    assert_eq!(files.row("second").await.1, Some(6));
     assert_eq!(files.relay.calls("demo/second"), calls);
     files.remote.end().await;
 }
@@ -143,13 +192,10 @@ async fn an_old_copy_never_takes_the_place_of_what_another_host_has_delivered() 
     host.stop().await;
     // The sensor was on another host meanwhile, and does nothing with this file here.
     files.deliver("first", "a newer one").await;
-    let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
-    for name in ["first", "second"] {
-        let here = files.remote.world.path(&format!("artifacts/demo/{name}/v1.txt"));
-        OpenOptions::new().append(true).open(here).unwrap().set_modified(an_hour_ago).unwrap();
-    }
+    // Somebody else has changed it since, and the process that begins then does not.
+    files.date_back("first", Duration::from_hours(1));
     let ready = files.remote.world.facts("ready").len();
-    let host = files.start().await;
+    let host = files.start_at(TimeDelta::hours(1)).await;
     files.remote.world.eventually_facts("ready", ready + 1).await;
     host.stop().await;
     files.arrives("first", "a newer one").await;

@@ -10,7 +10,7 @@ use attune_model::{WorkerId, chain};
 use attune_store::SensorStore;
 use tokio::time::timeout;
 
-use super::{HOSTS, folder};
+use super::{HOSTS, folder, ledger};
 use crate::context::STORE_LIMIT;
 
 /// Held by the host whose folder it is in.
@@ -64,6 +64,7 @@ fn others(artifacts: &Path, worker: WorkerId) -> Vec<WorkerId> {
 /// False when a process still has them: its row is in another database, or was deleted while it runs.
 fn take_over(from: &Path, to: &Path) -> io::Result<bool> {
     let Some(_hold) = hold(from)? else { return Ok(false) };
+    ledger::take_over(from, to)?;
     for file in files(from)? {
         let Ok(name) = file.strip_prefix(from) else { continue };
         let place = to.join(name);

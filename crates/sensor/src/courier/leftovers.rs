@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use attune_store::SensorFile;
 
 use super::adopt::hold;
-use super::marks;
+use super::ledger;
 use super::outbox::{Aftermath, Log, MISSING, Outbox, State};
 use super::own_files::OwnFiles;
 use super::parcel::Parcel;
@@ -31,7 +31,7 @@ impl Outbox {
         }
         let now = SystemTime::now();
         remove_plain_logs(&folder.join(PLAIN_LOGS), now);
-        let owed = marks::all(&folder);
+        let ledger = ledger::read(&folder);
         let hold = hold(&folder).unwrap_or_else(|error| {
             tracing::debug!(folder = %folder.display(), %error, "no hold on the folder");
             None
@@ -39,7 +39,7 @@ impl Outbox {
         if hold.is_none() {
             tracing::warn!(folder = %folder.display(), "another host of this name on this machine may use the folder of our logs");
         }
-        Self::new(folder, left, (OwnFiles::owed(owed, now), hold))
+        Self::new(folder, left, (OwnFiles::known(ledger), hold))
     }
 
     /// Of which sensors.

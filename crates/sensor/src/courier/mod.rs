@@ -12,8 +12,8 @@
 
 mod adopt;
 mod lanes;
+mod ledger;
 mod leftovers;
-mod marks;
 mod outbox;
 mod own_files;
 mod parcel;

@@ -33,8 +33,8 @@ struct Shared {
     /// That it is ours.
     _hold: Option<Hold>,
     state: Mutex<State>,
-    /// Held by who marks on the disk what is owed.
-    marking: Mutex<()>,
+    /// Held by who writes into the ledger on the disk.
+    writing: Mutex<()>,
     /// A log has something to be sent.
     ready: Notify,
     /// A process has ended.
@@ -52,7 +52,7 @@ pub(super) struct State {
     /// Those of which something is to be sent, each once, and since when: the first for the longest.
     ready: VecDeque<(Instant, String)>,
     /// Sizes of versions that are complete there.
-    sizes: Vec<(i64, u64)>,
+    pub(super) sizes: Vec<(i64, u64)>,
     /// What sensors write themselves.
     pub(super) own: OwnFiles,
 }
@@ -159,7 +159,7 @@ impl Outbox {
                 folder,
                 _hold: hold,
                 state,
-                marking: Mutex::default(),
+                writing: Mutex::default(),
                 ready,
                 ended,
                 waiting,
@@ -238,6 +238,10 @@ impl Outbox {
     /// The same about sizes.
     pub(super) async fn version_sized(&self) {
         self.shared.sized.notified().await;
+    }
+
+    pub(super) fn say_sized(&self) {
+        self.shared.sized.notify_one();
     }
 
     /// Whether the platform and the store have everything.
@@ -344,11 +348,11 @@ impl Outbox {
     /// … and another one.
     pub(super) fn add_size(&self, size: (i64, u64)) {
         self.state().sizes.push(size);
-        self.shared.sized.notify_one();
+        self.say_sized();
     }
 
-    pub(super) fn marking(&self) -> MutexGuard<'_, ()> {
-        self.shared.marking.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
+        self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

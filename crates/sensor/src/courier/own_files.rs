@@ -1,21 +1,23 @@
 //! Files that sensors have registered with the API and written themselves, below the folder of artifacts of this host.
 //!
 //! They go to the platform when a process of their sensor has ended, and stay here: the next process may go on with them.
-//! Each is on its way by itself, read while it is sent, and sent again only when it has changed. The platform does not say of
-//! which time its copy is, so a file that this process has not written is sent only when nobody has delivered it, and one that
-//! another host has delivered while ours waited stays as it is, however often it is looked at.
+//! Each is on its way by itself, read while it is sent, and sent again only when it has changed, which is known over the lives of
+//! this host. The platform does not say of which time its copy is, so a file that this process has not written is sent only
+//! when nobody has delivered it, and one that another host has delivered while ours waited stays as it is, however often it is
+//! looked at.
 
 mod delivery;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
 
 use attune_lifecycle::spawn_blocking;
+use attune_model::order;
 use chrono::{DateTime, Utc};
 
 use super::Trouble;
-use super::marks::{self, Times};
-use super::outbox::Outbox;
+use super::ledger::{self, Account, Ledger, Settled};
+use super::outbox::{Outbox, State};
 use super::stamp::Stamp;
 
 /// A file that is to be delivered.
@@ -30,14 +32,6 @@ pub(super) struct OwnFile {
     turn: Turn,
 }
 
-/// A state of a file that nothing more is to be done for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Settled {
-    stamp: Stamp,
-    /// How long the file is that the platform got from here last; none when another host's took its place.
-    ours: Option<u64>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Waits,
@@ -46,13 +40,16 @@ enum Turn {
     UnderWayAndWaits,
 }
 
+/// Since when, by sensor.
+type Times = BTreeMap<String, SystemTime>;
+
 /// What is known about such files.
 #[derive(Debug)]
 pub(super) struct OwnFiles {
-    /// When this life began.
-    born: SystemTime,
-    /// Since when something may be owed: what is marked on the disk, by sensor.
-    owed: Times,
+    /// What is kept on the disk.
+    ledger: Ledger,
+    /// Sensors whose account there is an older one.
+    unwritten: HashSet<String>,
     /// Processes that run, and since when.
     running: Times,
     /// Processes that have ended, and since when they may have written.
@@ -60,21 +57,19 @@ pub(super) struct OwnFiles {
     is_looking: bool,
     /// By path.
     waiting: BTreeMap<String, OwnFile>,
-    /// By sensor and path.
-    settled: HashMap<String, HashMap<String, Settled>>,
 }
 
 impl OwnFiles {
-    /// What earlier lives owe, until now.
-    pub(super) fn owed(owed: Times, now: SystemTime) -> Self {
+    /// What earlier lives have settled, and what they owe.
+    pub(super) fn known(ledger: Ledger) -> Self {
+        let owed = |(sensor_ref, account): (&String, &Account)| Some((sensor_ref.clone(), account.owed_since?));
         Self {
-            born: now,
-            ended: owed.clone(),
-            owed,
+            ended: order::map(ledger.iter().filter_map(owed)),
+            ledger,
+            unwritten: HashSet::new(),
             running: Times::new(),
             is_looking: false,
             waiting: BTreeMap::new(),
-            settled: HashMap::new(),
         }
     }
 
@@ -102,22 +97,37 @@ impl OwnFiles {
         self.waiting.insert(path, OwnFile { turn, ..file });
     }
 
-    fn settled(&self, owner: &str, path: &str) -> Option<Settled> {
-        self.settled.get(owner)?.get(path).copied()
+    /// How long a file is that was delivered by a life of this host that ended before the store knew.
+    fn untold_size(&self, path: &str, file: &OwnFile) -> Option<(i64, u64)> {
+        let settled = self.settled(&file.owner, path).filter(|settled| settled.stamp == file.stamp)?;
+        settled.ours.filter(|_| file.there.is_none()).map(|size| (file.id, size))
     }
 
-    /// Whether what is owed of it is to be marked anew.
+    fn settled(&self, owner: &str, path: &str) -> Option<Settled> {
+        self.ledger.get(owner)?.settled.get(path).copied()
+    }
+
+    /// Changes what is kept about a sensor.
+    fn note(&mut self, sensor_ref: &str, change: impl FnOnce(&mut Account)) {
+        let before = self.ledger.remove(sensor_ref).unwrap_or_default();
+        let mut account = before.clone();
+        change(&mut account);
+        if account != before {
+            self.unwritten.insert(sensor_ref.to_owned());
+        }
+        if account != Account::default() {
+            self.ledger.insert(sensor_ref.to_owned(), account);
+        }
+    }
+
+    /// Whether its account is to be written.
     fn settle(&mut self, sensor_ref: &str) -> bool {
         let is_owed = self.ended.contains_key(sensor_ref) || self.waiting.values().any(|file| file.owner == sensor_ref);
-        if is_owed {
-            return false;
+        if !is_owed {
+            let since = self.running.get(sensor_ref).copied();
+            self.note(sensor_ref, |account| account.owed_since = since);
         }
-        let since = self.running.get(sensor_ref).copied();
-        let marked = match since {
-            Some(since) => self.owed.insert(sensor_ref.to_owned(), since),
-            None => self.owed.remove(sensor_ref),
-        };
-        marked != since
+        self.unwritten.contains(sensor_ref)
     }
 }
 
@@ -145,11 +155,11 @@ impl Outbox {
         let began = SystemTime::from(now);
         let mut state = self.state();
         state.own.running.insert(sensor_ref.to_owned(), began);
-        let is_marked = state.own.owed.contains_key(sensor_ref);
-        state.own.owed.entry(sensor_ref.to_owned()).or_insert(began);
+        state.own.note(sensor_ref, |account| account.owed_since = account.owed_since.or(Some(began)));
+        let is_unwritten = state.own.unwritten.contains(sensor_ref);
         drop(state);
-        if !is_marked {
-            self.mark(sensor_ref);
+        if is_unwritten {
+            self.keep(sensor_ref);
         }
         Attended { outbox: self.clone(), sensor_ref: sensor_ref.to_owned(), began }
     }
@@ -161,10 +171,14 @@ impl Outbox {
     }
 
     fn end_look(&self, ended: Times, found: Result<Vec<(String, OwnFile)>, Trouble>) -> Result<(), Trouble> {
-        let own = &mut self.state().own;
+        let mut state = self.state();
+        let State { own, sizes, .. } = &mut *state;
         own.is_looking = false;
         match found {
-            Ok(changed) => changed.into_iter().for_each(|(path, file)| own.enter(path, file)),
+            Ok(changed) => changed.into_iter().for_each(|(path, file)| {
+                sizes.extend(own.untold_size(&path, &file));
+                own.enter(path, file);
+            }),
             Err(trouble) => {
                 for (sensor_ref, since) in ended {
                     own.end(sensor_ref, since);
@@ -172,15 +186,20 @@ impl Outbox {
                 return Err(trouble);
             }
         }
+        drop(state);
         self.say_file_waits();
+        self.say_sized();
         Ok(())
     }
 
-    /// Marks what is owed of it by now: whoever comes last knows the most. Blocks.
-    fn mark(&self, sensor_ref: &str) {
-        let _alone = self.marking();
-        let since = self.state().own.owed.get(sensor_ref).copied();
-        marks::set(self.folder(), sensor_ref, since);
+    /// Writes what is known about it by now: whoever comes last knows the most. Blocks.
+    fn keep(&self, sensor_ref: &str) {
+        let _alone = self.writing();
+        let mut state = self.state();
+        state.own.unwritten.remove(sensor_ref);
+        let account = state.own.ledger.get(sensor_ref).cloned().unwrap_or_default();
+        drop(state);
+        ledger::keep(self.folder(), sensor_ref, &account);
     }
 
     async fn settle(&self, sensor_ref: &str) {
@@ -189,7 +208,7 @@ impl Outbox {
         }
         let (outbox, sensor_ref) = (self.clone(), sensor_ref.to_owned());
         // Should this not be done, the next life looks in vain.
-        drop(spawn_blocking(move || outbox.mark(&sensor_ref)).await);
+        drop(spawn_blocking(move || outbox.keep(&sensor_ref)).await);
     }
 
     /// Takes the next file whose turn it may be.
@@ -213,7 +232,9 @@ impl Outbox {
     }
 
     fn is_settled(&self, owner: &str, path: &str, settled: Settled) {
-        self.state().own.settled.entry(owner.to_owned()).or_default().insert(path.to_owned(), settled);
+        self.state().own.note(owner, |account| {
+            account.settled.insert(path.to_owned(), settled);
+        });
     }
 }
 
@@ -221,11 +242,15 @@ impl Outbox {
 mod tests {
     use super::*;
 
+    fn stamp(size: u64) -> Stamp {
+        Stamp { device: 1, inode: 1, changed: SystemTime::UNIX_EPOCH, size }
+    }
+
     #[test]
     fn a_file_that_waits_is_compared_with_what_was_there_when_it_was_new() {
-        let mut own = OwnFiles::owed(Times::new(), SystemTime::UNIX_EPOCH);
+        let mut own = OwnFiles::known(Ledger::new());
         let file = |size, there| {
-            let stamp = Stamp { modified: SystemTime::UNIX_EPOCH, size };
+            let stamp = stamp(size);
             OwnFile { owner: "demo.one".to_owned(), id: 1, stamp, there, turn: Turn::Waits }
         };
         let mut enter = |size, there| {
@@ -240,11 +265,11 @@ mod tests {
 
     #[test]
     fn what_is_settled_while_it_is_looked_at_does_not_wait_again() {
-        let mut own = OwnFiles::owed(Times::new(), SystemTime::UNIX_EPOCH);
-        let stamp = Stamp { modified: SystemTime::UNIX_EPOCH, size: 5 };
+        let mut own = OwnFiles::known(Ledger::new());
+        let stamp = stamp(5);
         let file = OwnFile { owner: "demo.one".to_owned(), id: 1, stamp, there: Some(7), turn: Turn::Waits };
-        let gave_way = Settled { stamp, ours: None };
-        own.settled.insert("demo.one".to_owned(), [("a".to_owned(), gave_way)].into());
+        let gave_way = Settled { stamp, ours: None, is_refused: false };
+        own.note("demo.one", |account| account.settled = [("a".to_owned(), gave_way)].into());
         own.enter("a".to_owned(), file.clone());
         assert!(own.waiting.is_empty());
         own.enter("a".to_owned(), OwnFile { stamp: Stamp { size: 6, ..stamp }, ..file });
@@ -263,15 +288,15 @@ mod tests {
         // Not owed any more when that was done, until another process runs.
         next.end_look(ended, Ok(Vec::new())).unwrap();
         next.settle("demo.one").await;
-        assert!(next.state().own.is_delivered() && marks::all(dir.path()).is_empty());
+        assert!(next.state().own.is_delivered() && ledger::read(dir.path()).is_empty());
         let again = next.attend("demo.one", now);
-        assert_eq!(marks::all(dir.path()).len(), 1);
+        assert_eq!(ledger::read(dir.path()).len(), 1);
         drop(again);
         assert!(!next.state().own.is_delivered());
     }
 
     #[tokio::test]
-    async fn a_mark_that_goes_late_leaves_that_of_a_process_which_has_begun_meanwhile() {
+    async fn what_is_written_late_is_what_is_known_then() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(dir.path().to_owned());
         drop(outbox.attend("demo.one", Utc::now()));
@@ -280,7 +305,7 @@ mod tests {
         assert!(outbox.state().own.settle("demo.one"));
         // Before that was written.
         let _running = outbox.attend("demo.one", Utc::now());
-        outbox.mark("demo.one");
-        assert_eq!(marks::all(dir.path()).len(), 1);
+        outbox.keep("demo.one");
+        assert_eq!(ledger::read(dir.path()).len(), 1);
     }
 }

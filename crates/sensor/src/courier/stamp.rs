@@ -1,26 +1,41 @@
 //! What tells the states of a file from each other.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 /// File systems date changes a little earlier than clocks say.
 const COARSE: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What tells one state of a file from another. Nobody can write into a file, or put another one in its place, and keep all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
-    pub(super) modified: SystemTime,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// Its content, its name or its mode.
+    pub(super) changed: SystemTime,
     pub(super) size: u64,
 }
 
 impl Stamp {
-    /// Whether nobody has delivered it, as far as that can be known: a process wrote it that began at `since`, and what the
-    /// platform has there is not as long as what an earlier life than this, `born` then, may have delivered.
-    pub(super) fn is_newer(self, since: SystemTime, born: SystemTime, there: Option<u64>) -> bool {
-        let is_after = |time: SystemTime| self.modified >= time.checked_sub(COARSE).unwrap_or(time);
-        there.is_none_or(|there| is_after(since) && (is_after(born) || there != self.size))
+    fn of(metadata: &Metadata) -> Self {
+        let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
+        let nanoseconds = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            changed: SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds),
+            size: metadata.len(),
+        }
+    }
+
+    /// Whether it is not older than a process that began then.
+    pub(super) fn is_after(self, began: SystemTime) -> bool {
+        self.changed >= began.checked_sub(COARSE).unwrap_or(began)
     }
 }
 
@@ -31,25 +46,46 @@ pub(super) fn opened(artifacts: &Path, path: &str) -> io::Result<Option<(File, S
         file => file?,
     };
     let metadata = file.metadata()?;
-    let stamp = Stamp { modified: metadata.modified()?, size: metadata.len() };
-    Ok(metadata.is_file().then_some((file, stamp)))
+    Ok(metadata.is_file().then_some((file, Stamp::of(&metadata))))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
-    fn a_copy_is_newer_when_its_process_wrote_it_or_nobody_has_delivered_any() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let is_newer = |modified, since, there| {
-            let stamp = Stamp { modified: at(modified), size: 5 };
-            stamp.is_newer(at(since), at(100), there)
+    fn whatever_happens_to_a_file_shows_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("file");
+        let stamp = || opened(folder.path(), "file").unwrap().unwrap().1;
+        fs::write(&place, "one").unwrap();
+        let first = stamp();
+        let written = fs::metadata(&place).unwrap().modified().unwrap();
+        // Times are only so fine.
+        let changes = |change: &dyn Fn()| {
+            let before = stamp();
+            while stamp() == before {
+                change();
+            }
         };
-        assert!(is_newer(10, 200, None), "nobody has it");
-        assert!(!is_newer(10, 200, Some(7)), "an old copy, of whatever size");
-        assert!(is_newer(300, 200, Some(5)) && is_newer(300, 200, Some(7)), "of now");
-        assert!(is_newer(60, 50, Some(7)), "an earlier life owes it");
-        assert!(!is_newer(60, 50, Some(5)), "an earlier life has delivered it");
+        changes(&|| fs::write(&place, "two").unwrap());
+        changes(&|| File::options().append(true).open(&place).unwrap().set_modified(written).unwrap());
+        changes(&|| {
+            fs::write(folder.path().join("new"), "one").unwrap();
+            fs::rename(folder.path().join("new"), &place).unwrap();
+        });
+        assert_ne!(stamp(), first);
+        assert_eq!(stamp(), stamp());
+        assert!(opened(folder.path(), "other").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_is_of_the_time_of_a_process_or_older() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let stamp = Stamp { device: 1, inode: 1, changed: at(100), size: 5 };
+        assert!(stamp.is_after(at(50)) && stamp.is_after(at(101)));
+        assert!(!stamp.is_after(at(102)));
     }
 }

@@ -11,8 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{OwnFile, Settled, Turn};
-use crate::courier::marks::Times;
+use super::{OwnFile, Settled, Times, Turn};
 use crate::courier::stamp::opened;
 use crate::courier::{Courier, Trouble};
 
@@ -82,19 +81,18 @@ impl Courier {
         let owners: Vec<String> = ended.keys().cloned().collect();
         let mut files = self.files_of(&owners).await?;
         files.retain(|file| !self.outbox.is_log(&file.file_path));
-        for (owner, settled) in
-            self.outbox.state().own.settled.iter_mut().filter(|(owner, _)| ended.contains_key(*owner))
-        {
-            settled.retain(|path, _| files.iter().any(|file| file.owner == *owner && file.file_path == *path));
+        for owner in &owners {
+            let is_known = |path: &String| files.iter().any(|file| file.owner == *owner && file.file_path == *path);
+            self.outbox.state().own.note(owner, |account| account.settled.retain(|path, _| is_known(path)));
         }
-        let (outbox, artifacts, ended) = (self.outbox.clone(), self.artifacts.clone(), ended.clone());
+        let (artifacts, ended) = (self.artifacts.clone(), ended.clone());
         let look = move || {
-            let born = outbox.state().own.born;
             let changed = |file: SensorFile| {
                 let SensorFile { id, owner, file_path: path, size_bytes: there } = file;
                 let (_, stamp) = opened(&artifacts, &path).ok().flatten()?;
-                let is_changed = stamp.size > 0 && stamp.is_newer(*ended.get(&owner)?, born, there);
-                is_changed.then_some((path, OwnFile { owner, id, stamp, there, turn: Turn::Waits }))
+                // What this host has settled already is left out of these when they are entered.
+                let is_ours = there.is_none() || stamp.is_after(*ended.get(&owner)?);
+                (stamp.size > 0 && is_ours).then_some((path, OwnFile { owner, id, stamp, there, turn: Turn::Waits }))
             };
             files.into_iter().filter_map(changed).collect()
         };
@@ -156,7 +154,7 @@ impl Courier {
                 path,
                 "a file that a sensor wrote itself was delivered by another host meanwhile, or is not kept"
             );
-            self.outbox.is_settled(&file.owner, path, Settled { stamp: file.stamp, ours: None });
+            self.outbox.is_settled(&file.owner, path, Settled { stamp: file.stamp, ours: None, is_refused: false });
             return Ok(());
         }
         let (artifacts, name) = (self.artifacts.clone(), path.to_owned());
@@ -174,18 +172,18 @@ impl Courier {
             tracing::warn!(path, "a file of a sensor has {size} bytes; the API takes at most {UPLOAD_LIMIT_BYTES}");
             return Ok(());
         }
-        let ours = match self.uploads.put_file(path, content, stamp.size).await {
+        let settled = match self.uploads.put_file(path, content, stamp.size).await {
             Ok(()) => {
                 self.outbox.add_size((file.id, stamp.size));
-                Some(stamp.size)
+                Settled { stamp, ours: Some(stamp.size), is_refused: false }
             }
             Err(error) if error.is_refusal() => {
                 tracing::warn!(path, error = chain(&error), "the API refuses a file of a sensor");
-                self.ours(&file.owner, path)
+                Settled { stamp, ours: self.ours(&file.owner, path), is_refused: true }
             }
             Err(error) => return Err(Trouble::Api(error)),
         };
-        self.outbox.is_settled(&file.owner, path, Settled { stamp, ours });
+        self.outbox.is_settled(&file.owner, path, settled);
         Ok(())
     }
 
