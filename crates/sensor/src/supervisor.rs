@@ -401,8 +401,9 @@ impl Supervisor {
             // Another host may have what is missing here.
             self.grant = None;
         }
-        self.record_failure(target, &failure, wait).await;
+        // Also while the store does not take it.
         self.set_phase(Phase::Backoff, target);
+        self.record_failure(target, &failure, wait).await;
         let revoked = self.revoked();
         loop {
             tokio::select! {

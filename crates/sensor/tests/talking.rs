@@ -253,6 +253,21 @@ async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host
 }
 
 #[tokio::test]
+async fn a_sensor_that_has_ended_is_not_said_to_run_while_its_row_waits() {
+    let mut world = world("token").await;
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
+    let host = world.start().await;
+    let pid = eventually_view(&world, "running", |view| view.state == "running").await.pid.unwrap();
+    let locked = world.lock_store().await;
+    attune_sys::kill(attune_sys::Pid::new(pid).unwrap(), attune_sys::SIGKILL).unwrap();
+    let view = eventually_view(&world, "its end", |view| view.reason.is_some()).await;
+    assert_eq!((view.state.as_str(), view.pid), ("backoff", None), "{view:?}");
+    locked.rollback().await.unwrap();
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn an_operator_is_answered_and_obeyed_while_the_database_hangs() {
     let world = world("token").await;
     let host = world.start().await;
