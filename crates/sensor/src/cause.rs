@@ -75,7 +75,11 @@ fn missing(stderr: &str) -> Option<String> {
     stderr.lines().rev().find_map(|line| {
         MISSING.iter().find_map(|(words, kind, advice)| {
             let (_, rest) = line.split_once(words)?;
-            let name = rest.split([':', ',']).next()?.trim().trim_matches(['\'', '"', '`']);
+            let quotes = ['\'', '"', '`'];
+            let name = match rest.strip_prefix(quotes) {
+                Some(quoted) => quoted.split(quotes).next()?,
+                None => rest.split([':', ',', ' ']).next()?,
+            };
             (!name.is_empty()).then(|| format!("missing dependency: {kind} {name}; {advice}"))
         })
     })
@@ -100,6 +104,17 @@ mod tests {
         assert!(of(Some(1), None, node).starts_with("missing dependency: Node.js module axios;"));
         let ruby = "in `require': cannot load such file -- bunny (LoadError)";
         assert!(of(Some(1), None, ruby).contains("Ruby library bunny"));
+        for (stderr, name) in [
+            (
+                "Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'got' imported from /packs/demo/sensors/x.mjs",
+                "Node.js package got;",
+            ),
+            ("ModuleNotFoundError: No module named 'yaml.x'; 'yaml' is not a package", "Python module yaml.x;"),
+            ("ImportError: No module named requests", "Python module requests;"),
+            (ruby, "Ruby library bunny;"),
+        ] {
+            assert!(of(Some(1), None, stderr).contains(name), "{}", of(Some(1), None, stderr));
+        }
         let linker = "app: error while loading shared libraries: libfoo.so.1: cannot open shared object file";
         assert!(of(Some(127), None, linker).contains("shared library libfoo.so.1;"));
     }
