@@ -149,6 +149,23 @@ async fn a_cordoned_host_keeps_what_it_runs_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_cordoned_when_it_begins_takes_nothing() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.add_sensor("old", "shell", FAITHFUL);
+    let host = world.start().await;
+    world.eventually_facts("demo.old", 1).await;
+    host.stop().await;
+    execute(&world, "UPDATE worker SET cordoned = TRUE").await;
+    let host = world.start_host().await;
+    renewals(&world, host.worker).await;
+    assert_eq!(world.facts("demo.old").len(), 1);
+    execute(&world, "UPDATE worker SET cordoned = FALSE").await;
+    world.eventually_facts("demo.old", 2).await;
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn the_row_of_a_host_that_leaves_a_sensor_to_another_one_says_stopped() {
     let mut world = World::new().await;
     world.timing.lease_time = Some(Duration::from_secs(2));

@@ -80,6 +80,7 @@ const BEGIN: &str = concat!(
     " <= ",
     micros_now!(),
     ", true))
+    RETURNING w.cordoned
     "
 );
 
@@ -128,7 +129,13 @@ const TAKE: &str = concat!(
             meta = sensor_process.meta || '{\"attune_lease\": {\"session\": null}}'
         FROM taken
         WHERE sensor_process.sensor = taken.sensor AND sensor_process.worker <> $1
-          AND sensor_process.meta #>> '{attune_lease,session}' IS NOT NULL
+          AND (sensor_process.meta #>> '{attune_lease,session}' IS NOT NULL
+               OR sensor_process.status = 'backoff' AND EXISTS (
+                   SELECT FROM worker AS w WHERE w.id = sensor_process.worker AND w.meta ? 'attune_session' AND ",
+    holds_until!(),
+    " <= ",
+    micros_now!(),
+    "))
     )
     SELECT sensor FROM taken
     "
@@ -156,8 +163,8 @@ impl LeaseStore for PostgresStore {
             .bind(session.id.to_string())
             .bind(micros(session.life))
             .bind(before.map(|before| before.id.to_string()));
-        if self.pool.execute(query).await.during(operation)? > 0 {
-            return Ok(Beginning::Begun);
+        if let Some(row) = self.pool.optional(query).await.during(operation)? {
+            return Ok(Beginning::Begun { cordoned: row.try_get("cordoned").during(operation)? });
         }
         let query = sqlx::query("SELECT id FROM worker WHERE id = $1").bind(session.worker.0);
         let row = self.pool.optional(query).await.during(operation)?;

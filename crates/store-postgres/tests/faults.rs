@@ -261,7 +261,7 @@ async fn what_a_frozen_host_holds_is_free_for_the_renewals_of_others() {
         let worker = store.register_worker(&worker(name, WorkerRole::Sensor)).await.unwrap().id;
         let life = Duration::from_mins(1);
         let session = HostSession { worker, worker_name: name.to_owned(), id: Uuid::new_v4(), life };
-        assert_eq!(store.begin_session(&session, None).await.unwrap(), Beginning::Begun);
+        assert_eq!(store.begin_session(&session, None).await.unwrap(), Beginning::Begun { cordoned: false });
         session
     };
     let (one, other) = (session("one").await, session("other").await);

@@ -49,7 +49,7 @@ impl LeaseStore for SqliteStore {
     ) -> Result<Beginning, StoreError> {
         let operation = || format!("begin a session of sensor host {}", session.worker_name);
         // Each earlier session holds as long as it did, and no longer: a host that begins again and again keeps nothing from others.
-        let done = sqlx::query(concat!(
+        let begun = sqlx::query(concat!(
             "
             UPDATE worker AS w SET
                 meta = json_set(coalesce(meta, '{}'), '$.attune_session', json_object(
@@ -69,6 +69,7 @@ impl LeaseStore for SqliteStore {
               AND (?5 IS NULL OR json_extract(meta, '$.attune_session.id') IN (?2, ?5) OR coalesce(",
             holds_until!(),
             " <= ?4, TRUE))
+            RETURNING cordoned
             "
         ))
         .bind(session.worker.0)
@@ -76,11 +77,11 @@ impl LeaseStore for SqliteStore {
         .bind(life(session))
         .bind(micros(now()))
         .bind(before.map(|before| before.id.to_string()))
-        .execute(&self.writer)
+        .fetch_all(&self.writer)
         .await
         .during(operation)?;
-        if done.rows_affected() > 0 {
-            return Ok(Beginning::Begun);
+        if let Some(row) = begun.first() {
+            return Ok(Beginning::Begun { cordoned: row.try_get("cordoned").during(operation)? });
         }
         let query = sqlx::query("SELECT id FROM worker WHERE id = ?1").bind(session.worker.0);
         let row = query.fetch_optional(&self.readers).await.during(operation)?;
@@ -214,13 +215,18 @@ async fn take(unit: &mut SqliteConnection, session: &HostSession, sensor: Sensor
     if taken.is_empty() {
         return Ok(false);
     }
-    sqlx::query(
+    sqlx::query(concat!(
         "
-        UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?3, next_restart_at = NULL,
+        UPDATE sensor_process AS p SET status = 'stopped', pid = NULL, last_stopped_at = ?3, next_restart_at = NULL,
             updated = ?3, meta = json_set(meta, '$.attune_lease', json_object('session', NULL))
-        WHERE sensor = ?1 AND worker <> ?2 AND json_extract(meta, '$.attune_lease.session') IS NOT NULL
-        ",
-    )
+        WHERE sensor = ?1 AND worker <> ?2
+          AND (json_extract(meta, '$.attune_lease.session') IS NOT NULL
+               OR status = 'backoff' AND EXISTS (
+                   SELECT 1 FROM worker w WHERE w.id = p.worker AND json_extract(w.meta, '$.attune_session') IS NOT NULL AND ",
+        holds_until!(),
+        " <= ?3))
+        "
+    ))
     .bind(sensor.0)
     .bind(session.worker.0)
     .bind(micros(now()))

@@ -44,7 +44,10 @@ pub struct HostSession {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beginning {
     /// It holds.
-    Begun,
+    Begun {
+        /// Whether an operator wants the host to take nothing new.
+        cordoned: bool,
+    },
     /// A later life of the host, or another host of its name, holds the row.
     Taken,
     /// There is no such row any more.

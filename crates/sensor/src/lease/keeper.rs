@@ -180,14 +180,14 @@ impl Keeper {
         let (sent, asked) = (boottime(), Instant::now());
         let begun = self.context.store.begin_session(&session, self.before.as_deref());
         let begun = self.call("begin a session", begun).await;
-        let success = if begun == Some(Beginning::Begun) { Success::Ok } else { Success::Failed };
-        self.context.vitals.sign_of_life(success, asked);
-        if success == Success::Failed {
+        let has_begun = matches!(begun, Some(Beginning::Begun { .. }));
+        self.context.vitals.sign_of_life(if has_begun { Success::Ok } else { Success::Failed }, asked);
+        let Some(Beginning::Begun { cordoned }) = begun else {
             self.tell_why_not(begun);
             self.renew_at = Instant::now() + self.terms.retry_interval();
             return begun.is_some();
-        }
-        (self.next_id, self.is_taken) = (None, false);
+        };
+        (self.next_id, self.is_taken, self.cordoned) = (None, false, cordoned);
         // What still ends under the session before keeps the limit that it had: others were promised that.
         self.begun += 1;
         let session = Session::new(session, self.begun, self.context.stop.hard());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use attune_model::status::{SensorProcessStatus as Status, WorkerRole, WorkerStatus};
 use attune_model::{SensorId, WorkerId};
-use attune_store::{Beginning, HostSession, ProcessChange, Renewal, Runner};
+use attune_store::{Beginning, HostSession, ProcessChange, ProcessEnd, Renewal, Runner};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -16,6 +16,7 @@ use crate::eventually;
 
 /// Over when the next statement begins.
 const INSTANT: Duration = Duration::from_micros(1);
+const BEGUN: Beginning = Beginning::Begun { cordoned: false };
 const RENEWED: Renewal = Renewal::Renewed { cordoned: false };
 
 async fn register(store: &Arc<dyn Store>, name: &str) -> WorkerId {
@@ -30,7 +31,7 @@ fn life_of(worker: WorkerId, name: &str, life: Duration) -> HostSession {
 /// A host with a session that has begun.
 async fn host(world: &World, name: &str, life: Duration) -> HostSession {
     let session = life_of(register(&world.store, name).await, name, life);
-    assert_eq!(world.store.begin_session(&session, None).await.unwrap(), Beginning::Begun);
+    assert_eq!(world.store.begin_session(&session, None).await.unwrap(), BEGUN);
     session
 }
 
@@ -80,7 +81,7 @@ pub async fn what_is_given_back_does_not_run(lab: &dyn Lab) {
     assert_eq!((row.status, row.pid, row.active_rule_count), (Status::Stopped, None, 2));
     assert!(row.last_stopped_at.unwrap() >= row.last_started_at.unwrap());
     assert_eq!(record(ProcessChange::Starting).await.status, Status::Stopped);
-    let end = attune_store::ProcessEnd { consecutive_failures: 4, ..attune_store::ProcessEnd::default() };
+    let end = ProcessEnd { consecutive_failures: 4, ..ProcessEnd::default() };
     let row = record(ProcessChange::Backoff(end)).await;
     assert_eq!((row.status, row.consecutive_failures), (Status::Backoff, 4), "it waits for its next start here");
 }
@@ -138,6 +139,25 @@ pub async fn a_renewal_is_a_heartbeat_and_says_when_the_host_is_cordoned(lab: &d
     );
     lab.execute("UPDATE worker SET cordoned = true WHERE name = 'one'").await;
     assert_eq!(world.store.renew_session(&one).await.unwrap(), Renewal::Renewed { cordoned: true });
+    let again = life_of(one.worker, "one", LONG);
+    assert_eq!(world.store.begin_session(&again, None).await.unwrap(), Beginning::Begun { cordoned: true });
+}
+
+/// It had left the sensor to whoever can start it, and then died.
+pub async fn the_row_of_a_host_that_died_while_it_waited_is_corrected_with_the_next_take(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
+    assert!(take(&world, &one).await);
+    world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
+    let failed = ProcessChange::Backoff(ProcessEnd { consecutive_failures: 3, ..ProcessEnd::default() });
+    world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &failed).await.unwrap();
+    let status = async || world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap().status;
+    assert!(take(&world, &other).await);
+    assert_eq!(status().await, Status::Backoff, "it lives, and says itself what it does");
+    world.store.begin_session(&HostSession { life: INSTANT, ..one.clone() }, None).await.unwrap();
+    lab.execute("UPDATE worker SET last_heartbeat = created WHERE name = 'one'").await;
+    assert!(take(&world, &other).await);
+    assert_eq!(status().await, Status::Stopped);
 }
 
 /// Two hosts of one name, as in a rolling restart.
@@ -161,11 +181,11 @@ pub async fn a_later_life_ends_the_session_and_waits_for_its_time(lab: &dyn Lab)
     assert_eq!(world.store.renew_session(&later).await.unwrap(), RENEWED);
     // A process goes on after itself, and after a beginning of which it has heard nothing.
     for before in [&later, &earlier] {
-        assert_eq!(world.store.begin_session(&again, Some(before)).await.unwrap(), Beginning::Begun);
+        assert_eq!(world.store.begin_session(&again, Some(before)).await.unwrap(), BEGUN);
     }
     let over = life_of(earlier.worker, "one", INSTANT);
     world.store.begin_session(&over, None).await.unwrap();
-    assert_eq!(world.store.begin_session(&earlier, Some(&earlier)).await.unwrap(), Beginning::Begun);
+    assert_eq!(world.store.begin_session(&earlier, Some(&earlier)).await.unwrap(), BEGUN);
 }
 
 /// A crash and a quick restart: nobody gives anything back.
@@ -215,7 +235,7 @@ pub async fn who_renews_after_another_life_has_registered_holds_on(lab: &dyn Lab
     // What was said at the registration does not count any more, and what comes after it does.
     register(&world.store, "one").await;
     let shorter = HostSession { life: Duration::from_millis(300), ..one.clone() };
-    assert_eq!(world.store.begin_session(&shorter, Some(&one)).await.unwrap(), Beginning::Begun);
+    assert_eq!(world.store.begin_session(&shorter, Some(&one)).await.unwrap(), BEGUN);
     assert_eq!(world.store.renew_session(&shorter).await.unwrap(), RENEWED);
     eventually("the end of the lease", async || take(&world, &other).await.then_some(())).await;
 }
@@ -250,7 +270,7 @@ pub async fn a_lease_survives_every_change_of_the_process(lab: &dyn Lab) {
     for change in [
         ProcessChange::Starting,
         ProcessChange::Running { pid: 1, reset_failures: true },
-        ProcessChange::Backoff(attune_store::ProcessEnd::default()),
+        ProcessChange::Backoff(ProcessEnd::default()),
         ProcessChange::Alerted { failures: 3 },
         ProcessChange::Rules,
         ProcessChange::Stopped,
