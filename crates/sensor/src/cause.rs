@@ -75,9 +75,9 @@ fn missing(stderr: &str) -> Option<String> {
     stderr.lines().rev().find_map(|line| {
         MISSING.iter().find_map(|(words, kind, advice)| {
             let (_, rest) = line.split_once(words)?;
-            let quotes = ['\'', '"', '`'];
-            let name = match rest.strip_prefix(quotes) {
-                Some(quoted) => quoted.split(quotes).next()?,
+            let marks = ['\'', '"', '`'];
+            let name = match rest.strip_prefix(marks) {
+                Some(quoted) => quoted.split(marks).next()?,
                 None => rest.split([':', ',', ' ']).next()?,
             };
             (!name.is_empty()).then(|| format!("missing dependency: {kind} {name}; {advice}"))
