@@ -106,7 +106,8 @@ fn inside(folder: &Path, request: &PlanRequest<'_>) -> Result<Option<PathBuf>, P
         return Ok(None);
     }
     let is_plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
-    if Path::new(request.entrypoint).components().all(is_plain) && resolves_inside(&file, folder) {
+    let below = Path::new(request.entrypoint);
+    if below.components().all(is_plain) && (is_without_links(folder, below) || resolves_inside(&file, folder)) {
         return Ok(Some(file));
     }
     Err(PlanError::Outside {
@@ -117,6 +118,16 @@ fn inside(folder: &Path, request: &PlanRequest<'_>) -> Result<Option<PathBuf>, P
     })
 }
 
+/// Whether no part of the way from `folder` on is a link, as a rule: then a plain name leads nowhere else, wherever the folder is.
+fn is_without_links(folder: &Path, below: &Path) -> bool {
+    let mut way = folder.to_owned();
+    below.components().all(|component| {
+        way.push(component);
+        fs::symlink_metadata(&way).is_ok_and(|part| !part.is_symlink())
+    })
+}
+
+/// The kernel is asked about each part of both paths.
 fn resolves_inside(file: &Path, folder: &Path) -> bool {
     match (file.canonicalize(), folder.canonicalize()) {
         (Ok(file), Ok(folder)) => file.starts_with(folder),

@@ -191,7 +191,8 @@ fn an_entry_point_cannot_leave_its_folder() {
     fs::write(world.path("packs/demo/secret.py"), "").unwrap();
     symlink(world.path("packs/demo/secret.py"), world.path("packs/demo/actions/link.py")).unwrap();
     let absolute = text(&world.path("packs/demo/secret.py"));
-    for entrypoint in ["../secret.py", "link.py", absolute.as_str(), "../actions/run.py"] {
+    symlink("..", world.path("packs/demo/actions/up")).unwrap();
+    for entrypoint in ["../secret.py", "link.py", absolute.as_str(), "../actions/run.py", "up/secret.py"] {
         let refused = planner.choose(&request(Kind::Action, entrypoint, &python)).unwrap_err();
         assert!(matches!(refused, PlanError::Outside { .. }), "{entrypoint}: {refused}");
     }
@@ -199,6 +200,14 @@ fn an_entry_point_cannot_leave_its_folder() {
     assert!(matches!(planner.choose(&pack).unwrap_err(), PlanError::PackRef { .. }));
     symlink(world.path("packs/demo/actions/run.py"), world.path("packs/demo/actions/same.py")).unwrap();
     assert!(planner.choose(&request(Kind::Action, "same.py", &python)).is_ok());
+    symlink(".", world.path("packs/demo/actions/here")).unwrap();
+    for entrypoint in ["here/same.py", "./run.py", "up/actions/run.py"] {
+        assert!(planner.choose(&request(Kind::Action, entrypoint, &python)).is_ok(), "{entrypoint}");
+    }
+    // Where the pack itself is does not matter.
+    fs::rename(world.path("packs/demo"), world.path("elsewhere")).unwrap();
+    symlink(world.path("elsewhere"), world.path("packs/demo")).unwrap();
+    assert!(planner.choose(&request(Kind::Action, "run.py", &python)).is_ok());
 }
 
 #[test]
