@@ -1,7 +1,7 @@
 //! Control groups: a folder for each run where that is allowed, and the kernel's count of kills for lack of memory.
 //!
 //! A process can leave its group, its session and its environment, but not its control group. Where the agent may make folders
-//! in its own (version 2 of the hierarchy), every child with a policy enters one before it becomes its program, and
+//! in its own (version 2 of the hierarchy), every child with a policy begins in one, or enters it before it becomes its program, and
 //! `cgroup.kill` ends whatever is left in it, also what forks faster than anybody looks. Elsewhere nothing changes.
 //!
 //! ```text
@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +34,9 @@ const EVENTS: &str = "cgroup.events";
 const PAUSE: Duration = Duration::from_millis(1);
 
 static HOME: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Whether children begin in theirs, as far as anybody knows.
+static BEGUN_IN: AtomicBool = AtomicBool::new(true);
 
 /// Makes the folder for those of the children; the error says why there are none here.
 pub(crate) fn prepare() -> Result<(), String> {
@@ -97,6 +100,23 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
+/// Whether a child can begin in its control group. Elsewhere it has to enter it, which may take tens of milliseconds: the kernel
+/// makes everybody wait who moves a process.
+pub(crate) fn can_be_begun_in() -> bool {
+    BEGUN_IN.load(Ordering::Relaxed)
+}
+
+/// Whether a start failed because a child cannot begin in its control group here: the kernel is older than 5.7, or the container
+/// forbids clone3(2). No child is started in that way any more then.
+pub(crate) fn cannot_be_begun_in(error: &io::Error) -> bool {
+    use io::ErrorKind::{ArgumentListTooLong, InvalidInput, PermissionDenied, Unsupported};
+    let cannot = matches!(error.kind(), Unsupported | PermissionDenied | InvalidInput | ArgumentListTooLong);
+    if cannot && BEGUN_IN.swap(false, Ordering::Relaxed) {
+        tracing::debug!(%error, "children enter their control groups by way of the launcher");
+    }
+    cannot
+}
+
 /// The folder of one run. Dropped, what is in it is killed; removed when that is gone.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -115,6 +135,11 @@ impl Cgroup {
                 None
             }
         }
+    }
+
+    /// What a child begins in.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        File::open(&self.folder)
     }
 
     /// Where a process writes 0 to enter it.

@@ -132,7 +132,6 @@ pub(crate) fn start_for(purpose: Purpose, command: Command) -> Result<Child, Sta
     let setup = command.policy.map(|policy| Setup {
         parent: policy.dies_with_agent.then(std::process::id),
         token: Some(new_token()),
-        cgroup: cgroup.as_ref().map(Cgroup::entrance),
         is_trial: purpose == Purpose::Trial,
         policy,
     });

@@ -1,8 +1,9 @@
 //! What is set up inside a child before it becomes its program, and how that is said on a command line.
 //!
 //! The agent does not fork: the child, which borrows its memory, applies the [`Policy`] to itself and executes the program
-//! ([`attune_sys::start_child`]). One that is to have another user, an OOM score or a control group of its own is not set up in
-//! that memory: the agent starts its own binary again as the hidden applet `__exec`, which does the same ([`crate::exec_main`]).
+//! ([`attune_sys::start_child`]). One that is to have another user or an OOM score is not set up in that memory, and neither is one
+//! that has to enter its control group because it cannot begin there: the agent starts its own binary again as the hidden applet
+//! `__exec`, which does the same ([`crate::exec_main`]).
 //!
 //! ```text
 //!   /proc/self/exe __exec parent=71 notes=<token> umask=18 memory=268435456 … -- /usr/bin/python3 main.py
@@ -106,24 +107,22 @@ pub(crate) struct Setup {
     pub(crate) parent: Option<u32>,
     /// What every note begins with.
     pub(crate) token: Option<String>,
-    /// The list of processes of the control group that it enters.
-    pub(crate) cgroup: Option<String>,
     /// It does not become the program.
     pub(crate) is_trial: bool,
 }
 
 impl Setup {
     /// Whether the child can do it while it has the agent's memory. A new user would take rights to that memory away from the
-    /// agent; the file of the OOM score is root's for as long as the memory is one that nobody may look at; and entering a
-    /// control group may take tens of milliseconds, for which the agent would stand still.
+    /// agent, and the file of the OOM score is root's for as long as the memory is one that nobody may look at.
     pub(crate) fn is_for_the_child(&self) -> bool {
         let Policy { user, oom_score_adj, launcher, .. } = &self.policy;
-        user.is_none() && oom_score_adj.is_none() && self.cgroup.is_none() && *launcher == Launcher::default()
+        user.is_none() && oom_score_adj.is_none() && *launcher == Launcher::default()
     }
 
-    /// The whole command line of the launcher, without the launcher itself.
-    pub(crate) fn arguments(&self, program: &Path, args: &[OsString]) -> Vec<OsString> {
+    /// The whole command line of the launcher, without the launcher itself. `entrance` is that of the control group that it enters.
+    pub(crate) fn arguments(&self, program: &Path, args: &[OsString], entrance: Option<&str>) -> Vec<OsString> {
         let mut words = self.policy.launcher.args.clone();
+        words.extend(entrance.map(|entrance| format!("cgroup={entrance}").into()));
         words.extend(self.settings(program, args));
         words
     }
@@ -161,7 +160,6 @@ impl Setup {
         [
             number("parent", self.parent.map(u64::from)),
             word("notes", self.token.clone()),
-            word("cgroup", self.cgroup.clone()),
             flag("trial", self.is_trial),
             flag("session", *session == Session::New),
             number("memory", memory_bytes),
@@ -193,14 +191,14 @@ mod tests {
 
     use super::*;
 
-    fn is_same(asked: &Setup, read: &ChildSetup) -> bool {
+    fn is_same(asked: &Setup, entrance: Option<&str>, read: &ChildSetup) -> bool {
         let Policy { session, limits, umask, nice, oom_score_adj, no_new_privileges, user, .. } = asked.policy.clone();
         let Limits { memory_bytes, cpu_seconds, open_files, processes, core_bytes } = limits;
         let text = |word: Option<&str>| word.map(str::to_owned);
         let numbers = user.as_ref().map(|user| user.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
         read.parent == asked.parent.map(u64::from)
             && read.token() == text(asked.token.as_deref())
-            && read.cgroup() == text(asked.cgroup.as_deref())
+            && read.cgroup() == text(entrance)
             && read.is_trial == asked.is_trial
             && read.new_session == (session == Session::New)
             && (read.memory_bytes, read.cpu_seconds) == (memory_bytes, cpu_seconds)
@@ -254,17 +252,17 @@ mod tests {
             policy in any_policy(),
             parent in any::<Option<u32>>(),
             token in any::<Option<u64>>(),
-            cgroup in prop::option::of("/[^\\x00]{0,9}"),
+            entrance in prop::option::of("/[^\\x00]{0,9}"),
             is_trial in any::<bool>(),
             args in prop::collection::vec("[^\\x00]*|--|umask=3", 0..4),
         ) {
-            let setup = Setup { policy, parent, token: token.map(|token| token.to_string()), cgroup, is_trial };
+            let setup = Setup { policy, parent, token: token.map(|token| token.to_string()), is_trial };
             let args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
-            let words = setup.arguments(Path::new("/bin/x"), &args);
+            let words = setup.arguments(Path::new("/bin/x"), &args, entrance.as_deref());
             prop_assert_eq!(&words[0], EXEC_APPLET);
             let read: Vec<CString> = words[1..].iter().map(|word| CString::new(word.as_bytes()).unwrap()).collect();
             let (found, taken) = ChildSetup::of(read.leak()).unwrap();
-            prop_assert!(is_same(&setup, &found));
+            prop_assert!(is_same(&setup, entrance.as_deref(), &found));
             prop_assert_eq!(&words[1 + taken], "/bin/x");
             prop_assert_eq!(&words[2 + taken..], args);
         }

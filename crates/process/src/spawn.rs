@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use attune_sys::{ChildStart, Disposition, Pid, SIGCHLD};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, can_be_begun_in, cannot_be_begun_in};
 use crate::diagnose::{diagnose, preflight, string_too_long};
 use crate::family::register;
 use crate::leader::Leader;
@@ -89,7 +89,7 @@ pub(crate) fn absolute(program: &Path) -> Result<PathBuf, StartError> {
 
 /// Starts a child as the leader of a new process group. The pipes are close-on-exec and blocking.
 ///
-/// What is in `cgroup` at its end is killed; the child itself enters it, by its `setup`.
+/// What is in `cgroup`, where a child with a `setup` is from the beginning of its program on, is killed at its end.
 pub(crate) fn spawn(
     request: &Request<'_>,
     stdin: Option<PipeReader>,
@@ -102,19 +102,42 @@ pub(crate) fn spawn(
             let command = command(request.program, request.args, request, stdin);
             start_patiently(command, request.mark.as_ref()).map_err(|error| diagnose(request, error))
         }
-        Some(setup) if setup.is_for_the_child() => in_place(request, stdin, setup),
-        Some(setup) => launch(request, stdin, setup),
+        Some(setup) => set_up(request, stdin, setup, cgroup.as_ref()),
     }?;
     let Outputs { stdout, stderr } = outputs;
     Ok(Spawned { leader: Leader::new(pid, request.mark.clone(), cgroup), stdout, stderr })
 }
 
-/// Starts the launcher, which becomes the program. What can be known beforehand about the program is checked here, so that
-/// the same errors come from the same call; the rest comes with the report.
-fn launch(request: &Request<'_>, stdin: Option<PipeReader>, setup: &Setup) -> Result<(Pid, Outputs), StartError> {
+/// Starts a child that sets itself up, or the launcher where it cannot. What can be known beforehand about the program is checked
+/// here, so that the same errors come from the same call; the rest comes with the report.
+fn set_up(
+    request: &Request<'_>,
+    stdin: Option<PipeReader>,
+    setup: &Setup,
+    cgroup: Option<&Cgroup>,
+) -> Result<(Pid, Outputs), StartError> {
     preflight(request)?;
+    if !setup.is_for_the_child() || cgroup.is_some() && !can_be_begun_in() {
+        return launch(request, stdin, setup, cgroup);
+    }
+    let failed = |error| diagnose(request, error);
+    // For the launcher.
+    let spare = stdin.as_ref().filter(|_| cgroup.is_some()).map(PipeReader::try_clone).transpose().map_err(failed)?;
+    match in_place(request, stdin, setup, cgroup)? {
+        Err(error) if cgroup.is_some() && cannot_be_begun_in(&error) => launch(request, spare, setup, cgroup),
+        started => started.map_err(failed),
+    }
+}
+
+/// Starts the launcher, which becomes the program.
+fn launch(
+    request: &Request<'_>,
+    stdin: Option<PipeReader>,
+    setup: &Setup,
+    cgroup: Option<&Cgroup>,
+) -> Result<(Pid, Outputs), StartError> {
     let launcher = &setup.policy.launcher.program;
-    let args = setup.arguments(request.program, request.args);
+    let args = setup.arguments(request.program, request.args, cgroup.map(Cgroup::entrance).as_deref());
     let command = command(launcher, &args, request, stdin);
     // The signal of the agent's death is that of the thread that started the child.
     let started = if setup.parent.is_some() {
@@ -131,19 +154,22 @@ fn launch(request: &Request<'_>, stdin: Option<PipeReader>, setup: &Setup) -> Re
     })
 }
 
-/// Starts a child that sets itself up and becomes the program. What can go wrong is told in the same ways as by the launcher.
-fn in_place(request: &Request<'_>, stdin: Option<PipeReader>, setup: &Setup) -> Result<(Pid, Outputs), StartError> {
-    preflight(request)?;
+/// Starts a child that sets itself up and becomes the program. What can go wrong is told in the same ways as by the launcher; the
+/// inner error is that of the start itself.
+fn in_place(
+    request: &Request<'_>,
+    stdin: Option<PipeReader>,
+    setup: &Setup,
+    cgroup: Option<&Cgroup>,
+) -> Result<io::Result<(Pid, Outputs)>, StartError> {
     // The strings are not kept until the report, which is where the rest of what the kernel refuses is told.
     if let Some(error) = string_too_long(request) {
         return Err(error);
     }
-    let started = Order::new(request, stdin, setup).and_then(|order| {
-        let mark = request.mark.clone();
-        let start = move || register(mark.as_ref(), || order.start());
-        if setup.parent.is_some() { on_lasting_thread(start) } else { start() }
-    });
-    started.map_err(|error| diagnose(request, error))
+    let order = Order::new(request, stdin, setup, cgroup).map_err(|error| diagnose(request, error))?;
+    let mark = request.mark.clone();
+    let start = move || register(mark.as_ref(), || order.start());
+    Ok(if setup.parent.is_some() { on_lasting_thread(start) } else { start() })
 }
 
 /// Everything that a child is started with, in the forms of the kernel.
@@ -154,10 +180,16 @@ struct Order {
     /// Those of the child.
     streams: [OwnedFd; 3],
     outputs: Outputs,
+    cgroup: Option<File>,
 }
 
 impl Order {
-    fn new(request: &Request<'_>, stdin: Option<PipeReader>, setup: &Setup) -> io::Result<Self> {
+    fn new(
+        request: &Request<'_>,
+        stdin: Option<PipeReader>,
+        setup: &Setup,
+        cgroup: Option<&Cgroup>,
+    ) -> io::Result<Self> {
         let string = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
         // Sorted, and of two of one name the later one: as the standard library does it.
         let variables = request.env.iter().cloned().chain(request.mark.as_ref().map(Mark::variable));
@@ -180,14 +212,16 @@ impl Order {
                 stderr_of_child.map_or_else(null, Ok)?,
             ],
             outputs: Outputs { stdout, stderr },
+            cgroup: cgroup.map(Cgroup::open).transpose()?,
         })
     }
 
     fn start(self) -> io::Result<(Pid, Outputs)> {
-        let Self { words, environment, folder, streams, outputs } = self;
+        let Self { words, environment, folder, streams, outputs, cgroup } = self;
         let streams = streams.each_ref().map(AsFd::as_fd);
         let (words, environment, folder) = (&words[..], &environment[..], folder.as_deref());
-        let pid = attune_sys::start_child(&ChildStart { words, environment, folder, streams })?;
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let pid = attune_sys::start_child(&ChildStart { words, environment, folder, streams, cgroup })?;
         Ok((pid, outputs))
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use attune_process::{Child, Command, Guard, Keep, Outcome, Policy, Report, Strays, Stream, User};
+use attune_process::{Child, Command, Guard, Input, Keep, Outcome, Policy, Report, Strays, Stream, User};
 
 use crate::{Step, other};
 
@@ -96,6 +96,7 @@ pub(crate) fn run(how: &str, steps: &[String]) -> Step<bool> {
             io::stdout().write_all(&answer.stdout)?;
         }
         "run-many" => run_many(&runtime, steps)?,
+        "run-twice" => run_twice(&runtime, steps)?,
         "drop" => {
             let child = attune_process::start(command)?;
             pid_written(steps);
@@ -179,6 +180,18 @@ fn run_set_up(how: &str, steps: &[String], runtime: &tokio::runtime::Runtime, mu
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Runs one child after the other, with some input.
+fn run_twice(runtime: &tokio::runtime::Runtime, steps: &[String]) -> Step<()> {
+    for _ in 0..2 {
+        let mut command = with_policy(command(steps));
+        command.stdin = Input::Bytes(b"input".to_vec());
+        let report = runtime.block_on(finished(command))?;
+        show_output(&report)?;
+        writeln!(io::stdout(), "{:?} {:?}", report.outcome, report.notes)?;
+    }
+    Ok(())
 }
 
 /// Runs a child beside one that does nothing; says so when that is the only one left.

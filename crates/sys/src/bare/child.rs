@@ -4,16 +4,17 @@
 //! nothing may run in it but what makes system calls and looks at what was laid out for it, which is all that the launcher does: no
 //! allocation, no lock, no C library. It has signal handlers, descriptors, folder and limits of its own from the beginning.
 //!
-//! A change of user is not for such a child: with the user the kernel takes a property of the memory away, which is the agent's.
+//! A change of user is not for such a child: with the user the kernel takes a property of the memory away, which is the agent's. It
+//! does not enter a control group either, for which it and its parent may have to wait long, but it can begin in one (`clone.rs`).
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr;
 
-use super::calls::{self, Called};
-use super::launch_in;
+use super::calls::{self, Called, Errno};
 use super::word::Words;
+use super::{clone, launch_in};
 use crate::pid::Pid;
 
 /// Of the child until it is the program: a test looks at how much that needs. The more, the sooner there is not so much in one piece.
@@ -33,15 +34,18 @@ pub struct ChildStart<'a> {
     pub folder: Option<&'a CStr>,
     /// Its standard streams; none of the first three descriptors of this process.
     pub streams: [BorrowedFd<'a>; 3],
+    /// The folder of the control group that it begins in, unless where this process is.
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// `clone(2)`: starts a child as the leader of a process group of its own. Returns when it is the program, or has ended because it
-/// could not become that, which it says as the launcher does.
+/// `clone(2)`, or `clone3(2)` into a control group: starts a child as the leader of a process group of its own. Returns when it is
+/// the program, or has ended because it could not become that, which it says as the launcher does.
 ///
 /// # Errors
 ///
 /// With [`io::ErrorKind::Unsupported`] nothing was tried: the words ask for another user, or a stream is one of the first three
-/// descriptors.
+/// descriptors. A control group is also refused with that, or with `EINVAL` or `E2BIG`, by kernels before 5.7, and with `EPERM`
+/// by sandboxes.
 pub fn start_child(start: &ChildStart<'_>) -> io::Result<Pid> {
     let pointers = |words: &[CString]| -> Vec<*const c_char> {
         words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect()
@@ -72,24 +76,34 @@ pub fn start_child(start: &ChildStart<'_>) -> io::Result<Pid> {
     tests::paint(&mut stack);
     let top = stack.as_mut_ptr().wrapping_add(STACK_BYTES);
     let top = top.wrapping_sub(top.addr() % STACK_ALIGNMENT);
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let (first, order) = (stack.as_mut_ptr(), (&raw mut order).cast());
     // A handler of this process must not run in the child, which puts an end to them before it lets signals in.
     let mask = calls::exchange_mask(u64::MAX);
-    // SAFETY: `top` is the aligned end of memory that nobody else uses, and grows down; the order lives until the child, for whose
-    // time in this memory this thread stands still, does not need it any more.
-    let started = unsafe { libc::clone(run, top.cast(), flags, (&raw mut order).cast()) };
-    let error = io::Error::last_os_error();
+    let started = match start.cgroup {
+        // SAFETY: `top` is the aligned end of memory that nobody else uses, and grows down; the order lives until the child, for
+        // whose time in this memory this thread stands still, does not need it any more.
+        None => unsafe { begin(top, order) },
+        // SAFETY: the same.
+        Some(cgroup) => unsafe { clone::start(first..top, (run, order), cgroup) },
+    };
     if let Ok(mask) = mask {
         calls::exchange_mask(mask).map(drop).unwrap_or_default();
     }
     #[cfg(test)]
     tests::look_at(&stack);
     drop(stack);
-    if started == -1 {
-        return Err(error);
-    }
-    let pid = u32::try_from(started).ok().and_then(Pid::new);
+    let pid = started.map_err(|Errno(number)| io::Error::from_raw_os_error(number))?;
+    let pid = u32::try_from(pid).ok().and_then(Pid::new);
     pid.ok_or_else(|| io::Error::other("the kernel returned an impossible process id"))
+}
+
+/// [`clone::start`] without a control group.
+unsafe fn begin(top: *mut u8, order: *mut c_void) -> Result<usize, Errno> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the same as for the caller.
+    let started = unsafe { libc::clone(run, top.cast(), flags, order) };
+    let error = || Errno(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL));
+    usize::try_from(started).map_err(|_| error())
 }
 
 /// What the child is to do.
@@ -163,7 +177,8 @@ mod tests {
         let null = File::open("/dev/null").unwrap();
         let (words, environment) = (strings(words), strings(&["ONLY=this"]));
         let streams = [null.as_fd(), theirs.as_fd(), theirs.as_fd()];
-        let pid = start_child(&ChildStart { words: &words, environment: &environment, folder, streams }).unwrap();
+        let pid = start_child(&ChildStart { words: &words, environment: &environment, folder, streams, cgroup: None })
+            .unwrap();
         (pid, ours)
     }
 
@@ -211,7 +226,8 @@ mod tests {
             let words = strings(&words);
             let streams = [input, null.as_fd(), null.as_fd()];
             let error =
-                start_child(&ChildStart { words: &words, environment: &[], folder: None, streams }).unwrap_err();
+                start_child(&ChildStart { words: &words, environment: &[], folder: None, streams, cgroup: None })
+                    .unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         }
     }
@@ -264,7 +280,7 @@ mod tests {
             let null = File::open("/dev/null").unwrap();
             let words = strings(&["notes=n", "cgroup=/no/such/group", "--", &path]);
             let streams = [null.as_fd(), null.as_fd(), enters.as_fd()];
-            let start = ChildStart { words: &words, environment: &[], folder: None, streams };
+            let start = ChildStart { words: &words, environment: &[], folder: None, streams, cgroup: None };
             start_child(&start).unwrap()
         });
         // The last but one step was done: it has copies of all descriptors, or has closed them.

@@ -22,6 +22,7 @@
 mod apply;
 mod calls;
 mod child;
+mod clone;
 #[cfg(all(target_env = "musl", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod entry;
 mod first;
