@@ -2,6 +2,7 @@
 
 mod broker;
 pub mod bus_contract;
+mod certificate;
 pub mod containers;
 pub mod database;
 mod lacking;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use attune_sys::{Pid, SIGINT, SIGQUIT, kill};
 use tempfile::TempDir;
 
+use crate::certificate;
+
 /// Who runs it when the test is root, whom the server refuses.
 const USER: &str = "postgres";
 
@@ -24,6 +26,7 @@ pub struct PrivatePostgres {
     folder: TempDir,
     port: u16,
     programs: PathBuf,
+    speaks_tls: bool,
     child: Option<Child>,
 }
 
@@ -34,11 +37,30 @@ impl PrivatePostgres {
     ///
     /// When there is no PostgreSQL here.
     pub fn start() -> Self {
+        let mut server = Self::new();
+        server.run();
+        server
+    }
+
+    /// … that takes connections by TLS as well.
+    ///
+    /// # Panics
+    ///
+    /// When there is no PostgreSQL here.
+    pub fn start_with_tls() -> Self {
+        let mut server = Self::new();
+        certificate::make(server.command(Path::new("openssl")), &server.ca_file(), &server.key_file());
+        server.speaks_tls = true;
+        server.run();
+        server
+    }
+
+    fn new() -> Self {
         let programs = programs().expect("the programs of PostgreSQL are not there: run scripts/setup");
         let folder = tempfile::tempdir().expect("a folder for the server");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a folder for everybody");
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).expect("a free port");
-        let mut server = Self { folder, port: port.port(), programs, child: None };
+        let server = Self { folder, port: port.port(), programs, speaks_tls: false, child: None };
         let initdb = server.programs.join("initdb");
         let made = server
             .command(&initdb)
@@ -47,13 +69,21 @@ impl PrivatePostgres {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        server.run();
         server
     }
 
     /// `host:port` where it listens.
     pub fn authority(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate that vouches for it, if it speaks TLS. It is good for `localhost` alone.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.folder.path().join("key.pem")
     }
 
     /// The URL of a database that may make databases.
@@ -82,6 +112,11 @@ impl PrivatePostgres {
         let mut command = self.command(&self.programs.join("postgres"));
         command.arg("-D").arg(self.data()).args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
         command.args(["-p", &self.port.to_string(), "-c", "shared_buffers=16MB", "-c", "max_connections=60"]);
+        if self.speaks_tls {
+            let (certificate, key) = (self.ca_file(), self.key_file());
+            command.args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", certificate.display())]);
+            command.args(["-c", &format!("ssl_key_file={}", key.display())]);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle of the log")).stderr(log);
         self.child = Some(command.spawn().expect("postgres starts"));
         let begun = Instant::now();

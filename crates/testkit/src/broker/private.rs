@@ -13,6 +13,7 @@ use attune_sys::{Pid, SIGKILL, SIGTERM, kill_group};
 use tempfile::TempDir;
 
 use super::TestBroker;
+use crate::certificate;
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
@@ -115,23 +116,7 @@ impl PrivateBroker {
         {
             fs::write(folder.join(name), text).expect("a file for the broker");
         }
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-            .args([
-                "-subj",
-                "/CN=attune-test",
-                "-addext",
-                "subjectAltName=DNS:localhost",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-            ])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()
-            .expect("openssl runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        certificate::make(Command::new("openssl"), &certificate, &key);
     }
 
     fn command(&self, program: &str) -> Command {
