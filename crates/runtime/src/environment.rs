@@ -46,6 +46,7 @@ use inspect::{Condition, Inspector};
 use lock::{LastFailure, Locks};
 
 pub use error::{EnvironmentError, Step};
+pub use generation::remove;
 pub use survey::survey;
 pub use usage::InUse;
 

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attune_bus::{BusError, Delivery, Event, Subscription, ack, reject};
+use attune_lifecycle::spawn_blocking;
 use attune_model::message::{Envelope, MessageType, PackDeleted, PackRegistered};
 use attune_model::{chain, is_plain_name};
 use attune_runtime::advertise::Tier;
+use attune_runtime::environment;
 use serde::Deserialize as _;
 use tokio::time::timeout;
 
@@ -135,7 +137,7 @@ async fn handle(shared: &Shared, event: PackEvent) {
         }
         PackEvent::Deleted(pack) => {
             shared.runtimes.forget();
-            remove_environments(&shared.executor.config().runtime_envs_dir, &pack.pack_ref);
+            remove_environments(&shared.executor.config().runtime_envs_dir, &pack.pack_ref).await;
             if let Some(sync) = shared.pack_sync()
                 && let Err(error) = sync.remove(&pack.pack_ref).await
             {
@@ -148,26 +150,29 @@ async fn handle(shared: &Shared, event: PackEvent) {
     }
 }
 
-/// Removes the environments of a pack, and nothing outside of `runtime_envs_dir`: a link is removed, not followed.
-fn remove_environments(runtime_envs_dir: &Path, pack_ref: &str) {
+/// Removes the environments of a pack, and nothing outside of `runtime_envs_dir`: a link is removed, not followed. Trees of
+/// packages are large: everything else goes on meanwhile.
+async fn remove_environments(runtime_envs_dir: &Path, pack_ref: &str) {
     if !is_plain_name(pack_ref) {
         tracing::warn!(pack_ref, "pack event ignored: the ref is not a plain name");
         return;
     }
     let folder = runtime_envs_dir.join(pack_ref);
-    let removed = match fs::symlink_metadata(&folder) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&folder),
-        Ok(_) => fs::remove_file(&folder),
+    let path = folder.clone();
+    let removed = spawn_blocking(move || match fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => environment::remove(&path),
+        Ok(_) => fs::remove_file(&path),
         Err(error) => Err(error),
-    };
-    match removed {
-        Ok(()) => {
+    });
+    match removed.await {
+        Ok(Ok(())) => {
             tracing::info!(path = %folder.display(), "environments of a deleted pack removed");
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(Err(error)) => {
             tracing::warn!(path = %folder.display(), %error, "environments could not be removed");
         }
+        Err(error) => tracing::error!(%error, "removing environments panicked; this is a bug of the worker"),
     }
 }
 
@@ -175,8 +180,8 @@ fn remove_environments(runtime_envs_dir: &Path, pack_ref: &str) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_environments_of_the_pack_are_removed() {
+    #[tokio::test]
+    async fn only_the_environments_of_the_pack_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (envs, outside) = (dir.path().join("envs"), dir.path().join("outside"));
         for folder in [envs.join("demo/python/bin"), envs.join("other/python"), outside.clone()] {
@@ -186,11 +191,25 @@ mod tests {
         std::os::unix::fs::symlink(&outside, envs.join("linked")).unwrap();
         std::os::unix::fs::symlink(&outside, envs.join("demo/python/lib")).unwrap();
         for pack_ref in ["demo", "linked", "missing", "..", "../outside", "", "/"] {
-            remove_environments(&envs, pack_ref);
+            remove_environments(&envs, pack_ref).await;
         }
         assert!(!envs.join("demo").exists());
         assert!(fs::symlink_metadata(envs.join("linked")).is_err());
         assert!(envs.join("other/python").exists());
         assert!(outside.join("file").exists());
+    }
+    #[tokio::test]
+    async fn everything_else_goes_on_while_environments_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("demo/python/bin")).unwrap();
+        let removed = remove_environments(dir.path(), "demo");
+        tokio::pin!(removed);
+        tokio::select! {
+            biased;
+            () = &mut removed => panic!("nothing else had a turn"),
+            () = std::future::ready(()) => {}
+        }
+        removed.await;
+        assert!(!dir.path().join("demo").exists());
     }
 }

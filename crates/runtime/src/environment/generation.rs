@@ -97,8 +97,8 @@ fn remove_unused(path: &Path) -> io::Result<()> {
     remove(path)
 }
 
-/// Removes a tree, also one with read-only folders (Go's module cache is one).
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+/// Removes a tree, also one with read-only folders (Go's module cache is one), and what is gone already. It can take seconds.
+pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             make_writable(path)?;
