@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use attune_model::JsonMap;
 use attune_model::capabilities::DetectedInterpreter;
 use attune_model::order;
-use attune_model::runtime_name::{NATIVE, fold, lookup};
+use attune_model::rows::{Runtime, RuntimeVersion};
+use attune_model::runtime_name::{NATIVE, fold, is_advertised, lookup, names_of};
 use attune_model::version::Version;
-use attune_model::{JsonMap, rows::RuntimeVersion};
 use serde_json::Value;
 
 use crate::detect::Detected;
@@ -79,6 +80,13 @@ impl Advertised {
     pub fn verified(self, names: impl IntoIterator<Item = String>) -> Self {
         let names: Vec<String> = names.into_iter().collect();
         Self { runtimes: folded(names.iter().map(String::as_str)), ..self }
+    }
+
+    /// Whether the operator lets this machine run it. Only a list of the operator's can say no, and never to native code; what is
+    /// not on a list of another source may still be here.
+    pub fn admits(&self, runtime: &Runtime) -> bool {
+        let is_limited = self.tier == Tier::Override && !self.runtimes.is_empty();
+        !is_limited || names_of(runtime).contains(NATIVE) || is_advertised(runtime, &self.runtimes)
     }
 
     /// Adds versions that were verified on this machine to those that were detected. Versions of runtimes that are not
@@ -191,6 +199,34 @@ mod tests {
         assert_eq!(names, ["shell", "node"]);
         assert_eq!(json!(advertised.runtime_versions), json!({"node": ["20.19.0"]}));
         assert!(advertised.warnings.is_empty());
+    }
+
+    #[test]
+    fn an_operators_list_admits_what_is_on_it_in_any_spelling_and_native_code() {
+        let runtime = |name: &str, alias: &str| Runtime {
+            id: RuntimeId(1),
+            r#ref: format!("core.{alias}"),
+            pack: None,
+            pack_ref: None,
+            description: None,
+            name: name.into(),
+            aliases: vec![alias.into()],
+            distributions: json!({}),
+            execution_config: json!({}),
+        };
+        let advertised = decide(Some("nodejs,shell"), &machine(), &json!({}));
+        for (name, alias, expected) in [
+            ("Node.js", "node", true),
+            ("Shell", "bash", true),
+            ("Native", "native", true),
+            ("Python", "python3", false),
+            ("Lua", "lua", false),
+        ] {
+            assert_eq!(advertised.admits(&runtime(name, alias)), expected, "{name}");
+        }
+        for nobodys_list in [decide(None, &machine(), &json!({})), decide(Some(""), &machine(), &json!({}))] {
+            assert!(nobodys_list.admits(&runtime("Lua", "lua")));
+        }
     }
 
     #[test]

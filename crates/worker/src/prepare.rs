@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attune_model::JsonMap;
 use attune_model::chain;
@@ -12,7 +12,7 @@ use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
 use attune_process::{Command, Ending, Input, Keep, Redactor, Sink, Strays, Stream};
-use attune_runtime::environment::{Environment, InUse};
+use attune_runtime::environment::{Environment, EnvironmentError, InUse};
 use attune_runtime::plan::{Chosen, Code, LaunchPlan, PlanError, PlanRequest};
 use attune_security::{ExecutionToken, sign_execution_token};
 use attune_store::ClaimedExecution;
@@ -90,6 +90,7 @@ impl Executor {
         control: &Control,
         sinks: Sinks,
     ) -> Result<Prepared, Failure> {
+        let begun = Instant::now();
         let execution = &claimed.execution;
         let action = claimed.action.as_ref().ok_or_else(|| {
             Failure::invalid_action(format!("action '{}' does not exist any more", execution.action_ref))
@@ -100,11 +101,12 @@ impl Executor {
         let time_limit =
             time_limit::of(execution.workflow_task.as_ref(), action.timeout_seconds, self.config.time_limit);
         let mut environment = self.platform_variables(claimed, action, &given)?;
-        if let Some(token) = self.token(claimed, time_limit) {
+        let (chosen, built) = self.plan(claimed, action, claims, control).await?;
+        // Now, not before: its environment may take longer to build than a token lives.
+        if let Some(token) = self.token(claimed, time_limit, begun.elapsed()) {
             opened.add(&Value::String(token.clone()));
             environment.set("ATTUNE_API_TOKEN", token);
         }
-        let (chosen, built) = self.plan(claimed, action, claims, control).await?;
         let plan = chosen.launch(&built, environment.variables()).map_err(|error| plan_failure(&error, action))?;
         environment.set_all(&plan.env);
         let requested = execution.env_vars.as_ref().unwrap_or(&Value::Null);
@@ -165,15 +167,32 @@ impl Executor {
             prefix: "Runtime not found",
             cause: format!("no runtime for action: {} ({})", action.r#ref, self.available()),
         })?;
+        if !self.advertised().admits(runtime) {
+            return Err(Failure {
+                prefix: "Runtime not found",
+                cause: format!(
+                    "Runtime '{}' not found for action: {} ({})",
+                    runtime.name.to_lowercase(),
+                    action.r#ref,
+                    self.available()
+                ),
+            });
+        }
         let planner = self
             .planner(&action.pack_ref)
             .ok_or_else(|| Failure::invalid_action(format!("pack ref {:?} is no folder name", action.pack_ref)))?;
         let request = PlanRequest::action(action, runtime, &claimed.runtime_versions);
         let chosen = planner.choose(&request).map_err(|error| plan_failure(&error, action))?;
         let claims = claims.map(|claims| claims.of_pack(action.pack));
-        let environment =
-            self.environments.ensure(&chosen, claims, control.ended()).await.map_err(|error| Failure::setup(&error))?;
-        Ok((chosen, environment))
+        match self.environments.ensure(&chosen, claims, control.ended()).await {
+            Ok(environment) => Ok((chosen, environment)),
+            // The platform's worker runs it as well, and images without `venv` or packs without `package.json` rely on that.
+            Err(error) if chosen.installs_nothing() && !matches!(error, EnvironmentError::Cancelled { .. }) => {
+                tracing::warn!(error = chain(&error), "the action runs without its environment, which would be empty");
+                Ok((chosen, Environment::NotNeeded))
+            }
+            Err(error) => Err(Failure::setup(&error)),
+        }
     }
 
     fn available(&self) -> String {
@@ -213,8 +232,9 @@ impl Executor {
         Ok(environment)
     }
 
-    /// Without permission sets there is no token; a token that cannot be made is missing, not fatal.
-    fn token(&self, claimed: &ClaimedExecution, time_limit: Duration) -> Option<String> {
+    /// Without permission sets there is no token; a token that cannot be made is missing, not fatal. It lives from `waited` after
+    /// the claim.
+    fn token(&self, claimed: &ClaimedExecution, time_limit: Duration, waited: Duration) -> Option<String> {
         let execution = &claimed.execution;
         if execution.permission_set_refs.is_empty() {
             return None;
@@ -232,7 +252,7 @@ impl Executor {
             lifetime: time_limit.saturating_add(TOKEN_RESERVE),
         };
         // The database's time, as the claim has it: this host's clock may be wrong.
-        match sign_execution_token(key, &token, claimed.fence.started_at) {
+        match sign_execution_token(key, &token, claimed.fence.started_at + waited) {
             Ok(token) => Some(token.expose().clone()),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the action gets no token");

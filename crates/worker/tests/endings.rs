@@ -8,6 +8,7 @@ use std::fs;
 
 use attune_model::status::{ExecutionStatus, OutputFormat};
 use attune_process::Policy;
+use attune_runtime::advertise::Tier;
 use attune_testkit::eventually;
 use attune_worker::{Conclusion, ExecutorConfig};
 use serde_json::json;
@@ -292,4 +293,9 @@ async fn what_cannot_start_says_why_without_an_exit_code() {
     nameless.runtime = None;
     let (_, result) = run(&place.executor(), &nameless).await;
     assert!(text(&result, "error").contains("Runtime not found: no runtime for action: demo.act"), "{result}");
+    let mut config = place.config();
+    (config.advertised.tier, config.advertised.runtimes) = (Tier::Override, vec!["python".to_owned()]);
+    let (_, result) = run(&support::executor(config), &claimed(action("run.sh"), shell(), json!({}))).await;
+    let expected = "Runtime not found: Runtime 'shell' not found for action: demo.act (available: python)";
+    assert!(text(&result, "error").ends_with(expected), "what the operator does not want here is not run: {result}");
 }

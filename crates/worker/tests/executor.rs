@@ -10,6 +10,7 @@ use std::time::Duration;
 use attune_model::Secret;
 use attune_model::status::{ExecutionStatus, OutputFormat, ParameterDelivery, ParameterFormat};
 use attune_process::Sink;
+use attune_security::TokenKey;
 use attune_testkit::eventually;
 use serde_json::{Value, json};
 use support::{Place, action, claimed, conclude, run, runtime, shell, text, undisturbed};
@@ -170,6 +171,49 @@ async fn an_execution_with_permission_sets_gets_a_token_and_its_output_does_not_
     let (length, shown) = text(&with, "stdout").split_once('\n').unwrap();
     assert!(length.trim().parse::<usize>().unwrap() > 100, "{length}");
     assert_eq!(shown, "token: [redacted]\n");
+}
+
+/// As the platform's own worker does: a pack of Node without `package.json`, an image with Python but without `venv`.
+#[tokio::test]
+async fn an_environment_that_cannot_be_made_is_missed_only_where_something_is_to_be_installed() {
+    let place = Place::new();
+    place.file("run.sh", "echo fine");
+    let mut shell = shell();
+    shell.execution_config["environment"] = json!({
+        "env_type": "test",
+        "create_command": ["/bin/sh", "-c", "echo no luck >&2; exit 1"],
+        "interpreter_path": "{env_dir}/bin/sh",
+    });
+    shell.execution_config["dependencies"] = json!({"manifest_file": "needs.txt", "install_command": ["/bin/true"]});
+    let claimed = claimed(action("run.sh"), shell, json!({}));
+    let (status, result) = run(&place.executor(), &claimed).await;
+    assert_eq!((status, text(&result, "stdout")), (ExecutionStatus::Completed, "fine\n"), "{result}");
+    fs::write(place.path("packs/demo/needs.txt"), "one\n").unwrap();
+    let (status, result) = run(&place.executor(), &claimed).await;
+    assert_eq!(status, ExecutionStatus::Failed, "{result}");
+    assert!(text(&result, "error").contains("Setup error: environment creation failed (exit 1): no luck"), "{result}");
+}
+
+/// The build takes its time; the token is as good as that of an action that needs none.
+#[tokio::test]
+async fn a_tokens_life_begins_when_the_environment_is_built() {
+    let place = Place::new();
+    place.file("token.sh", "printf %s \"$ATTUNE_API_TOKEN\" > \"$ATTUNE_ARTIFACTS_DIR/token\"");
+    fs::create_dir(place.path("artifacts")).unwrap();
+    let mut config = place.config();
+    config.jwt_secret = Some(Secret::new("signing secret".to_owned()));
+    let mut shell = shell();
+    shell.execution_config["environment"] =
+        json!({"env_type": "test", "create_command": ["/bin/sh", "-c", "mkdir \"$0\"; sleep 1.1", "{env_dir}"]});
+    let mut claimed = claimed(action("token.sh"), shell, json!({}));
+    claimed.execution.permission_set_refs = vec!["standard".to_owned()];
+    run(&support::executor(config), &claimed).await;
+    let token = fs::read_to_string(place.path("artifacts/token")).unwrap();
+    let key = TokenKey::new(&Secret::new("signing secret".to_owned())).unwrap();
+    let claims = serde_json::to_value(key.verify(&token, claimed.fence.started_at).unwrap()).unwrap();
+    let [issued, expires] = ["iat", "exp"].map(|key| claims[key].as_i64().unwrap());
+    assert!(issued > claimed.fence.started_at.timestamp(), "{issued}");
+    assert_eq!(expires - issued, 360, "the time limit and a minute");
 }
 
 #[tokio::test]

@@ -45,6 +45,11 @@ impl Chosen {
         self.config.dependencies.as_ref().map(|dependencies| self.pack_dir.join(&dependencies.manifest_file))
     }
 
+    /// Whether the environment would have nothing in it but what the interpreter has anyway: there is no manifest.
+    pub fn installs_nothing(&self) -> bool {
+        self.manifest().is_none_or(|manifest| !manifest.is_file())
+    }
+
     fn command(&self, interpreter: Option<&Path>) -> Result<(PathBuf, Vec<OsString>), PlanError> {
         let options = || self.config.interpreter.args.iter().map(OsString::from);
         match (&self.code, interpreter) {
