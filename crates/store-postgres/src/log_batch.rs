@@ -27,7 +27,7 @@ macro_rules! registered {
               FROM artifact_version
               WHERE execution = ANY (",
             $executions,
-            ") AND file_path IS NOT NULL AND size_bytes IS NULL) AS registered"
+            ") AND file_path IS NOT NULL AND coalesce(size_bytes, 0) = 0) AS registered"
         )
     };
 }

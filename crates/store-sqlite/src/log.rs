@@ -116,7 +116,7 @@ async fn registered_files(
     let found: Vec<(i64, i64, String)> = sqlx::query_as(
         r"
         SELECT id, execution, file_path FROM artifact_version
-        WHERE execution IN (SELECT value FROM json_each(?1)) AND file_path IS NOT NULL AND size_bytes IS NULL
+        WHERE execution IN (SELECT value FROM json_each(?1)) AND file_path IS NOT NULL AND coalesce(size_bytes, 0) = 0
         ORDER BY id
         ",
     )

@@ -196,6 +196,8 @@ async fn dispatch(shared: &Arc<Shared>, room: Room, delivery: Delivery, forgotte
         }
         Err(error) => {
             tracing::warn!(error = chain(&error), "dispatch cannot be read");
+            // Perhaps its row can.
+            shared.rescheduled.notify_one();
             return reject(delivery).await;
         }
     };

@@ -260,6 +260,21 @@ async fn messages_that_make_no_sense_harm_nothing(on: Backend) {
     life.finish().await;
 }
 
+/// The queue belongs to this worker alone: what comes there is about a row of its own.
+async fn the_row_of_a_dispatch_that_cannot_be_read_is_found(on: Backend) {
+    let (mut rig, config) = rig(on, &[("ok", "echo fine".to_owned())]).await;
+    let life = rig.live_with(config).await;
+    let execution = rig.scheduled(life.id, "ok").await;
+    let registered = PackDeleted { pack_id: PackId(1), pack_ref: "demo".to_owned() };
+    let mut wrong = attune_bus::Outgoing::new(&registered, "test", chrono::Utc::now()).unwrap();
+    wrong.exchange = attune_model::message::Exchange::Executions;
+    wrong.routing_key = format!("execution.dispatch.worker.{}", life.id);
+    rig.bus.publish(&[wrong]).await.unwrap();
+    rig.told(execution.id).await;
+    assert_eq!(rig.row(execution.id).await.status, ExecutionStatus::Completed);
+    life.finish().await;
+}
+
 async fn a_deleted_pack_loses_its_environments(on: Backend) {
     let (rig, config) = rig(on, &[waiting()]).await;
     let life = rig.live_with(config).await;
@@ -313,6 +328,7 @@ attune_testkit::tests_on_each! {
         a_cancel_is_obeyed_while_an_environment_is_built,
         output_can_be_watched_and_ends_as_versions_of_the_actions_logs,
         messages_that_make_no_sense_harm_nothing,
+        the_row_of_a_dispatch_that_cannot_be_read_is_found,
         a_deleted_pack_loses_its_environments,
         secrets_are_in_no_row_no_log_and_no_message,
     ]

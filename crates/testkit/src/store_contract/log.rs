@@ -174,6 +174,9 @@ pub async fn files_that_actions_registered_are_found_until_they_have_a_size(lab:
         find(&[log], &[ExecutionId(8), ExecutionId(7)]).await,
         [registered(mine.id, 7, "demo/report/v1.txt"), registered(others.id, 8, "demo/report/v2.txt")]
     );
+    // As good as none: a file of that size is no file.
+    lab.execute("UPDATE artifact_version SET size_bytes = 0 WHERE file_path = 'demo/report/v1.txt'").await;
+    assert_eq!(find(&[], &[ExecutionId(7)]).await, [registered(mine.id, 7, "demo/report/v1.txt")]);
     store.set_log_sizes(&[(mine.id, 12), (others.id, 0)]).await.unwrap();
     assert_eq!(find(&[], &[ExecutionId(8), ExecutionId(7)]).await, []);
     assert_eq!(lab.number("SELECT size_bytes FROM artifact WHERE ref = 'demo.report'").await, 12);
