@@ -13,6 +13,7 @@ use attune_model::Secret;
 use thiserror::Error;
 
 use crate::applets::install::{DEFAULT_FOLDER, failure, machine, said};
+use crate::applets::machine::api_ca_file;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
 use crate::{output, rt};
@@ -73,7 +74,7 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let folder = folder.unwrap_or_else(|| PathBuf::from(DEFAULT_FOLDER));
         let environment = process_env();
         let token = token(&environment).map_err(refused)?;
-        let ca_file = environment.get("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let ca_file = api_ca_file(&url);
         let request = request(&url, machine, token.as_ref());
         let answer = rt::one_thread()?.block_on(download(&request, ca_file, attempts)).map_err(refused)?;
         let installed = place(&answer, &folder, machine)?;

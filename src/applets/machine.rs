@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use attune_config::{Source as _, process_env};
 use attune_http::Transport;
 use attune_runtime::plan::Builtin;
+use attune_store_postgres::system_roots;
 
 use crate::exit::{Exit, Failure};
 
@@ -36,6 +38,15 @@ pub(crate) fn artifacts_way(configured: attune_config::Transport) -> Transport {
         attune_config::Transport::Volume => Transport::Folder,
         attune_config::Transport::Api => Transport::Api,
     }
+}
+
+/// Certificates that may vouch for the API besides the roots built in: those that the environment names, else the system's. They
+/// are looked at only where there is something to vouch for.
+pub(crate) fn api_ca_file(url: &str) -> Option<PathBuf> {
+    if !url.starts_with("https://") {
+        return None;
+    }
+    process_env().text("SSL_CERT_FILE").map(PathBuf::from).or_else(system_roots)
 }
 
 /// The core pack's native sensor is an applet of this program: it needs no file in the pack, and none of this program, which

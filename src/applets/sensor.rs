@@ -111,7 +111,7 @@ fn settings(
             run: Some(sensor.run_dir.clone()),
         },
         api_url: platform.api_url.clone(),
-        ca_file: None,
+        ca_file: machine::api_ca_file(&platform.api_url),
         token_key: token_key.transpose().map_err(|error| Failure::new(Exit::Configuration, error))?,
         mq_url: Some(sensors_message_queue_url.clone()),
         base_environment: visible.into_iter().chain(handed_on).collect(),

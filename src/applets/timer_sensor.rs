@@ -15,6 +15,7 @@ use attune_timer_sensor::{TimerError, TimerSensorConfig};
 use tokio::sync::oneshot;
 use tracing::level_filters::LevelFilter;
 
+use crate::applets::machine;
 use crate::applets::notify;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
@@ -57,6 +58,7 @@ fn configuration(environment: &dyn Source) -> Result<TimerSensorConfig, Failure>
         return Err(Failure::message(Exit::Configuration, "ATTUNE_API_URL must begin with http:// or https://"));
     }
     Ok(TimerSensorConfig {
+        ca_file: machine::api_ca_file(&api_url),
         api_url,
         api_token: Secret::new(required("ATTUNE_API_TOKEN")?),
         api_token_file: environment.get("ATTUNE_API_TOKEN_FILE").map(PathBuf::from),

@@ -88,7 +88,7 @@ fn settings(
             artifacts: machine::artifacts_way(platform.artifacts.transport),
             packs: Transport::Auto,
             api_url: platform.api_url.clone(),
-            ca_file: None,
+            ca_file: machine::api_ca_file(&platform.api_url),
         },
         executor: ExecutorConfig {
             time_limit: worker.task_timeout,

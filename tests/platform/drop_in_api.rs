@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -146,6 +146,44 @@ async fn packs_and_files_go_through_the_api_with_a_token_of_the_worker() {
         assert_eq!(claims["login"], format!("worker:{worker}"));
     }
     platform.worker.stop();
+}
+
+/// Packs come from an API whose certificate nobody but the operator vouches for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_speaks_tls_is_trusted_by_the_certificates_that_the_environment_names() {
+    let actions = [Action { name: "good", manifest: "output_format: text\n", code: "echo fine" }];
+    let installation = Executor::prepared(&actions).await;
+    let (packs, site) = (installation.path("packs"), installation.path("site"));
+    let answer = site.join("api/v1/internal/packs/drop/archive");
+    fs::create_dir_all(answer.parent().unwrap()).unwrap();
+    let packed = Command::new("tar").args(["-C", packs.to_str().unwrap(), "-czf", "-", "drop"]).output().unwrap();
+    let head = format!("HTTP/1.0 200 OK\r\ncontent-length: {}\r\n\r\n", packed.stdout.len());
+    fs::write(&answer, [head.as_bytes(), &packed.stdout].concat()).unwrap();
+    fs::remove_dir_all(packs.join("drop")).unwrap();
+    fs::write(installation.path("artifacts/.attune-api-sentinel"), "{}").unwrap();
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        command.args(arguments.split(' ')).current_dir(&site).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null());
+        command
+    };
+    let certificate = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test \
+                       -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out certificate.pem";
+    let made = openssl(&certificate.split_whitespace().collect::<Vec<_>>().join(" ")).status().unwrap();
+    assert!(made.success());
+    let address = installation.hub_address();
+    // Answers with the file of each path.
+    let mut api =
+        openssl(&format!("s_server -accept {address} -cert certificate.pem -key key.pem -HTTP")).spawn().unwrap();
+    let trusted = site.join("certificate.pem").display().to_string();
+    let settings = [("ATTUNE_API_URL", format!("https://{address}")), ("SSL_CERT_FILE", trusted)];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let platform = Executor::on_with(installation, &settings).await;
+    let (_, row) = platform.run("good", &[]).await;
+    assert_eq!((&row["status"], &row["result"]["stdout"]), (&json!("completed"), &json!("fine\n")), "{row}");
+    platform.worker.stop();
+    api.kill().unwrap();
+    api.wait().unwrap();
 }
 
 /// The worker serves the platform, not the other way round: it starts and works while the API is away.

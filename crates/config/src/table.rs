@@ -124,7 +124,7 @@ pub(crate) const DIRECT: &[DirectVariable] = &[
     DirectVariable {
         name: "SSL_CERT_FILE",
         default: "not set",
-        doc: "PEM certificates that are trusted besides the built-in ones, for downloads and `http-request`.",
+        doc: "PEM certificates that are trusted besides the built-in ones, for an API at an `https` address, downloads and `http-request`. Without it the first two trust the system's, too.",
     },
     DirectVariable {
         name: "ATTUNE_LOG_FORMAT",

@@ -48,12 +48,10 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, BuildError> {
         return Ok(roots);
     };
     let failed = |detail: String| BuildError::CaFile { path: path.to_owned(), detail };
-    let mut count = 0_usize;
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-        count += 1;
-    }
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
+    // Every bundle of a system has some that cannot be used.
+    let (count, _unusable) = roots.add_parsable_certificates(certificates);
     if count == 0 {
         return Err(failed("it holds no PEM certificate".to_owned()));
     }

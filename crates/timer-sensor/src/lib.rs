@@ -33,6 +33,8 @@ use timers::TimerRule;
 pub struct TimerSensorConfig {
     /// `ATTUNE_API_URL`.
     pub api_url: String,
+    /// PEM certificates that may vouch for it besides the built-in roots.
+    pub ca_file: Option<PathBuf>,
     /// `ATTUNE_API_TOKEN`.
     pub api_token: Secret,
     /// `ATTUNE_API_TOKEN_FILE`: holds the token of the moment, which the host renews.
@@ -72,8 +74,10 @@ pub fn check(trigger_ref: &str, params: &Value) -> Result<(), ParamError> {
 
 /// Runs the timers until `stop`.
 pub async fn run(config: TimerSensorConfig, stop: &CancellationToken) -> Result<(), TimerError> {
-    let TimerSensorConfig { api_url, api_token, api_token_file, triggers, trigger_refs, poll_interval } = config;
-    let client = Client::build(&ClientConfig::default()).map_err(|source| TimerError::Client { source })?;
+    let TimerSensorConfig { api_url, ca_file, api_token, api_token_file, triggers, trigger_refs, poll_interval } =
+        config;
+    let client = Client::build(&ClientConfig { ca_file, ..ClientConfig::default() })
+        .map_err(|source| TimerError::Client { source })?;
     let rules = match (triggers, trigger_refs) {
         (Some(triggers), Some(trigger_refs)) => initial_rules(&triggers, &trigger_refs),
         _ => None,

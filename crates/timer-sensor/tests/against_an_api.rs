@@ -88,6 +88,7 @@ fn every_second(id: i64) -> Value {
 
 fn config(address: SocketAddr) -> TimerSensorConfig {
     TimerSensorConfig {
+        ca_file: None,
         api_url: format!("http://{address}/"),
         api_token_file: None,
         api_token: Secret::new("t0ken".to_owned()),

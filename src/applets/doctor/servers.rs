@@ -18,6 +18,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::finding::Finding;
+use crate::applets::machine;
 use crate::exit::Exit;
 
 /// A server on the same network answers in milliseconds.
@@ -174,7 +175,11 @@ async fn broker(platform: &PlatformConfig) -> Vec<Finding> {
 
 async fn api(platform: &PlatformConfig) -> Finding {
     let address = &platform.api_url;
-    let client = match Client::build(&ClientConfig { connect_timeout: LIMIT, ..ClientConfig::default() }) {
+    let client = match Client::build(&ClientConfig {
+        ca_file: machine::api_ca_file(address),
+        connect_timeout: LIMIT,
+        ..ClientConfig::default()
+    }) {
         Ok(client) => client,
         Err(error) => return Finding::warning("API", chain(&error), "see the certificates"),
     };
