@@ -167,6 +167,22 @@ async fn keys(platform: &Executor) {
                 SELECT ref || '.shared', 'action', id, ref, 'shared', false, '\"of the action\"' FROM action WHERE pack_ref = 'drop'"
         ))
         .await;
+    // Nobody else's.
+    let (sealed, hash) = sealed(&json!("of another execution"));
+    platform
+        .sql(&format!(
+            "INSERT INTO pack (ref, label, version) VALUES ('other', 'Other', '1.0.0');
+             INSERT INTO action (ref, pack, pack_ref, label, entrypoint)
+                SELECT 'other.act', id, ref, 'Act', 'act.sh' FROM pack WHERE ref = 'other';
+             INSERT INTO key (ref, owner_type, owner_pack, owner_pack_ref, name, encrypted, value)
+                SELECT 'other.key', 'pack', id, ref, 'of_another_pack', false, '1' FROM pack WHERE ref = 'other';
+             INSERT INTO key (ref, owner_type, owner_action, owner_action_ref, name, encrypted, value)
+                SELECT 'other.act.key', 'action', id, ref, 'of_another_action', false, '1' FROM action WHERE ref = 'other.act';
+             INSERT INTO execution_secret_value
+                (entity_type, entity_id, json_path, source_kind, source_ref, encrypted_value, encryption_key_hash)
+             VALUES ('execution_config', 4711000, '/a', 'parameter_schema', '/a', {sealed}, {hash})"
+        ))
+        .await;
 }
 
 fn assert_parameters(format: &str, got: &str) {

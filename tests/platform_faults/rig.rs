@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::http::post;
 use crate::spy::Spy;
-use crate::support::{Installation, JWT_SECRET, Program, processes_with};
+use crate::support::{Installation, JWT_SECRET, Program, processes_of, processes_with};
 
 /// Leaves a mark, waits for the gate if there is one, and says more than nothing.
 const ACTION: &str = r#"#!/bin/sh
@@ -182,7 +182,7 @@ impl Rig {
     }
 
     /// Waits until all of these have ended and that was announced, and checks what is promised of every execution: the
-    /// row was written first, message and row agree, nothing has begun twice.
+    /// row was written first, message and row agree, nothing has begun twice, no process is left.
     pub(crate) async fn ended(&self, ids: &[i64]) {
         let sql = format!("SELECT count(*) FROM execution WHERE status IN ({TERMINAL}) AND id IN ({})", list(ids));
         let wanted = i64::try_from(ids.len()).unwrap();
@@ -194,6 +194,8 @@ impl Rig {
             for end in self.spy.ends_of(*id) {
                 assert_eq!(end.status, end.row, "{end:?}");
             }
+            let what = format!("no process of execution {id}");
+            eventually(&what, async || self.processes(*id).is_empty().then_some(())).await;
         }
         assert!(self.marks().values().all(|count| *count == 1), "{:?}", self.marks());
     }
@@ -216,6 +218,16 @@ impl Rig {
     pub(crate) async fn result(&self, id: i64) -> Value {
         let sql = format!("SELECT result FROM execution WHERE id = {id}");
         serde_json::from_str(&self.installation.database.texts(&sql).await.unwrap()[0]).unwrap()
+    }
+
+    /// Processes of an execution, whatever became of their parents.
+    fn processes(&self, id: i64) -> Vec<u32> {
+        let variable = format!("ATTUNE_EXEC_ID={id}\0");
+        let is_of = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains(&variable)
+        };
+        processes_of(&self.installation).into_iter().filter(is_of).collect()
     }
 
     /// Processes of actions.
