@@ -61,6 +61,16 @@ impl RunDir {
         file.write_all(token.expose().as_bytes())?;
         fs::rename(new, path)
     }
+
+    /// Of a sensor that does not run any more: it may be good for another day.
+    pub(crate) fn remove_token(&self, sensor: SensorId) {
+        match fs::remove_file(self.token(sensor)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(sensor.id = %sensor, %error, "the token of a sensor that does not run was not removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
 }
 
 impl Drop for RunDir {

@@ -159,6 +159,9 @@ impl Supervisor {
     pub(crate) async fn run(mut self) {
         while let Some(target) = self.wanted().await {
             let last = self.keep_running(target).await;
+            if let Some(run_dir) = &self.context.run_dir {
+                run_dir.remove_token(last.sensor.id);
+            }
             let last = match *self.wish.borrow() {
                 Wish::Rest { active_rules: Some(count) } => Arc::new(last.with_rules(count)),
                 _ => last,

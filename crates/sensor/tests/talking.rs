@@ -222,6 +222,7 @@ async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host
     assert_eq!(fs::metadata(socket(&world)).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!((running.rules, running.failures, running.status.as_deref()), (1, 0, Some("watching")));
     let first = running.pid.unwrap().to_string();
+    let id = world.row(host.worker, "demo.one").await.unwrap().sensor;
     let ask = async |request: ControlRequest| ask_host(&socket(&world), &request).await.unwrap();
     let one = || "demo.one".to_owned();
 
@@ -233,7 +234,12 @@ async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host
     assert_eq!(ask(ControlRequest::Stop(one())).await, ControlReply::Accepted);
     let stopped = eventually_view(&world, "stopped", |view| view.state == "stopped").await;
     assert!(stopped.pid.is_none() && !is_alive(&second));
+    let has_token = || {
+        let mut folders = fs::read_dir(world.path("run")).unwrap().map(|entry| entry.unwrap().path());
+        folders.any(|folder| folder.join(format!("{id}.token")).exists())
+    };
     world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    eventually("the end of its token's file", async || (!has_token()).then_some(())).await;
     // Messages do not bring it back.
     world.hint().await;
     assert_eq!(view(&world).await.state, "stopped");
