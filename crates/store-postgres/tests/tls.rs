@@ -1,5 +1,4 @@
 //! TLS, as `sslmode` and `sslrootcert` in the URL ask for it.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use attune_store_postgres::{ConnectError, PostgresStore};
 use attune_testkit::PrivatePostgres;
