@@ -137,7 +137,7 @@ impl Drop for Project {
     }
 }
 
-fn docker(words: &[&str]) -> String {
+pub(crate) fn docker(words: &[&str]) -> String {
     let output = Command::new("docker").args(words).output().unwrap();
     assert!(output.status.success(), "docker {words:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -16,3 +16,4 @@ mod lifecycle;
 mod prepare;
 mod sensors;
 mod site;
+mod wrapper;

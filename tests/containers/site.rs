@@ -22,10 +22,14 @@ use crate::http::post;
 use crate::prepare;
 
 const JWT_SECRET: &str = "a secret of the tests, for tokens";
-const API: &str = "attune-api.example.internal";
+/// The hub, by the name that containers know.
+pub(crate) const API: &str = "attune-api.example.internal";
 const DATABASE: &str = "database.example.internal";
 const BROKER: &str = "broker.example.internal";
 const TOP: &str = env!("CARGO_MANIFEST_DIR");
+
+/// With which the hub hands the agents out.
+pub(crate) const BOOTSTRAP_TOKEN: &str = "a-secret-of-the-tests-for-downloads";
 
 /// Where the volume of the agents is mounted.
 pub(crate) const AGENT: &str = "/opt/attune/agent";
@@ -153,6 +157,8 @@ impl Site {
             "--user=1000:1000".to_owned(),
             "--read-only".to_owned(),
             "--env=ATTUNE__EXECUTOR__TIMEOUT_CHECK_INTERVAL=1".to_owned(),
+            format!("--env=ATTUNE__AGENT__BINARY_DIR={AGENT}"),
+            format!("--env=ATTUNE__AGENT__BOOTSTRAP_TOKEN={BOOTSTRAP_TOKEN}"),
         ];
         self.hub = Some(self.run(&self.agent_image, &options, "rw", &["hub"]));
         eventually("the hub to listen", async || TcpStream::connect(self.hub_address()).ok()).await;
