@@ -82,12 +82,13 @@ fn with_mounts(script: &str, folder: &Path) -> Output {
 
 #[test]
 fn a_target_that_does_not_take_it_is_73_with_the_reason_and_stays_as_it_was() {
-    let size = fs::metadata(BINARY).unwrap().len() / 2;
-    let full = format!("mount -t tmpfs -o size={size} tmpfs \"$2\"");
+    let size = fs::metadata(BINARY).unwrap().len();
+    let full = format!("mount -t tmpfs -o size={} tmpfs \"$2\"", size / 2);
+    let no_room = format!("is full: there is no room for {size} bytes");
     let cases = [
         ("mount -t tmpfs -o ro tmpfs \"$2\"", "is read-only: mount the volume writable"),
         ("mount -t tmpfs -o noexec tmpfs \"$2\"", "it is mounted noexec"),
-        (&full, "is full: it needs"),
+        (&full, &no_room),
     ];
     for (mount, reason) in cases {
         let dir = TempDir::new().unwrap();

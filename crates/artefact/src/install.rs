@@ -197,7 +197,7 @@ fn copy(
     (name, own): (&str, bool),
 ) -> Result<(), InstallError> {
     let path = || order.source.to_owned();
-    let mut staged = Staged::new(order.folder)?;
+    let mut staged = Staged::new(order.folder, wanted.size)?;
     let (mut scanner, mut piece) = (Scanner::new(), vec![0_u8; PIECE_BYTES]);
     loop {
         match content.read(&mut piece) {

@@ -24,11 +24,11 @@ pub enum PlaceError {
     #[error("{} is read-only: mount the volume writable for this container", .0.display())]
     ReadOnly(PathBuf),
     /// No room.
-    #[error("{} is full: it needs {} bytes more than it has", path.display(), wanted)]
+    #[error("{} is full: there is no room for {} bytes", path.display(), wanted)]
     Full {
         /// Which folder.
         path: PathBuf,
-        /// Size of what did not fit.
+        /// Size of the whole file that did not fit.
         wanted: u64,
     },
     /// Permissions.
@@ -71,17 +71,18 @@ pub struct Staged {
     folder: PathBuf,
     temporary: PathBuf,
     file: File,
+    size: u64,
     placed: bool,
 }
 
 impl Staged {
-    /// Begins one in `folder`.
-    pub fn new(folder: &Path) -> Result<Self, PlaceError> {
-        let failed = PlaceError::of(folder, "a new file", 0);
+    /// Begins one in `folder`, which will have this size.
+    pub fn new(folder: &Path, size: u64) -> Result<Self, PlaceError> {
+        let failed = PlaceError::of(folder, "a new file", size);
         for _ in 0..TRIES {
             let temporary = folder.join(temporary_name());
             match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary) {
-                Ok(file) => return Ok(Self { folder: folder.to_owned(), temporary, file, placed: false }),
+                Ok(file) => return Ok(Self { folder: folder.to_owned(), temporary, file, size, placed: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -91,13 +92,12 @@ impl Staged {
 
     /// Adds to it.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), PlaceError> {
-        let wanted = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.file.write_all(bytes).map_err(PlaceError::of(&self.folder, "a new file", wanted))
+        self.file.write_all(bytes).map_err(PlaceError::of(&self.folder, "a new file", self.size))
     }
 
     /// Gives it its mode and brings it to the disk.
     pub fn seal(&mut self, mode: u32) -> Result<(), PlaceError> {
-        let failed = PlaceError::of(&self.folder, "a new file", 0);
+        let failed = PlaceError::of(&self.folder, "a new file", self.size);
         self.file.set_permissions(Permissions::from_mode(mode)).map_err(&failed)?;
         self.file.sync_all().map_err(&failed)
     }
@@ -110,7 +110,7 @@ impl Staged {
 
     /// Makes it `name`, in place of what has that name.
     pub fn place(mut self, name: &str) -> Result<(), PlaceError> {
-        fs::rename(&self.temporary, self.folder.join(name)).map_err(PlaceError::of(&self.folder, name, 0))?;
+        fs::rename(&self.temporary, self.folder.join(name)).map_err(PlaceError::of(&self.folder, name, self.size))?;
         self.placed = true;
         Ok(())
     }
@@ -145,7 +145,7 @@ pub(crate) fn place_link(folder: &Path, name: &str, target: &str) -> Result<(), 
 
 /// Makes `name` a small file with this text.
 pub(crate) fn place_text(folder: &Path, name: &str, text: &str) -> Result<(), PlaceError> {
-    let mut staged = Staged::new(folder)?;
+    let mut staged = Staged::new(folder, u64::try_from(text.len()).unwrap_or(u64::MAX))?;
     staged.write(text.as_bytes())?;
     staged.seal(0o444)?;
     staged.place(name)
