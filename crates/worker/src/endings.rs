@@ -70,10 +70,11 @@ pub(crate) async fn tell(shared: &Shared, mut end: Ended) {
 
 /// Announces what an earlier life has written and perhaps could not announce.
 pub(crate) async fn tell_untold(shared: &Shared) {
-    let left = shared.untold.left();
-    if left.is_empty() {
+    let mut owed = shared.untold.left();
+    if owed.is_empty() {
         return;
     }
+    let left: Vec<ExecutionId> = owed.keys().copied().collect();
     let read = || shared.store.ended_executions(shared.id, &left);
     let Some(ended) = shared.patience.insist("ends that were not announced cannot be read", read).await else { return };
     // Who ends an execution in a worker's place announces it as well.
@@ -82,9 +83,10 @@ pub(crate) async fn tell_untold(shared: &Shared) {
         tracing::info!(execution.id = %execution.id, status = %execution.status, "an earlier life may not have announced this end");
         let result = execution.result.as_ref().unwrap_or(&Value::Null);
         let end = End { execution, action: None, status: execution.status, result };
-        shared.announcer.ended(&end, None, &shared.patience).await;
+        shared.announcer.ended(&end, owed.remove(&execution.id), &shared.patience).await;
     }
-    shared.untold.settle_left();
+    // Of these there is nothing to be said.
+    owed.into_values().for_each(Owed::settle);
 }
 
 /// Writes an end, however long storage is away; `kept` is where it is on disk already. Returns what is in the row; none

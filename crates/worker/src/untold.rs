@@ -4,6 +4,7 @@
 //! A file with a place of eight bytes for each of them: the id of the execution, or nought. Nothing waits for the disk: the file
 //! outlives the process. After a power loss it may be half a minute old, and an end is announced twice, which readers bear.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -79,17 +80,11 @@ impl Untold {
         Owed { untold: self.clone(), place: places.enter(execution) }
     }
 
-    /// The executions whose ends an earlier life may have written without a word.
-    pub(crate) fn left(&self) -> Vec<ExecutionId> {
-        self.places().left.iter().map(|(_, execution)| *execution).collect()
-    }
-
-    /// They were announced as far as there was anything to say.
-    pub(crate) fn settle_left(&self) {
-        let mut places = self.places();
-        for (place, _) in std::mem::take(&mut places.left) {
-            places.clear(place);
-        }
+    /// What an earlier life may have written without a word, to whoever asks first.
+    pub(crate) fn left(self: &Arc<Self>) -> BTreeMap<ExecutionId, Owed> {
+        let left = std::mem::take(&mut self.places().left);
+        let owed = |place| Owed { untold: self.clone(), place: Some(place) };
+        left.into_iter().map(|(place, execution)| (execution, owed(place))).collect()
     }
 }
 
@@ -155,8 +150,9 @@ fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    fn ids(ids: &[i64]) -> Vec<ExecutionId> {
-        ids.iter().copied().map(ExecutionId).collect()
+    /// What is left in `folder`, and stays there.
+    fn left(folder: &Path) -> Vec<i64> {
+        Untold::open(folder).left().keys().map(|execution| execution.0).collect()
     }
 
     #[test]
@@ -169,18 +165,21 @@ mod tests {
         three.settle();
         let four = first.owe(ExecutionId(4));
         one.settle();
-        assert_eq!(first.left(), []);
+        assert!(first.left().is_empty());
         drop(first);
         // Whoever still owes holds the file; a killed process does not.
         drop((two, four));
 
+        assert_eq!(left(&folder), [2, 4]);
         let second = Untold::open(&folder);
-        assert_eq!(second.left(), ids(&[2, 4]));
+        let mut owed = second.left();
+        assert!(second.left().is_empty());
         second.owe(ExecutionId(5)).settle();
-        second.settle_left();
-        assert_eq!(second.left(), []);
-        drop(second);
-        assert_eq!(Untold::open(&folder).left(), []);
+        owed.remove(&ExecutionId(4)).unwrap().settle();
+        drop((second, owed));
+        assert_eq!(left(&folder), [2], "what could not be announced is owed on");
+        Untold::open(&folder).left().into_values().for_each(Owed::settle);
+        assert_eq!(left(&folder), [0_i64; 0]);
         assert_eq!(folder.join("untold").metadata().unwrap().len(), 24, "places are used again");
     }
 
@@ -190,10 +189,10 @@ mod tests {
         let first = Untold::open(dir.path());
         let owed = first.owe(ExecutionId(1));
         let second = Untold::open(dir.path());
-        assert_eq!(second.left(), []);
+        assert!(second.left().is_empty());
         second.owe(ExecutionId(2)).settle();
         drop((second, first, owed));
-        assert_eq!(Untold::open(dir.path()).left(), ids(&[1]));
+        assert_eq!(left(dir.path()), [1]);
     }
 
     #[test]
@@ -203,6 +202,6 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let untold = Untold::open(&file.join("folder"));
         untold.owe(ExecutionId(1)).settle();
-        assert_eq!(untold.left(), []);
+        assert!(untold.left().is_empty());
     }
 }
