@@ -1,7 +1,7 @@
 //! What `/proc` says about processes. Names and variables are bytes of other people: anything may be in them.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use attune_sys::Pid;
 /// How long holders of a pipe are looked for, and how many are named: there may be any number of processes.
 const HOLDERS_LIMIT: Duration = Duration::from_millis(500);
 const HOLDERS: usize = 8;
+
+const USUAL_ENVIRONMENT_BYTES: usize = 8192;
 
 /// A part of `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +104,12 @@ pub(crate) fn variable(process: Pid, name: &str) -> Option<String> {
 }
 
 fn environment_of(process: Pid) -> io::Result<Vec<u8>> {
-    seen(process, || fs::read(format!("/proc/{process}/environ")))
+    seen(process, || {
+        // The kernel does not say how long it is, and a buffer that grows from little asks again and again.
+        let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT_BYTES);
+        File::open(format!("/proc/{process}/environ"))?.read_to_end(&mut environment)?;
+        Ok(environment)
+    })
 }
 
 /// Whether `process` is just becoming another program, and shows neither arguments nor environment yet; or ending, and shows

@@ -32,6 +32,8 @@ use crate::target::{Refusal, Target};
 
 use compare::{Compared, Judged, News, Seen};
 
+pub(crate) use compare::Wanted;
+
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A look at the store usually takes milliseconds.
@@ -54,6 +56,8 @@ pub(crate) struct Dispatcher {
     /// How often an operator wanted each one started again.
     restarts: HashMap<SensorId, u64>,
     commands: mpsc::Receiver<Command>,
+    /// What was read before it began.
+    wanted: Option<Wanted>,
     /// What the last comparison was about.
     compared: Option<Compared>,
     sight: Sight,
@@ -106,6 +110,7 @@ impl Dispatcher {
         context: Arc<Context>,
         tasks: Tasks,
         registry: Registry,
+        wanted: Option<Wanted>,
         (started, commands): (watch::Sender<bool>, mpsc::Receiver<Command>),
     ) -> Self {
         Self {
@@ -120,6 +125,7 @@ impl Dispatcher {
             sight: Sight::Clear,
             has_read: false,
             commands,
+            wanted,
             compared: None,
             started: Some(started),
         }

@@ -19,6 +19,7 @@ use attune_store::{SensorStore, StoreError, WorkerRegistration};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::config::SensorConfig;
@@ -26,7 +27,7 @@ use crate::context::{Context, STORE_LIMIT, Turns};
 use crate::control::{CONTROL_SOCKET, serve};
 use crate::courier::{self, Courier, Outbox};
 use crate::deadline::Deadline;
-use crate::dispatcher::Dispatcher;
+use crate::dispatcher::{Dispatcher, Wanted};
 use crate::heartbeat::beat;
 use crate::lease::{Keeper, Leases, Terms};
 use crate::listener::{listen, queue, source};
@@ -82,6 +83,8 @@ pub struct SensorHost {
     packs_by_api: bool,
     worker: WorkerId,
     changes: Subscription,
+    /// None when it could not be read: the first comparison will say why.
+    wanted: Option<Wanted>,
     registry: Registry,
     vitals: Vitals,
 }
@@ -124,20 +127,28 @@ impl SensorHost {
         };
         let register = |source| BuildError::Register { name: registration.name.clone(), source };
         let worker = store.register_worker(&registration).await.map_err(register)?.id;
-        if config.artifacts.is_api(|| shares_artifacts(&config.paths.artifacts)) {
-            courier::adopt(&config.paths.artifacts, worker, store.as_ref()).await;
-        }
-        let stale = store.clear_stale_processes(worker).await.map_err(register)?;
-        if stale > 0 {
-            tracing::info!(rows = stale, "sensors of an earlier life of this host are recorded as stopped");
-        }
         let queue = queue(worker, Uuid::new_v4());
         let name = queue.name.clone();
-        let changes = Subscription::declare(bus.clone(), source(queue)).await;
-        let changes = changes.map_err(|source| BuildError::Queue { queue: name, source })?;
+        let changes = async {
+            let changes = Subscription::declare(bus.clone(), source(queue)).await;
+            changes.map_err(|source| BuildError::Queue { queue: name, source })
+        };
+        let rows = async {
+            if config.artifacts.is_api(|| shares_artifacts(&config.paths.artifacts)) {
+                courier::adopt(&config.paths.artifacts, worker, store.as_ref()).await;
+            }
+            let stale = store.clear_stale_processes(worker).await.map_err(register)?;
+            if stale > 0 {
+                tracing::info!(rows = stale, "sensors of an earlier life of this host are recorded as stopped");
+            }
+            // What changes before the queue is heard is seen by the look at the store that follows then.
+            Ok(timeout(STORE_LIMIT, Wanted::read(store.as_ref())).await.ok().and_then(Result::ok))
+        };
+        // Together: the broker takes as long as the database.
+        let (changes, wanted) = tokio::try_join!(changes, rows)?;
         let vitals = Vitals::new(config.timing.heartbeat_interval, observer.clone());
         let registry = Registry::default();
-        Ok(Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, registry, vitals })
+        Ok(Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, wanted, registry, vitals })
     }
 
     /// The host's row.
@@ -153,7 +164,7 @@ impl SensorHost {
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, registry, vitals } = self;
+        let Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, wanted, registry, vitals } = self;
         let hard = stop.hard().clone();
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
@@ -208,7 +219,7 @@ impl SensorHost {
         tasks.spawn_vital(
             "sensor host",
             stop,
-            run(context, tasks.clone(), (started, changes, registry), (silence, keeper)),
+            run(context, tasks.clone(), (started, changes, registry), wanted, (silence, keeper)),
         );
         Started { receiver }
     }
@@ -257,6 +268,7 @@ async fn run(
     context: Arc<Context>,
     tasks: Tasks,
     (started, changes, registry): (watch::Sender<bool>, Subscription, Registry),
+    wanted: Option<Wanted>,
     (silence, keeper): (CancellationToken, Option<JoinHandle<()>>),
 ) {
     let listening = listen(context.clone(), changes);
@@ -267,7 +279,7 @@ async fn run(
     if let Some(root) = context.config.paths.run.as_ref().filter(|_| context.run_dir.is_some()) {
         tasks.spawn(serve(root.join(CONTROL_SOCKET), commands, context.stop.soft().clone()));
     }
-    Dispatcher::new(context.clone(), tasks, registry, (started, obeyed)).run().await;
+    Dispatcher::new(context.clone(), tasks, registry, wanted, (started, obeyed)).run().await;
     // The row says `active` until no sensor is left, and nothing writes it after `inactive`.
     silence.cancel();
     if heartbeat.await.is_err() {

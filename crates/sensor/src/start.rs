@@ -113,11 +113,15 @@ async fn pack(target: &Target, stop: &CancellationToken) -> Result<(), StartFail
     }
 }
 
-async fn choose(context: &Context, target: &Arc<Target>) -> Result<Chosen, StartFailure> {
+async fn choose(context: &Context, target: &Arc<Target>) -> Result<Arc<Chosen>, StartFailure> {
+    if let Some(chosen) = target.just_chosen() {
+        return Ok(chosen);
+    }
     let (planner, target) = (context.config.planner.clone(), target.clone());
     spawn_blocking(move || planner.choose(&PlanRequest::sensor(&target.sensor, &target.runtime, &target.versions)))
         .await
         .map_err(|error| StartFailure::Interrupted(error.to_string()))?
+        .map(Arc::new)
         .map_err(StartFailure::Plan)
 }
 

@@ -1,6 +1,7 @@
 //! One wanted sensor: everything that decides how it runs, and whether a change of it matters to a running process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use attune_model::capabilities::CapabilityView;
 use attune_model::placement::{Misfit, Placement, PlacementError};
@@ -11,9 +12,13 @@ use attune_store::DesiredSensor;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::files::{Fingerprint, Look};
 use crate::packs::{PackState, Packs};
+
+/// So long after a comparison what it found is taken for what is there.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// A sensor that this host is to run.
 #[derive(Debug, Clone)]
@@ -27,6 +32,7 @@ pub(crate) struct Target {
     pub(crate) input: Input,
     /// Where its pack stands; none where the folder of packs is shared.
     pub(crate) pack: Option<watch::Receiver<PackState>>,
+    judged: Instant,
 }
 
 /// What a process reads once, at its start. Another input needs another process.
@@ -43,7 +49,7 @@ pub(crate) struct Input {
     /// `ATTUNE_SENSOR_TRIGGER_REFS`: the trigger of each of those rules, in the same order.
     pub(crate) rule_triggers_json: String,
     /// None when it cannot be planned; the start will say why.
-    chosen: Option<Chosen>,
+    chosen: Option<Arc<Chosen>>,
     files: Fingerprint,
     /// Of its pack, where that comes through the API.
     pub(crate) generation: u64,
@@ -52,7 +58,12 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    fn new(sensor: &Sensor, triggers: &[Trigger], rules: &[Rule], chosen: Option<Chosen>, files: Fingerprint) -> Self {
+    fn new(
+        sensor: &Sensor,
+        (triggers, rules): (&[Trigger], &[Rule]),
+        chosen: Option<Chosen>,
+        files: Fingerprint,
+    ) -> Self {
         let rule_triggers: Vec<&str> = rules.iter().map(|rule| rule.trigger_ref.as_str()).collect();
         Self {
             sensor: sensor.id,
@@ -62,7 +73,7 @@ impl Input {
             trigger_refs: triggers.iter().map(|trigger| trigger.r#ref.clone()).collect(),
             rules_json: Value::Array(rules.iter().map(element).collect()).to_string(),
             rule_triggers_json: json!(rule_triggers).to_string(),
-            chosen,
+            chosen: chosen.map(Arc::new),
             files,
             generation: 0,
             restarts: 0,
@@ -121,11 +132,12 @@ impl Target {
         let files = look.fingerprint(&sensor, chosen.as_ref().map(|chosen| &chosen.config));
         Ok(Self {
             active_rules: i32::try_from(rules.len()).unwrap_or(i32::MAX),
-            input: Input::new(&sensor, &triggers, &rules, chosen, files),
+            input: Input::new(&sensor, (&triggers, &rules), chosen, files),
             sensor,
             runtime,
             versions,
             pack: None,
+            judged: Instant::now(),
         })
     }
 
@@ -133,6 +145,12 @@ impl Target {
     pub(crate) fn follow(&mut self, packs: &Packs) {
         self.pack = self.sensor.pack_ref.as_ref().and_then(|pack_ref| packs.state(pack_ref));
         self.input.generation = self.pack.as_ref().map_or(0, |pack| pack.borrow().generation);
+    }
+
+    /// What was chosen at the comparison, while that is news. Not of a pack that comes through the API: it may have come since.
+    pub(crate) fn just_chosen(&self) -> Option<Arc<Chosen>> {
+        let is_news = self.pack.is_none() && self.judged.elapsed() < FRESH;
+        self.input.chosen.clone().filter(|_| is_news)
     }
 
     /// The same with another number of rules, for its row.

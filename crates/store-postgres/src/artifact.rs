@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use attune_model::rows::{Artifact, ArtifactVersion};
 use attune_model::status::{ArtifactVisibility, RetentionPolicy};
-use attune_model::{ArtifactId, ArtifactVersionId, ExecutionId, JsonMap};
+use attune_model::{ArtifactId, ArtifactVersionId, ExecutionId};
 use attune_store::{
     AddedVersion, ArtifactChange, ArtifactStore, NewArtifact, NewVersion, Page, PageRequest, StoreError,
     VersionContent, VersionNumber, artifact_path,
@@ -12,7 +12,7 @@ use attune_store::{
 use serde_json::Value;
 use sqlx::Row as _;
 
-use crate::columns::{bounds, json, text};
+use crate::columns::{JsonRow, bounds, json, text};
 use crate::error::During as _;
 use crate::pool::{Query, Unit};
 use crate::{PostgresStore, log, rows};
@@ -295,7 +295,7 @@ async fn page_of<T>(
     unit: &mut Unit,
     (counted, listed): (Query<'_>, Query<'_>),
     page: PageRequest,
-    row: fn(JsonMap) -> Result<T, StoreError>,
+    row: fn(JsonRow<'_>) -> Result<T, StoreError>,
     operation: impl Fn() -> String,
 ) -> Result<Page<T>, StoreError> {
     let (limit, offset) = bounds(page);

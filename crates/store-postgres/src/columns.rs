@@ -3,12 +3,14 @@
 //! The server hands rows out as `to_json` makes them, alone or inside the one answer of a claim. So there is one reader for
 //! both, enum types need no look-up of their ids, and times come in their full resolution.
 
-use std::fmt::Display;
+use std::borrow::Cow;
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use attune_model::JsonMap;
 use attune_store::{PageRequest, SecretValue, StoreError};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -17,44 +19,93 @@ use sqlx::types::Json;
 /// What the calendar of the server can hold in both directions, in years of 365 days.
 const FAR_AWAY: Duration = Duration::from_hours(5000 * 365 * 24);
 
-/// The columns of one row of one table.
-pub(crate) struct Columns {
-    table: &'static str,
-    key: String,
-    row: JsonMap,
+/// How many columns a table has as a rule.
+const USUAL_COLUMNS: usize = 24;
+
+/// A row as `to_json` makes it. Hundreds of them are read at a time, so the names of the columns stay where they are, in the
+/// answer of the server.
+#[derive(Debug, Clone)]
+pub(crate) struct JsonRow<'a>(Vec<(Name<'a>, Option<Value>)>);
+
+#[derive(Debug, Clone, Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for JsonRow<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RowVisitor)
+    }
 }
 
-impl Columns {
+struct RowVisitor;
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = JsonRow<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row as an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut columns = Vec::with_capacity(USUAL_COLUMNS);
+        while let Some((name, value)) = map.next_entry()? {
+            columns.push((name, Some(value)));
+        }
+        Ok(JsonRow(columns))
+    }
+}
+
+/// The columns of one row of one table.
+pub(crate) struct Columns<'a> {
+    table: &'static str,
+    id: Option<Value>,
+    row: JsonRow<'a>,
+    /// Where the next column is looked for first: most are asked for in the order of the table.
+    next: usize,
+}
+
+impl<'a> Columns<'a> {
     /// `row` is a row of `table` with all columns that will be asked for.
-    pub(crate) fn new(table: &'static str, row: JsonMap) -> Self {
-        let key = row.get("id").map_or_else(|| "?".to_owned(), Value::to_string);
-        Self { table, key, row }
+    pub(crate) fn new(table: &'static str, row: JsonRow<'a>) -> Self {
+        let mut columns = Self { table, id: None, row, next: 0 };
+        columns.id = columns.find("id").and_then(|id| id.clone());
+        columns.next = 0;
+        columns
     }
 
     /// Takes the value of a column out.
     pub(crate) fn get<T: DeserializeOwned>(&mut self, column: &'static str) -> Result<T, StoreError> {
-        let Some(value) = self.row.remove(column) else {
+        let Some(value) = self.find(column).and_then(Option::take) else {
             return Err(self.wrong(column, &"is missing"));
         };
         serde_json::from_value(value).map_err(|error| self.wrong(column, &error))
     }
 
+    fn find(&mut self, column: &str) -> Option<&mut Option<Value>> {
+        let (before, after) = self.row.0.split_at(self.next.min(self.row.0.len()));
+        let is_it = |(name, _): &(Name<'_>, _)| name.0 == column;
+        let after_it = after.iter().position(is_it).map(|at| before.len() + at);
+        let at = after_it.or_else(|| before.iter().position(is_it))?;
+        self.next = at + 1;
+        self.row.0.get_mut(at).map(|(_, value)| value)
+    }
+
     fn wrong(&self, column: &'static str, detail: &dyn Display) -> StoreError {
-        StoreError::Inconsistent { table: self.table, column, key: self.key.clone(), detail: detail.to_string() }
+        let key = self.id.as_ref().map_or_else(|| "?".to_owned(), Value::to_string);
+        StoreError::Inconsistent { table: self.table, column, key, detail: detail.to_string() }
     }
 }
 
 /// The document in a column of an answer; none in place of NULL.
-pub(crate) fn document<T>(row: &PgRow, column: &'static str) -> Result<Option<T>, sqlx::Error>
+pub(crate) fn document<'a, T>(row: &'a PgRow, column: &'static str) -> Result<Option<T>, sqlx::Error>
 where
-    T: DeserializeOwned,
+    T: Deserialize<'a> + 'a,
 {
     Ok(row.try_get::<Option<Json<T>>, _>(column)?.map(|Json(document)| document))
 }
 
 /// The only column of an answer that consists of one row of a table.
-pub(crate) fn whole(row: &PgRow) -> Result<JsonMap, sqlx::Error> {
-    row.try_get::<Json<JsonMap>, _>(0).map(|Json(row)| row)
+pub(crate) fn whole(row: &PgRow) -> Result<JsonRow<'_>, sqlx::Error> {
+    row.try_get::<Json<JsonRow<'_>>, _>(0).map(|Json(row)| row)
 }
 
 /// A document as a parameter. PostgreSQL cannot store NUL, which any program may print: it is replaced as undecodable

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use attune_model::{JsonMap, PackEnvironmentId, WorkerId};
+use attune_model::{PackEnvironmentId, WorkerId};
 use attune_store::{EnvironmentOutcome, EnvironmentRow, EnvironmentStore, EnvironmentTarget, StoreError};
 
 use crate::PostgresStore;
-use crate::columns::{Columns, micros, text};
+use crate::columns::{Columns, JsonRow, micros, text};
 use crate::error::During as _;
 
 #[async_trait]
@@ -152,7 +152,7 @@ impl EnvironmentStore for PostgresStore {
     }
 }
 
-fn environment(row: JsonMap) -> Result<EnvironmentRow, StoreError> {
+fn environment(row: JsonRow<'_>) -> Result<EnvironmentRow, StoreError> {
     let mut of = Columns::new("pack_environment", row);
     Ok(EnvironmentRow {
         id: of.get("id")?,

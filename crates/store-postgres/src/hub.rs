@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use attune_model::rows::{Action, Execution, Pack, Rule, Sensor, Trigger, Worker};
 use attune_model::status::ExecutionStatus;
-use attune_model::{ExecutionId, IdentityId, JsonMap, TriggerId, WorkerId};
+use attune_model::{ExecutionId, IdentityId, TriggerId, WorkerId};
 use attune_store::{
     Cancel, Candidate, Decide, EventSource, ExecutionFilter, ExecutionGuard, ExecutionView, HubStore, Intake, KeyOwner,
     NewExecution, NewKey, NewPack, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest, Schedulable,
@@ -23,7 +23,7 @@ use attune_store::{
 use serde_json::Value;
 use sqlx::Row as _;
 
-use crate::columns::json;
+use crate::columns::{JsonRow, json};
 use crate::error::During as _;
 use crate::pool::Unit;
 use crate::{PostgresStore, rows};
@@ -240,7 +240,7 @@ impl PostgresStore {
         &self,
         sql: &'static str,
         r#ref: &str,
-        row: fn(JsonMap) -> Result<T, StoreError>,
+        row: fn(JsonRow<'_>) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         self.first(sqlx::query(sql).bind(r#ref), row, || format!("look up {ref}")).await
     }

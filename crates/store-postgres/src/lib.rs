@@ -27,13 +27,12 @@ mod together;
 mod worker;
 
 use attune_config::DatabaseConfig;
-use attune_model::JsonMap;
 use attune_store::StoreError;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 pub use check::{CheckError, Role};
-use columns::whole;
+use columns::{JsonRow, whole};
 use connect::Place;
 pub use connect::{ConnectError, RETRY_PAUSE, system_roots};
 use error::During as _;
@@ -90,7 +89,7 @@ impl PostgresStore {
     async fn rows<T>(
         &self,
         query: Query<'_>,
-        row: fn(JsonMap) -> Result<T, StoreError>,
+        row: fn(JsonRow<'_>) -> Result<T, StoreError>,
         operation: impl Fn() -> String,
     ) -> Result<Vec<T>, StoreError> {
         each(&self.pool.all(query).await.during(&operation)?, row, operation)
@@ -100,7 +99,7 @@ impl PostgresStore {
     async fn first<T>(
         &self,
         query: Query<'_>,
-        row: fn(JsonMap) -> Result<T, StoreError>,
+        row: fn(JsonRow<'_>) -> Result<T, StoreError>,
         operation: impl Fn() -> String,
     ) -> Result<Option<T>, StoreError> {
         Ok(self.rows(query, row, operation).await?.into_iter().next())
@@ -118,7 +117,7 @@ impl Unit {
     async fn rows<T>(
         &mut self,
         query: Query<'_>,
-        row: fn(JsonMap) -> Result<T, StoreError>,
+        row: fn(JsonRow<'_>) -> Result<T, StoreError>,
         operation: impl Fn() -> String,
     ) -> Result<Vec<T>, StoreError> {
         each(&self.all(query).await.during(&operation)?, row, operation)
@@ -128,7 +127,7 @@ impl Unit {
     async fn first<T>(
         &mut self,
         query: Query<'_>,
-        row: fn(JsonMap) -> Result<T, StoreError>,
+        row: fn(JsonRow<'_>) -> Result<T, StoreError>,
         operation: impl Fn() -> String,
     ) -> Result<Option<T>, StoreError> {
         Ok(self.rows(query, row, operation).await?.into_iter().next())
@@ -137,7 +136,7 @@ impl Unit {
 
 fn each<T>(
     found: &[PgRow],
-    row: fn(JsonMap) -> Result<T, StoreError>,
+    row: fn(JsonRow<'_>) -> Result<T, StoreError>,
     operation: impl Fn() -> String,
 ) -> Result<Vec<T>, StoreError> {
     found.iter().map(|found| whole(found).during(&operation).and_then(row)).collect()

@@ -7,9 +7,9 @@ use attune_model::rows::{
 };
 use attune_store::StoreError;
 
-use crate::columns::Columns;
+use crate::columns::{Columns, JsonRow};
 
-pub(crate) fn pack(row: JsonMap) -> Result<Pack, StoreError> {
+pub(crate) fn pack(row: JsonRow<'_>) -> Result<Pack, StoreError> {
     let mut of = Columns::new("pack", row);
     Ok(Pack {
         id: of.get("id")?,
@@ -27,7 +27,7 @@ pub(crate) fn pack(row: JsonMap) -> Result<Pack, StoreError> {
     })
 }
 
-pub(crate) fn runtime(row: JsonMap) -> Result<Runtime, StoreError> {
+pub(crate) fn runtime(row: JsonRow<'_>) -> Result<Runtime, StoreError> {
     let mut of = Columns::new("runtime", row);
     Ok(Runtime {
         id: of.get("id")?,
@@ -42,7 +42,7 @@ pub(crate) fn runtime(row: JsonMap) -> Result<Runtime, StoreError> {
     })
 }
 
-pub(crate) fn runtime_version(row: JsonMap) -> Result<RuntimeVersion, StoreError> {
+pub(crate) fn runtime_version(row: JsonRow<'_>) -> Result<RuntimeVersion, StoreError> {
     let mut of = Columns::new("runtime_version", row);
     Ok(RuntimeVersion {
         id: of.get("id")?,
@@ -56,7 +56,7 @@ pub(crate) fn runtime_version(row: JsonMap) -> Result<RuntimeVersion, StoreError
     })
 }
 
-pub(crate) fn worker(row: JsonMap) -> Result<Worker, StoreError> {
+pub(crate) fn worker(row: JsonRow<'_>) -> Result<Worker, StoreError> {
     let mut of = Columns::new("worker", row);
     Ok(Worker {
         id: of.get("id")?,
@@ -71,7 +71,7 @@ pub(crate) fn worker(row: JsonMap) -> Result<Worker, StoreError> {
     })
 }
 
-pub(crate) fn trigger(row: JsonMap) -> Result<Trigger, StoreError> {
+pub(crate) fn trigger(row: JsonRow<'_>) -> Result<Trigger, StoreError> {
     let mut of = Columns::new("trigger", row);
     Ok(Trigger {
         id: of.get("id")?,
@@ -88,7 +88,7 @@ pub(crate) fn trigger(row: JsonMap) -> Result<Trigger, StoreError> {
     })
 }
 
-pub(crate) fn sensor(row: JsonMap) -> Result<Sensor, StoreError> {
+pub(crate) fn sensor(row: JsonRow<'_>) -> Result<Sensor, StoreError> {
     let mut of = Columns::new("sensor", row);
     Ok(Sensor {
         id: of.get("id")?,
@@ -109,7 +109,7 @@ pub(crate) fn sensor(row: JsonMap) -> Result<Sensor, StoreError> {
     })
 }
 
-pub(crate) fn rule(row: JsonMap) -> Result<Rule, StoreError> {
+pub(crate) fn rule(row: JsonRow<'_>) -> Result<Rule, StoreError> {
     let mut of = Columns::new("rule", row);
     Ok(Rule {
         id: of.get("id")?,
@@ -132,7 +132,7 @@ pub(crate) fn rule(row: JsonMap) -> Result<Rule, StoreError> {
     })
 }
 
-pub(crate) fn event(row: JsonMap) -> Result<Event, StoreError> {
+pub(crate) fn event(row: JsonRow<'_>) -> Result<Event, StoreError> {
     let mut of = Columns::new("event", row);
     Ok(Event {
         id: of.get("id")?,
@@ -148,7 +148,7 @@ pub(crate) fn event(row: JsonMap) -> Result<Event, StoreError> {
     })
 }
 
-pub(crate) fn action(row: JsonMap) -> Result<Action, StoreError> {
+pub(crate) fn action(row: JsonRow<'_>) -> Result<Action, StoreError> {
     let mut of = Columns::new("action", row);
     Ok(Action {
         id: of.get("id")?,
@@ -174,7 +174,7 @@ pub(crate) fn action(row: JsonMap) -> Result<Action, StoreError> {
     })
 }
 
-pub(crate) fn execution(row: JsonMap) -> Result<Execution, StoreError> {
+pub(crate) fn execution(row: JsonRow<'_>) -> Result<Execution, StoreError> {
     let mut of = Columns::new("execution", row);
     Ok(Execution {
         id: of.get("id")?,
@@ -197,7 +197,7 @@ pub(crate) fn execution(row: JsonMap) -> Result<Execution, StoreError> {
 }
 
 /// An execution of which not everything can be read: as much as it takes to end it.
-pub(crate) fn execution_to_end(row: JsonMap) -> Result<Execution, StoreError> {
+pub(crate) fn execution_to_end(row: JsonRow<'_>) -> Result<Execution, StoreError> {
     execution(row.clone()).or_else(|_unreadable| {
         let mut of = Columns::new("execution", row);
         Ok(Execution {
@@ -221,7 +221,7 @@ pub(crate) fn execution_to_end(row: JsonMap) -> Result<Execution, StoreError> {
     })
 }
 
-pub(crate) fn sensor_process(row: JsonMap) -> Result<SensorProcess, StoreError> {
+pub(crate) fn sensor_process(row: JsonRow<'_>) -> Result<SensorProcess, StoreError> {
     let mut of = Columns::new("sensor_process", row);
     Ok(SensorProcess {
         sensor: of.get("sensor")?,
@@ -243,7 +243,7 @@ pub(crate) fn sensor_process(row: JsonMap) -> Result<SensorProcess, StoreError> 
     })
 }
 
-fn placement(of: &mut Columns) -> Result<RawPlacement, StoreError> {
+fn placement(of: &mut Columns<'_>) -> Result<RawPlacement, StoreError> {
     Ok(RawPlacement {
         selector: of.get("worker_selector")?,
         tolerations: of.get("worker_tolerations")?,
@@ -251,11 +251,11 @@ fn placement(of: &mut Columns) -> Result<RawPlacement, StoreError> {
     })
 }
 
-fn log_retention(of: &mut Columns) -> Result<Retention, StoreError> {
+fn log_retention(of: &mut Columns<'_>) -> Result<Retention, StoreError> {
     Ok(Retention { policy: of.get("log_retention_policy")?, limit: of.get("log_retention_limit")? })
 }
 
-pub(crate) fn artifact(row: JsonMap) -> Result<Artifact, StoreError> {
+pub(crate) fn artifact(row: JsonRow<'_>) -> Result<Artifact, StoreError> {
     let mut of = Columns::new("artifact", row);
     Ok(Artifact {
         id: of.get("id")?,
@@ -277,7 +277,7 @@ pub(crate) fn artifact(row: JsonMap) -> Result<Artifact, StoreError> {
 }
 
 /// Takes a row without `content`.
-pub(crate) fn artifact_version(row: JsonMap) -> Result<ArtifactVersion, StoreError> {
+pub(crate) fn artifact_version(row: JsonRow<'_>) -> Result<ArtifactVersion, StoreError> {
     let mut of = Columns::new("artifact_version", row);
     Ok(ArtifactVersion {
         id: of.get("id")?,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use attune_model::rows::{Action, Execution, Pack};
 use attune_model::status::ExecutionStatus;
-use attune_model::{ExecutionId, JsonMap, WorkerId};
+use attune_model::{ExecutionId, WorkerId};
 use attune_store::{
     Claim, ClaimedExecution, Fence, KeyRow, SecretValue, StoreError, WorkerStore, cancelled_result, cancelled_status,
 };
@@ -18,7 +18,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use crate::columns::{Columns, document, json, secrets};
+use crate::columns::{Columns, JsonRow, document, json, secrets};
 use crate::error::{During as _, leaves_connection_usable, refused, shared};
 use crate::pool::{Pool, Query};
 use crate::together::{Answer, Together};
@@ -252,7 +252,7 @@ fn together<C, A>(
 fn claim_of(row: &PgRow, call: ClaimCall) -> Result<Claim, StoreError> {
     let ClaimCall { execution, worker, scheduled_at: _ } = call;
     let operation = || claiming(execution, worker);
-    let Some(taken) = document::<JsonMap>(row, "execution").during(operation)? else {
+    let Some(taken) = document::<JsonRow<'_>>(row, "execution").during(operation)? else {
         let status = row.try_get::<&str, _>("before").during(operation)?.parse();
         return Ok(Claim::NotOurs { status: Some(status.map_err(|error| bad_status(execution, &error))?) });
     };
@@ -394,8 +394,8 @@ impl WorkerStore for PostgresStore {
         let found = self.pool.all(query).await.during(operation)?;
         let mut packs = Vec::with_capacity(found.len());
         for row in &found {
-            let pack = document::<JsonMap>(row, "pack").during(operation)?.ok_or(sqlx::Error::RowNotFound);
-            let actions = document::<Vec<JsonMap>>(row, "actions").during(operation)?.unwrap_or_default();
+            let pack = document::<JsonRow<'_>>(row, "pack").during(operation)?.ok_or(sqlx::Error::RowNotFound);
+            let actions = document::<Vec<JsonRow<'_>>>(row, "actions").during(operation)?.unwrap_or_default();
             let actions = actions.into_iter().map(rows::action).collect::<Result<_, _>>()?;
             packs.push((rows::pack(pack.during(operation)?)?, actions));
         }
@@ -409,8 +409,8 @@ fn claimed(
     worker: WorkerId,
     operation: impl Fn() -> String,
 ) -> Result<ClaimedExecution, StoreError> {
-    let one = |column| document::<JsonMap>(row, column).during(&operation);
-    let many = |column| document::<Vec<JsonMap>>(row, column).during(&operation).map(Option::unwrap_or_default);
+    let one = |column| document::<JsonRow<'_>>(row, column).during(&operation);
+    let many = |column| document::<Vec<JsonRow<'_>>>(row, column).during(&operation).map(Option::unwrap_or_default);
     let text = |column| row.try_get::<Option<String>, _>(column).during(&operation);
     let started_at = execution.started_at.ok_or_else(|| refused(operation(), "the claim left started_at empty"))?;
     Ok(ClaimedExecution {
@@ -427,7 +427,7 @@ fn claimed(
     })
 }
 
-fn key(row: JsonMap) -> Result<KeyRow, StoreError> {
+fn key(row: JsonRow<'_>) -> Result<KeyRow, StoreError> {
     let mut of = Columns::new("key", row);
     Ok(KeyRow {
         name: of.get("name")?,
@@ -438,7 +438,7 @@ fn key(row: JsonMap) -> Result<KeyRow, StoreError> {
     })
 }
 
-fn secret_value(row: JsonMap) -> Result<SecretValue, StoreError> {
+fn secret_value(row: JsonRow<'_>) -> Result<SecretValue, StoreError> {
     let mut of = Columns::new("execution_secret_value", row);
     Ok(SecretValue {
         json_path: of.get("json_path")?,

@@ -12,7 +12,7 @@ use attune_lifecycle::spawn_blocking;
 use attune_model::SensorId;
 use attune_model::capabilities::CapabilityView;
 use attune_model::chain;
-use attune_store::{DesiredSensor, StoreError};
+use attune_store::{DesiredSensor, SensorStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -74,6 +74,21 @@ pub(super) async fn asked<T>(
     Err(problem.to_string())
 }
 
+/// What the store says is wanted.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    digest: String,
+    sensors: Vec<DesiredSensor>,
+}
+
+impl Wanted {
+    pub(crate) async fn read(store: &dyn SensorStore) -> Result<Self, StoreError> {
+        // Before the rows: what changes in between is seen the next time.
+        let digest = store.desired_digest().await?;
+        Ok(Self { digest, sensors: store.desired_sensors().await? })
+    }
+}
+
 /// What a comparison needs to know of what the host does. It holds nothing of the dispatcher: that hears operators meanwhile,
 /// however long the store takes.
 pub(super) struct Known {
@@ -85,6 +100,8 @@ pub(super) struct Known {
     /// All that run, by pack.
     pub(super) owners: Vec<(Option<String>, watch::Receiver<Status>)>,
     is_first: bool,
+    /// What was read already.
+    wanted: Option<Wanted>,
 }
 
 /// What came of it.
@@ -105,7 +122,7 @@ pub(super) struct News {
 
 impl Dispatcher {
     /// What is known now.
-    pub(super) fn known(&self) -> Known {
+    pub(super) fn known(&mut self) -> Known {
         let believed = self.compared.as_ref().filter(|compared| compared.at.elapsed() < BELIEVED);
         let target = |owner: &Owner| owner.wish.borrow().target().cloned().filter(|_| !owner.task.is_finished());
         let status = |owner: &Owner| (owner.pack_ref.clone(), owner.status.clone());
@@ -116,6 +133,7 @@ impl Dispatcher {
             targets: self.owners.values().map(target).collect(),
             owners: self.owners.values().filter(|_| packs).map(status).collect(),
             is_first: self.started.is_some(),
+            wanted: self.wanted.take(),
         }
     }
 }
@@ -124,18 +142,25 @@ impl Known {
     /// Looks what there is to be done.
     pub(super) async fn compare(mut self) -> Result<Seen, String> {
         let context = self.context.clone();
-        // Before the rows: what changes in between is seen the next time.
-        let digest = asked(&context, context.store.desired_digest()).await?;
-        if self.is_same(&digest).await? {
-            self.follow_packs(&[]).await?;
-            return Ok(Seen::Same);
-        }
-        let desired = asked(&context, context.store.desired_sensors()).await?;
+        let Wanted { digest, sensors } = match self.wanted.take() {
+            Some(wanted) => wanted,
+            None => {
+                // Before the rows: what changes in between is seen the next time.
+                let digest = asked(&context, context.store.desired_digest()).await?;
+                if self.is_same(&digest).await? {
+                    self.follow_packs(&[]).await?;
+                    return Ok(Seen::Same);
+                }
+                Wanted { digest, sensors: asked(&context, context.store.desired_sensors()).await? }
+            }
+        };
         // After the rows: a pack that is as new as they are is waited for.
-        self.follow_packs(&desired).await?;
+        self.follow_packs(&sensors).await?;
+        let has_histories = self.is_first && !sensors.is_empty();
         let judging = context.clone();
-        let judged = spawn_blocking(move || judge_all(&judging, desired)).await.map_err(|error| error.to_string())?;
-        let histories = if self.is_first { self.histories(&judged).await? } else { HashMap::new() };
+        let judging = spawn_blocking(move || judge_all(&judging, sensors));
+        let histories = if has_histories { self.histories().await? } else { HashMap::new() };
+        let judged = judging.await.map_err(|error| error.to_string())?;
         Ok(Seen::New(News { digest, judged, histories }))
     }
 
@@ -151,10 +176,7 @@ impl Known {
         spawn_blocking(look).await.map_err(|error| error.to_string())
     }
 
-    async fn histories(&self, judged: &[Judged]) -> Result<HashMap<SensorId, (i32, i32)>, String> {
-        if judged.iter().all(|judged| judged.verdict.is_err()) {
-            return Ok(HashMap::new());
-        }
+    async fn histories(&self) -> Result<HashMap<SensorId, (i32, i32)>, String> {
         let rows = asked(&self.context, self.context.store.processes(self.context.worker)).await?;
         let counts = |row: attune_model::rows::SensorProcess| {
             (row.sensor, (row.consecutive_failures, row.last_alerted_failure_count))

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use attune_model::rows::Execution;
 use attune_model::status::{ExecutionStatus, RetentionPolicy};
-use attune_model::{EnforcementId, ExecutionId, JsonMap, WorkerId};
+use attune_model::{EnforcementId, ExecutionId, WorkerId};
 use attune_store::{Cancel, ExecutionGuard, NewExecution, PlacementOverride, Schedulable, SecretValue, StoreError};
 use serde_json::Value;
 
-use crate::columns::{Columns, document, json, micros, secrets};
+use crate::columns::{Columns, JsonRow, document, json, micros, secrets};
 use crate::error::{During as _, refused};
 use crate::pool::{Query, Unit};
 use crate::{PostgresStore, rows};
@@ -111,7 +111,7 @@ pub(super) async fn claim_scheduling(
     .bind(id.0)
     .bind(micros(stale_after));
     let Some(row) = store.pool.optional(query).await.during(operation)? else { return Ok(None) };
-    let part = |column| document::<JsonMap>(&row, column).during(operation);
+    let part = |column| document::<JsonRow<'_>>(&row, column).during(operation);
     let execution = part("execution")?.ok_or(sqlx::Error::RowNotFound).during(operation)?;
     let mut of = Columns::new("execution", execution.clone());
     let placement = PlacementOverride {
@@ -205,7 +205,7 @@ pub(super) async fn cancel(store: &PostgresStore, id: ExecutionId, result: &Valu
     .bind(id.0)
     .bind(json(result));
     let Some(row) = store.pool.optional(query).await.during(operation)? else { return Ok(Cancel::Unknown) };
-    let part = |column| document::<JsonMap>(&row, column).during(operation)?.map(rows::execution).transpose();
+    let part = |column| document::<JsonRow<'_>>(&row, column).during(operation)?.map(rows::execution).transpose();
     let before = part("before")?.ok_or(sqlx::Error::RowNotFound).during(operation)?;
     let Some(execution) = part("after")?.map(Box::new) else {
         let execution = Box::new(before);

@@ -1,13 +1,13 @@
 //! Lists for the hub's HTTP API and its scheduler. Sorted by bytes, as the other backend sorts, not by a language.
 
 use attune_model::rows::{Rule, Sensor, Trigger, Worker};
-use attune_model::{ExecutionId, IdentityId, JsonMap, TriggerId};
+use attune_model::{ExecutionId, IdentityId, TriggerId};
 use attune_store::{Candidate, ExecutionFilter, ExecutionView, Page, PageRequest, StoreError, TokenSubject};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
-use crate::columns::{Columns, age, bounds, document, whole};
+use crate::columns::{Columns, JsonRow, age, bounds, document, whole};
 use crate::error::During as _;
 use crate::pool::Unit;
 use crate::{PostgresStore, rows};
@@ -29,8 +29,8 @@ pub(super) async fn sensor(
     let found = store.pool.all(query.bind(sensor_ref)).await.during(operation)?;
     let Some(first) = found.first() else { return Ok(None) };
     let sensor = rows::sensor(whole(first).during(operation)?)?;
-    let trigger = |row: &PgRow| row.try_get::<Option<Json<JsonMap>>, _>(1).during(operation);
-    let triggers = found.iter().map(trigger).filter_map(Result::transpose);
+    let triggers = found.iter().map(|row| row.try_get::<Option<Json<JsonRow<'_>>>, _>(1).during(operation));
+    let triggers = triggers.filter_map(Result::transpose);
     let triggers = triggers.map(|row| row.and_then(|Json(row)| rows::trigger(row)));
     Ok(Some((sensor, triggers.collect::<Result<_, _>>()?)))
 }
@@ -120,7 +120,7 @@ pub(super) async fn executions(
     Ok(Page { items: unit.rows(query, view, operation).await?, total })
 }
 
-fn view(row: JsonMap) -> Result<ExecutionView, StoreError> {
+fn view(row: JsonRow<'_>) -> Result<ExecutionView, StoreError> {
     let mut of = Columns::new("execution", row.clone());
     Ok(ExecutionView {
         rule_ref: of.get("rule_ref")?,
@@ -142,7 +142,7 @@ pub(super) async fn action_workers(store: &PostgresStore) -> Result<Vec<Candidat
     );
     let found = store.pool.all(query).await.during(operation)?;
     let candidates = found.iter().map(|row| {
-        let worker = document::<JsonMap>(row, "worker").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
+        let worker = document::<JsonRow<'_>>(row, "worker").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
         Ok(Candidate {
             worker: rows::worker(worker.during(operation)?)?,
             heartbeat_age: row.try_get::<Option<i64>, _>("age").during(operation)?.map(age),

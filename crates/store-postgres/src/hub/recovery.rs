@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use attune_model::order;
 use attune_model::rows::{Action, Execution, Worker};
-use attune_model::{ExecutionId, JsonMap};
+use attune_model::ExecutionId;
 use attune_store::{Orphan, Overdue, StoreError};
 use sqlx::Row as _;
 
-use crate::columns::{age, document, micros};
+use crate::columns::{JsonRow, age, document, micros};
 use crate::error::During as _;
 use crate::{PostgresStore, rows};
 
@@ -54,8 +54,8 @@ pub(super) async fn scheduled(
     .bind(i64::from(limit));
     let found = store.pool.all(query).await.during(operation)?;
     let pairs = found.iter().map(|row| {
-        let execution = document::<JsonMap>(row, "execution").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
-        let action = document::<JsonMap>(row, "action").during(operation)?;
+        let execution = document::<JsonRow<'_>>(row, "execution").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
+        let action = document::<JsonRow<'_>>(row, "action").during(operation)?;
         Ok((rows::execution(execution.during(operation)?)?, action.map(rows::action).transpose()?))
     });
     pairs.collect()
@@ -78,7 +78,7 @@ pub(super) async fn overdue(
     .bind(i64::from(limit));
     let found = store.pool.all(query).await.during(operation)?;
     let late = found.iter().map(|row| {
-        let execution = document::<JsonMap>(row, "execution").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
+        let execution = document::<JsonRow<'_>>(row, "execution").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
         let execution = rows::execution(execution.during(operation)?)?;
         Ok(Overdue { execution, age: age(row.try_get("age").during(operation)?) })
     });
@@ -102,8 +102,8 @@ pub(super) async fn orphans(store: &PostgresStore, silence: Duration, limit: u32
     .bind(i64::from(limit));
     let found = store.pool.all(query).await.during(operation)?;
     let orphans = found.iter().map(|row| {
-        let execution = document::<JsonMap>(row, "execution").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
-        let worker = document::<JsonMap>(row, "worker").during(operation)?;
+        let execution = document::<JsonRow<'_>>(row, "execution").and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
+        let worker = document::<JsonRow<'_>>(row, "worker").during(operation)?;
         Ok(Orphan {
             execution: rows::execution(execution.during(operation)?)?,
             worker: worker.map(rows::worker).transpose()?,
