@@ -50,9 +50,8 @@ fn guard() -> io::Result<()> {
     let mut guarded = Guarded::default();
     let mut lines = Lines::default();
     loop {
-        let next = guarded.children.values().filter_map(|target| guarded.deadline(target)).min();
-        // Without one there is nothing to wait for but another word.
-        let wait = next.map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(boottime()).min(LONGEST_WAIT));
+        // Without a deadline there is nothing to wait for but another word.
+        let wait = guarded.next_deadline().map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(boottime()).min(LONGEST_WAIT));
         attune_sys::poll(&mut [Polled::readable(Some(agent.as_fd()))], wait)?;
         // Everything that was said counts before anything is judged.
         let is_over = lines.read(&mut agent, &mut |line| guarded.hear(line));
@@ -70,6 +69,9 @@ fn guard() -> io::Result<()> {
 struct Guarded {
     terms: Terms,
     children: BTreeMap<Pid, Target>,
+    /// How many of the children are under each term. There may be hundreds of children, and each word about one of them is
+    /// followed by a look at the deadlines.
+    counts: BTreeMap<u64, usize>,
 }
 
 struct Target {
@@ -90,36 +92,64 @@ impl Guarded {
         match words[..] {
             ["until", term, deadline] => {
                 if let (Ok(term), Ok(deadline)) = (term.parse(), deadline.parse()) {
-                    let Self { terms, children } = self;
-                    let is_used = |known| children.values().any(|target| target.term == Some(known));
-                    extend(terms, term, Duration::from_millis(deadline), is_used);
+                    let Self { terms, counts, .. } = self;
+                    extend(terms, term, Duration::from_millis(deadline), |known| counts.contains_key(&known));
                 }
             }
             ["watch", term, pid, start, mark, switch] => {
                 if let (Some(pid), Ok(start)) = (parse_pid(pid), start.parse()) {
                     let term = term.parse().ok();
-                    self.children.insert(pid, Target { term, ..Target::new(pid, start, mark, switch) });
+                    self.watch(pid, Target { term, ..Target::new(pid, start, mark, switch) });
                 }
             }
             ["forget", pid] => {
-                parse_pid(pid).and_then(|pid| self.children.remove(&pid));
+                if let Some(pid) = parse_pid(pid) {
+                    self.forget(pid);
+                }
             }
             _ => {}
         }
     }
 
-    /// None: as long as the agent lives.
-    fn deadline(&self, target: &Target) -> Option<Duration> {
-        target.term.map(|term| self.terms.get(&term).copied().unwrap_or_default())
+    fn watch(&mut self, pid: Pid, target: Target) {
+        self.forget(pid);
+        if let Some(term) = target.term {
+            *self.counts.entry(term).or_default() += 1;
+        }
+        self.children.insert(pid, target);
+    }
+
+    fn forget(&mut self, pid: Pid) -> Option<Target> {
+        let target = self.children.remove(&pid)?;
+        if let Some(term) = target.term
+            && let Some(count) = self.counts.get_mut(&term)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&term);
+            }
+        }
+        Some(target)
+    }
+
+    /// A term that was never told of is over.
+    fn deadline(&self, term: u64) -> Duration {
+        self.terms.get(&term).copied().unwrap_or_default()
+    }
+
+    /// None: all children may live as long as the agent.
+    fn next_deadline(&self) -> Option<Duration> {
+        self.counts.keys().map(|term| self.deadline(*term)).min()
     }
 
     /// Those whose time is over.
     fn take_due(&mut self, now: Duration) -> BTreeMap<Pid, Target> {
-        let children = std::mem::take(&mut self.children);
-        let is_due = |target: &Target| self.deadline(target).is_some_and(|deadline| now >= deadline);
-        let (due, left) = children.into_iter().partition(|(_, target)| is_due(target));
-        self.children = left;
-        due
+        if self.next_deadline().is_none_or(|deadline| now < deadline) {
+            return BTreeMap::new();
+        }
+        let is_due = |target: &Target| target.term.is_some_and(|term| now >= self.deadline(term));
+        let due: Vec<Pid> = self.children.iter().filter(|(_, target)| is_due(target)).map(|(pid, _)| *pid).collect();
+        due.into_iter().filter_map(|pid| Some((pid, self.forget(pid)?))).collect()
     }
 }
 

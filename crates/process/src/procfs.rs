@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use attune_sys::Pid;
@@ -12,7 +12,16 @@ use attune_sys::Pid;
 const HOLDERS_LIMIT: Duration = Duration::from_millis(500);
 const HOLDERS: usize = 8;
 
-const USUAL_ENVIRONMENT_BYTES: usize = 8192;
+/// What most files there are shorter than.
+const USUAL_BYTES: usize = 4096;
+
+/// A file that does not say how long it is: its length is not asked for, and the buffer does not begin small, or the kernel would
+/// be asked many times for what comes in one piece.
+pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// A part of `/proc/<pid>/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +36,7 @@ pub(crate) struct Stat {
 impl Stat {
     /// None when the process is gone, or `/proc` is not there.
     pub(crate) fn of(process: Pid) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{process}/stat")).ok()?)
+        Self::parse(&read(format!("/proc/{process}/stat")).ok()?)
     }
 
     /// The name before the fields may contain anything, also spaces and parentheses.
@@ -51,7 +60,7 @@ impl Stat {
 
 /// The name that `process` gives itself; empty when it is gone.
 pub(crate) fn name_of(process: Pid) -> String {
-    let name = fs::read(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = read(format!("/proc/{process}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&name).trim_end().escape_debug().to_string()
 }
 
@@ -104,18 +113,13 @@ pub(crate) fn variable(process: Pid, name: &str) -> Option<String> {
 }
 
 fn environment_of(process: Pid) -> io::Result<Vec<u8>> {
-    seen(process, || {
-        // The kernel does not say how long it is, and a buffer that grows from little asks again and again.
-        let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT_BYTES);
-        File::open(format!("/proc/{process}/environ"))?.read_to_end(&mut environment)?;
-        Ok(environment)
-    })
+    seen(process, || read(format!("/proc/{process}/environ")))
 }
 
 /// Whether `process` is just becoming another program, and shows neither arguments nor environment yet; or ending, and shows
 /// nothing any more, while what it started is still its own. One that was started without any looks like that for good.
 pub(crate) fn is_changing(process: Pid) -> bool {
-    let has_no_arguments = || fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| line.is_empty());
+    let has_no_arguments = || read(format!("/proc/{process}/cmdline")).is_ok_and(|line| line.is_empty());
     match environment_of(process) {
         Ok(environment) => environment.is_empty() && has_no_arguments(),
         Err(error) => !is_hidden(&error),
