@@ -51,7 +51,9 @@ fn guard() -> io::Result<()> {
     let mut lines = Lines::default();
     loop {
         // Without a deadline there is nothing to wait for but another word.
-        let wait = guarded.next_deadline().map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(boottime()).min(LONGEST_WAIT));
+        let wait = guarded
+            .next_deadline()
+            .map_or(LONGEST_WAIT, |deadline| deadline.saturating_sub(boottime()).min(LONGEST_WAIT));
         attune_sys::poll(&mut [Polled::readable(Some(agent.as_fd()))], wait)?;
         // Everything that was said counts before anything is judged.
         let is_over = lines.read(&mut agent, &mut |line| guarded.hear(line));

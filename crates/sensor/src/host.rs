@@ -164,7 +164,8 @@ impl SensorHost {
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, wanted, registry, vitals } = self;
+        let Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, wanted, registry, vitals } =
+            self;
         let hard = stop.hard().clone();
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };

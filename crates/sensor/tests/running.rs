@@ -4,16 +4,18 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use attune_model::activity::Activity;
+use attune_model::clock::SystemClock;
 use attune_model::status::{SensorProcessStatus, WorkerStatus};
 use attune_store::{HubStore, PageRequest};
 use attune_testkit::eventually;
 use serde_json::{Value, json};
 
-use support::{World, is_alive};
+use support::{Running, World, is_alive};
 
 /// Writes its pid and its rules, then waits for its end.
 const FAITHFUL: &str = r#"echo "$$ $ATTUNE_SENSOR_TRIGGERS" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
@@ -61,6 +63,21 @@ async fn a_wanted_sensor_runs_with_exactly_the_variables_of_the_contract() {
     let request = world.api.requests.lock().unwrap()[0].clone();
     let expected = json!({"sensor_ref": "demo.envy", "trigger_types": ["demo.envy_trigger"], "ttl_seconds": 86400});
     assert_eq!(request, expected);
+    host.stop().await;
+}
+
+/// The rows are read while the queue is made, and no message tells of what changes in between.
+#[tokio::test]
+async fn what_changes_while_a_host_is_built_is_not_missed() {
+    let mut world = World::new().await;
+    world.add_sensor("early", "shell", FAITHFUL);
+    world.load().await;
+    let built = world.build_host(world.config(), Arc::new(SystemClock)).await;
+    world.add_sensor("late", "shell", FAITHFUL);
+    world.load().await;
+    let host = Running::spawn(built);
+    world.eventually_running(host.worker, "demo.early").await;
+    world.eventually_running(host.worker, "demo.late").await;
     host.stop().await;
 }
 

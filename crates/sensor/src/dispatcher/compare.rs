@@ -142,17 +142,16 @@ impl Known {
     /// Looks what there is to be done.
     pub(super) async fn compare(mut self) -> Result<Seen, String> {
         let context = self.context.clone();
-        let Wanted { digest, sensors } = match self.wanted.take() {
-            Some(wanted) => wanted,
-            None => {
-                // Before the rows: what changes in between is seen the next time.
-                let digest = asked(&context, context.store.desired_digest()).await?;
-                if self.is_same(&digest).await? {
-                    self.follow_packs(&[]).await?;
-                    return Ok(Seen::Same);
-                }
-                Wanted { digest, sensors: asked(&context, context.store.desired_sensors()).await? }
+        let Wanted { digest, sensors } = if let Some(wanted) = self.wanted.take() {
+            wanted
+        } else {
+            // Before the rows: what changes in between is seen the next time.
+            let digest = asked(&context, context.store.desired_digest()).await?;
+            if self.is_same(&digest).await? {
+                self.follow_packs(&[]).await?;
+                return Ok(Seen::Same);
             }
+            Wanted { digest, sensors: asked(&context, context.store.desired_sensors()).await? }
         };
         // After the rows: a pack that is as new as they are is waited for.
         self.follow_packs(&sensors).await?;

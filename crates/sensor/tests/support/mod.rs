@@ -114,6 +114,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn spawn(host: SensorHost) -> Self {
+        let (stop, tasks, worker) = (Stop::new(), Tasks::default(), host.worker());
+        let started = host.spawn(&stop, &tasks);
+        Self { stop, tasks, worker, started }
+    }
+
     /// Stops it and waits until nothing of it is left.
     pub(crate) async fn stop(self) {
         self.stop.soft().cancel();
@@ -233,12 +239,12 @@ impl World {
     }
 
     pub(crate) async fn start_host_with(&self, config: SensorConfig, clock: Arc<dyn Clock>) -> Running {
-        let (stop, tasks) = (Stop::new(), Tasks::default());
+        Running::spawn(self.build_host(config, clock).await)
+    }
+
+    pub(crate) async fn build_host(&self, config: SensorConfig, clock: Arc<dyn Clock>) -> SensorHost {
         let host = SensorHost::build(config, self.store.clone(), self.bus.clone(), clock, self.seen.clone());
-        let host = host.await.unwrap();
-        let worker = host.worker();
-        let started = host.spawn(&stop, &tasks);
-        Running { stop, tasks, worker, started }
+        host.await.unwrap()
     }
 
     /// The lines that sensors wrote into the file of that name in `$FACTS`.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use attune_model::ExecutionId;
 use attune_model::order;
 use attune_model::rows::{Action, Execution, Worker};
-use attune_model::ExecutionId;
 use attune_store::{Orphan, Overdue, StoreError};
 use sqlx::Row as _;
 
