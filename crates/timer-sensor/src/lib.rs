@@ -8,6 +8,7 @@ mod api;
 mod engine;
 mod recurrence;
 mod schedule;
+mod table;
 mod timers;
 mod zone;
 

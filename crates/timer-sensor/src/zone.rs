@@ -6,6 +6,8 @@ use chrono::{DateTime, Datelike as _, NaiveDateTime, TimeDelta, Timelike as _, U
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, Zoned, civil};
 
+use crate::table;
+
 /// A time zone of the IANA database that is part of the binary.
 #[derive(Debug, Clone)]
 pub(crate) struct Zone(TimeZone);
@@ -29,7 +31,7 @@ impl Zone {
 
     /// The zone of that name, in upper or lower case.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        TimeZone::get(name).ok().map(Self)
+        table::zone(name).map(Self)
     }
 
     /// A time as clocks of this zone show it.
