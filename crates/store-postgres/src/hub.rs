@@ -7,6 +7,7 @@ mod list;
 mod pack;
 mod recovery;
 mod sensors;
+mod token;
 mod upsert;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::columns::{JsonRow, json};
 use crate::error::During as _;
 use crate::pool::Unit;
 use crate::{PostgresStore, rows};
+pub(crate) use token::{TokenSubjects, token_subjects};
 
 #[async_trait]
 impl HubStore for PostgresStore {
@@ -62,7 +64,7 @@ impl HubStore for PostgresStore {
     }
 
     async fn token_subject(&self, sensor_ref: &str) -> Result<Option<TokenSubject>, StoreError> {
-        list::token_subject(self, sensor_ref).await
+        token::subject(self, sensor_ref).await
     }
 
     async fn trigger(&self, trigger_ref: &str) -> Result<Option<Trigger>, StoreError> {

@@ -36,6 +36,7 @@ use columns::{JsonRow, whole};
 use connect::Place;
 pub use connect::{ConnectError, RETRY_PAUSE, system_roots};
 use error::During as _;
+use hub::TokenSubjects;
 use pool::{Limits, Pool, Query, Unit};
 use worker::{Claims, Finishes};
 
@@ -46,6 +47,7 @@ pub struct PostgresStore {
     place: String,
     claims: Claims,
     finishes: Finishes,
+    token_subjects: TokenSubjects,
 }
 
 impl PostgresStore {
@@ -61,8 +63,13 @@ impl PostgresStore {
             wait: config.connect_timeout,
             idle: config.idle_timeout,
         };
-        let (claims, finishes) = (worker::claims(), worker::finishes());
-        Ok(Self { place: place.name(), pool: Pool::new(place.options, limits, connection), claims, finishes })
+        Ok(Self {
+            place: place.name(),
+            pool: Pool::new(place.options, limits, connection),
+            claims: worker::claims(),
+            finishes: worker::finishes(),
+            token_subjects: hub::token_subjects(),
+        })
     }
 
     /// Where the server is, for people.

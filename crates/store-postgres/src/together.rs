@@ -1,15 +1,20 @@
 //! Calls of one kind that come while another one is under way go to the server together, as one statement. A busy agent then has
 //! fewer statements, commits and answers than calls; a call that comes alone waits for nobody.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use attune_lifecycle::Tasks;
+use attune_store::StoreError;
 use futures_util::future::BoxFuture;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::error::{leaves_connection_usable, shared};
 use crate::pool::Pool;
 
 /// Most calls of one statement.
@@ -108,6 +113,40 @@ impl<C: Send + 'static, A: Send + 'static> Together<C, A> {
     fn state(&self) -> MutexGuard<'_, State<C, A>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// To each call its row, by the id in its first column. Where the server refused the statement as a whole, nothing of it was
+/// done, and each call finds out by itself whether that was about it.
+pub(crate) fn answers<C, A>(
+    calls: &[C],
+    asked: &BTreeMap<i64, usize>,
+    rows: Result<Vec<PgRow>, sqlx::Error>,
+    read: impl Fn(&PgRow, &C) -> Result<A, StoreError>,
+    operation: impl Fn(&C) -> String,
+) -> Vec<Answer<Result<A, StoreError>>> {
+    let mut answers: Vec<_> = calls.iter().map(|_call| Answer::Alone).collect();
+    match rows {
+        Ok(rows) => {
+            for row in &rows {
+                if let Some(&at) = row.try_get(0).ok().and_then(|id: i64| asked.get(&id)) {
+                    answers[at] = Answer::Is(read(row, &calls[at]));
+                }
+            }
+        }
+        Err(error) if leaves_connection_usable(&error) => {}
+        Err(error) => {
+            let error = Arc::new(error);
+            for &at in asked.values() {
+                answers[at] = Answer::Is(Err(shared(&error, operation(&calls[at]))));
+            }
+        }
+    }
+    answers
+}
+
+/// The error of a call that was [`Answer::Lost`].
+pub(crate) fn lost(operation: String) -> StoreError {
+    StoreError::Unavailable { operation, source: "the statement was given up".into() }
 }
 
 /// To each its answer. Whoever was dropped meanwhile has the guards of its next attempt.

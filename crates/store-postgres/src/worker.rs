@@ -4,7 +4,6 @@
 //! ends at the same time shares that statement.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use attune_model::rows::{Action, Execution, Pack};
@@ -19,9 +18,9 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::columns::{Columns, JsonRow, document, json, secrets};
-use crate::error::{During as _, leaves_connection_usable, refused, shared};
+use crate::error::{During as _, refused};
 use crate::pool::{Pool, Query};
-use crate::together::{Answer, Together};
+use crate::together::{Answer, Together, answers, lost};
 use crate::{PostgresStore, rows};
 
 /// Claims the executions `$1` for the worker `$2`, each as it was scheduled at `$4`, if that is known. `$locking` says what is
@@ -197,7 +196,7 @@ async fn claim_together(pool: Pool, calls: Vec<ClaimCall>) -> Vec<Answer<Result<
     }
     let chosen: Vec<ClaimCall> = asked.values().map(|&at| calls[at]).collect();
     let rows = pool.all(claim_query(CLAIM_TOGETHER, worker, &chosen)).await;
-    together(&calls, &asked, rows, |row, call| claim_of(row, *call), |call| claiming(call.execution, call.worker))
+    answers(&calls, &asked, rows, |row, call| claim_of(row, *call), |call| claiming(call.execution, call.worker))
 }
 
 async fn finish_together(pool: Pool, calls: Vec<FinishCall>) -> Vec<Answer<Result<ExecutionStatus, StoreError>>> {
@@ -216,36 +215,7 @@ async fn finish_together(pool: Pool, calls: Vec<FinishCall>) -> Vec<Answer<Resul
         .bind(json(&cancelled_result(&Value::Null)));
     let rows = pool.all(query).await;
     let operation = |call: &FinishCall| finishing(call.fence.execution, call.status);
-    together(&calls, &asked, rows, |row, call| status_of(row, call.fence.execution, || operation(call)), operation)
-}
-
-/// To each call its row, by the id in its first column. Where the server refused the statement as a whole, nothing of it was
-/// done, and each call finds out by itself whether that was about it.
-fn together<C, A>(
-    calls: &[C],
-    asked: &BTreeMap<i64, usize>,
-    rows: Result<Vec<PgRow>, sqlx::Error>,
-    read: impl Fn(&PgRow, &C) -> Result<A, StoreError>,
-    operation: impl Fn(&C) -> String,
-) -> Vec<Answer<Result<A, StoreError>>> {
-    let mut answers: Vec<_> = calls.iter().map(|_call| Answer::Alone).collect();
-    match rows {
-        Ok(rows) => {
-            for row in &rows {
-                if let Some(&at) = row.try_get(0).ok().and_then(|id: i64| asked.get(&id)) {
-                    answers[at] = Answer::Is(read(row, &calls[at]));
-                }
-            }
-        }
-        Err(error) if leaves_connection_usable(&error) => {}
-        Err(error) => {
-            let error = Arc::new(error);
-            for &at in asked.values() {
-                answers[at] = Answer::Is(Err(shared(&error, operation(&calls[at]))));
-            }
-        }
-    }
-    answers
+    answers(&calls, &asked, rows, |row, call| status_of(row, call.fence.execution, || operation(call)), operation)
 }
 
 /// The one that an answer tells.
@@ -261,10 +231,6 @@ fn claim_of(row: &PgRow, call: ClaimCall) -> Result<Claim, StoreError> {
         return Ok(Claim::Cancelled(Box::new(taken)));
     }
     Ok(Claim::Claimed(Box::new(claimed(row, taken, worker, operation)?)))
-}
-
-fn lost(operation: String) -> StoreError {
-    StoreError::Unavailable { operation, source: "the statement was given up".into() }
 }
 
 #[async_trait]

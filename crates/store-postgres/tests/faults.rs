@@ -164,6 +164,9 @@ async fn what_a_token_of_a_sensor_is_made_of_is_one_round_trip_and_no_write() {
     relay.take_turns();
     assert_eq!(ask().await, first);
     assert_eq!(relay.take_turns(), 1);
+    let asked = futures_util::future::join_all((0..40).map(|_| ask())).await;
+    assert!(asked.iter().all(|subject| *subject == first), "{asked:?}");
+    assert_eq!(relay.take_turns(), 1, "all that are asked for at once");
     assert_eq!(database.number(written).await, before);
 }
 

@@ -1,11 +1,11 @@
-//! Claims and ends that share a statement, and do not share each other's trouble.
+//! Claims, ends and what tokens are made of: they share a statement, and do not share each other's trouble.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 
-use attune_model::ExecutionId;
 use attune_model::status::{ExecutionStatus, WorkerRole};
-use attune_store::{Claim, Fence};
+use attune_model::{ExecutionId, IdentityId};
+use attune_store::{Claim, Fence, StoreError, TokenSubject};
 use attune_store_postgres::PostgresStore;
 use attune_testkit::database::TestDatabase;
 use attune_testkit::store_contract::seed::{World, worker};
@@ -154,4 +154,77 @@ async fn an_end_that_the_server_refuses_is_refused_alone() {
     assert_eq!(old.unwrap(), None, "a fence of an earlier claim");
     assert_eq!(world.row(executions[1]).await.result, Some(json!({"fine": true})));
     assert_eq!(world.row(executions[2]).await.status, ExecutionStatus::Running);
+}
+
+/// Sensors `demo.s<n>`, of which each has `n % 3` triggers and every second one a login, and what their tokens are made of.
+async fn sensors(database: &TestDatabase, world: &World, count: usize) -> Vec<(String, Option<TokenSubject>)> {
+    let (mut sensors, mut script) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let sensor_ref = format!("demo.s{n}");
+        script.push(format!(
+            "INSERT INTO sensor (ref, label, entrypoint, runtime, runtime_ref, enabled)
+             SELECT '{sensor_ref}', label, entrypoint, runtime, runtime_ref, enabled
+             FROM sensor WHERE ref = 'demo.clock';"
+        ));
+        let mut trigger_refs = Vec::new();
+        // A language may sort them the other way round.
+        for name in ["b_a", "b-b"].iter().take(n % 3) {
+            let trigger_ref = sensor_ref.clone() + name;
+            script.push(format!(
+                r#"INSERT INTO "trigger" (ref, label, sensor)
+                   SELECT '{trigger_ref}', label, id FROM sensor WHERE ref = '{sensor_ref}';"#
+            ));
+            trigger_refs.push(trigger_ref);
+        }
+        trigger_refs.sort();
+        let identity: Option<IdentityId> = match n % 2 {
+            0 => None,
+            _ => Some(world.store.identity(&TokenSubject::login(&sensor_ref)).await.unwrap()),
+        };
+        sensors.push((sensor_ref, Some(TokenSubject { trigger_refs, identity })));
+    }
+    database.execute(&script.concat()).await;
+    sensors
+}
+
+#[tokio::test]
+async fn each_token_is_made_of_what_is_true_of_its_own_sensor() {
+    let database = TestDatabase::new().await;
+    let world = World::of(store_on(&database).await as _).await;
+    // More than one statement takes.
+    let mut wanted = sensors(&database, &world, 70).await;
+    wanted.insert(9, ("demo.none".to_owned(), None));
+    wanted.insert(12, (String::new(), None));
+    wanted.push(wanted[3].clone());
+    let asked = async |sensor_ref: String| {
+        let subject = world.store.token_subject(&sensor_ref).await.unwrap();
+        (sensor_ref, subject)
+    };
+    let found = join_all(wanted.iter().map(|(sensor_ref, _)| asked(sensor_ref.clone()))).await;
+    assert_eq!(found, wanted);
+}
+
+#[tokio::test]
+async fn a_ref_that_the_server_refuses_is_refused_alone() {
+    let database = TestDatabase::new().await;
+    let world = World::of(store_on(&database).await as _).await;
+    let refs = ["demo.clock", "demo.\0", "demo.none"];
+    let subjects = join_all(refs.map(|sensor_ref| world.store.token_subject(sensor_ref))).await;
+    let [clock, refused, none] = subjects.try_into().unwrap();
+    assert_eq!(clock.unwrap().unwrap().trigger_refs, ["demo.tick", "demo.tock"]);
+    let error = refused.unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
+    assert_eq!(none.unwrap(), None);
+}
+
+#[tokio::test]
+async fn those_who_ask_together_are_told_together_that_the_server_is_gone() {
+    let database = TestDatabase::new().await;
+    let store = store_on(&database).await;
+    let world = World::of(Arc::clone(&store) as _).await;
+    store.close().await;
+    for subject in join_all((0..3).map(|_| world.store.token_subject("demo.clock"))).await {
+        let error = subject.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    }
 }

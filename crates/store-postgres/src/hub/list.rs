@@ -1,10 +1,9 @@
 //! Lists for the hub's HTTP API and its scheduler. Sorted by bytes, as the other backend sorts, not by a language.
 
 use attune_model::rows::{Rule, Sensor, Trigger, Worker};
-use attune_model::{ExecutionId, IdentityId, TriggerId};
-use attune_store::{Candidate, ExecutionFilter, ExecutionView, Page, PageRequest, StoreError, TokenSubject};
+use attune_model::{ExecutionId, TriggerId};
+use attune_store::{Candidate, ExecutionFilter, ExecutionView, Page, PageRequest, StoreError};
 use sqlx::Row as _;
-use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
 use crate::columns::{Columns, JsonRow, age, bounds, document, whole};
@@ -33,25 +32,6 @@ pub(super) async fn sensor(
     let triggers = triggers.filter_map(Result::transpose);
     let triggers = triggers.map(|row| row.and_then(|Json(row)| rows::trigger(row)));
     Ok(Some((sensor, triggers.collect::<Result<_, _>>()?)))
-}
-
-/// Reads only columns that are asked for, and each of the three tables by an index.
-pub(super) async fn token_subject(store: &PostgresStore, sensor_ref: &str) -> Result<Option<TokenSubject>, StoreError> {
-    let operation = || format!("read what a token of sensor {sensor_ref} is made of");
-    let query = sqlx::query(
-        r#"
-        SELECT "trigger".ref, (SELECT id FROM identity WHERE login = $2)
-        FROM sensor LEFT JOIN "trigger" ON "trigger".sensor = sensor.id
-        WHERE sensor.ref = $1
-        ORDER BY "trigger".ref COLLATE "C"
-        "#,
-    );
-    let found = store.pool.all(query.bind(sensor_ref).bind(TokenSubject::login(sensor_ref))).await.during(operation)?;
-    let Some(first) = found.first() else { return Ok(None) };
-    let identity = first.try_get::<Option<i64>, _>(1).during(operation)?.map(IdentityId);
-    let trigger_ref = |row: &PgRow| row.try_get::<Option<String>, _>(0).during(operation);
-    let trigger_refs = found.iter().map(trigger_ref).filter_map(Result::transpose).collect::<Result<_, _>>()?;
-    Ok(Some(TokenSubject { trigger_refs, identity }))
 }
 
 pub(super) async fn trigger_rules(
