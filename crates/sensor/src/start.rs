@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use attune_http::HttpError;
 use attune_lifecycle::{CancellationToken, spawn_blocking};
+use attune_model::chain;
 use attune_model::measure::Measure;
 use attune_process::{Command, Ending, Keep, Redactor, StartError, Stream, start_aside};
 use attune_runtime::environment::{Coordination, Environment, EnvironmentError};
@@ -139,7 +140,15 @@ async fn environment(
         sleep(GIVE_BACK_LIMIT).await;
     };
     tokio::select! {
-        ready = ensured => ready.map_err(StartFailure::Environment),
+        ready = ensured => match ready {
+            // The platform's host starts it as well, and images without `venv` or packs without `package.json` rely on that.
+            Err(error) if chosen.installs_nothing() && !matches!(error, EnvironmentError::Cancelled { .. }) => {
+                tracing::warn!(sensor.ref = %target.sensor.r#ref, error = chain(&error),
+                    "the sensor runs without its environment, which would be empty");
+                Ok(Environment::NotNeeded)
+            }
+            ready => ready.map_err(StartFailure::Environment),
+        },
         // Its commands are killed now at the latest, and its claim expires.
         () = late => Err(StartFailure::Stopping),
     }

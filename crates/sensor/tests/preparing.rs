@@ -1,4 +1,4 @@
-//! A sensor that is not wanted any more while its environment is being built.
+//! Environments that are not made: because the sensor is not wanted any more, or because they cannot be.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod support;
@@ -77,5 +77,33 @@ async fn a_sensor_that_is_disabled_while_its_next_environment_is_built_ends() {
     eventually_gone(&process).await;
     eventually_gone(&build).await;
     world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    host.stop().await;
+}
+
+/// As the platform's own host does: an image with Python but without `venv`, a pack of Node without `package.json`.
+#[tokio::test]
+async fn an_environment_that_cannot_be_made_is_missed_only_where_something_is_to_be_installed() {
+    let mut world = World::new().await;
+    world.pack.runtimes.push(NewRuntime {
+        r#ref: "core.luckless".to_owned(),
+        name: "Luckless".to_owned(),
+        execution_config: json!({
+            "interpreter": {"binary": "/bin/sh"},
+            "environment": {
+                "env_type": "luckless",
+                "create_command": ["/bin/sh", "-c", "echo no luck >&2; exit 1"],
+                "interpreter_path": "{env_dir}/bin/sh",
+            },
+            "dependencies": {"manifest_file": "needs.txt", "install_command": ["/bin/true"]},
+        }),
+        ..NewRuntime::default()
+    });
+    world.add_sensor("one", "luckless", FAITHFUL);
+    let host = world.start().await;
+    world.eventually_running(host.worker, "demo.one").await;
+    std::fs::write(world.path("packs/demo/needs.txt"), "one\n").unwrap();
+    world.hint().await;
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Backoff).await;
+    assert!(row.stderr_excerpt.unwrap().contains("environment creation failed (exit 1): no luck"));
     host.stop().await;
 }
