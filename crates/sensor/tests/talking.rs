@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use attune_model::status::SensorProcessStatus;
 use attune_sensor::{CONTROL_SOCKET, ControlReply, ControlRequest, SensorView, ask_host};
+use attune_store::NewRuntime;
 use attune_testkit::eventually;
 use serde_json::json;
 
@@ -270,6 +271,32 @@ async fn a_sensor_that_has_ended_is_not_said_to_run_while_its_row_waits() {
     let view = eventually_view(&world, "its end", |view| view.reason.is_some()).await;
     assert_eq!((view.state.as_str(), view.pid), ("backoff", None), "{view:?}");
     locked.rollback().await.unwrap();
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn why_a_sensor_did_not_run_is_not_said_any_more_when_it_is_started() {
+    let mut world = world("token").await;
+    world.write_script("one", "raise SystemExit(3)");
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
+    world.pack.runtimes.push(NewRuntime {
+        r#ref: "core.slow".to_owned(),
+        name: "Slow".to_owned(),
+        execution_config: json!({
+            "interpreter": {"binary": "/bin/sh"},
+            "environment": {"env_type": "slow", "create_command": ["/bin/sh", "-c", "exec sleep 1000"]},
+        }),
+        ..NewRuntime::default()
+    });
+    let host = world.start().await;
+    let failed = eventually_view(&world, "its failure", |view| view.state == "backoff").await;
+    assert!(failed.reason.unwrap().contains("it exited with code 3; next start in"));
+    world.pack.sensors[0].runtime_ref = "core.slow".to_owned();
+    world.load().await;
+    world.hint().await;
+    let starting = eventually_view(&world, "its start", |view| view.state == "starting").await;
+    assert_eq!(starting.reason, None);
     host.stop().await;
 }
 

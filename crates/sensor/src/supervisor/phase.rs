@@ -29,6 +29,10 @@ impl Supervisor {
                 // What a process said is about that process.
                 (status.pid, status.said) = (None, Said::default());
             }
+            if phase == Phase::Starting {
+                // It was about the time until now.
+                status.reason = None;
+            }
             status.phase = phase;
             status.active_rules = target.active_rules;
             status.settled |= settled;
