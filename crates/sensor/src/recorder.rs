@@ -20,7 +20,7 @@ use crate::target::Target;
 const AT_ONCE: usize = 256;
 
 /// While one call follows the other, each waits so long for more rows. A change by itself does not.
-const GATHERING: Duration = Duration::from_millis(10);
+const GATHERING: Duration = Duration::from_millis(25);
 
 /// One change, and who wants to know whether it is written.
 #[derive(Debug)]

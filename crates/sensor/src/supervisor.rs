@@ -455,7 +455,12 @@ impl Supervisor {
 
     fn observe(&self, target: &Target, status: SensorProcessStatus, process: Option<&Process>, reason: Option<String>) {
         let pid = process.map(|process| process.pid);
-        tracing::info!(sensor.ref = %target.sensor.r#ref, child.pid = pid, "sensor is {status}");
+        if status == SensorProcessStatus::Starting {
+            // What comes of it is told in a moment, and there are hundreds of them after a start of the host.
+            tracing::debug!(sensor.ref = %target.sensor.r#ref, "sensor is starting");
+        } else {
+            tracing::info!(sensor.ref = %target.sensor.r#ref, child.pid = pid, "sensor is {status}");
+        }
         self.context.observer.observe(Activity::Sensor {
             sensor_ref: target.sensor.r#ref.clone(),
             status,
