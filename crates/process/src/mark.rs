@@ -9,7 +9,7 @@
 //!                         └ the namespace in which that is its number
 //! ```
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
@@ -110,8 +110,8 @@ impl Mark {
         &self.0
     }
 
-    pub(crate) fn variable(&self) -> (OsString, OsString) {
-        (TREE_VARIABLE.into(), (&self.0).into())
+    pub(crate) fn variable(&self) -> (&OsStr, &OsStr) {
+        (TREE_VARIABLE.as_ref(), self.0.as_ref())
     }
 
     /// The mark in the environment that `process` was started with.

@@ -10,6 +10,7 @@
 //! ```
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The name of the hidden applet.
@@ -123,20 +124,15 @@ impl Setup {
     pub(crate) fn arguments(&self, program: &Path, args: &[OsString], entrance: Option<&str>) -> Vec<OsString> {
         let mut words = self.policy.launcher.args.clone();
         words.extend(entrance.map(|entrance| format!("cgroup={entrance}").into()));
-        words.extend(self.settings(program, args));
-        words
-    }
-
-    /// The same without what makes the binary the launcher.
-    pub(crate) fn settings(&self, program: &Path, args: &[OsString]) -> Vec<OsString> {
-        let mut words: Vec<OsString> = self.words().into_iter().map(OsString::from).collect();
+        words.extend(self.words().into_iter().map(OsString::from));
         words.push("--".into());
         words.push(program.into());
         words.extend_from_slice(args);
         words
     }
 
-    fn words(&self) -> Vec<String> {
+    /// The settings, each as a word.
+    pub(crate) fn words(&self) -> Vec<String> {
         // Taken apart without "..", so that a new part cannot be forgotten here.
         let Policy {
             session,
@@ -150,35 +146,37 @@ impl Setup {
             launcher: _,
         } = &self.policy;
         let Limits { memory_bytes, cpu_seconds, open_files, processes, core_bytes } = *limits;
-        let word = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
-        let number = |name: &str, value: Option<u64>| word(name, value.map(|value| value.to_string()));
-        let flag = |name: &str, is_set: bool| is_set.then(|| format!("{name}=1"));
+        let flag = |name, is_set: bool| word(name, is_set.then_some(1));
         let groups = user.as_ref().map(|user| {
             let groups: Vec<_> = user.groups.iter().map(u32::to_string).collect();
             groups.join(",")
         });
         [
-            number("parent", self.parent.map(u64::from)),
-            word("notes", self.token.clone()),
+            word("parent", self.parent),
+            word("notes", self.token.as_deref()),
             flag("trial", self.is_trial),
             flag("session", *session == Session::New),
-            number("memory", memory_bytes),
-            number("cpu", cpu_seconds),
-            number("files", open_files),
-            number("processes", processes),
-            number("core", core_bytes),
-            number("umask", umask.map(u64::from)),
-            word("nice", nice.map(|value| value.to_string())),
-            word("oom", oom_score_adj.map(|value| value.to_string())),
+            word("memory", memory_bytes),
+            word("cpu", cpu_seconds),
+            word("files", open_files),
+            word("processes", processes),
+            word("core", core_bytes),
+            word("umask", *umask),
+            word("nice", *nice),
+            word("oom", *oom_score_adj),
             flag("no-new-privileges", *no_new_privileges),
-            number("uid", user.as_ref().map(|user| u64::from(user.uid))),
-            number("gid", user.as_ref().map(|user| u64::from(user.gid))),
+            word("uid", user.as_ref().map(|user| user.uid)),
+            word("gid", user.as_ref().map(|user| user.gid)),
             word("groups", groups),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
+}
+
+fn word(name: &str, value: Option<impl Display>) -> Option<String> {
+    value.map(|value| format!("{name}={value}"))
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@
 //! A child with a policy that needs no launcher is started by [`attune_sys::start_child`], which copies nothing either.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command as StdCommand, Stdio};
@@ -190,22 +190,13 @@ impl Order {
         setup: &Setup,
         cgroup: Option<&Cgroup>,
     ) -> io::Result<Self> {
-        let string = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
-        // Sorted, and of two of one name the later one: as the standard library does it.
-        let variables = request.env.iter().cloned().chain(request.mark.as_ref().map(Mark::variable));
-        let variables: BTreeMap<OsString, OsString> = variables.collect();
-        let variable = |(mut name, value): (OsString, OsString)| {
-            name.push("=");
-            name.push(value);
-            string(name)
-        };
         let null = || File::options().read(true).write(true).open(NULL_DEVICE).map(OwnedFd::from);
         let (stdout, stdout_of_child) = output(request.stdout)?;
         let (stderr, stderr_of_child) = output(request.stderr)?;
         Ok(Self {
-            words: setup.settings(request.program, request.args).into_iter().map(string).collect::<io::Result<_>>()?,
-            environment: variables.into_iter().map(variable).collect::<io::Result<_>>()?,
-            folder: request.cwd.map(|folder| string(folder.into())).transpose()?,
+            words: words(request, setup)?,
+            environment: environment(request)?,
+            folder: request.cwd.map(|folder| string(&[folder.as_os_str()])).transpose()?,
             streams: [
                 stdin.map_or_else(null, |pipe| Ok(pipe.into()))?,
                 stdout_of_child.map_or_else(null, Ok)?,
@@ -224,6 +215,34 @@ impl Order {
         let pid = attune_sys::start_child(&ChildStart { words, environment, folder, streams, cgroup })?;
         Ok((pid, outputs))
     }
+}
+
+/// The command line of a child that sets itself up.
+fn words(request: &Request<'_>, setup: &Setup) -> io::Result<Vec<CString>> {
+    let program = ["--".as_ref(), request.program.as_os_str()];
+    let rest = program.into_iter().chain(request.args.iter().map(AsRef::as_ref)).map(|word| string(&[word]));
+    setup.words().into_iter().map(|word| CString::new(word).map_err(io::Error::from)).chain(rest).collect()
+}
+
+/// Sorted, and of two of one name the later one: as the standard library does it.
+fn environment(request: &Request<'_>) -> io::Result<Vec<CString>> {
+    let given = request.env.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    let variables: BTreeMap<&OsStr, &OsStr> = given.chain(request.mark.as_ref().map(Mark::variable)).collect();
+    let mut strings = Vec::with_capacity(variables.len());
+    for (name, value) in variables {
+        strings.push(string(&[name, "=".as_ref(), value])?);
+    }
+    Ok(strings)
+}
+
+/// A string of the kernel. There are many for each child, so each is written once, into memory that is large enough.
+fn string(parts: &[&OsStr]) -> io::Result<CString> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut bytes = Vec::with_capacity(length + 1);
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    CString::new(bytes).map_err(io::Error::from)
 }
 
 /// Our end of an output stream, and that of the child where it is a pipe.

@@ -32,6 +32,19 @@ fn the_environment_of_a_child_is_what_it_was_given_and_nothing_else() {
 }
 
 #[test]
+fn variables_are_sorted_by_name_and_of_two_of_one_name_the_later_one_counts() {
+    let given = [("B", "1\0"), ("A-", "x"), ("A", "2=2"), ("B", "3"), ("LAST", "")];
+    let launched = Policy { launcher: support::launcher(), ..Policy::default() };
+    for policy in [None, Some(Policy::default()), Some(launched)] {
+        let mut command = child(&["print-env"]);
+        command.env = given.map(|(name, value)| (name.into(), value.into())).to_vec();
+        command.policy = policy;
+        let printed = String::from_utf8(ended(command).stdout.bytes).unwrap();
+        assert_eq!(printed, "A=2=2\nA-=x\nB=3\nLAST=\n", "what nobody sees is not looked at either");
+    }
+}
+
+#[test]
 fn a_child_runs_in_the_directory_that_it_was_given() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().canonicalize().unwrap();

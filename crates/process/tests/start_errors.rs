@@ -323,6 +323,11 @@ fn a_zero_byte_is_located() {
     assert!(error.to_string().contains("the path"), "{error}");
     let error = refused(Command { cwd: Some("/tmp\0".into()), ..child(&["exit", "0"]) });
     assert!(error.to_string().contains("the working directory"), "{error}");
+    for variable in [("NAME\0", "hush"), ("NAME", "hush\0")] {
+        let env = vec![("FIRST".into(), "1".into()), (variable.0.into(), variable.1.into())];
+        let error = refused(Command { env, ..child(&["exit", "0"]) }).to_string();
+        assert!(error.contains("the variable NAME") && !error.contains("hush"), "{error}");
+    }
 }
 
 #[test]
