@@ -24,7 +24,7 @@ pub(crate) fn diagnose(request: &Request<'_>, error: io::Error) -> StartError {
             missing_directory(request).unwrap_or_else(|| missing(request, error))
         }
         io::ErrorKind::PermissionDenied => missing_directory(request)
-            .or_else(|| not_executable(request))
+            .or_else(|| first_wrong(request, not_executable, |_, _| None))
             .unwrap_or(StartError::Permission { program, source: error }),
         io::ErrorKind::ExecutableFileBusy => StartError::TextFileBusy { program },
         io::ErrorKind::ArgumentListTooLong => too_long(request),
@@ -55,7 +55,7 @@ pub(crate) fn preflight(request: &Request<'_>) -> Result<(), StartError> {
         };
     }
     // Not its format: this kernel may be able to run more than it seems.
-    let refused = not_executable(request).or_else(|| missing_behind(request, program, MAX_SCRIPT_DEPTH));
+    let refused = first_wrong(request, not_executable, |file, content| missing_behind(request, file, content));
     refused.map_or(Ok(()), Err)
 }
 
@@ -82,7 +82,7 @@ fn missing(request: &Request<'_>, error: io::Error) -> StartError {
     if fs::metadata(&program).is_err() {
         return StartError::NotFound { program };
     }
-    if let Some(found) = missing_behind(request, &program, MAX_SCRIPT_DEPTH) {
+    if let Some(found) = first_wrong(request, |_| None, |file, content| missing_behind(request, file, content)) {
         return found;
     }
     match fs::metadata(NULL_DEVICE) {
@@ -96,24 +96,44 @@ fn located(request: &Request<'_>, interpreter: &Path) -> PathBuf {
     request.cwd.map_or_else(|| interpreter.to_owned(), |cwd| cwd.join(interpreter))
 }
 
-fn missing_behind(request: &Request<'_>, program: &Path, depth: u8) -> Option<StartError> {
-    match Executable::read(program).ok()? {
-        Executable::Script { interpreter } if !located(request, &interpreter).exists() => {
+/// What is wrong with the program or with one of the interpreters behind it, which are looked at in turn and each once: first
+/// at the file, then at what is in it.
+fn first_wrong(
+    request: &Request<'_>,
+    with_file: impl Fn(&Path) -> Option<StartError>,
+    with_content: impl Fn(&Path, &Executable) -> Option<StartError>,
+) -> Option<StartError> {
+    let mut file = request.program.to_owned();
+    for _ in 0..=MAX_SCRIPT_DEPTH {
+        if let Some(error) = with_file(&file) {
+            return Some(error);
+        }
+        let content = Executable::read(&file).ok()?;
+        if let Some(error) = with_content(&file, &content) {
+            return Some(error);
+        }
+        let Executable::Script { interpreter } = content else { return None };
+        file = located(request, &interpreter);
+    }
+    None
+}
+
+/// What the file needs does not exist.
+fn missing_behind(request: &Request<'_>, file: &Path, content: &Executable) -> Option<StartError> {
+    match content {
+        Executable::Script { interpreter } if !located(request, interpreter).exists() => {
             let interpreter = interpreter.to_string_lossy().into_owned();
             let advice = if interpreter.ends_with('\r') {
                 "the line ends with a carriage return: save the file with Unix line ends"
             } else {
                 "use an image that has it, or change the line"
             };
-            Some(StartError::NoSuchInterpreter { program: program.to_owned(), interpreter, advice })
-        }
-        Executable::Script { interpreter } if depth > 0 => {
-            missing_behind(request, &located(request, &interpreter), depth - 1)
+            Some(StartError::NoSuchInterpreter { program: file.to_owned(), interpreter, advice })
         }
         // One for another machine is refused for that, or run by an emulator that has its loaders elsewhere.
-        Executable::Elf { machine, native_layout, .. } if machine != NATIVE_MACHINE || !native_layout => None,
+        Executable::Elf { machine, native_layout, .. } if *machine != NATIVE_MACHINE || !native_layout => None,
         Executable::Elf { loader: Some(loader), .. } if !loader.exists() => Some(StartError::LoaderMissing {
-            program: program.to_owned(),
+            program: file.to_owned(),
             advice: if loader.to_string_lossy().contains("ld-musl") {
                 "it was built for musl: use a build for this image's glibc, or an Alpine image"
             } else {
@@ -125,30 +145,19 @@ fn missing_behind(request: &Request<'_>, program: &Path, depth: u8) -> Option<St
     }
 }
 
-/// The program, or its interpreter, is no regular file or lacks the executable bit.
-fn not_executable(request: &Request<'_>) -> Option<StartError> {
-    let mut candidate = request.program.to_owned();
-    for _ in 0..=MAX_SCRIPT_DEPTH {
-        if let Ok(found) = fs::metadata(&candidate) {
-            let reason = if found.is_dir() {
-                Some("it is a folder; name the file in it")
-            } else if !found.is_file() {
-                Some("it is no file but a pipe, a socket or a device; name a program")
-            } else if found.permissions().mode() & 0o111 == 0 {
-                Some("the executable bit is not set; run chmod +x on it")
-            } else {
-                None
-            };
-            if let Some(reason) = reason {
-                return Some(StartError::NotExecutable { program: candidate, reason });
-            }
-        }
-        let Ok(Executable::Script { interpreter }) = Executable::read(&candidate) else {
-            break;
-        };
-        candidate = located(request, &interpreter);
-    }
-    None
+/// The file is no regular one or lacks the executable bit.
+fn not_executable(file: &Path) -> Option<StartError> {
+    let found = fs::metadata(file).ok()?;
+    let reason = if found.is_dir() {
+        "it is a folder; name the file in it"
+    } else if !found.is_file() {
+        "it is no file but a pipe, a socket or a device; name a program"
+    } else if found.permissions().mode() & 0o111 == 0 {
+        "the executable bit is not set; run chmod +x on it"
+    } else {
+        return None;
+    };
+    Some(StartError::NotExecutable { program: file.to_owned(), reason })
 }
 
 /// The program is no program at all, or one for another machine.

@@ -1,5 +1,6 @@
 //! Reads the first bytes of a file the way the kernel does when it is executed.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -33,6 +34,10 @@ const PROGRAM_HEADER_BYTES: usize = 56;
 /// The kernel looks at this many bytes of a `#!` line.
 const SCRIPT_LINE_BYTES: usize = 256;
 
+/// This much is read at once. It is looked at before every start, and linkers put the program headers and the name of the loader
+/// here.
+const START_BYTES: usize = 1024;
+
 /// More program headers than any linker writes.
 const MAX_PROGRAM_HEADERS: usize = 1024;
 
@@ -54,10 +59,10 @@ impl Executable {
         if !file.metadata()?.is_file() {
             return Ok(Self::Unknown);
         }
-        let mut start = Vec::with_capacity(SCRIPT_LINE_BYTES);
-        file.by_ref().take(SCRIPT_LINE_BYTES as u64).read_to_end(&mut start)?;
-        Ok(if let Some(line) = start.strip_prefix(b"#!") {
-            Self::script(line)
+        let mut start = Vec::with_capacity(START_BYTES);
+        file.by_ref().take(START_BYTES as u64).read_to_end(&mut start)?;
+        Ok(if start.starts_with(b"#!") {
+            Self::script(&start[2..start.len().min(SCRIPT_LINE_BYTES)])
         } else if start.starts_with(ELF_MAGIC) {
             Self::elf(&start, &mut file)
         } else {
@@ -107,14 +112,14 @@ fn loader(start: &[u8], file: &mut File) -> io::Result<Option<PathBuf>> {
     if size != PROGRAM_HEADER_BYTES {
         return Ok(None);
     }
-    let headers = read_at(file, table, size * count.min(MAX_PROGRAM_HEADERS))?;
+    let headers = read_at(start, file, table, size * count.min(MAX_PROGRAM_HEADERS))?;
     for header in headers.chunks_exact(size) {
         if array(header, 0).map(u32::from_ne_bytes) != Some(PROGRAM_HEADER_INTERPRETER) {
             continue;
         }
         let offset = array(header, 8).map_or(0, u64::from_ne_bytes);
         let length = array(header, 32).map_or(0, u64::from_ne_bytes);
-        let path = read_at(file, offset, usize::try_from(length.min(4096)).unwrap_or(0))?;
+        let path = read_at(start, file, offset, usize::try_from(length.min(4096)).unwrap_or(0))?;
         let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
         return Ok(Some(PathBuf::from(OsStr::from_bytes(path))));
     }
@@ -125,11 +130,16 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
-fn read_at(file: &mut File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+/// `length` bytes from `offset` on, or as many as there are; from the file only what `start`, its beginning, does not have.
+fn read_at<'a>(start: &'a [u8], file: &mut File, offset: u64, length: usize) -> io::Result<Cow<'a, [u8]>> {
+    let first = usize::try_from(offset).unwrap_or(usize::MAX);
+    if let Some(bytes) = start.get(first..first.saturating_add(length)) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut bytes = Vec::with_capacity(length);
     file.seek(SeekFrom::Start(offset))?;
     file.take(length as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(Cow::Owned(bytes))
 }
 
 /// The usual name of a processor that ELF numbers.
@@ -184,6 +194,47 @@ mod tests {
         let Executable::Elf { machine, native_layout, .. } = own else { panic!("{own:?}") };
         assert_eq!(machine, NATIVE_MACHINE);
         assert!(native_layout);
+    }
+
+    /// A program for this machine with a table of three headers at `table`, of which the last names a loader at `path`.
+    fn program(table: usize, path: usize, loader: &[u8]) -> Vec<u8> {
+        let mut file = vec![0; 8192];
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, ELF_MAGIC);
+        put(4, &[2, if cfg!(target_endian = "big") { 2 } else { 1 }]);
+        put(18, &NATIVE_MACHINE.to_ne_bytes());
+        put(32, &(table as u64).to_ne_bytes());
+        put(54, &56_u16.to_ne_bytes());
+        put(56, &3_u16.to_ne_bytes());
+        put(table + 2 * PROGRAM_HEADER_BYTES, &PROGRAM_HEADER_INTERPRETER.to_ne_bytes());
+        put(table + 2 * PROGRAM_HEADER_BYTES + 8, &(path as u64).to_ne_bytes());
+        put(table + 2 * PROGRAM_HEADER_BYTES + 32, &(loader.len() as u64).to_ne_bytes());
+        put(path, loader);
+        file
+    }
+
+    #[test]
+    fn a_loader_is_found_wherever_it_is_named() {
+        let loader = b"/lib/ld-some.so.1\0";
+        for (table, path) in [(64, 300), (64, 1010), (64, 8000), (1000, 64), (4000, 64), (4000, 6000)] {
+            let read = written(&program(table, path, loader));
+            let Executable::Elf { loader: Some(found), .. } = read else { panic!("{table} {path}: {read:?}") };
+            assert_eq!(found, Path::new("/lib/ld-some.so.1"), "headers at {table}, name at {path}");
+        }
+        for beyond in [1 << 13, u64::MAX - 3] {
+            let mut file = program(64, 300, loader);
+            file[64 + 2 * PROGRAM_HEADER_BYTES + 8..][..8].copy_from_slice(&beyond.to_ne_bytes());
+            let Executable::Elf { machine, .. } = written(&file) else { panic!("it is a program") };
+            assert_eq!(machine, NATIVE_MACHINE);
+        }
+    }
+
+    #[test]
+    fn of_the_line_of_a_script_as_much_counts_as_for_the_kernel() {
+        let line = format!("#!/{} -x\n", "d".repeat(2 * SCRIPT_LINE_BYTES));
+        let read = written(line.as_bytes());
+        let Executable::Script { interpreter } = read else { panic!("{read:?}") };
+        assert_eq!(interpreter.as_os_str().len(), SCRIPT_LINE_BYTES - "#!".len());
     }
 
     proptest! {
