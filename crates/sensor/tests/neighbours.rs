@@ -14,10 +14,11 @@ use attune_model::clock::SystemClock;
 use attune_model::status::{SensorProcessStatus, WorkerRole, WorkerStatus};
 use attune_runtime::host::Host;
 use attune_runtime::plan::Planner;
-use attune_store::{AgentStore as _, HubStore as _, ProcessChange, SensorStore as _};
+use attune_store::{AgentStore as _, HostSession, HubStore as _, LeaseStore as _, ProcessChange, SensorStore as _};
 use attune_testkit::eventually;
 use attune_testkit::store_contract::seed::worker;
 use serde_json::json;
+use uuid::Uuid;
 
 use support::{World, is_alive};
 
@@ -39,6 +40,28 @@ async fn a_host_whose_row_is_gone_ends_and_says_so() {
     execute(&world, "DELETE FROM worker").await;
     eventually("the end of the host", async || host.tasks.is_empty().then_some(())).await;
     assert!(host.stop.is_failing() && !is_alive(&pids[0]));
+}
+
+#[tokio::test]
+async fn the_row_of_a_dead_host_is_corrected_although_nobody_wants_its_sensor() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.timing.reconcile_interval = Duration::from_millis(100);
+    world.add_sensor("one", "shell", FAITHFUL);
+    world.pack.sensors[0].enabled = false;
+    world.load().await;
+    let sensor = world.store.sensor("demo.one").await.unwrap().unwrap().0;
+    let dead = world.store.register_worker(&worker("dead", WorkerRole::Sensor)).await.unwrap().id;
+    let session =
+        HostSession { worker: dead, worker_name: "dead".to_owned(), id: Uuid::new_v4(), life: Duration::from_secs(3) };
+    world.store.begin_session(&session, None).await.unwrap();
+    assert_eq!(world.store.take_sensors(&session, &[sensor.id]).await.unwrap(), [sensor.id]);
+    let running = ProcessChange::Running { pid: 1, reset_failures: true };
+    world.store.record_process(&sensor, (dead, "dead"), Some(1), &running).await.unwrap();
+    let host = world.start_host().await;
+    let row = world.eventually_row(dead, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
+    assert_eq!(row.pid, None);
+    host.stop().await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use sqlx::postgres::PgRow;
 use crate::PostgresStore;
 use crate::columns::micros;
 use crate::error::During as _;
-use crate::pool::Unit;
+use crate::pool::{Query, Unit};
 
 /// Until when the current session of the worker `w` holds, in microseconds; NULL without one. What was promised when another life
 /// registered counts more than its heartbeat, which is no renewal.
@@ -141,6 +141,50 @@ const TAKE: &str = concat!(
     "
 );
 
+/// Rows `p` of other workers `w` that tell of what a host did that died without saying so. The parameters are those of `elsewhere`.
+macro_rules! left_behind {
+    () => {
+        concat!(
+            "p.worker <> $1 AND (
+                p.status IN ('starting', 'running', 'backoff') AND p.meta #>> '{attune_lease,session}' IS NOT NULL
+                    AND NOT ",
+            elsewhere!(),
+            " OR p.status = 'backoff' AND w.meta ? 'attune_session' AND ",
+            holds_until!(),
+            " <= ",
+            micros_now!(),
+            ")"
+        )
+    };
+}
+
+const IS_LEFT_BEHIND: &str = concat!(
+    "SELECT EXISTS (SELECT FROM sensor_process AS p JOIN worker AS w ON w.id = p.worker WHERE ",
+    left_behind!(),
+    ")"
+);
+
+const LOCK_DEAD: &str = concat!(
+    "SELECT id FROM worker WHERE id IN (SELECT p.worker FROM sensor_process AS p JOIN worker AS w ON w.id = p.worker WHERE ",
+    left_behind!(),
+    ") ORDER BY id FOR SHARE"
+);
+
+/// What somebody is taking is corrected along with that.
+const CORRECT: &str = concat!(
+    "
+    UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = now(), next_restart_at = NULL,
+        meta = meta || '{\"attune_lease\": {\"session\": null}}'
+    WHERE id IN (
+        SELECT p.id FROM sensor_process AS p JOIN worker AS w ON w.id = p.worker
+        WHERE ",
+    left_behind!(),
+    "
+        FOR NO KEY UPDATE OF p SKIP LOCKED
+    )
+    "
+);
+
 const ELSEWHERE: &str = concat!(
     "
     SELECT p.sensor, p.worker_name, p.meta ? 'attune_lease' AS leased
@@ -207,11 +251,21 @@ impl LeaseStore for PostgresStore {
         done.during(|| format!("give back sensors of host {}", session.worker_name)).map(drop)
     }
 
+    async fn correct_rows(&self, session: &HostSession) -> Result<u64, StoreError> {
+        let operation = "correct rows of hosts that died".to_owned();
+        // As a rule there is none, and nothing is locked.
+        let row = self.pool.one(of_others(IS_LEFT_BEHIND, session)).await;
+        if !row.and_then(|row| row.try_get(0)).during(|| operation.clone())? {
+            return Ok(0);
+        }
+        let mut unit = self.write(&operation).await?;
+        let corrected = correct(&mut unit, session).await.during(|| operation.clone());
+        unit.end(corrected, &operation).await
+    }
+
     async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError> {
         let operation = || "read who else runs sensors".to_owned();
-        let query =
-            sqlx::query(ELSEWHERE).bind(session.worker.0).bind(session.id.to_string()).bind(micros(UNLEASED_LIFE));
-        let found = self.pool.all(query).await.during(operation)?;
+        let found = self.pool.all(of_others(ELSEWHERE, session)).await.during(operation)?;
         let runner = |row: &PgRow| -> Result<Runner, sqlx::Error> {
             Ok(Runner {
                 sensor: SensorId(row.try_get("sensor")?),
@@ -221,6 +275,17 @@ impl LeaseStore for PostgresStore {
         };
         found.iter().map(runner).collect::<Result<_, _>>().during(operation)
     }
+}
+
+/// A statement about what others do.
+fn of_others(sql: &'static str, session: &HostSession) -> Query<'static> {
+    sqlx::query(sql).bind(session.worker.0).bind(session.id.to_string()).bind(micros(UNLEASED_LIFE))
+}
+
+/// As in a take, a renewal that is under way comes first.
+async fn correct(unit: &mut Unit, session: &HostSession) -> Result<u64, sqlx::Error> {
+    unit.execute(of_others(LOCK_DEAD, session)).await?;
+    unit.execute(of_others(CORRECT, session)).await
 }
 
 fn ids(sensors: &[SensorId]) -> Vec<i64> {

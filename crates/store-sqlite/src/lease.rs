@@ -149,6 +149,36 @@ impl LeaseStore for SqliteStore {
         Ok(())
     }
 
+    async fn correct_rows(&self, session: &HostSession) -> Result<u64, StoreError> {
+        let operation = || "correct rows of hosts that died".to_owned();
+        let mut unit = self.write(&operation()).await?;
+        let corrected = sqlx::query(concat!(
+            "
+            UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?3, next_restart_at = NULL,
+                updated = ?3, meta = json_set(meta, '$.attune_lease', json_object('session', NULL))
+            WHERE id IN (
+                SELECT p.id FROM sensor_process p JOIN worker w ON w.id = p.worker
+                WHERE p.worker <> ?1 AND (
+                    p.status IN ('starting', 'running', 'backoff')
+                        AND json_extract(p.meta, '$.attune_lease.session') IS NOT NULL AND NOT ",
+            elsewhere!(),
+            "
+                    OR p.status = 'backoff' AND json_extract(w.meta, '$.attune_session') IS NOT NULL AND ",
+            holds_until!(),
+            " <= ?3))
+            "
+        ))
+        .bind(session.worker.0)
+        .bind(session.id.to_string())
+        .bind(micros(now()))
+        .bind(micros(now() - UNLEASED_LIFE))
+        .execute(&mut *unit)
+        .await
+        .during(operation)?;
+        unit.commit().await.during(operation)?;
+        Ok(corrected.rows_affected())
+    }
+
     async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError> {
         let operation = || "read who else runs sensors".to_owned();
         let found = sqlx::query(concat!(

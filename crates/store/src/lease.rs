@@ -98,6 +98,10 @@ pub trait LeaseStore: Send + Sync + std::fmt::Debug {
     /// the end of the session too.
     async fn give_back_sensors(&self, session: &HostSession, sensors: &[SensorId]) -> Result<(), StoreError>;
 
+    /// Sets rows of other hosts to `stopped` that still tell of a process, or of a next start, under a session that is over: those
+    /// hosts died without saying so, and perhaps nobody ever takes what they ran. Returns how many.
+    async fn correct_rows(&self, session: &HostSession) -> Result<u64, StoreError>;
+
     /// Everybody else who runs a sensor, or may: leases of other sessions, and living hosts that know no leases.
     async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError>;
 }

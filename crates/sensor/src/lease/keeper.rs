@@ -47,6 +47,8 @@ pub(crate) struct Keeper {
     giving_back: Vec<(Arc<HostSession>, SensorId)>,
     renew_at: Instant,
     look_at: Instant,
+    /// When what dead hosts left is looked for next.
+    correct_at: Instant,
     /// Nothing runs any more.
     done: CancellationToken,
 }
@@ -74,6 +76,7 @@ impl Keeper {
         done: CancellationToken,
     ) -> Self {
         let Words { sender, words } = words;
+        let correct_at = Instant::now() + context.config.timing.reconcile_interval;
         Self {
             context,
             tasks,
@@ -92,6 +95,7 @@ impl Keeper {
             giving_back: Vec::new(),
             renew_at: Instant::now(),
             look_at: Instant::now(),
+            correct_at,
             done,
         }
     }
@@ -239,6 +243,7 @@ impl Keeper {
                 self.cordoned = cordoned;
                 self.allow(&session, sent);
                 self.yield_to_others(&session).await;
+                self.correct(&session).await;
             }
             Some(Renewal::Renewed { .. } | Renewal::Lost) => {
                 if !session.ended.is_cancelled() {
@@ -267,6 +272,18 @@ impl Keeper {
                 tracing::error!(sensor.id = %sensor, "host {worker_name} runs this sensor without a lease; it ends here");
                 revoked.cancel();
             }
+        }
+    }
+
+    /// Sets rows right that hosts left which died without saying so, and whose sensors nobody takes.
+    async fn correct(&mut self, session: &Session) {
+        if Instant::now() < self.correct_at {
+            return;
+        }
+        self.correct_at = Instant::now() + self.context.config.timing.reconcile_interval;
+        let corrected = self.call("correct rows of dead hosts", self.context.store.correct_rows(&session.store)).await;
+        if let Some(rows @ 1..) = corrected {
+            tracing::info!(rows, "sensors of hosts that died are recorded as stopped");
         }
     }
 

@@ -83,6 +83,7 @@ hand_on! {
         renew_session(session: &HostSession) -> Renewal;
         take_sensors(session: &HostSession, sensors: &[SensorId]) -> Vec<SensorId>;
         give_back_sensors(session: &HostSession, sensors: &[SensorId]) -> ();
+        correct_rows(session: &HostSession) -> u64;
         runners_elsewhere(session: &HostSession) -> Vec<Runner>;
     }
     SensorStore {

@@ -169,6 +169,45 @@ pub async fn the_row_of_a_host_that_died_while_it_waited_is_corrected_with_the_n
     assert_eq!(status().await, Status::Stopped);
 }
 
+/// Its sensor was disabled before another host could take it.
+pub async fn rows_of_dead_hosts_are_corrected_also_when_nobody_takes_anything(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
+    let foreign = register(&world.store, "foreign").await;
+    let row = async |worker| world.store.process(world.sensor.id, worker).await.unwrap().unwrap();
+    let end = ProcessEnd { consecutive_failures: 3, ..ProcessEnd::default() };
+    for (change, holds) in [
+        (ProcessChange::Running { pid: 4242, reset_failures: false }, true),
+        (ProcessChange::Backoff(end.clone()), true),
+        (ProcessChange::Backoff(end), false),
+    ] {
+        world.store.begin_session(&one, None).await.unwrap();
+        assert!(take(&world, &one).await);
+        world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &change).await.unwrap();
+        if !holds {
+            world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
+        }
+        let before = row(one.worker).await;
+        assert_eq!(world.store.correct_rows(&other).await.unwrap(), 0);
+        assert_eq!(row(one.worker).await, before, "it lives, and says itself what it does");
+        let dead = HostSession { life: INSTANT, ..one.clone() };
+        world.store.begin_session(&dead, None).await.unwrap();
+        lab.execute("UPDATE worker SET last_heartbeat = created WHERE name = 'one'").await;
+        let running = ProcessChange::Running { pid: 1, reset_failures: false };
+        world.store.record_process(&world.sensor, (foreign, "foreign"), Some(2), &running).await.unwrap();
+        assert_eq!(world.store.correct_rows(&dead).await.unwrap(), 0, "its own rows it writes itself");
+        assert_eq!(world.store.correct_rows(&other).await.unwrap(), 1);
+        let after = row(one.worker).await;
+        assert_eq!((after.status, after.pid, after.next_restart_at), (Status::Stopped, None, None));
+        assert_eq!(row(foreign).await.status, Status::Running, "that one knows no leases, and may live");
+        world
+            .store
+            .record_process(&world.sensor, (foreign, "foreign"), Some(2), &ProcessChange::Stopped)
+            .await
+            .unwrap();
+    }
+}
+
 /// Two hosts of one name, as in a rolling restart.
 pub async fn a_later_life_ends_the_session_and_waits_for_its_time(lab: &dyn Lab) {
     let world = World::new(lab).await;

@@ -124,6 +124,7 @@ macro_rules! store_contract_tests {
                 a_session_that_is_not_renewed_ends_and_its_sensors_are_free,
                 a_renewal_is_a_heartbeat_and_says_when_the_host_is_cordoned,
                 the_row_of_a_host_that_died_while_it_waited_is_corrected_with_the_next_take,
+                rows_of_dead_hosts_are_corrected_also_when_nobody_takes_anything,
                 a_later_life_ends_the_session_and_waits_for_its_time,
                 a_later_life_takes_what_an_earlier_one_left_when_its_time_is_over,
                 a_host_that_registers_again_and_again_keeps_no_sensor_from_others,
