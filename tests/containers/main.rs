@@ -10,6 +10,7 @@ mod http;
 
 mod artefact;
 mod compose;
+mod copied;
 mod environments;
 mod images;
 mod lifecycle;

@@ -29,14 +29,20 @@ pub(crate) fn machine(stock: &[&str]) -> Option<(Engine, Image)> {
     let stamp = folder.join("containers.run");
     let run = env::var("NEXTEST_RUN_ID").ok();
     if run.is_none() || fs::read_to_string(&stamp).ok() != run {
-        let context = static_binary().parent().unwrap().to_owned();
-        engine.build_stage(AGENT_IMAGE, &context, &Path::new(TOP).join("docker/Dockerfile.agent"), "prebuilt-init");
+        stage(engine, AGENT_IMAGE, "prebuilt-init");
         // Those of earlier runs, which have lost their name to this one.
         let prune = ["image", "prune", "-f", "--filter", "label=attune.test.stage"];
         assert!(Command::new("docker").args(prune).output().unwrap().status.success(), "docker {prune:?}");
         fs::write(&stamp, run.unwrap_or_default()).unwrap();
     }
     Some((engine, engine.named(AGENT_IMAGE)))
+}
+
+/// An image of the agents from the static binary.
+pub(crate) fn stage(engine: Engine, name: &str, stage: &str) -> Image {
+    let context = static_binary().parent().unwrap().to_owned();
+    let dockerfile = Path::new(TOP).join("docker/Dockerfile.agent");
+    engine.build_stage(name, &context, &dockerfile, stage, "SHELL_IMAGE=attune-test/busybox")
 }
 
 /// The static binary.

@@ -140,12 +140,13 @@ impl Engine {
         Image { id: text(&succeeded("docker build", output)), stays: false }
     }
 
-    /// Builds a stage of a Dockerfile of the project and gives it a name. It stays, as the cache of the next run.
+    /// Builds a stage of a Dockerfile of the project, with a build argument `NAME=VALUE`, and gives it a name. It stays, as the cache of the
+    /// next run.
     ///
     /// # Panics
     ///
     /// When the engine refuses.
-    pub fn build_stage(&self, name: &str, context: &Path, dockerfile: &Path, stage: &str) -> Image {
+    pub fn build_stage(&self, name: &str, context: &Path, dockerfile: &Path, stage: &str, argument: &str) -> Image {
         let Self(()) = self;
         let mut command = docker();
         command.env("DOCKER_BUILDKIT", "0").args([
@@ -157,6 +158,8 @@ impl Engine {
             name,
             "--target",
             stage,
+            "--build-arg",
+            argument,
             "-f",
         ]);
         succeeded("docker build", command.arg(dockerfile).arg(context).output());
