@@ -18,6 +18,7 @@ use attune_model::activity::Activity;
 use attune_model::chain;
 use attune_model::order;
 use attune_model::status::SensorProcessStatus;
+use attune_store::ProcessChange;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -274,8 +275,15 @@ impl Dispatcher {
             };
             let active_rules = without_rules.contains(&sensor).then_some(0);
             let before = owner.wish.send_replace(Wish::Rest { active_rules });
-            let was_wanted = before.target().is_some();
-            if !was_wanted && owner.status.borrow().phase == Phase::Idle {
+            if owner.task.is_finished() {
+                tracing::error!(sensor.id = %sensor, "the supervisor of a sensor ended; it is not wanted any more");
+                if let Some(target) = before.target() {
+                    // What becomes of that is logged there.
+                    let written = self.context.changes.hand_in(target.clone(), ProcessChange::Stopped);
+                    self.tasks.spawn(async move { drop(written.await) });
+                }
+                self.forget(sensor);
+            } else if before.target().is_none() && owner.status.borrow().phase == Phase::Idle {
                 self.forget(sensor);
             }
         }

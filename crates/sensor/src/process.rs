@@ -22,6 +22,9 @@ use crate::notify::{NotifySocket, Said};
 use crate::renewal::Renewal;
 use crate::tokens::LaterTokens;
 
+/// Patience with a sensor of which it does not matter at the moment whether it hangs.
+pub(crate) const UNLIMITED: Duration = Duration::from_hours(24 * 365);
+
 /// How long the last lines may take to reach their files.
 const LOG_LIMIT: Duration = Duration::from_secs(5);
 

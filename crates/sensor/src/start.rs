@@ -171,8 +171,10 @@ impl Prepared {
         }
         let env =
             variables::layered(&config.base_environment, &self.plan.env, reserved).map_err(StartFailure::Variables)?;
-        // A sensor that prints its variables must not put its token into a log.
-        let redactor = Arc::new(Redactor::new([self.token.value.expose()]));
+        // A sensor that prints its variables must not put its token into a log, nor the way into the broker.
+        let broker = variables::broker_secrets(config);
+        let secrets = broker.iter().chain([self.token.value.expose()]);
+        let redactor = Arc::new(Redactor::new(secrets));
         let log = |stream: LogStream, keep: Keep| {
             let (sink, source) = queue();
             let log_target = LogTarget::new(sensor, stream, context.logs.clone());

@@ -178,9 +178,15 @@ impl Supervisor {
 
     /// While the host stops, giving the grants back writes all rows at once.
     async fn record_stopped(&mut self, target: &Arc<Target>) {
-        let says_running = self.status.borrow().phase == Phase::Running && self.record.is_written();
-        let is_leased = self.grant.is_some() && self.context.config.timing.lease_time.is_some();
-        if !(self.context.stop.soft().is_cancelled() && is_leased && says_running) {
+        let phase = self.status.borrow().phase;
+        let is_leased = self.context.config.timing.lease_time.is_some();
+        let is_told = match phase {
+            Phase::Running => self.grant.is_some(),
+            // It was told when the right was lost, and by now another process of this name may have the row.
+            Phase::Waiting => true,
+            _ => false,
+        };
+        if !(self.context.stop.soft().is_cancelled() && is_leased && is_told && self.record.is_written()) {
             self.record.write(target, ProcessChange::Stopped).await;
         }
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use attune_model::Secret;
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 use crate::config::SensorConfig;
@@ -55,6 +56,20 @@ pub(crate) fn reserved(
     let variables: Vec<_> = variables.into_iter().map(|(name, value)| (OsString::from(name), value)).collect();
     check(&variables)?;
     Ok(variables)
+}
+
+/// The broker's password as the sensor's variables have it, and as it is.
+pub(crate) fn broker_secrets(config: &SensorConfig) -> Vec<String> {
+    let password = config.mq_url.as_ref().and_then(|url| password_in(url.expose()));
+    password.map_or_else(Vec::new, |password| {
+        vec![password.to_owned(), percent_decode_str(password).decode_utf8_lossy().into_owned()]
+    })
+}
+
+fn password_in(url: &str) -> Option<&str> {
+    let authority = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    let (_name, password) = authority.rsplit_once('@')?.0.split_once(':')?;
+    Some(password)
 }
 
 /// What a sensor needs to take a new token while it runs, and to say how it is.

@@ -4,10 +4,13 @@
 mod support;
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use attune_bus::{Bus, ConsumerEvent, QueueLifetime, QueueSpec, decode};
+use attune_model::Secret;
+use attune_model::clock::SystemClock;
 use attune_model::message::{EventCreated, Exchange};
 use attune_model::rows::SensorProcess;
 use attune_model::status::SensorProcessStatus;
@@ -146,21 +149,24 @@ async fn a_sensor_whose_token_cannot_be_renewed_goes_on() {
 }
 
 #[tokio::test]
-async fn what_a_sensor_prints_is_kept_whatever_it_is_and_without_its_token() {
+async fn what_a_sensor_prints_is_kept_whatever_it_is_and_without_its_secrets() {
     let mut world = World::new().await;
     let script = r#"
 import os, sys
 out = sys.stdout.buffer
 out.write(b"caf\xe9 \xff\n" + b"x" * 300000 + b"\n" + os.environ["ATTUNE_API_TOKEN"].encode() + b"\nlast")
 out.flush()
-sys.stderr.write("warned\n")
+sys.stderr.write("warned: " + os.environ["ATTUNE_MQ_URL"] + " p@ssword\n")
 sys.stderr.flush()
 open(os.environ["FACTS"] + "/printed", "w").write("yes\n")
 import time
 time.sleep(1000)
 "#;
     world.add_sensor("loud", "python", script);
-    let host = world.start().await;
+    world.load().await;
+    let mut config = world.config();
+    config.mq_url = Some(Secret::new("amqp://attune:p%40ssword@broker:5672/%2f".to_owned()));
+    let host = world.start_host_with(config, Arc::new(SystemClock)).await;
     let worker = host.worker;
     world.eventually_facts("printed", 1).await;
     let row = world.eventually_running(worker, "demo.loud").await;
@@ -171,7 +177,7 @@ time.sleep(1000)
     assert!(log.ends_with(b"\n[redacted]\nlast\n"), "{}", String::from_utf8_lossy(&log[log.len() - 60..]));
     assert_eq!(log.split(|byte| *byte == b'x').count(), 300_001);
     let stderr = fs::read_to_string(world.path("artifacts/sensor/demo/loud/stderr/v1.txt")).unwrap();
-    assert_eq!(stderr, "warned\n");
+    assert_eq!(stderr, "warned: amqp://attune:[redacted]@broker:5672/%2f [redacted]\n");
 }
 
 #[tokio::test]

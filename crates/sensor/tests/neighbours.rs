@@ -14,7 +14,9 @@ use attune_model::clock::SystemClock;
 use attune_model::status::{SensorProcessStatus, WorkerRole, WorkerStatus};
 use attune_runtime::host::Host;
 use attune_runtime::plan::Planner;
-use attune_store::{AgentStore as _, HostSession, HubStore as _, LeaseStore as _, ProcessChange, SensorStore as _};
+use attune_store::{
+    AgentStore as _, HostSession, HubStore as _, LeaseStore as _, PageRequest, ProcessChange, SensorStore as _,
+};
 use attune_testkit::eventually;
 use attune_testkit::store_contract::seed::worker;
 use serde_json::json;
@@ -83,6 +85,27 @@ async fn of_two_hosts_of_one_name_the_later_one_works_and_the_other_one_when_it_
     later.stop().await;
     world.eventually_facts("demo.one", 3).await;
     host.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_hosts_of_one_name_the_earlier_one_leaves_without_a_word_about_what_the_later_one_runs() {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    world.eventually_facts("demo.one", 1).await;
+    let later = world.start_host().await;
+    let pids = world.eventually_facts("demo.one", 2).await;
+    let row = world.eventually_running(later.worker, "demo.one").await;
+    assert_eq!(row.pid.unwrap().to_string(), pids[1]);
+    host.stop().await;
+    for _ in 0..3 {
+        renewals(&world, later.worker).await;
+    }
+    assert_eq!(world.row(later.worker, "demo.one").await, Some(row));
+    let workers = world.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
+    assert_eq!(workers.items[0].status, WorkerStatus::Active);
+    later.stop().await;
 }
 
 /// A service that knows no leases says that it runs `demo.one`.

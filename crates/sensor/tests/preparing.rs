@@ -80,6 +80,51 @@ async fn a_sensor_that_is_disabled_while_its_next_environment_is_built_ends() {
     host.stop().await;
 }
 
+#[tokio::test]
+async fn a_sensor_that_dies_while_its_next_environment_is_built_is_not_said_to_run() {
+    let mut world = world().await;
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    let process = world.eventually_facts("demo.one", 1).await.remove(0);
+    world.eventually_running(host.worker, "demo.one").await;
+    world.pack.sensors[0].runtime_ref = "core.slow".to_owned();
+    world.load().await;
+    world.hint().await;
+    let build = world.eventually_facts("builds", 1).await.remove(0);
+    let pid = attune_sys::Pid::new(process.parse().unwrap()).unwrap();
+    attune_sys::kill(pid, attune_sys::SIGKILL).unwrap();
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Starting).await;
+    assert_eq!(row.pid, None);
+    assert!(is_alive(&build), "its successor comes all the same");
+    host.stop().await;
+}
+
+/// One that speaks through a socket that waits would stand still when a dozen of its messages are not read.
+#[tokio::test]
+async fn a_sensor_is_heard_while_its_next_environment_is_built() {
+    let mut world = world().await;
+    world.run = Some(world.path("run"));
+    let script = r#"
+import os, socket, time
+host = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+while True:
+    host.sendto(b"WATCHDOG=1", os.environ["NOTIFY_SOCKET"])
+    with open(os.environ["FACTS"] + "/said", "a") as file:
+        file.write("something\n")
+    time.sleep(0.005)
+"#;
+    world.add_sensor("one", "python", script);
+    let host = world.start().await;
+    world.eventually_facts("said", 1).await;
+    world.pack.sensors[0].runtime_ref = "core.slow".to_owned();
+    world.load().await;
+    world.hint().await;
+    world.eventually_facts("builds", 1).await;
+    let said = world.facts("said").len();
+    world.eventually_facts("said", said + 100).await;
+    host.stop().await;
+}
+
 /// As the platform's own host does: an image with Python but without `venv`, a pack of Node without `package.json`.
 #[tokio::test]
 async fn an_environment_that_cannot_be_made_is_missed_only_where_something_is_to_be_installed() {

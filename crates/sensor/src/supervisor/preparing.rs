@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use attune_model::chain;
 use attune_model::measure::RestartCause;
+use attune_store::ProcessChange;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::{Next, Supervisor, Wish, start_failure};
-use crate::process::Process;
+use super::{Next, Phase, Supervisor, Wish, start_failure};
+use crate::process::{Event, Failure, Process, UNLIMITED};
 use crate::start::{Prepared, StartFailure, prepare};
 use crate::target::Target;
 
@@ -40,6 +41,7 @@ impl Supervisor {
         };
         let record = async {
             sleep(SLOW_START).await;
+            tracing::info!(sensor.ref = %target.sensor.r#ref, "sensor is starting");
             self.record.write_set().await;
             pending::<Infallible>().await
         };
@@ -51,15 +53,27 @@ impl Supervisor {
         if stop.is_cancelled() { Err(StartFailure::Stopping) } else { prepared }
     }
 
+    /// Nothing runs until the successor is ready, which may take minutes.
+    fn ended_early(&mut self, new: &Arc<Target>, failure: &Failure) {
+        let reason = &failure.reason;
+        tracing::warn!(sensor.ref = %new.sensor.r#ref, reason, "a sensor ended while its successor is prepared");
+        self.set_phase(Phase::Starting, new);
+        self.status.send_modify(|status| status.reason = Some(reason.clone()));
+        self.record.set(new, ProcessChange::Starting);
+        self.record.hurry();
+    }
+
     /// Prepares the successor of a running process while that goes on. None: it stays (a renewal that did not work is
     /// tried again, its token is still good).
     pub(super) async fn replace(&mut self, process: &mut Process, new: &Arc<Target>, is_renewal: bool) -> Option<Next> {
         let mut ended = None;
         let revoked = self.revoked();
-        let stop = self.context.stop.soft().child_token();
+        let context = self.context.clone();
+        let stop = context.stop.soft().child_token();
         let mut given_up = false;
+        let mut patience = context.config.timing.watchdog;
         let prepared = {
-            let mut preparing = pin!(prepare(&self.context, new, &stop));
+            let mut preparing = pin!(prepare(&context, new, &stop));
             let mut unwanted = pin!(unwanted(self.wish.clone()));
             loop {
                 let is_gone = async {
@@ -70,9 +84,21 @@ impl Supervisor {
                 };
                 tokio::select! {
                     biased;
-                    failure = process.ended(), if ended.is_none() => ended = Some(failure),
+                    event = process.next(patience), if ended.is_none() => match event {
+                        Event::Ended(failure) => {
+                            self.ended_early(new, &failure);
+                            ended = Some(failure);
+                        }
+                        Event::Heard => self.hear(process),
+                        Event::Hangs => {
+                            tracing::warn!(sensor.ref = %new.sensor.r#ref, "a sensor hangs while its successor is prepared");
+                            process.ask_to_end();
+                            patience = UNLIMITED;
+                        }
+                    },
                     () = revoked.cancelled() => return Some(Next::Lost),
                     prepared = &mut preparing => break prepared,
+                    () = self.record.retry() => {}
                     () = is_gone, if !given_up => {
                         given_up = true;
                         stop.cancel();

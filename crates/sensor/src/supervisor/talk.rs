@@ -1,10 +1,12 @@
 //! What a running process says, does not say any more, and is told.
 
+use std::pin::pin;
+
 use attune_model::chain;
 
 use super::{Next, Supervisor};
 use crate::excerpt::with_hint;
-use crate::process::{Failure, Process};
+use crate::process::{Event, Failure, Process, UNLIMITED};
 use crate::renewal::{News, Renewal};
 use crate::target::Target;
 use crate::token;
@@ -29,12 +31,19 @@ impl Supervisor {
     pub(super) async fn renew_token(&self, process: &mut Process, target: &Target) -> Option<Next> {
         let context = self.context.clone();
         let run_dir = context.run_dir.as_ref()?;
-        let fetched = tokio::select! {
-            biased;
-            failure = process.ended() => return Some(self.failed(failure)),
-            () = context.stop.soft().cancelled() => return Some(Next::Stop),
-            () = self.revoked().cancelled_owned() => return Some(Next::Lost),
-            fetched = token::fetch(&context, target) => fetched,
+        let mut fetching = pin!(token::fetch(&context, target));
+        let fetched = loop {
+            tokio::select! {
+                biased;
+                // A hang is seen afterwards.
+                event = process.next(UNLIMITED) => match event {
+                    Event::Ended(failure) => return Some(self.failed(failure)),
+                    Event::Heard | Event::Hangs => self.hear(process),
+                },
+                () = context.stop.soft().cancelled() => return Some(Next::Stop),
+                () = self.revoked().cancelled_owned() => return Some(Next::Lost),
+                fetched = &mut fetching => break fetched,
+            }
         };
         let renewed = fetched.map_err(|error| chain(&error)).and_then(|token| {
             process.tokens.add(&token.value);
