@@ -113,6 +113,17 @@ impl Supervisor {
         if is_renewal && let Some(failure) = ended {
             return Some(Next::Failed(failure));
         }
+        self.follow(process, new, is_renewal, prepared)
+    }
+
+    /// What comes of a successor that is ready, or is not.
+    fn follow(
+        &mut self,
+        process: &mut Process,
+        new: &Arc<Target>,
+        is_renewal: bool,
+        prepared: Result<Prepared, StartFailure>,
+    ) -> Option<Next> {
         match prepared {
             Ok(prepared) if is_renewal => {
                 self.cause = Some(RestartCause::Token);
