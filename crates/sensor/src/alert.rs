@@ -68,6 +68,9 @@ pub(crate) fn payload(failing: &Failing<'_>) -> JsonMap {
 
 #[cfg(test)]
 mod tests {
+    use attune_model::rows::{RawPlacement, Retention};
+    use attune_model::{RuntimeId, SensorId};
+
     use super::*;
 
     #[test]
@@ -77,5 +80,64 @@ mod tests {
         assert!(!is_due(1, 3, 3));
         assert!(is_due(1, 4, 3));
         assert!(!is_due(0, 9, 0), "nobody waits for it");
+    }
+
+    #[test]
+    fn the_payload_is_that_of_the_platform() {
+        let sensor = Sensor {
+            id: SensorId(7),
+            r#ref: "demo.one".to_owned(),
+            pack: None,
+            pack_ref: None,
+            label: "One".to_owned(),
+            description: None,
+            entrypoint: "one".to_owned(),
+            runtime: RuntimeId(2),
+            runtime_ref: "core.shell".to_owned(),
+            enabled: true,
+            param_schema: None,
+            config: None,
+            runtime_version_constraint: None,
+            placement: RawPlacement::default(),
+            log_retention: Retention::default(),
+        };
+        let now: DateTime<Utc> = "2026-03-01T10:20:30Z".parse().unwrap();
+        let delay = Duration::from_millis(19_400);
+        let end = ProcessEnd {
+            consecutive_failures: 5,
+            exit_code: None,
+            signal: Some(9),
+            stderr_excerpt: None,
+            next_restart_at: Some(now + delay),
+        };
+        let worker = (WorkerId(3), "host");
+        let payload = payload(&Failing { sensor: &sensor, worker, end: &end, delay, active_rules: 4, now });
+        let expected = json!({
+            "severity": "error",
+            "category": "sensor_process_health",
+            "failure_type": "sensor_process_repeated_failure",
+            "component_type": "sensor",
+            "component_id": 7,
+            "component_ref": "demo.one",
+            "worker_role": "sensor",
+            "observed_at": "2026-03-01T10:20:30.000000Z",
+            "summary": "sensor demo.one failed 5 times in a row on host; it is started again in 19 s",
+            "details": {
+                "sensor_id": 7,
+                "sensor_ref": "demo.one",
+                "worker_id": 3,
+                "worker_name": "host",
+                "process_status": "backoff",
+                "consecutive_failures": 5,
+                "last_exit_code": null,
+                "last_signal": 9,
+                "backoff_delay_seconds": 19,
+                "next_restart_at": "2026-03-01T10:20:49.400000Z",
+                "active_rule_count": 4,
+                "stderr_excerpt": null,
+            },
+            "correlation_id": "sensor:7:worker:3:repeated_failure",
+        });
+        assert_eq!(Value::Object(payload), expected);
     }
 }

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use attune_bus::{Bus, ConsumerEvent, QueueLifetime, QueueSpec, decode};
 use attune_model::Secret;
-use attune_model::clock::SystemClock;
+use attune_model::clock::{Clock, SystemClock};
 use attune_model::message::{EventCreated, Exchange};
 use attune_model::rows::SensorProcess;
 use attune_model::status::SensorProcessStatus;
 use attune_testkit::eventually;
-use serde_json::json;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
 
 use support::{World, is_alive};
 
@@ -201,9 +202,58 @@ async fn logs_grow_by_versions_of_bounded_size_and_old_ones_go() {
     assert!(newest.is_some());
 }
 
+/// When the third failure is seen.
+const NOW: &str = "2026-03-01T10:20:30.123456Z";
+
+/// It is always this time.
+#[derive(Debug)]
+struct Still(DateTime<Utc>);
+
+impl Clock for Still {
+    fn now(&self) -> DateTime<Utc> {
+        self.0
+    }
+}
+
+/// The alert about the third failure of `demo.one`, which happened now and is what its row tells of.
+fn third_alert(row: &SensorProcess, now: DateTime<Utc>) -> Value {
+    let (sensor, worker, restart) = (row.sensor, row.worker, row.next_restart_at.unwrap());
+    let delay = (restart - now).num_seconds();
+    // An hour but for what keeps many sensors from coming back at once.
+    assert!((3240..=3600).contains(&delay), "{delay}");
+    json!({
+        "severity": "error",
+        "category": "sensor_process_health",
+        "failure_type": "sensor_process_repeated_failure",
+        "component_type": "sensor",
+        "component_id": sensor,
+        "component_ref": "demo.one",
+        "worker_role": "sensor",
+        "observed_at": NOW,
+        "summary": format!("sensor demo.one failed 3 times in a row on sensor-test; it is started again in {delay} s"),
+        "details": {
+            "sensor_id": sensor,
+            "sensor_ref": "demo.one",
+            "worker_id": worker,
+            "worker_name": "sensor-test",
+            "process_status": "backoff",
+            "consecutive_failures": 3,
+            "last_exit_code": 4,
+            "last_signal": null,
+            "backoff_delay_seconds": delay,
+            "next_restart_at": restart.to_rfc3339_opts(SecondsFormat::Micros, true),
+            "active_rule_count": 2,
+            "stderr_excerpt": "why",
+        },
+        "correlation_id": format!("sensor:{sensor}:worker:{worker}:repeated_failure"),
+    })
+}
+
 #[tokio::test]
 async fn the_third_failure_raises_an_alert_on_the_bus() {
     let mut world = World::new().await;
+    world.timing.backoff_min = Duration::from_hours(1);
+    world.timing.backoff_max = Duration::from_hours(1);
     let spec = QueueSpec {
         name: "test.events".to_owned(),
         bindings: vec![(Exchange::Events, "event.created".to_owned())],
@@ -214,19 +264,28 @@ async fn the_third_failure_raises_an_alert_on_the_bus() {
     world.bus.declare(&spec).await.unwrap();
     let mut consumer = world.bus.consume("test.events", "test", 10).await.unwrap();
     world.add_sensor("one", "shell", "echo why >&2; exit 4");
-    let host = world.start().await;
+    world.add_rule("more", "one", &json!({"n": 2}));
+    for failures in 1..3 {
+        let host = world.start().await;
+        let has_failed = |row: &SensorProcess| in_backoff(row) && row.consecutive_failures == failures;
+        let row = world.eventually_row(host.worker, "demo.one", has_failed).await;
+        assert_eq!(row.last_alerted_failure_count, 0);
+        host.stop().await;
+    }
+    let now: DateTime<Utc> = NOW.parse().unwrap();
+    let host = world.start_host_with(world.config(), Arc::new(Still(now))).await;
     let Some(ConsumerEvent::Delivery(delivery)) = consumer.next().await else { panic!("no message") };
     let (envelope, event): (_, EventCreated) = decode(&delivery.body).unwrap();
     assert_eq!(envelope.headers.source_service.as_deref(), Some("system-alert"));
-    let payload = event.payload.unwrap();
     assert_eq!(event.trigger_ref, "core.alert");
-    assert_eq!(payload["failure_type"], "sensor_process_repeated_failure");
-    assert_eq!(payload["component_ref"], "demo.one");
-    let details = &payload["details"];
-    assert_eq!(details["consecutive_failures"], 3);
-    assert_eq!((&details["last_exit_code"], &details["stderr_excerpt"]), (&json!(4), &json!("why")));
-    let row = world.eventually_row(host.worker, "demo.one", |row| row.last_alerted_failure_count >= 3).await;
-    assert!(row.consecutive_failures >= 3);
+    assert_eq!((event.sensor_id, event.sensor_ref.as_deref()), (None, Some("attune.system")));
+    let row = world.eventually_row(host.worker, "demo.one", |row| row.last_alerted_failure_count == 3).await;
+    let expected = third_alert(&row, now);
+    assert_eq!(event.payload.unwrap(), expected);
+    let stored = sqlx::query_as("SELECT payload, source, source_ref FROM event WHERE trigger_ref = 'core.alert'");
+    let stored: (String, Option<i64>, String) = stored.fetch_one(&world.database().await).await.unwrap();
+    assert_eq!((stored.1, stored.2.as_str()), (None, "attune.system"));
+    assert_eq!(serde_json::from_str::<Value>(&stored.0).unwrap(), expected);
     host.stop().await;
 }
 
