@@ -276,6 +276,29 @@ async fn twenty_stubborn_sensors_are_stopped_side_by_side() {
 }
 
 #[tokio::test]
+async fn every_sensor_is_asked_to_end_before_the_grace_of_any_is_over() {
+    const SENSORS: usize = 20;
+    let mut world = World::new().await;
+    // One after another, the second would be asked tomorrow.
+    world.timing.stop_grace = Duration::from_hours(24);
+    let deaf = r#"trap 'echo $$ >> "$FACTS/asked"' TERM; echo $$ >> "$FACTS/pids"; while :; do sleep 1000; done"#;
+    for number in 0..SENSORS {
+        world.add_sensor(&format!("s{number}"), "shell", deaf);
+    }
+    let host = world.start().await;
+    let mut pids = world.eventually_facts("pids", SENSORS).await;
+    host.stop.soft().cancel();
+    let mut asked = world.eventually_facts("asked", SENSORS).await;
+    assert!(pids.iter().all(|pid| is_alive(pid)));
+    pids.sort_unstable();
+    asked.sort_unstable();
+    assert_eq!(asked, pids, "each of them, and once");
+    host.stop.hard().cancel();
+    host.tasks.drained().await;
+    assert!(pids.iter().all(|pid| !is_alive(pid)));
+}
+
+#[tokio::test]
 async fn the_hard_stop_does_not_wait_for_the_grace() {
     let mut world = World::new().await;
     world.timing.stop_grace = Duration::from_hours(1);
