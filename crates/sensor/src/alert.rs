@@ -68,10 +68,10 @@ pub(crate) fn payload(failing: &Failing<'_>) -> JsonMap {
 
 #[cfg(test)]
 mod tests {
-    use attune_model::rows::{RawPlacement, Retention};
-    use attune_model::{RuntimeId, SensorId};
+    use attune_model::SensorId;
 
     use super::*;
+    use crate::files::tests::sensor;
 
     #[test]
     fn an_alert_is_due_from_the_third_failure_and_once_per_count() {
@@ -84,23 +84,7 @@ mod tests {
 
     #[test]
     fn the_payload_is_that_of_the_platform() {
-        let sensor = Sensor {
-            id: SensorId(7),
-            r#ref: "demo.one".to_owned(),
-            pack: None,
-            pack_ref: None,
-            label: "One".to_owned(),
-            description: None,
-            entrypoint: "one".to_owned(),
-            runtime: RuntimeId(2),
-            runtime_ref: "core.shell".to_owned(),
-            enabled: true,
-            param_schema: None,
-            config: None,
-            runtime_version_constraint: None,
-            placement: RawPlacement::default(),
-            log_retention: Retention::default(),
-        };
+        let sensor = Sensor { id: SensorId(7), ..sensor("one") };
         let now: DateTime<Utc> = "2026-03-01T10:20:30Z".parse().unwrap();
         let delay = Duration::from_millis(19_400);
         let end = ProcessEnd {

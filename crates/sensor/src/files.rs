@@ -102,14 +102,14 @@ fn walk(folder: &Path, files: &mut Vec<(PathBuf, Stamp)>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use attune_model::execution_config::Dependencies;
     use attune_model::rows::{RawPlacement, Retention};
     use attune_model::{RuntimeId, SensorId};
 
     use super::*;
 
-    fn sensor(entrypoint: &str) -> Sensor {
+    pub(crate) fn sensor(entrypoint: &str) -> Sensor {
         Sensor {
             id: SensorId(1),
             r#ref: "demo.one".to_owned(),

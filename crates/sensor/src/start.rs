@@ -141,8 +141,7 @@ async fn environment(
     };
     tokio::select! {
         ready = ensured => match ready {
-            // The platform's host starts it as well, and images without `venv` or packs without `package.json` rely on that.
-            Err(error) if chosen.installs_nothing() && !matches!(error, EnvironmentError::Cancelled { .. }) => {
+            Err(error) if chosen.can_do_without(&error) => {
                 tracing::warn!(sensor.ref = %target.sensor.r#ref, error = chain(&error),
                     "the sensor runs without its environment, which would be empty");
                 Ok(Environment::NotNeeded)

@@ -58,12 +58,7 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    fn new(
-        sensor: &Sensor,
-        (triggers, rules): (&[Trigger], &[Rule]),
-        chosen: Option<Chosen>,
-        files: Fingerprint,
-    ) -> Self {
+    fn new(sensor: &Sensor, triggers: &[Trigger], rules: &[Rule], chosen: Option<Chosen>, files: Fingerprint) -> Self {
         let rule_triggers: Vec<&str> = rules.iter().map(|rule| rule.trigger_ref.as_str()).collect();
         Self {
             sensor: sensor.id,
@@ -132,7 +127,7 @@ impl Target {
         let files = look.fingerprint(&sensor, chosen.as_ref().map(|chosen| &chosen.config));
         Ok(Self {
             active_rules: i32::try_from(rules.len()).unwrap_or(i32::MAX),
-            input: Input::new(&sensor, (&triggers, &rules), chosen, files),
+            input: Input::new(&sensor, &triggers, &rules, chosen, files),
             sensor,
             runtime,
             versions,

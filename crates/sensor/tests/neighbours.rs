@@ -26,6 +26,13 @@ use support::{World, is_alive};
 
 const FAITHFUL: &str = r#"echo "$$" >> "$FACTS/$ATTUNE_SENSOR_REF"; exec sleep 1000"#;
 
+/// A world that several hosts share.
+async fn world() -> World {
+    let mut world = World::new().await;
+    world.timing.lease_time = Some(Duration::from_secs(2));
+    world
+}
+
 async fn execute(world: &World, sql: &'static str) {
     let mut transaction = world.lock_store().await;
     sqlx::query(sql).execute(&mut *transaction).await.unwrap();
@@ -34,8 +41,7 @@ async fn execute(world: &World, sql: &'static str) {
 
 #[tokio::test]
 async fn a_host_whose_row_is_gone_ends_and_says_so() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.add_sensor("one", "shell", FAITHFUL);
     let host = world.start().await;
     let pids = world.eventually_facts("demo.one", 1).await;
@@ -46,8 +52,7 @@ async fn a_host_whose_row_is_gone_ends_and_says_so() {
 
 #[tokio::test]
 async fn the_row_of_a_dead_host_is_corrected_although_nobody_wants_its_sensor() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.timing.reconcile_interval = Duration::from_millis(100);
     world.add_sensor("one", "shell", FAITHFUL);
     world.pack.sensors[0].enabled = false;
@@ -68,8 +73,7 @@ async fn the_row_of_a_dead_host_is_corrected_although_nobody_wants_its_sensor() 
 
 #[tokio::test]
 async fn of_two_hosts_of_one_name_the_later_one_works_and_the_other_one_when_it_has_ended() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.add_sensor("one", "shell", FAITHFUL);
     let host = world.start().await;
     world.eventually_facts("demo.one", 1).await;
@@ -89,8 +93,7 @@ async fn of_two_hosts_of_one_name_the_later_one_works_and_the_other_one_when_it_
 
 #[tokio::test]
 async fn of_two_hosts_of_one_name_the_earlier_one_leaves_without_a_word_about_what_the_later_one_runs() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.add_sensor("one", "shell", FAITHFUL);
     let host = world.start().await;
     world.eventually_facts("demo.one", 1).await;
@@ -129,8 +132,7 @@ async fn renewals(world: &World, host: WorkerId) {
 
 #[tokio::test]
 async fn a_sensor_service_without_leases_is_given_way_to_and_replaced_when_it_has_gone() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.add_sensor("one", "shell", FAITHFUL);
     let host = world.start().await;
     let pids = world.eventually_facts("demo.one", 1).await;
@@ -146,8 +148,7 @@ async fn a_sensor_service_without_leases_is_given_way_to_and_replaced_when_it_ha
 
 #[tokio::test]
 async fn what_was_prepared_before_a_sensor_was_lost_is_not_what_starts_afterwards() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.timing.stop_grace = Duration::from_secs(3);
     world.add_sensor("one", "shell", r#"trap '' TERM; echo "$$" >> "$FACTS/first"; while :; do sleep 1000; done"#);
     world.write_script("changed", r#"echo "$$" >> "$FACTS/second"; exec sleep 1000"#);
@@ -174,8 +175,7 @@ async fn what_was_prepared_before_a_sensor_was_lost_is_not_what_starts_afterward
 
 #[tokio::test]
 async fn a_cordoned_host_keeps_what_it_runs_and_takes_nothing_new() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.add_sensor("old", "shell", FAITHFUL);
     let host = world.start().await;
     let old = world.eventually_facts("demo.old", 1).await;
@@ -196,8 +196,7 @@ async fn a_cordoned_host_keeps_what_it_runs_and_takes_nothing_new() {
 
 #[tokio::test]
 async fn a_host_that_is_cordoned_when_it_begins_takes_nothing() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.add_sensor("old", "shell", FAITHFUL);
     let host = world.start().await;
     world.eventually_facts("demo.old", 1).await;
@@ -213,8 +212,7 @@ async fn a_host_that_is_cordoned_when_it_begins_takes_nothing() {
 
 #[tokio::test]
 async fn the_row_of_a_host_that_leaves_a_sensor_to_another_one_says_stopped() {
-    let mut world = World::new().await;
-    world.timing.lease_time = Some(Duration::from_secs(2));
+    let mut world = world().await;
     world.add_sensor("one", "missing", FAITHFUL);
     let host = world.start().await;
     world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Backoff).await;

@@ -32,6 +32,14 @@ async fn world() -> World {
     world
 }
 
+/// The running sensor gets another environment; returns who builds it.
+async fn build_another(world: &mut World) -> String {
+    "core.slow".clone_into(&mut world.pack.sensors[0].runtime_ref);
+    world.load().await;
+    world.hint().await;
+    world.eventually_facts("builds", 1).await.remove(0)
+}
+
 async fn eventually_gone(pid: &str) {
     eventually("the end of a process", async || (!is_alive(pid)).then_some(())).await;
 }
@@ -66,10 +74,7 @@ async fn a_sensor_that_is_disabled_while_its_next_environment_is_built_ends() {
     let host = world.start().await;
     let process = world.eventually_facts("demo.one", 1).await.remove(0);
     world.eventually_running(host.worker, "demo.one").await;
-    world.pack.sensors[0].runtime_ref = "core.slow".to_owned();
-    world.load().await;
-    world.hint().await;
-    let build = world.eventually_facts("builds", 1).await.remove(0);
+    let build = build_another(&mut world).await;
     assert!(is_alive(&process), "until its successor is ready");
     world.pack.sensors[0].enabled = false;
     world.load().await;
@@ -87,10 +92,7 @@ async fn a_sensor_that_dies_while_its_next_environment_is_built_is_not_said_to_r
     let host = world.start().await;
     let process = world.eventually_facts("demo.one", 1).await.remove(0);
     world.eventually_running(host.worker, "demo.one").await;
-    world.pack.sensors[0].runtime_ref = "core.slow".to_owned();
-    world.load().await;
-    world.hint().await;
-    let build = world.eventually_facts("builds", 1).await.remove(0);
+    let build = build_another(&mut world).await;
     let pid = attune_sys::Pid::new(process.parse().unwrap()).unwrap();
     attune_sys::kill(pid, attune_sys::SIGKILL).unwrap();
     let row = world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Starting).await;
@@ -116,10 +118,7 @@ while True:
     world.add_sensor("one", "python", script);
     let host = world.start().await;
     world.eventually_facts("said", 1).await;
-    world.pack.sensors[0].runtime_ref = "core.slow".to_owned();
-    world.load().await;
-    world.hint().await;
-    world.eventually_facts("builds", 1).await;
+    build_another(&mut world).await;
     let said = world.facts("said").len();
     world.eventually_facts("said", said + 100).await;
     host.stop().await;

@@ -53,6 +53,14 @@ macro_rules! elsewhere {
     };
 }
 
+/// What the row of a process comes to whose host died without saying so.
+macro_rules! died {
+    () => {
+        "status = 'stopped', pid = NULL, last_stopped_at = now(), next_restart_at = NULL,
+            meta = sensor_process.meta || '{\"attune_lease\": {\"session\": null}}'"
+    };
+}
+
 /// Each earlier session holds as long as it did, and no longer: a host that begins again and again keeps nothing from others.
 const BEGIN: &str = concat!(
     "
@@ -125,8 +133,9 @@ const TAKE: &str = concat!(
             meta = sensor_process.meta || excluded.meta
         RETURNING sensor
     ), corrected AS (
-        UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = now(), next_restart_at = NULL,
-            meta = sensor_process.meta || '{\"attune_lease\": {\"session\": null}}'
+        UPDATE sensor_process SET ",
+    died!(),
+    "
         FROM taken
         WHERE sensor_process.sensor = taken.sensor AND sensor_process.worker <> $1
           AND (sensor_process.meta #>> '{attune_lease,session}' IS NOT NULL
@@ -172,9 +181,9 @@ const LOCK_DEAD: &str = concat!(
 
 /// What somebody is taking is corrected along with that.
 const CORRECT: &str = concat!(
+    "UPDATE sensor_process SET ",
+    died!(),
     "
-    UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = now(), next_restart_at = NULL,
-        meta = meta || '{\"attune_lease\": {\"session\": null}}'
     WHERE id IN (
         SELECT p.id FROM sensor_process AS p JOIN worker AS w ON w.id = p.worker
         WHERE ",

@@ -40,6 +40,14 @@ macro_rules! elsewhere {
     };
 }
 
+/// What the row of a process comes to whose host died without saying so. ?3 is now.
+macro_rules! died {
+    () => {
+        "status = 'stopped', pid = NULL, last_stopped_at = ?3, next_restart_at = NULL, updated = ?3,
+            meta = json_set(meta, '$.attune_lease', json_object('session', NULL))"
+    };
+}
+
 #[async_trait]
 impl LeaseStore for SqliteStore {
     async fn begin_session(
@@ -154,8 +162,9 @@ impl LeaseStore for SqliteStore {
         let mut unit = self.write(&operation()).await?;
         let corrected = sqlx::query(concat!(
             "
-            UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = ?3, next_restart_at = NULL,
-                updated = ?3, meta = json_set(meta, '$.attune_lease', json_object('session', NULL))
+            UPDATE sensor_process SET ",
+            died!(),
+            "
             WHERE id IN (
                 SELECT p.id FROM sensor_process p JOIN worker w ON w.id = p.worker
                 WHERE p.worker <> ?1 AND (
@@ -247,8 +256,9 @@ async fn take(unit: &mut SqliteConnection, session: &HostSession, sensor: Sensor
     }
     sqlx::query(concat!(
         "
-        UPDATE sensor_process AS p SET status = 'stopped', pid = NULL, last_stopped_at = ?3, next_restart_at = NULL,
-            updated = ?3, meta = json_set(meta, '$.attune_lease', json_object('session', NULL))
+        UPDATE sensor_process AS p SET ",
+        died!(),
+        "
         WHERE sensor = ?1 AND worker <> ?2
           AND (json_extract(meta, '$.attune_lease.session') IS NOT NULL
                OR status = 'backoff' AND EXISTS (

@@ -12,7 +12,7 @@ use attune_model::rows::Action;
 use attune_model::schema::apply_defaults;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat};
 use attune_process::{Command, Ending, Input, Keep, Redactor, Sink, Strays, Stream};
-use attune_runtime::environment::{Environment, EnvironmentError, InUse};
+use attune_runtime::environment::{Environment, InUse};
 use attune_runtime::plan::{Chosen, Code, LaunchPlan, PlanError, PlanRequest};
 use attune_security::{ExecutionToken, sign_execution_token};
 use attune_store::ClaimedExecution;
@@ -186,8 +186,7 @@ impl Executor {
         let claims = claims.map(|claims| claims.of_pack(action.pack));
         match self.environments.ensure(&chosen, claims, control.ended()).await {
             Ok(environment) => Ok((chosen, environment)),
-            // The platform's worker runs it as well, and images without `venv` or packs without `package.json` rely on that.
-            Err(error) if chosen.installs_nothing() && !matches!(error, EnvironmentError::Cancelled { .. }) => {
+            Err(error) if chosen.can_do_without(&error) => {
                 tracing::warn!(error = chain(&error), "the action runs without its environment, which would be empty");
                 Ok((chosen, Environment::NotNeeded))
             }

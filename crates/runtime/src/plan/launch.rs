@@ -7,7 +7,7 @@ use attune_model::execution_config::{EnvOperation, EnvVar, ExecutionConfig};
 
 use super::code::Code;
 use super::{Chosen, Kind, LaunchPlan, PlanError};
-use crate::environment::{Environment, InUse};
+use crate::environment::{Environment, EnvironmentError, InUse};
 use crate::places::is_executable;
 use crate::template::Templates;
 
@@ -45,9 +45,12 @@ impl Chosen {
         self.config.dependencies.as_ref().map(|dependencies| self.pack_dir.join(&dependencies.manifest_file))
     }
 
-    /// Whether the environment would have nothing in it but what the interpreter has anyway: there is no manifest.
-    pub fn installs_nothing(&self) -> bool {
-        self.manifest().is_none_or(|manifest| !manifest.is_file())
+    /// Whether the plain interpreter will do where the environment failed with `error`: without a manifest it would have nothing in it
+    /// but what the interpreter has anyway. The platform's own services go on as well, and images without `venv` or packs without
+    /// `package.json` rely on that.
+    pub fn can_do_without(&self, error: &EnvironmentError) -> bool {
+        let installs_nothing = || self.manifest().is_none_or(|manifest| !manifest.is_file());
+        !matches!(error, EnvironmentError::Cancelled { .. }) && installs_nothing()
     }
 
     fn command(&self, interpreter: Option<&Path>) -> Result<(PathBuf, Vec<OsString>), PlanError> {
