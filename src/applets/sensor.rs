@@ -126,6 +126,7 @@ fn settings(
         },
         artifacts: machine::artifacts_way(platform.artifacts.transport),
         packs: Transport::Auto,
+        restarts_registered: true,
     })
 }
 

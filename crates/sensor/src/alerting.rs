@@ -26,7 +26,7 @@ pub(crate) async fn raise_alert(
     }
     let payload = payload(&Failing {
         sensor: &target.sensor,
-        worker: context.worker(),
+        worker: (context.worker, &context.config.name),
         end,
         delay,
         active_rules: target.active_rules,

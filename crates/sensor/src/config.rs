@@ -53,6 +53,9 @@ pub struct SensorConfig {
     pub artifacts: Transport,
     /// How packs reach `paths.packs`: they are there, or come through the API.
     pub packs: Transport,
+    /// Whether a sensor is started again when its pack is registered with other files in its shared folder, whatever they are. Not
+    /// where a pack is registered whenever one of its files changes.
+    pub restarts_registered: bool,
 }
 
 /// Folders and files of a sensor host, all absolute.

@@ -11,8 +11,9 @@ use attune_model::activity::Observer;
 use attune_model::clock::Clock;
 use attune_process::Guard;
 use attune_runtime::environment::Environments;
-use attune_store::SensorStore;
+use attune_store::{HostProcess, SensorStore};
 use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
 
 use crate::config::SensorConfig;
 use crate::deadline::Deadline;
@@ -20,6 +21,7 @@ use crate::lease::Leases;
 use crate::log::LogHome;
 use crate::packs::Packs;
 use crate::recorder::Changes;
+use crate::registrations::Registrations;
 use crate::rundir::RunDir;
 use crate::vitals::Vitals;
 
@@ -39,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) api: PlatformApi,
     pub(crate) worker: WorkerId,
+    /// This process, of all that have ever had that row.
+    pub(crate) process: Uuid,
     pub(crate) leases: Leases,
     pub(crate) changes: Changes,
     pub(crate) turns: Turns,
@@ -48,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) environments: Environments,
     /// None where the folder of packs is shared.
     pub(crate) packs: Option<Packs>,
+    /// None where nothing is started again because its pack was registered.
+    pub(crate) registrations: Option<Registrations>,
     /// Said when the wanted and the running sensors are to be compared.
     pub(crate) look_again: Arc<Notify>,
     pub(crate) stop: Stop,
@@ -71,8 +77,13 @@ impl Default for Turns {
 }
 
 impl Context {
-    /// As the rows of processes name this host.
-    pub(crate) fn worker(&self) -> (WorkerId, &str) {
-        (self.worker, &self.config.name)
+    /// As whom this host writes about itself.
+    pub(crate) fn host(&self) -> HostProcess<'_> {
+        HostProcess { worker: self.worker, worker_name: &self.config.name, id: self.process }
+    }
+
+    /// Whether another process of this name has the row of this host by now, as far as the store says.
+    pub(crate) async fn is_replaced(&self) -> bool {
+        matches!(self.deadline.within(STORE_LIMIT, self.store.is_replaced(self.host())).await, Ok(Ok(true)))
     }
 }

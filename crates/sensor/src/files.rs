@@ -39,8 +39,8 @@ impl<'a> Look<'a> {
         let sensors = pack.join("sensors");
         let script = sensors.join(&sensor.entrypoint);
         let beside = script.parent().filter(|folder| *folder != sensors && folder.starts_with(&sensors));
-        let beside = beside.map(|folder| self.once(folder, |folder| hash(&files_in(folder))));
-        let library = self.once(&pack.join(SHARED_FOLDER), |folder| hash(&files_in(folder)));
+        let beside = beside.map(|folder| self.once(folder, fingerprint_of_folder));
+        let library = self.once(&pack.join(SHARED_FOLDER), fingerprint_of_folder);
         let dependencies = config.and_then(|config| config.dependencies.as_ref());
         let manifest = dependencies.map(|of| self.once(&pack.join(&of.manifest_file), |file| hash(&stamp(file))));
         let script = self.once(&script, |file| hash(&stamp(file)));
@@ -55,6 +55,11 @@ impl<'a> Look<'a> {
         self.seen.insert(path.to_owned(), seen);
         seen
     }
+}
+
+/// All files of a folder, whoever needs them. Blocks.
+pub(crate) fn fingerprint_of_folder(folder: &Path) -> Fingerprint {
+    hash(&files_in(folder))
 }
 
 fn hash(what: &impl Hash) -> Fingerprint {

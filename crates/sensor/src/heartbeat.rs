@@ -50,6 +50,9 @@ async fn sign_of_life(context: &Context) {
 }
 
 async fn write(context: &Context, counts: Counts) -> bool {
+    if context.is_replaced().await {
+        return false;
+    }
     let capabilities = capabilities(&context.config, counts);
     let written = context.store.set_capabilities(context.worker, &capabilities);
     match context.deadline.within(STORE_LIMIT, written).await {

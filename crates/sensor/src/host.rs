@@ -34,6 +34,7 @@ use crate::listener::{listen, queue, source};
 use crate::log::LogHome;
 use crate::packs::Packs;
 use crate::recorder::Recorder;
+use crate::registrations::Registrations;
 use crate::registry::{Counts, Registry, capabilities};
 use crate::rundir::RunDir;
 use crate::vitals::{Overview, Vitals};
@@ -81,7 +82,8 @@ pub struct SensorHost {
     observer: Arc<dyn Observer>,
     api: PlatformApi,
     packs_by_api: bool,
-    worker: WorkerId,
+    /// Its row, and this process of all that have ever had that.
+    row: (WorkerId, Uuid),
     changes: Subscription,
     /// None when it could not be read: the first comparison will say why.
     wanted: Option<Wanted>,
@@ -127,7 +129,8 @@ impl SensorHost {
         };
         let register = |source| BuildError::Register { name: registration.name.clone(), source };
         let worker = store.register_worker(&registration).await.map_err(register)?.id;
-        let queue = queue(worker, Uuid::new_v4());
+        let process = Uuid::new_v4();
+        let queue = queue(worker, process);
         let name = queue.name.clone();
         let changes = async {
             let changes = Subscription::declare(bus.clone(), source(queue)).await;
@@ -148,45 +151,44 @@ impl SensorHost {
         let (changes, wanted) = tokio::try_join!(changes, rows)?;
         let vitals = Vitals::new(config.timing.heartbeat_interval, observer.clone());
         let registry = Registry::default();
-        Ok(Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, wanted, registry, vitals })
+        let row = (worker, process);
+        Ok(Self { config, store, bus, clock, observer, api, packs_by_api, row, changes, wanted, registry, vitals })
     }
 
     /// The host's row.
     pub fn worker(&self) -> WorkerId {
-        self.worker
+        self.row.0
     }
 
     /// A look at it from outside, also while it works.
     pub fn overview(&self) -> Overview {
-        Overview { worker: self.worker, registry: self.registry.clone(), vitals: self.vitals.clone() }
+        Overview { worker: self.worker(), registry: self.registry.clone(), vitals: self.vitals.clone() }
     }
 
     /// Starts everything. The soft stop ends all sensors side by side and then the host; the hard stop kills them.
     pub fn spawn(self, stop: &Stop, tasks: &Tasks) -> Started {
         let (started, receiver) = watch::channel(false);
-        let Self { config, store, bus, clock, observer, api, packs_by_api, worker, changes, wanted, registry, vitals } =
+        let Self { config, store, bus, clock, observer, api, packs_by_api, row, changes, wanted, registry, vitals } =
             self;
-        let hard = stop.hard().clone();
+        let ((worker, process), hard) = (row, stop.hard().clone());
         let terms = config.timing.lease_time.map(|life| Terms::new(life, config.timing.stop_grace));
         let (leases, words) = if terms.is_some() { Leases::shared(hard) } else { Leases::alone(hard) };
         let guard = config.guard.clone();
         let outbox = outbox(&config, worker);
-        let courier = outbox.clone();
-        let courier = courier.map(|outbox| {
+        let courier = outbox.clone().map(|outbox| {
             let folders = (outbox, config.paths.artifacts.clone());
             Courier::new(api.clone(), store.clone(), folders, config.timing.delivery)
         });
-        let logs = match outbox {
-            Some(outbox) => LogHome::sent(outbox, config.logs),
-            None => LogHome::shared(config.paths.artifacts.clone(), config.logs),
-        };
+        let logs = logs(outbox, &config);
         let look_again = Arc::<Notify>::default();
         let packs = packs_by_api.then(|| packs(&config, api.clone(), (look_again.clone(), stop, tasks)));
+        let registrations = (packs.is_none() && config.restarts_registered).then(Registrations::default);
         let run_dir = run_dir(&config);
         let environments =
             Environments::new(config.build_host.clone(), observer.clone()).with_policy(config.policy.as_ref());
         let deadline = Deadline::new(stop.soft().clone(), config.timing.stop_grace);
-        let (recorder, changes_of_rows) = Recorder::new(store.clone(), (worker, config.name.clone()), deadline.clone());
+        let host = (worker, config.name.clone(), process);
+        let (recorder, changes_of_rows) = Recorder::new(store.clone(), host, deadline.clone());
         let context = Arc::new(Context {
             config,
             store,
@@ -196,6 +198,7 @@ impl SensorHost {
             observer,
             api,
             worker,
+            process,
             leases,
             changes: changes_of_rows,
             turns: Turns::default(),
@@ -204,6 +207,7 @@ impl SensorHost {
             vitals,
             environments,
             packs,
+            registrations,
             look_again,
             stop: stop.clone(),
             deadline: deadline.clone(),
@@ -252,6 +256,13 @@ fn outbox(config: &SensorConfig, worker: WorkerId) -> Option<Outbox> {
     Some(Outbox::open(courier::folder(artifacts, worker)))
 }
 
+fn logs(outbox: Option<Outbox>, config: &SensorConfig) -> LogHome {
+    match outbox {
+        Some(outbox) => LogHome::sent(outbox, config.logs),
+        None => LogHome::shared(config.paths.artifacts.clone(), config.logs),
+    }
+}
+
 /// Without it sensors run as well; only their tokens cannot be renewed without a restart.
 fn run_dir(config: &SensorConfig) -> Option<RunDir> {
     let root = config.paths.run.as_ref()?;
@@ -290,6 +301,10 @@ async fn run(
         && keeper.await.is_err()
     {
         tracing::error!("the keeper of the leases panicked");
+    }
+    if context.is_replaced().await {
+        tracing::info!("another host has the name {}: its row stays as it is", context.config.name);
+        return;
     }
     let farewell = context.store.set_worker_status(context.worker, WorkerStatus::Inactive);
     match context.deadline.within(STORE_LIMIT, farewell).await {

@@ -33,6 +33,7 @@ mod packs;
 mod process;
 mod record;
 mod recorder;
+mod registrations;
 mod registry;
 mod renewal;
 mod rundir;

@@ -50,8 +50,8 @@ pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription) {
         match event {
             Event::Delivery(delivery) => {
                 tracing::debug!(routing_key = delivery.routing_key, "looking again");
-                if let Some((packs, pack_ref)) = context.packs.as_ref().zip(registered(&delivery)) {
-                    packs.tell(&pack_ref);
+                if let Some(pack_ref) = registered(&delivery) {
+                    tell(&context, &pack_ref);
                 }
                 look_again.notify_one();
                 // One that comes again costs one more look.
@@ -69,6 +69,15 @@ pub(crate) async fn listen(context: Arc<Context>, mut changes: Subscription) {
     vitals.listening(false);
     // What cannot be said now the broker sees when the connection ends.
     drop(context.deadline.within(BUS_LIMIT, changes.end()).await);
+}
+
+fn tell(context: &Context, pack_ref: &str) {
+    if let Some(packs) = &context.packs {
+        packs.tell(pack_ref);
+    }
+    if let Some(registrations) = &context.registrations {
+        registrations.tell(pack_ref);
+    }
 }
 
 /// The pack that a message says is registered: its files may be others although its row is the same.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use attune_lifecycle::CancellationToken;
 use attune_model::{WorkerId, chain};
-use attune_store::{Decision, ProcessChange, ProcessRecord, SensorStore, StoreError};
+use attune_store::{Decision, HostProcess, ProcessChange, ProcessRecord, SensorStore, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::context::STORE_LIMIT;
 use crate::deadline::Deadline;
@@ -63,7 +64,7 @@ pub(crate) struct Changes {
 pub(crate) struct Recorder {
     jobs: mpsc::UnboundedReceiver<Job>,
     store: Arc<dyn SensorStore>,
-    worker: (WorkerId, String),
+    host: (WorkerId, String, Uuid),
     deadline: Deadline,
     /// Whether it was said that the store takes no rows. It would be said for hundreds of them every other second.
     is_told: bool,
@@ -79,9 +80,13 @@ impl Changes {
 }
 
 impl Recorder {
-    pub(crate) fn new(store: Arc<dyn SensorStore>, worker: (WorkerId, String), deadline: Deadline) -> (Self, Changes) {
+    pub(crate) fn new(
+        store: Arc<dyn SensorStore>,
+        host: (WorkerId, String, Uuid),
+        deadline: Deadline,
+    ) -> (Self, Changes) {
         let (sender, jobs) = mpsc::unbounded_channel();
-        (Self { jobs, store, worker, deadline, is_told: false }, Changes { jobs: sender })
+        (Self { jobs, store, host, deadline, is_told: false }, Changes { jobs: sender })
     }
 
     /// Until nobody hands anything in any more, as `done` says.
@@ -145,7 +150,9 @@ impl Recorder {
             ProcessRecord { sensor: &target.sensor, active_rules: Some(target.active_rules), change }
         };
         let records: Vec<_> = jobs.iter().map(record).collect();
-        let write = self.store.record_processes((self.worker.0, &self.worker.1), &records);
+        let (worker, worker_name, id) = &self.host;
+        let host = HostProcess { worker: *worker, worker_name, id: *id };
+        let write = self.store.record_processes(host, &records);
         match self.deadline.within(STORE_LIMIT, write).await {
             Ok(written) => written.map_err(Failure::from),
             Err(late) => Err(Failure { is_final: false, problem: late.to_string() }),

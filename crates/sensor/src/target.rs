@@ -51,7 +51,7 @@ pub(crate) struct Input {
     /// None when it cannot be planned; the start will say why.
     chosen: Option<Arc<Chosen>>,
     files: Fingerprint,
-    /// Of its pack, where that comes through the API.
+    /// Of its pack: which one was fetched, or registered.
     pub(crate) generation: u64,
     /// Rises when an operator wants another process.
     pub(crate) restarts: u64,
@@ -97,7 +97,7 @@ pub(crate) enum Refusal {
     /// Nothing here runs it.
     #[error("this host does not offer runtime {runtime} (it offers: {offered})")]
     Runtime { runtime: String, offered: String },
-    /// Here are other versions.
+    /// Here are other versions, or nobody can tell: a constraint that cannot be read is met by none (a fact of the platform).
     #[error("no version fits")]
     Version(#[source] PlanError),
 }
@@ -121,7 +121,9 @@ impl Target {
         }
         let chosen = match planner.choose(&PlanRequest::sensor(&sensor, &runtime, &versions)) {
             Ok(chosen) => Some(chosen),
-            Err(error @ PlanError::NoVersion { .. }) => return Err(Refusal::Version(error)),
+            Err(error @ (PlanError::NoVersion { .. } | PlanError::Constraint { .. })) => {
+                return Err(Refusal::Version(error));
+            }
             Err(_) => None,
         };
         let files = look.fingerprint(&sensor, chosen.as_ref().map(|chosen| &chosen.config));

@@ -10,8 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use attune_model::status::SensorProcessStatus;
+use attune_model::status::{SensorProcessStatus, WorkerStatus};
 use attune_process::{Child, Command, Ending, Guard, Keep, Launcher, SIGKILL, SIGTERM, Stream, guard_main, start};
+use attune_store::{HubStore as _, PageRequest};
 use attune_testkit::{Testimonies, WITNESS, eventually};
 
 use support::{World, is_alive};
@@ -155,6 +156,39 @@ async fn a_frozen_host_loses_its_sensors_before_another_starts_them() {
     other.stop().await;
     testimonies(&world).another_runner("demo.a", 2).await;
     one.stop().await;
+    testimonies(&world).assert_no_overlap("demo.a");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_host_that_wakes_up_says_nothing_about_what_a_later_one_of_its_name_runs() {
+    let world = world(&["a"]).await;
+    let one = Host::start(&world, "one");
+    testimonies(&world).another_runner("demo.a", 0).await;
+    let lock = world.lock_store().await;
+    one.signal(attune_sys::SIGSTOP);
+    drop(lock);
+    let later = Host::start(&world, "one");
+    let pids = testimonies(&world).another_runner("demo.a", 1).await;
+    let row_of_later = async || {
+        let row = world.row_of("one", "demo.a").await?;
+        (row.status == SensorProcessStatus::Running && row.pid == pids.last().map(|pid| pid.cast_signed()))
+            .then_some(row)
+    };
+    let row = eventually("the row", row_of_later).await;
+    let worker = world.worker_id("one").await.unwrap();
+    one.signal(attune_sys::SIGCONT);
+    // It looks at its lease more often than that.
+    let before = world.heartbeat_of(worker).await;
+    eventually("renewals of the later one", async || {
+        (world.heartbeat_of(worker).await - before >= chrono::TimeDelta::from_std(LEASE * 2).unwrap()).then_some(())
+    })
+    .await;
+    assert_eq!(world.row_of("one", "demo.a").await.as_ref(), Some(&row));
+    one.stop().await;
+    let workers = world.store.workers(PageRequest { page: 1, page_size: 10 }).await.unwrap();
+    assert_eq!(workers.items[0].status, WorkerStatus::Active, "it leaves without a word");
+    assert_eq!(world.row_of("one", "demo.a").await, Some(row));
+    later.stop().await;
     testimonies(&world).assert_no_overlap("demo.a");
 }
 

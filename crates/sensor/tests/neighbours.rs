@@ -15,7 +15,8 @@ use attune_model::status::{SensorProcessStatus, WorkerRole, WorkerStatus};
 use attune_runtime::host::Host;
 use attune_runtime::plan::Planner;
 use attune_store::{
-    AgentStore as _, HostSession, HubStore as _, LeaseStore as _, PageRequest, ProcessChange, SensorStore as _,
+    AgentStore as _, HostProcess, HostSession, HubStore as _, LeaseStore as _, PageRequest, ProcessChange,
+    SensorStore as _,
 };
 use attune_testkit::eventually;
 use attune_testkit::store_contract::seed::worker;
@@ -59,12 +60,13 @@ async fn the_row_of_a_dead_host_is_corrected_although_nobody_wants_its_sensor() 
     world.load().await;
     let sensor = world.store.sensor("demo.one").await.unwrap().unwrap().0;
     let dead = world.store.register_worker(&worker("dead", WorkerRole::Sensor)).await.unwrap().id;
-    let session =
-        HostSession { worker: dead, worker_name: "dead".to_owned(), id: Uuid::new_v4(), life: Duration::from_secs(3) };
+    let (process, id) = (Uuid::new_v4(), Uuid::new_v4());
+    let life = Duration::from_secs(3);
+    let session = HostSession { worker: dead, worker_name: "dead".to_owned(), process, id, life };
     world.store.begin_session(&session, None).await.unwrap();
     assert_eq!(world.store.take_sensors(&session, &[sensor.id]).await.unwrap(), [sensor.id]);
     let running = ProcessChange::Running { pid: 1, reset_failures: true };
-    world.store.record_process(&sensor, (dead, "dead"), Some(1), &running).await.unwrap();
+    world.store.record_process(&sensor, session.process(), Some(1), &running).await.unwrap();
     let host = world.start_host().await;
     let row = world.eventually_row(dead, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
     assert_eq!(row.pid, None);
@@ -116,7 +118,8 @@ async fn run_elsewhere(world: &World) -> WorkerId {
     let sensor = world.store.sensor("demo.one").await.unwrap().unwrap().0;
     let foreign = world.store.register_worker(&worker("foreign", WorkerRole::Sensor)).await.unwrap().id;
     let running = ProcessChange::Running { pid: 1, reset_failures: true };
-    world.store.record_process(&sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    let service = HostProcess { worker: foreign, worker_name: "foreign", id: Uuid::nil() };
+    world.store.record_process(&sensor, service, Some(1), &running).await.unwrap();
     foreign
 }
 

@@ -185,6 +185,26 @@ async fn a_tainted_host_starts_only_what_tolerates_its_taint() {
 }
 
 #[tokio::test]
+async fn a_constraint_that_nobody_can_read_is_met_by_no_version() {
+    let mut world = World::new().await;
+    for (name, constraint) in [("odd", Some("about five")), ("plain", None)] {
+        world.add_sensor(name, "shell", FAITHFUL);
+        world.pack.sensors.last_mut().unwrap().runtime_version_constraint = constraint.map(str::to_owned);
+    }
+    let mut host = world.start().await;
+    assert!(host.started.wait().await);
+    world.eventually_running(host.worker, "demo.plain").await;
+    let refusals = refusals(&world, "demo.odd");
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert!(refusals[0].contains("no usable runtime version constraint") && refusals[0].contains("about five"));
+    assert_eq!((world.facts("demo.odd"), world.row(host.worker, "demo.odd").await), (Vec::new(), None));
+    world.pack.sensors[0].runtime_version_constraint = None;
+    change(&world).await;
+    world.eventually_running(host.worker, "demo.odd").await;
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_version_that_is_not_here_is_refused_and_nothing_is_tried() {
     let mut world = World::new().await;
     world.pack.runtimes[0].versions = vec![NewRuntimeVersion {

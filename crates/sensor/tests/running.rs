@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -216,6 +217,39 @@ async fn a_changed_script_restarts_its_sensor_and_no_other() {
     world.eventually_facts("demo.one", 2).await;
     assert_eq!(world.facts("demo.two").len(), 1);
     host.stop().await;
+}
+
+#[tokio::test]
+async fn a_pack_that_is_registered_with_another_file_restarts_its_sensors_and_the_same_pack_does_not() {
+    let mut world = World::new().await;
+    world.add_sensor("one", "shell", FAITHFUL);
+    world.add_sensor("other", "shell", FAITHFUL);
+    let host = world.start().await;
+    for sensor in ["demo.one", "demo.other"] {
+        world.eventually_facts(sensor, 1).await;
+    }
+    // A file that only the sensors know of, and nobody says anything. One that is new is started by the comparison that follows.
+    let data = world.path("packs/demo/data");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("words.txt"), "one").unwrap();
+    world.add_sensor("third", "shell", FAITHFUL);
+    world.load().await;
+    world.hint().await;
+    world.eventually_facts("demo.third", 1).await;
+    assert_eq!((world.facts("demo.one").len(), world.facts("demo.other").len()), (1, 1));
+    world.register().await;
+    for sensor in ["demo.one", "demo.other", "demo.third"] {
+        let pids = world.eventually_facts(sensor, 2).await;
+        assert!(!is_alive(&pids[0]));
+    }
+    world.register().await;
+    world.add_rule("more", "other", &json!({"n": 2}));
+    world.load().await;
+    world.hint().await;
+    world.eventually_facts("demo.other", 3).await;
+    host.stop().await;
+    let starts = ["demo.one", "demo.other", "demo.third"].map(|sensor| world.facts(sensor).len());
+    assert_eq!(starts, [2, 3, 2]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use attune_model::SensorId;
-use attune_store::{Beginning, HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
+use attune_store::{Beginning, HostProcess, HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
@@ -61,6 +61,26 @@ macro_rules! died {
     };
 }
 
+/// Whether the rows of this worker are this process's: no other one has a session there that holds. A session without a process is
+/// of an earlier version, which does not know of this either.
+macro_rules! has_rows {
+    ($worker:literal, $process:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT FROM worker AS w WHERE w.id = ",
+            $worker,
+            " AND w.meta #>> '{attune_session,process}' <> ",
+            $process,
+            " AND ",
+            crate::lease::holds_until!(),
+            " > ",
+            crate::lease::micros_now!(),
+            ")"
+        )
+    };
+}
+
+pub(crate) use {has_rows, holds_until, micros_now};
+
 /// Each earlier session holds as long as it did, and no longer: a host that begins again and again keeps nothing from others.
 const BEGIN: &str = concat!(
     "
@@ -68,6 +88,7 @@ const BEGIN: &str = concat!(
         meta = CASE jsonb_typeof(meta) WHEN 'object' THEN meta ELSE '{}' END
             || jsonb_build_object('attune_session', jsonb_build_object(
                 'id', $2::text,
+                'process', $5::text,
                 'life_us', $3::bigint,
                 'earlier', (
                     SELECT coalesce(jsonb_object_agg(known.id, known.until_us), '{}')
@@ -215,7 +236,8 @@ impl LeaseStore for PostgresStore {
             .bind(session.worker.0)
             .bind(session.id.to_string())
             .bind(micros(session.life))
-            .bind(before.map(|before| before.id.to_string()));
+            .bind(before.map(|before| before.id.to_string()))
+            .bind(session.process.to_string());
         if let Some(row) = self.pool.optional(query).await.during(operation)? {
             return Ok(Beginning::Begun { cordoned: row.try_get("cordoned").during(operation)? });
         }
@@ -270,6 +292,13 @@ impl LeaseStore for PostgresStore {
         let mut unit = self.write(&operation).await?;
         let corrected = correct(&mut unit, session).await.during(|| operation.clone());
         unit.end(corrected, &operation).await
+    }
+
+    async fn is_replaced(&self, process: HostProcess<'_>) -> Result<bool, StoreError> {
+        let query = sqlx::query(concat!("SELECT NOT ", has_rows!("$1", "$2")));
+        let row = self.pool.one(query.bind(process.worker.0).bind(process.id.to_string())).await;
+        let operation = || format!("read whether another process has the row of sensor host {}", process.worker_name);
+        row.and_then(|row| row.try_get(0)).during(operation)
     }
 
     async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError> {

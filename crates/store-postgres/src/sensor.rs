@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use attune_model::message::EventCreated;
 use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, Trigger};
 use attune_model::{JsonMap, SensorId, WorkerId};
-use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, ProcessRecord, SensorStore, StoreError};
+use attune_store::{DesiredSensor, HostProcess, ProcessChange, ProcessEnd, ProcessRecord, SensorStore, StoreError};
 use sqlx::Row as _;
 
 use crate::columns::{object, text};
 use crate::error::During as _;
+use crate::lease::has_rows;
 use crate::pool::{Query, Unit};
 use crate::{PostgresStore, rows};
 
@@ -29,8 +30,9 @@ const DIGEST: &str = r#"
             WHERE enabled AND "trigger" IS NOT NULL))
 "#;
 
-/// Rows are locked in the order of sensors. $1 and $2 are the worker; the rest are columns of equal length.
-const RUNNING: &str = r"
+/// Rows are locked in the order of sensors. $1, $2 and $7 are the host; the rest are columns of equal length.
+const RUNNING: &str = concat!(
+    "
     INSERT INTO sensor_process (sensor, sensor_ref, worker, worker_name, log_artifact_ref, active_rule_count, status, pid,
                                 last_started_at, meta)
     SELECT sensor.id, sensor.ref, $1, $2, 'sensor.' || sensor.ref || '.stderr', coalesce(new.active_rules, old.active_rule_count, 0),
@@ -38,6 +40,9 @@ const RUNNING: &str = r"
     FROM unnest($3::bigint[], $4::int[], $5::int[], $6::boolean[]) AS new (sensor, active_rules, pid, reset)
     JOIN sensor ON sensor.id = new.sensor
     LEFT JOIN sensor_process AS old ON old.sensor = new.sensor AND old.worker = $1
+    WHERE ",
+    has_rows!("$1", "$7"),
+    "
     ORDER BY sensor.id
     ON CONFLICT (sensor, worker) DO UPDATE SET
         sensor_ref = excluded.sensor_ref,
@@ -53,7 +58,8 @@ const RUNNING: &str = r"
             THEN 0 ELSE sensor_process.last_alerted_failure_count END,
         last_alerted_at = CASE WHEN (excluded.meta ->> 'reset_failure_count')::boolean
             THEN NULL ELSE sensor_process.last_alerted_at END
-";
+"
+);
 
 #[async_trait]
 impl SensorStore for PostgresStore {
@@ -76,13 +82,9 @@ impl SensorStore for PostgresStore {
         stamps.during(|| "read which packs have changed".to_owned())
     }
 
-    async fn record_processes(
-        &self,
-        worker: (WorkerId, &str),
-        records: &[ProcessRecord<'_>],
-    ) -> Result<(), StoreError> {
-        let operation = || format!("record changes of sensors on worker {}", worker.1);
-        let mut queries = queries(worker, records);
+    async fn record_processes(&self, host: HostProcess<'_>, records: &[ProcessRecord<'_>]) -> Result<(), StoreError> {
+        let operation = || format!("record changes of sensors on worker {}", host.worker_name);
+        let mut queries = queries(host, records);
         if queries.len() == 1 {
             let only = self.pool.execute(queries.remove(0)).await;
             return only.during(operation).map(drop);
@@ -180,13 +182,13 @@ async fn read_desired(unit: &mut Unit, operation: fn() -> String) -> Result<Desi
 
 /// In order, but what says of sensors that they run is one statement at the end, if there is nothing else about them: after a
 /// start of the host there are hundreds.
-fn queries<'a>(worker: (WorkerId, &'a str), records: &[ProcessRecord<'a>]) -> Vec<Query<'a>> {
+fn queries<'a>(host: HostProcess<'a>, records: &[ProcessRecord<'a>]) -> Vec<Query<'a>> {
     let is_only = |sensor: SensorId| records.iter().filter(|record| record.sensor.id == sensor).count() == 1;
     let mut running = Running::default();
     let mut queries = Vec::new();
     for record in records {
         let process =
-            Process { sensor: record.sensor, worker, active_rules: record.active_rules.map(|count| count.max(0)) };
+            Process { sensor: record.sensor, host, active_rules: record.active_rules.map(|count| count.max(0)) };
         queries.push(match record.change {
             ProcessChange::Running { pid, reset_failures } if is_only(record.sensor.id) => {
                 running.add(&process, *pid, *reset_failures);
@@ -195,7 +197,7 @@ fn queries<'a>(worker: (WorkerId, &'a str), records: &[ProcessRecord<'a>]) -> Ve
             ProcessChange::Running { pid, reset_failures } => {
                 let mut alone = Running::default();
                 alone.add(&process, *pid, *reset_failures);
-                alone.query(worker)
+                alone.query(host)
             }
             ProcessChange::Starting => process.starting(),
             ProcessChange::Stopped => process.stopped(),
@@ -205,7 +207,7 @@ fn queries<'a>(worker: (WorkerId, &'a str), records: &[ProcessRecord<'a>]) -> Ve
         });
     }
     if !running.sensors.is_empty() {
-        queries.push(running.query(worker));
+        queries.push(running.query(host));
     }
     queries
 }
@@ -227,20 +229,21 @@ impl Running {
         self.resets.push(reset);
     }
 
-    fn query(self, worker: (WorkerId, &str)) -> Query<'_> {
+    fn query(self, host: HostProcess<'_>) -> Query<'_> {
         let Self { sensors, active_rules, pids, resets } = self;
-        sqlx::query(RUNNING).bind(worker.0.0).bind(worker.1).bind(sensors).bind(active_rules).bind(pids).bind(resets)
+        let query = sqlx::query(RUNNING).bind(host.worker.0).bind(host.worker_name).bind(sensors);
+        query.bind(active_rules).bind(pids).bind(resets).bind(host.id.to_string())
     }
 }
 
 /// The row to change, and the rule count to write along.
 struct Process<'a> {
     sensor: &'a Sensor,
-    worker: (WorkerId, &'a str),
+    host: HostProcess<'a>,
     active_rules: Option<i32>,
 }
 
-/// Makes the row where there is none, unless the sensor itself is gone. `set` is what the change writes.
+/// Makes the row where there is none, unless the sensor itself is gone. `set` is what the change writes. $5 is the process.
 macro_rules! upsert_process {
     ($columns:literal, $values:literal, $set:literal) => {
         concat!(
@@ -248,7 +251,9 @@ macro_rules! upsert_process {
             $columns,
             ") SELECT id, ref, $2, $3, 'sensor.' || ref || '.stderr', coalesce($4, 0), ",
             $values,
-            " FROM sensor WHERE id = $1
+            " FROM sensor WHERE id = $1 AND ",
+            has_rows!("$2", "$5"),
+            "
               ON CONFLICT (sensor, worker) DO UPDATE SET
                   sensor_ref = excluded.sensor_ref,
                   worker_name = excluded.worker_name,
@@ -259,13 +264,28 @@ macro_rules! upsert_process {
     };
 }
 
+/// Changes the row, where there is one. $4 is the process.
+macro_rules! update_process {
+    ($set:literal) => {
+        concat!(
+            "UPDATE sensor_process SET active_rule_count = coalesce($3, active_rule_count)",
+            $set,
+            " WHERE sensor = $1 AND worker = $2 AND ",
+            has_rows!("$2", "$4")
+        )
+    };
+}
+
 impl<'a> Process<'a> {
     fn upsert(&self, sql: &'static str) -> Query<'a> {
-        sqlx::query(sql).bind(self.sensor.id.0).bind(self.worker.0.0).bind(self.worker.1).bind(self.active_rules)
+        let HostProcess { worker, worker_name, id } = self.host;
+        let query = sqlx::query(sql).bind(self.sensor.id.0).bind(worker.0).bind(worker_name);
+        query.bind(self.active_rules).bind(id.to_string())
     }
 
     fn update(&self, sql: &'static str) -> Query<'a> {
-        sqlx::query(sql).bind(self.sensor.id.0).bind(self.worker.0.0).bind(self.active_rules)
+        let HostProcess { worker, id, .. } = self.host;
+        sqlx::query(sql).bind(self.sensor.id.0).bind(worker.0).bind(self.active_rules).bind(id.to_string())
     }
 
     fn starting(&self) -> Query<'a> {
@@ -280,14 +300,14 @@ impl<'a> Process<'a> {
     fn backoff(&self, end: &ProcessEnd) -> Query<'a> {
         self.upsert(upsert_process!(
             "status, last_stopped_at, consecutive_failures, last_exit_code, last_signal, stderr_excerpt, next_restart_at",
-            "'backoff'::sensor_process_status_enum, now(), $5, $6, $7, $8, $9",
+            "'backoff'::sensor_process_status_enum, now(), $6, $7, $8, $9, $10",
             "status = excluded.status, pid = NULL, last_stopped_at = excluded.last_stopped_at,
              consecutive_failures = excluded.consecutive_failures, last_exit_code = excluded.last_exit_code,
              last_signal = excluded.last_signal, stderr_excerpt = excluded.stderr_excerpt,
              next_restart_at = excluded.next_restart_at,
              last_alerted_failure_count =
-                 CASE $5 WHEN 0 THEN 0 ELSE sensor_process.last_alerted_failure_count END,
-             last_alerted_at = CASE $5 WHEN 0 THEN NULL ELSE sensor_process.last_alerted_at END"
+                 CASE $6 WHEN 0 THEN 0 ELSE sensor_process.last_alerted_failure_count END,
+             last_alerted_at = CASE $6 WHEN 0 THEN NULL ELSE sensor_process.last_alerted_at END"
         ))
         .bind(end.consecutive_failures)
         .bind(end.exit_code)
@@ -298,29 +318,16 @@ impl<'a> Process<'a> {
 
     /// The end of something that was never recorded is not recorded either.
     fn stopped(&self) -> Query<'a> {
-        self.update(
-            r"
-            UPDATE sensor_process SET status = 'stopped', pid = NULL, last_stopped_at = now(), next_restart_at = NULL,
-                active_rule_count = coalesce($3, active_rule_count)
-            WHERE sensor = $1 AND worker = $2
-            ",
-        )
+        self.update(update_process!(
+            ", status = 'stopped', pid = NULL, last_stopped_at = now(), next_restart_at = NULL"
+        ))
     }
 
     fn rules(&self) -> Query<'a> {
-        self.update(
-            "UPDATE sensor_process SET active_rule_count = coalesce($3, active_rule_count) WHERE sensor = $1 AND worker = $2",
-        )
+        self.update(update_process!(""))
     }
 
     fn alerted(&self, failures: i32) -> Query<'a> {
-        self.update(
-            r"
-            UPDATE sensor_process SET last_alerted_failure_count = $4, last_alerted_at = now(),
-                active_rule_count = coalesce($3, active_rule_count)
-            WHERE sensor = $1 AND worker = $2
-            ",
-        )
-        .bind(failures)
+        self.update(update_process!(", last_alerted_failure_count = $5, last_alerted_at = now()")).bind(failures)
     }
 }

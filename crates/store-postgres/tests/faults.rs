@@ -263,7 +263,8 @@ async fn what_a_frozen_host_holds_is_free_for_the_renewals_of_others() {
     let session = async |name: &str| {
         let worker = store.register_worker(&worker(name, WorkerRole::Sensor)).await.unwrap().id;
         let life = Duration::from_mins(1);
-        let session = HostSession { worker, worker_name: name.to_owned(), id: Uuid::new_v4(), life };
+        let session =
+            HostSession { worker, worker_name: name.to_owned(), process: Uuid::new_v4(), id: Uuid::new_v4(), life };
         assert_eq!(store.begin_session(&session, None).await.unwrap(), Beginning::Begun { cordoned: false });
         session
     };

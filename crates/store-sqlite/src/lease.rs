@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use attune_model::SensorId;
-use attune_store::{Beginning, HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
+use attune_store::{Beginning, HostProcess, HostSession, LeaseStore, Renewal, Runner, StoreError, UNLEASED_LIFE};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
@@ -62,6 +62,7 @@ impl LeaseStore for SqliteStore {
             UPDATE worker AS w SET
                 meta = json_set(coalesce(meta, '{}'), '$.attune_session', json_object(
                     'id', ?2,
+                    'process', ?6,
                     'life_us', ?3,
                     'earlier', (
                         SELECT json_group_object(known.id, known.until_us)
@@ -85,6 +86,7 @@ impl LeaseStore for SqliteStore {
         .bind(life(session))
         .bind(micros(now()))
         .bind(before.map(|before| before.id.to_string()))
+        .bind(session.process.to_string())
         .fetch_all(&self.writer)
         .await
         .during(operation)?;
@@ -188,6 +190,14 @@ impl LeaseStore for SqliteStore {
         Ok(corrected.rows_affected())
     }
 
+    async fn is_replaced(&self, process: HostProcess<'_>) -> Result<bool, StoreError> {
+        let operation = || format!("read whether another process has the row of sensor host {}", process.worker_name);
+        let mut unit = self.read(&operation()).await?;
+        let replaced = has_other_process(&mut unit, process).await.during(operation)?;
+        unit.commit().await.during(operation)?;
+        Ok(replaced)
+    }
+
     async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError> {
         let operation = || "read who else runs sensors".to_owned();
         let found = sqlx::query(concat!(
@@ -214,6 +224,20 @@ impl LeaseStore for SqliteStore {
         };
         found.iter().map(runner).collect::<Result<_, _>>().during(operation)
     }
+}
+
+/// Whether a process other than this one has a session there that holds. A session without a process is of an earlier version, which
+/// does not know of this either.
+pub(crate) async fn has_other_process(
+    unit: &mut SqliteConnection,
+    process: HostProcess<'_>,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query_scalar(concat!(
+        "SELECT EXISTS (SELECT 1 FROM worker w WHERE w.id = ?1 AND json_extract(w.meta, '$.attune_session.process') <> ?2 AND ",
+        holds_until!(),
+        " > ?3)"
+    ));
+    query.bind(process.worker.0).bind(process.id.to_string()).bind(micros(now())).fetch_one(unit).await
 }
 
 fn life(session: &HostSession) -> i64 {

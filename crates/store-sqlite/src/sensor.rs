@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use attune_model::message::EventCreated;
 use attune_model::rows::{Sensor, SensorProcess};
 use attune_model::{JsonMap, SensorId, WorkerId};
-use attune_store::{DesiredSensor, ProcessChange, ProcessEnd, ProcessRecord, SensorStore, StoreError};
+use attune_store::{DesiredSensor, HostProcess, ProcessChange, ProcessEnd, ProcessRecord, SensorStore, StoreError};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::columns::{micros, object};
 use crate::error::During;
+use crate::lease::has_other_process;
 use crate::{Query, SqliteStore, now, rows, written};
 
 /// The trigger of alerts and the source that they name (facts of the platform).
@@ -48,15 +49,13 @@ impl SensorStore for SqliteStore {
         Ok(stamps.into_iter().collect())
     }
 
-    async fn record_processes(
-        &self,
-        worker: (WorkerId, &str),
-        records: &[ProcessRecord<'_>],
-    ) -> Result<(), StoreError> {
-        let operation = || format!("record changes of sensors on worker {}", worker.1);
+    async fn record_processes(&self, host: HostProcess<'_>, records: &[ProcessRecord<'_>]) -> Result<(), StoreError> {
+        let operation = || format!("record changes of sensors on worker {}", host.worker_name);
         let mut unit = self.write(&operation()).await?;
-        for record in records {
-            write_record(&mut unit, worker, record).await.during(operation)?;
+        if !has_other_process(&mut unit, host).await.during(operation)? {
+            for record in records {
+                write_record(&mut unit, host, record).await.during(operation)?;
+            }
         }
         unit.commit().await.during(operation)
     }
@@ -136,12 +135,13 @@ impl SensorStore for SqliteStore {
 
 async fn write_record(
     unit: &mut SqliteConnection,
-    worker: (WorkerId, &str),
+    host: HostProcess<'_>,
     record: &ProcessRecord<'_>,
 ) -> Result<(), sqlx::Error> {
     let ProcessRecord { sensor, active_rules, change } = record;
-    insert_missing(unit, sensor, worker, change).await?;
-    let process = Process { sensor: sensor.id, worker: worker.0, active_rules: active_rules.map(|count| count.max(0)) };
+    insert_missing(unit, sensor, host, change).await?;
+    let process =
+        Process { sensor: sensor.id, worker: host.worker, active_rules: active_rules.map(|count| count.max(0)) };
     let update = match change {
         ProcessChange::Starting => process.starting(),
         ProcessChange::Running { pid, reset_failures } => process.running(*pid, *reset_failures),
@@ -167,7 +167,7 @@ async fn read_all<T>(
 async fn insert_missing(
     unit: &mut SqliteConnection,
     sensor: &Sensor,
-    worker: (WorkerId, &str),
+    host: HostProcess<'_>,
     change: &ProcessChange,
 ) -> Result<(), sqlx::Error> {
     if matches!(change, ProcessChange::Stopped | ProcessChange::Alerted { .. } | ProcessChange::Rules) {
@@ -184,8 +184,8 @@ async fn insert_missing(
         ",
     )
     .bind(sensor.id.0)
-    .bind(worker.0.0)
-    .bind(worker.1)
+    .bind(host.worker.0)
+    .bind(host.worker_name)
     .bind(micros(now()))
     .execute(unit)
     .await

@@ -1,7 +1,7 @@
 //! Which host runs which sensor: leases on the platform's own tables.
 //!
 //! ```text
-//!   worker.meta.attune_session        {"id", "life_us", "earlier_until_us"}   one life of a host, written at its start
+//!   worker.meta.attune_session        {"id", "process", "life_us", "earlier"}   one life of a host, written at its start
 //!   worker.last_heartbeat             renewed; the session holds until this time and its life
 //!   sensor_process.meta.attune_lease  {"session"}                             what it holds; null when it was given back
 //! ```
@@ -27,6 +27,17 @@ use crate::StoreError;
 /// A host that knows no leases counts as alive so long after its last heartbeat (a fact of the platform).
 pub const UNLEASED_LIFE: Duration = Duration::from_secs(90);
 
+/// One process of a host, for what it writes about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostProcess<'a> {
+    /// Its row.
+    pub worker: WorkerId,
+    /// The name of that row.
+    pub worker_name: &'a str,
+    /// Unique for this process.
+    pub id: Uuid,
+}
+
 /// One life of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSession {
@@ -34,10 +45,19 @@ pub struct HostSession {
     pub worker: WorkerId,
     /// The name of that row.
     pub worker_name: String,
+    /// The process that lives it. One that was cut off from the store for too long begins another life.
+    pub process: Uuid,
     /// Unique for this life.
     pub id: Uuid,
     /// How long it holds after a renewal.
     pub life: Duration,
+}
+
+impl HostSession {
+    /// Who lives it.
+    pub fn process(&self) -> HostProcess<'_> {
+        HostProcess { worker: self.worker, worker_name: &self.worker_name, id: self.process }
+    }
 }
 
 /// What came of the beginning of a session.
@@ -101,6 +121,10 @@ pub trait LeaseStore: Send + Sync + std::fmt::Debug {
     /// Sets rows of other hosts to `stopped` that still tell of a process, or of a next start, under a session that is over: those
     /// hosts died without saying so, and perhaps nobody ever takes what they ran. Returns how many.
     async fn correct_rows(&self, session: &HostSession) -> Result<u64, StoreError>;
+
+    /// Whether the rows of this process belong to another one of its name: that one has a session, and it holds. Then this one
+    /// has nothing to say about them, however late it finds out.
+    async fn is_replaced(&self, process: HostProcess<'_>) -> Result<bool, StoreError>;
 
     /// Everybody else who runs a sensor, or may: leases of other sessions, and living hosts that know no leases.
     async fn runners_elsewhere(&self, session: &HostSession) -> Result<Vec<Runner>, StoreError>;

@@ -26,7 +26,7 @@ pub use hub::{
     NewRuntimeVersion, NewSensor, NewTrigger, Orphan, Overdue, PackChanges, PackRemoval, Page, PageRequest,
     PlacementOverride, RuleChange, RuleTarget, Schedulable, Skipped, TokenSubject,
 };
-pub use lease::{Beginning, HostSession, LeaseStore, Renewal, Runner, UNLEASED_LIFE};
+pub use lease::{Beginning, HostProcess, HostSession, LeaseStore, Renewal, Runner, UNLEASED_LIFE};
 pub use log::{EndedLog, FiledLogs, LogArtifact, LogStore, LogStream, LogVersion, RegisteredFile, SensorFile};
 pub use sensor::{DesiredSensor, ProcessChange, ProcessEnd, ProcessRecord, SensorStore};
 pub use worker::{

@@ -10,7 +10,7 @@ use attune_model::rows::{Rule, Runtime, RuntimeVersion, Sensor, SensorProcess, T
 use attune_model::{JsonMap, RuntimeId, SensorId, WorkerId};
 use chrono::{DateTime, Utc};
 
-use crate::{AgentStore, EnvironmentStore, LeaseStore, LogStore, StoreError};
+use crate::{AgentStore, EnvironmentStore, HostProcess, LeaseStore, LogStore, StoreError};
 
 /// One enabled sensor with everything that decides whether and how it runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,19 +140,19 @@ pub trait SensorStore: AgentStore + EnvironmentStore + LogStore + LeaseStore {
     async fn pack_stamps(&self) -> Result<BTreeMap<String, String>, StoreError>;
 
     /// Writes changes of rows of one host, all or none, each as if it were written alone, in this order. A sensor that is gone
-    /// is not an error. What [`LeaseStore`] keeps in `meta` stays.
-    async fn record_processes(&self, worker: (WorkerId, &str), records: &[ProcessRecord<'_>])
-    -> Result<(), StoreError>;
+    /// is not an error. What [`LeaseStore`] keeps in `meta` stays. A process that [is replaced](LeaseStore::is_replaced) writes
+    /// nothing, which is no error either.
+    async fn record_processes(&self, host: HostProcess<'_>, records: &[ProcessRecord<'_>]) -> Result<(), StoreError>;
 
     /// [`SensorStore::record_processes`] with one change.
     async fn record_process(
         &self,
         sensor: &Sensor,
-        worker: (WorkerId, &str),
+        host: HostProcess<'_>,
         active_rules: Option<i32>,
         change: &ProcessChange,
     ) -> Result<(), StoreError> {
-        self.record_processes(worker, &[ProcessRecord { sensor, active_rules, change }]).await
+        self.record_processes(host, &[ProcessRecord { sensor, active_rules, change }]).await
     }
 
     /// Those of these hosts that have a row.

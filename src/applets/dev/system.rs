@@ -246,6 +246,7 @@ fn sensor_config(machine: &Machine, api: &str, data: &Data) -> SensorConfig {
         logs: LogLimits::default(),
         artifacts: Transport::Folder,
         packs: Transport::Folder,
+        restarts_registered: false,
     }
 }
 

@@ -20,6 +20,7 @@ use super::{Dispatcher, Owner};
 use crate::context::{Context, STORE_LIMIT};
 use crate::files::Look;
 use crate::packs::Packs;
+use crate::registrations::Registrations;
 use crate::supervisor::Status;
 use crate::target::{Refusal, Target};
 
@@ -49,16 +50,34 @@ pub(super) fn judge_all(context: &Context, desired: Vec<DesiredSensor>) -> Vec<J
     let config = &context.config;
     let host = CapabilityView::of(&config.capabilities);
     let _still = context.packs.as_ref().map(Packs::hold_still);
+    if let Some(registrations) = &context.registrations {
+        registrations.look(&config.paths.packs);
+    }
     let mut look = Look::at(&config.paths.packs);
     let mut judge = |desired: DesiredSensor| {
         let (sensor, sensor_ref) = (desired.sensor.id, desired.sensor.r#ref.clone());
         let mut verdict = Target::judge(desired, &config.planner, &host, &mut look);
-        if let (Ok(target), Some(packs)) = (&mut verdict, &context.packs) {
-            target.follow(packs);
+        if let Ok(target) = &mut verdict {
+            follow_pack(context, target);
         }
         Judged { sensor, sensor_ref, verdict }
     };
     desired.into_iter().map(&mut judge).collect()
+}
+
+/// Notes which one of its pack is there.
+fn follow_pack(context: &Context, target: &mut Target) {
+    if let Some(packs) = &context.packs {
+        target.follow(packs);
+    }
+    if let Some(registrations) = &context.registrations {
+        target.input.generation = generation(context, registrations, target);
+    }
+}
+
+fn generation(context: &Context, registrations: &Registrations, target: &Target) -> u64 {
+    let pack_ref = target.sensor.pack_ref.as_ref();
+    pack_ref.map_or(0, |pack_ref| registrations.generation(&context.config.paths.packs, pack_ref))
 }
 
 /// The answer of the store, in time.
@@ -169,8 +188,16 @@ impl Known {
         let context = self.context.clone();
         let look = move || {
             let _still = context.packs.as_ref().map(Packs::hold_still);
-            let mut look = Look::at(&context.config.paths.packs);
-            targets.iter().all(|target| target.has_files_of_now(&mut look))
+            let folder = &context.config.paths.packs;
+            let has_pack_of_now = |target: &Target| {
+                let Some(registrations) = &context.registrations else { return true };
+                generation(&context, registrations, target) == target.input.generation
+            };
+            if let Some(registrations) = &context.registrations {
+                registrations.look(folder);
+            }
+            let mut look = Look::at(folder);
+            targets.iter().all(|target| has_pack_of_now(target) && target.has_files_of_now(&mut look))
         };
         spawn_blocking(look).await.map_err(|error| error.to_string())
     }

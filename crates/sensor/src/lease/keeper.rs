@@ -12,7 +12,7 @@ use attune_model::SensorId;
 use attune_model::chain;
 use attune_model::measure::{LeaseChange, Measure, Success};
 use attune_process::boottime;
-use attune_store::{Beginning, HostSession, Renewal, Runner, StoreError};
+use attune_store::{Beginning, HostProcess, HostSession, Renewal, Runner, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -178,9 +178,10 @@ impl Keeper {
     /// False when the store did not answer.
     async fn begin(&mut self) -> bool {
         self.session = None;
-        let (worker, name) = self.context.worker();
+        let HostProcess { worker, worker_name, id: process } = self.context.host();
         let id = *self.next_id.get_or_insert_with(Uuid::new_v4);
-        let session = HostSession { worker, worker_name: name.to_owned(), id, life: self.terms.life };
+        let worker_name = worker_name.to_owned();
+        let session = HostSession { worker, worker_name, process, id, life: self.terms.life };
         let (sent, asked) = (boottime(), Instant::now());
         let begun = self.context.store.begin_session(&session, self.before.as_deref());
         let begun = self.call("begin a session", begun).await;

@@ -219,6 +219,7 @@ mod tests {
         let store = HostSession {
             worker: attune_model::WorkerId(1),
             worker_name: String::new(),
+            process: uuid::Uuid::nil(),
             id: uuid::Uuid::nil(),
             life: Duration::ZERO,
         };

@@ -18,10 +18,10 @@ use attune_bus::{Bus, MemoryBus, Outgoing};
 use attune_lifecycle::{Stop, Tasks};
 use attune_model::activity::{Activity, Observer};
 use attune_model::clock::{Clock, SystemClock};
-use attune_model::message::RuleEnabled;
+use attune_model::message::{PackRegistered, RuleEnabled};
 use attune_model::rows::SensorProcess;
 use attune_model::status::{OutputFormat, ParameterDelivery, ParameterFormat, SensorProcessStatus};
-use attune_model::{JsonMap, RuleId, WorkerId};
+use attune_model::{JsonMap, PackId, RuleId, WorkerId};
 use attune_process::Guard;
 use attune_runtime::advertise::{Advertised, Tier};
 use attune_runtime::host::Host;
@@ -210,6 +210,17 @@ impl World {
             rule_ref: "demo.some".to_owned(),
             trigger_ref: "demo.some".to_owned(),
             trigger_params: None,
+        };
+        self.bus.publish(&[Outgoing::new(&message, "test", Utc::now()).unwrap()]).await.unwrap();
+    }
+
+    /// Publishes that the pack was registered.
+    pub(crate) async fn register(&self) {
+        let message = PackRegistered {
+            pack_id: PackId(1),
+            pack_ref: "demo".to_owned(),
+            version: "1.0.0".to_owned(),
+            runtime_names: Vec::new(),
         };
         self.bus.publish(&[Outgoing::new(&message, "test", Utc::now()).unwrap()]).await.unwrap();
     }
@@ -437,6 +448,7 @@ fn host_config(dir: &Path, address: SocketAddr) -> SensorConfig {
         logs: LogLimits::default(),
         artifacts: Transport::Folder,
         packs: Transport::Folder,
+        restarts_registered: true,
     }
 }
 

@@ -11,8 +11,8 @@ use attune_model::status::WorkerStatus;
 use attune_model::{ExecutionId, JsonMap, PackEnvironmentId, RuntimeVersionId, SensorId, WorkerId};
 use attune_store::{
     AgentStore, Beginning, DesiredSensor, DetectedRuntime, EndedLog, EnvironmentOutcome, EnvironmentRow,
-    EnvironmentStore, EnvironmentTarget, FiledLogs, HostSession, LeaseStore, LogArtifact, LogStore, LogVersion,
-    ProcessRecord, Renewal, Runner, SensorFile, SensorStore, StoreError, WorkerRegistration,
+    EnvironmentStore, EnvironmentTarget, FiledLogs, HostProcess, HostSession, LeaseStore, LogArtifact, LogStore,
+    LogVersion, ProcessRecord, Renewal, Runner, SensorFile, SensorStore, StoreError, WorkerRegistration,
 };
 use attune_store_sqlite::SqliteStore;
 use chrono::{DateTime, Utc};
@@ -84,12 +84,13 @@ hand_on! {
         take_sensors(session: &HostSession, sensors: &[SensorId]) -> Vec<SensorId>;
         give_back_sensors(session: &HostSession, sensors: &[SensorId]) -> ();
         correct_rows(session: &HostSession) -> u64;
+        is_replaced(process: HostProcess<'_>) -> bool;
         runners_elsewhere(session: &HostSession) -> Vec<Runner>;
     }
     SensorStore {
         desired_sensors() -> Vec<DesiredSensor>;
         pack_stamps() -> BTreeMap<String, String>;
-        record_processes(worker: (WorkerId, &str), records: &[ProcessRecord<'_>]) -> ();
+        record_processes(host: HostProcess<'_>, records: &[ProcessRecord<'_>]) -> ();
         known_hosts(hosts: &[WorkerId]) -> Vec<WorkerId>;
         clear_stale_processes(worker: WorkerId) -> u64;
         processes(worker: WorkerId) -> Vec<SensorProcess>;

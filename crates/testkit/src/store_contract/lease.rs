@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use attune_model::status::{SensorProcessStatus as Status, WorkerRole, WorkerStatus};
 use attune_model::{SensorId, WorkerId};
-use attune_store::{Beginning, HostSession, ProcessChange, ProcessEnd, Renewal, Runner};
+use attune_store::{Beginning, HostProcess, HostSession, ProcessChange, ProcessEnd, ProcessRecord, Renewal, Runner};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -25,7 +25,12 @@ async fn register(store: &Arc<dyn Store>, name: &str) -> WorkerId {
 
 /// A session that has not begun.
 fn life_of(worker: WorkerId, name: &str, life: Duration) -> HostSession {
-    HostSession { worker, worker_name: name.to_owned(), id: Uuid::new_v4(), life }
+    HostSession { worker, worker_name: name.to_owned(), process: Uuid::new_v4(), id: Uuid::new_v4(), life }
+}
+
+/// A host that knows no leases.
+fn unleased(worker: WorkerId) -> HostProcess<'static> {
+    HostProcess { worker, worker_name: "foreign", id: Uuid::nil() }
 }
 
 /// A host with a session that has begun.
@@ -82,7 +87,7 @@ pub async fn what_is_given_back_does_not_run(lab: &dyn Lab) {
     let one = host(&world, "one", LONG).await;
     let record = async |change: ProcessChange| {
         assert!(take(&world, &one).await);
-        world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &change).await.unwrap();
+        world.store.record_process(&world.sensor, one.process(), Some(2), &change).await.unwrap();
         world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
         world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap()
     };
@@ -112,7 +117,7 @@ pub async fn a_session_that_is_not_renewed_ends_and_its_sensors_are_free(lab: &d
     let (one, other) = (host(&world, "one", LONG).await, host(&world, "other", LONG).await);
     assert!(take(&world, &one).await);
     let running = ProcessChange::Running { pid: 4242, reset_failures: false };
-    world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &running).await.unwrap();
+    world.store.record_process(&world.sensor, one.process(), Some(2), &running).await.unwrap();
     assert!(!take(&world, &other).await, "what the process does changes nothing about the lease");
     // As if its last renewal had been long ago: the same life of the host with a life that is over.
     let dead = HostSession { life: INSTANT, ..one.clone() };
@@ -130,6 +135,51 @@ pub async fn a_session_that_is_not_renewed_ends_and_its_sensors_are_free(lab: &d
     }
     let row = world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap();
     assert_eq!((row.status, row.pid), (Status::Stopped, None), "the row of the dead host is corrected");
+}
+
+/// A host that was frozen for longer than its lease, and finds another one of its name.
+pub async fn rows_that_a_later_process_has_taken_over_are_not_those_of_the_earlier_one(lab: &dyn Lab) {
+    let world = World::new(lab).await;
+    let one = host(&world, "one", LONG).await;
+    assert!(take(&world, &one).await);
+    let row = async || world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap();
+    let record = async |session: &HostSession, change: &ProcessChange| {
+        world.store.record_process(&world.sensor, session.process(), Some(2), change).await.unwrap();
+    };
+    let running = |pid| ProcessChange::Running { pid, reset_failures: true };
+    record(&one, &running(1)).await;
+    let later = life_of(one.worker, "one", LONG);
+    assert!(world.store.is_replaced(later.process()).await.unwrap(), "it has not begun");
+    assert_eq!(world.store.begin_session(&later, None).await.unwrap(), BEGUN);
+    assert!(world.store.is_replaced(one.process()).await.unwrap());
+    assert!(!world.store.is_replaced(later.process()).await.unwrap());
+    record(&later, &running(2)).await;
+    let before = row().await;
+    assert_eq!(before.pid, Some(2));
+    let failed = ProcessChange::Backoff(ProcessEnd { consecutive_failures: 3, ..ProcessEnd::default() });
+    for change in [
+        ProcessChange::Starting,
+        running(3),
+        failed,
+        ProcessChange::Alerted { failures: 3 },
+        ProcessChange::Rules,
+        ProcessChange::Stopped,
+    ] {
+        let record = ProcessRecord { sensor: &world.sensor, active_rules: Some(9), change: &change };
+        for records in [&[record][..], &[record, record]] {
+            world.store.record_processes(one.process(), records).await.unwrap();
+            assert_eq!(row().await, before, "{change:?}");
+        }
+    }
+    // One that was cut off from the store lives on under another session.
+    let again = HostSession { id: Uuid::new_v4(), life: INSTANT, ..later.clone() };
+    assert_eq!(world.store.begin_session(&again, Some(&later)).await.unwrap(), BEGUN);
+    record(&later, &running(4)).await;
+    assert_eq!(row().await.pid, Some(4));
+    lab.execute("UPDATE worker SET last_heartbeat = created WHERE name = 'one'").await;
+    assert!(!world.store.is_replaced(one.process()).await.unwrap(), "the later one has died");
+    record(&one, &ProcessChange::Stopped).await;
+    assert_eq!(row().await.status, Status::Stopped);
 }
 
 /// One statement for all that a host holds; it is the heartbeat.
@@ -159,7 +209,7 @@ pub async fn the_row_of_a_host_that_died_while_it_waited_is_corrected_with_the_n
     assert!(take(&world, &one).await);
     world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
     let failed = ProcessChange::Backoff(ProcessEnd { consecutive_failures: 3, ..ProcessEnd::default() });
-    world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &failed).await.unwrap();
+    world.store.record_process(&world.sensor, one.process(), Some(2), &failed).await.unwrap();
     let status = async || world.store.process(world.sensor.id, one.worker).await.unwrap().unwrap().status;
     assert!(take(&world, &other).await);
     assert_eq!(status().await, Status::Backoff, "it lives, and says itself what it does");
@@ -183,7 +233,7 @@ pub async fn rows_of_dead_hosts_are_corrected_also_when_nobody_takes_anything(la
     ] {
         world.store.begin_session(&one, None).await.unwrap();
         assert!(take(&world, &one).await);
-        world.store.record_process(&world.sensor, (one.worker, "one"), Some(2), &change).await.unwrap();
+        world.store.record_process(&world.sensor, one.process(), Some(2), &change).await.unwrap();
         if !holds {
             world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
         }
@@ -194,17 +244,13 @@ pub async fn rows_of_dead_hosts_are_corrected_also_when_nobody_takes_anything(la
         world.store.begin_session(&dead, None).await.unwrap();
         lab.execute("UPDATE worker SET last_heartbeat = created WHERE name = 'one'").await;
         let running = ProcessChange::Running { pid: 1, reset_failures: false };
-        world.store.record_process(&world.sensor, (foreign, "foreign"), Some(2), &running).await.unwrap();
+        world.store.record_process(&world.sensor, unleased(foreign), Some(2), &running).await.unwrap();
         assert_eq!(world.store.correct_rows(&dead).await.unwrap(), 0, "its own rows it writes itself");
         assert_eq!(world.store.correct_rows(&other).await.unwrap(), 1);
         let after = row(one.worker).await;
         assert_eq!((after.status, after.pid, after.next_restart_at), (Status::Stopped, None, None));
         assert_eq!(row(foreign).await.status, Status::Running, "that one knows no leases, and may live");
-        world
-            .store
-            .record_process(&world.sensor, (foreign, "foreign"), Some(2), &ProcessChange::Stopped)
-            .await
-            .unwrap();
+        world.store.record_process(&world.sensor, unleased(foreign), Some(2), &ProcessChange::Stopped).await.unwrap();
     }
 }
 
@@ -292,15 +338,15 @@ pub async fn a_living_host_without_leases_counts_as_holding(lab: &dyn Lab) {
     let world = World::new(lab).await;
     let foreign = register(&world.store, "foreign").await;
     let running = ProcessChange::Running { pid: 77, reset_failures: true };
-    world.store.record_process(&world.sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    world.store.record_process(&world.sensor, unleased(foreign), Some(1), &running).await.unwrap();
     let one = host(&world, "one", LONG).await;
     assert!(!take(&world, &one).await);
     assert_eq!(elsewhere(&world, &one).await, [runner(world.sensor.id, "foreign", false)]);
 
-    world.store.record_process(&world.sensor, (foreign, "foreign"), Some(1), &ProcessChange::Stopped).await.unwrap();
+    world.store.record_process(&world.sensor, unleased(foreign), Some(1), &ProcessChange::Stopped).await.unwrap();
     assert!(take(&world, &one).await);
     // It starts again, whatever we hold.
-    world.store.record_process(&world.sensor, (foreign, "foreign"), Some(1), &running).await.unwrap();
+    world.store.record_process(&world.sensor, unleased(foreign), Some(1), &running).await.unwrap();
     assert_eq!(elsewhere(&world, &one).await, [runner(world.sensor.id, "foreign", false)]);
     world.store.give_back_sensors(&one, &[world.sensor.id]).await.unwrap();
     assert!(!take(&world, &one).await);
@@ -322,7 +368,7 @@ pub async fn a_lease_survives_every_change_of_the_process(lab: &dyn Lab) {
         ProcessChange::Rules,
         ProcessChange::Stopped,
     ] {
-        world.store.record_process(&world.sensor, (one.worker, "one"), None, &change).await.unwrap();
+        world.store.record_process(&world.sensor, one.process(), None, &change).await.unwrap();
         assert!(!take(&world, &other).await, "{change:?}");
     }
 }

@@ -125,6 +125,7 @@ macro_rules! store_contract_tests {
                 a_renewal_is_a_heartbeat_and_says_when_the_host_is_cordoned,
                 the_row_of_a_host_that_died_while_it_waited_is_corrected_with_the_next_take,
                 rows_of_dead_hosts_are_corrected_also_when_nobody_takes_anything,
+                rows_that_a_later_process_has_taken_over_are_not_those_of_the_earlier_one,
                 a_later_life_ends_the_session_and_waits_for_its_time,
                 a_later_life_takes_what_an_earlier_one_left_when_its_time_is_over,
                 a_host_that_registers_again_and_again_keeps_no_sensor_from_others,

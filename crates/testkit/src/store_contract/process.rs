@@ -3,7 +3,8 @@
 use attune_model::rows::SensorProcess;
 use attune_model::status::{SensorProcessStatus as Status, WorkerRole};
 use attune_model::{SensorId, WorkerId};
-use attune_store::{ProcessChange, ProcessEnd, ProcessRecord};
+use attune_store::{HostProcess, ProcessChange, ProcessEnd, ProcessRecord};
+use uuid::Uuid;
 
 use super::Lab;
 use super::seed::{World, empty, long_ago, sensor, worker};
@@ -20,9 +21,13 @@ impl Host {
         Self { world, id }
     }
 
+    fn process(&self) -> HostProcess<'_> {
+        HostProcess { worker: self.id, worker_name: "host", id: Uuid::nil() }
+    }
+
     async fn record(&self, rules: Option<i32>, change: ProcessChange) {
         let sensor = &self.world.sensor;
-        self.world.store.record_process(sensor, (self.id, "host"), rules, &change).await.unwrap();
+        self.world.store.record_process(sensor, self.process(), rules, &change).await.unwrap();
     }
 
     async fn row(&self) -> Option<SensorProcess> {
@@ -162,7 +167,16 @@ pub async fn nothing_of_an_earlier_life_is_alive(lab: &dyn Lab) {
     let sensor = &host.world.sensor;
     let known = host.world.store.known_hosts(&[other, WorkerId(4711), host.id]).await.unwrap();
     assert_eq!(known, [host.id, other], "and those without a row are not");
-    host.world.store.record_process(sensor, (other, "other"), Some(1), &running(9)).await.unwrap();
+    host.world
+        .store
+        .record_process(
+            sensor,
+            HostProcess { worker: other, worker_name: "other", id: Uuid::nil() },
+            Some(1),
+            &running(9),
+        )
+        .await
+        .unwrap();
     for change in [ProcessChange::Starting, running(5)] {
         host.record(Some(2), change).await;
         assert_eq!(host.world.store.clear_stale_processes(host.id).await.unwrap(), 1);
@@ -195,7 +209,7 @@ pub async fn many_changes_are_written_together_and_in_order(lab: &dyn Lab) {
             .iter()
             .map(|(sensor, active_rules, change)| ProcessRecord { sensor, active_rules: *active_rules, change })
             .collect();
-        host.world.store.record_processes((host.id, "host"), &records).await.unwrap();
+        host.world.store.record_processes(host.process(), &records).await.unwrap();
     };
     let all_failed: Vec<_> = (0..sensors.len()).map(|at| (at, Some(3), failure(2))).collect();
     write(&all_failed).await;
