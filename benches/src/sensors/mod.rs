@@ -23,6 +23,8 @@ const IDLE: Duration = Duration::from_mins(1);
 const SETTLED: Duration = Duration::from_secs(3);
 /// What the slowest sensor takes to end, see `attune-bench-idle`.
 const SLOWEST: Duration = Duration::from_secs(1);
+/// How long a sensor may take to end, as the host has it when nobody says anything else.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Measures everything with so many sensors, or only so many `starts`, and prints it.
 pub(crate) fn run(sensors: usize, starts: Option<usize>, mode: OutputMode) -> Result<String, String> {
@@ -65,6 +67,7 @@ async fn measure(site: &mut Site) -> Result<Report, String> {
     report.add("connections", "connections to the database at most", count_of(site.most_connections), "", Goal::None);
     changes(site, &mut report).await?;
     stops(site, host, &mut report)?;
+    stubborn(site, &mut report).await?;
     hub.stop()?;
     Ok(report)
 }
@@ -130,5 +133,19 @@ fn stops(site: &Site, host: Agent, report: &mut Report) -> Result<(), String> {
     report.add("slow_stop_ms", format!("stop of all when the slowest takes {SLOWEST:?}"), ms(took), "ms", Goal::None);
     let ratio = took.as_secs_f64() / SLOWEST.as_secs_f64();
     report.add("stop_ratio", "stop to the slowest sensor's", ratio, "", Goal::Most(1.2));
+    Ok(())
+}
+
+/// The stop of all when none ends by itself. Nothing is left then: neither a process nor a row that tells of one.
+async fn stubborn(site: &mut Site, report: &mut Report) -> Result<(), String> {
+    let host = site.start_host()?;
+    site.wait_until_all_run().await?;
+    site.wait_until_all_are_recorded().await?;
+    site.make_all_deaf()?;
+    let took = host.stop()?;
+    site.assert_nothing_is_left().await?;
+    let beyond = took.saturating_sub(GRACE);
+    let what = format!("stop of {} that ignore the end, beyond their grace of {GRACE:?}", site.count());
+    report.add("stubborn_stop_ms", what, ms(beyond), "ms", Goal::Most(2000.0));
     Ok(())
 }

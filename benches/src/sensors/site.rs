@@ -223,6 +223,25 @@ impl Site {
     pub(crate) fn make_ends_slow(&self) -> Result<(), String> {
         fs::write(self.place.path("slow"), "").context("a mark")
     }
+
+    /// From now on they do not end until they are killed.
+    pub(crate) fn make_all_deaf(&self) -> Result<(), String> {
+        fs::write(self.place.path("deaf"), "").context("a mark")
+    }
+
+    /// No process of a sensor, and no row that tells of one.
+    pub(crate) async fn assert_nothing_is_left(&mut self) -> Result<(), String> {
+        let program = self.program();
+        let is_ours =
+            |process: &fs::DirEntry| fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == program);
+        let processes = fs::read_dir("/proc").context("the processes")?.flatten().filter(is_ours).count();
+        let rows =
+            self.number("SELECT count(*) FROM sensor_process WHERE status <> 'stopped' OR pid IS NOT NULL").await?;
+        if processes == 0 && rows == 0 {
+            return Ok(());
+        }
+        Err(format!("the host left {processes} processes, and {rows} rows that tell of some"))
+    }
 }
 
 fn patience(what: &str, begun: Instant) -> Result<(), String> {
