@@ -1,6 +1,6 @@
 //! `scripts/attune-agent-wrapper.sh` as process 1 of stock images, each with another downloader and none with the volume.
 //!
-//! Images with curl and GNU wget are not among them: `tests/wrapper.rs` has those, on the machine itself.
+//! Images with curl and GNU wget are not among them: `tests/wrapper` has those, on the machine itself.
 
 use std::env::consts::ARCH;
 use std::io::{Read as _, Write as _};
