@@ -13,8 +13,8 @@
 #   ATTUNE_AGENT_ATTEMPTS    how often it is tried (default: 10), with pauses of 1, 2, 4 ... 30 s
 #   ATTUNE_AGENT_DOWNLOADER  one of curl, wget, busybox, python3, node (default: the first that is there)
 #
-# The token never is an argument of any program, where others on the machine could read it. Nothing is run before its size,
-# its SHA-256 (where the server tells it) and its ELF header are right, and the final name is only ever a whole file.
+# The token never is an argument of any program, where others on the machine could read it. Nothing is run before its size and
+# its SHA-256 (where the server tells them) and its ELF header are right, and the final name is only ever a whole file.
 #
 # Ends with 64 (settings), 65 (what came is not the agent), 69 (not available), 73 (the folder does not take it), 78 (the
 # server refuses), or becomes the agent.
@@ -23,6 +23,7 @@ own_locale=${LC_ALL:-} own_mask=$(umask)
 LC_ALL=C
 export LC_ALL
 umask 022
+cr=$(printf '\r')
 
 say() { printf 'attune-agent-wrapper: %s\n' "$*" >&2; }
 die() { code=$1; shift; say "$@"; exit "$code"; }
@@ -117,7 +118,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # The part of the code that python3 and node have in common: URL, target and token from the environment, the status on
-# standard output.
+# standard output, and a failure where not all of the answer came.
 python_code='
 import os, sys, urllib.error, urllib.request
 class Same(urllib.request.HTTPRedirectHandler):
@@ -126,26 +127,28 @@ headers = {"X-Agent-Token": os.environ["FETCH_TOKEN"]} if os.environ["FETCH_TOKE
 request = urllib.request.Request(os.environ["FETCH_URL"], headers=headers)
 try:
     with urllib.request.build_opener(Same).open(request, timeout=60) as answer, open(os.environ["FETCH_TO"], "wb") as file:
+        count, length = 0, answer.headers["Content-Length"]
         while True:
             piece = answer.read(65536)
             if not piece: break
+            count += len(piece)
             file.write(piece)
+        if length not in (None, str(count)): raise EOFError("the answer was cut off: %d of %s bytes came" % (count, length))
         print(answer.status)
 except urllib.error.HTTPError as error:
-    with open(os.environ["FETCH_TO"], "wb") as file: file.write(error.read(65536))
     print(error.code)
+    with open(os.environ["FETCH_TO"], "wb") as file: file.write(error.read(65536))
 except Exception as error:
-    sys.stderr.write("%s\n" % error)
-    print(0)
+    sys.exit(str(error))
 '
 node_code='
 const {FETCH_URL: url, FETCH_TOKEN: token, FETCH_TO: to} = process.env;
 const http = require(url.startsWith("https:") ? "https" : "http");
-const failed = (error) => { process.stderr.write(error.message + "\n"); process.stdout.write("0\n", () => process.exit(0)); };
+const failed = (error) => process.stderr.write(error.message + "\n", () => process.exit(1));
 const request = http.get(url, {headers: token ? {"X-Agent-Token": token} : {}}, (answer) => {
-  const file = require("fs").createWriteStream(to);
+  process.stdout.write(answer.statusCode + "\n");
   answer.on("aborted", () => failed(new Error("the answer was cut off")));
-  answer.pipe(file).on("error", failed).on("finish", () => process.stdout.write(answer.statusCode + "\n"));
+  answer.pipe(require("fs").createWriteStream(to)).on("error", failed);
 });
 request.on("error", failed);
 request.setTimeout(60000, () => request.destroy(new Error("no answer within 60 s")));
@@ -173,10 +176,9 @@ by_busybox() {
         # Without -T, which lets the wget of Debian 12 crash: its own limit is a quarter of an hour.
         # shellcheck disable=SC2086 # empty, or one word
         if in_reach $box wget -O "$2" "$1" >/dev/null 2>"$work/log"; then echo 200; else
-            cat "$work/log" >&2
-            status_in "$work/log"
+            status_in "$work/log" | grep . || cat "$work/log" >&2
         fi
-        return
+        return "$ended"
     fi
     rest=${1#http://}
     authority=${rest%%/*}
@@ -196,25 +198,32 @@ by_busybox() {
     # shellcheck disable=SC2086
     in_reach from_9 $box nc -w 60 "$bare" "$port" >"$work/answer" || true
     exec 9>&-
-    head=0 status=
+    head=0 status='' length=
     while IFS= read -r line; do
         head=$((head + ${#line} + 1))
         [ -n "$status" ] || { status=${line#* } && status=${status%% *}; }
-        case "$line" in "$(printf '\r')" | '') break ;; esac
+        case "$line" in
+        [Cc]ontent-[Ll]ength:* | [Xx]-[Aa]gent-[Ss]ize:*) length=${line##*[: ]} && length=${length%"$cr"} ;;
+        "$cr" | '') break ;;
+        esac
     done <"$work/answer"
     tail -c +$((head + 1)) "$work/answer" >"$2"
     rm -f "$work/answer"
-    echo "${status:-0}"
+    echo "$status"
+    # For nc, an answer that is cut off is over like every other.
+    count=$(wc -c <"$2" | tr -d ' ')
+    [ "${length:-$count}" = "$count" ] || { echo "the answer was cut off: $count of $length bytes came" >&2; return 1; }
 }
 
-# get URL FILE: prints the status, 0 when there was no answer
-get() {
+# ask URL FILE: prints the status, and fails unless all of an answer came
+ask() {
     case "$downloader" in
     curl)
         (umask 077 && { [ -z "$token" ] || printf 'header = "X-Agent-Token: %s"\n' "$token"; } >"$work/curlrc")
         in_reach curl --silent --show-error --config "$work/curlrc" --connect-timeout 10 --max-time 300 --output "$2" \
             --write-out '%{http_code}\n' "$1" || true
         rm -f "$work/curlrc"
+        return "$ended"
         ;;
     wget)
         # A file of its own, so that no file of the user changes anything.
@@ -222,12 +231,24 @@ get() {
         in_reach wget --config="$work/wgetrc" --tries=1 --timeout=60 --max-redirect=0 --server-response --content-on-error \
             --output-document="$2" "$1" >/dev/null 2>"$work/log" || true
         rm -f "$work/wgetrc"
-        status_in "$work/log" | grep . || { tail -n 2 "$work/log" >&2; echo 0; }
+        status_in "$work/log"
+        # 6 and 8: the server answered, with another status than 200.
+        case "$ended" in 0 | 6 | 8) ;; *) tail -n 2 "$work/log" >&2 ;; esac
+        return "$ended"
         ;;
     python3) in_reach asked_for "$1" "$2" python3 -c "$python_code" ;;
     node) in_reach asked_for "$1" "$2" node -e "$node_code" ;;
     busybox) by_busybox "$1" "$2" ;;
     esac
+}
+
+# get URL FILE: sets status, to 0 when there was no answer or only a part of it
+get() {
+    asked=${1%%\?*} failed=
+    ask "$1" "$2" >"$work/status" || failed=yes
+    status=$(cat "$work/status")
+    # What is no file is good as far as it came.
+    case "$failed/$status" in /[1-9]?? | yes/[345]??) ;; *) status=0 ;; esac
 }
 
 sha256_of() {
@@ -242,10 +263,10 @@ sha256_of() {
     fi
 }
 
-# told FIELD: what the server's list says about this architecture
+# told FIELD: what the server's list has there for this architecture; nothing if there is no such field
 told() {
-    tr -d ' \n\r\t' <"$work/info" | tr '{}' '\n' | grep "\"arch\":\"$arch\"" | tr ',' '\n' |
-        sed -n "s/^\"$1\":\"\{0,1\}\([0-9a-f]*\)\"\{0,1\}\$/\1/p" | head -n 1
+    tr -d ' \n\r\t' <"$work/info" | tr '{' '\n' | tr '}' '\n' | grep "\"arch\":\"$arch\"" | tr ',' '\n' |
+        sed -n "s/^\"$1\"://p" | head -n 1
 }
 
 # What is wrong with the file that was downloaded; nothing if nothing is.
@@ -261,50 +282,76 @@ problem_of() {
         esac
         return
     fi
-    wanted=$(told size_bytes)
-    if [ -n "$wanted" ] && [ "$wanted" != 0 ] && [ "$wanted" != "$size" ]; then
-        echo "$size bytes came and the server has $wanted: the download was cut off"
-        return
+    checked='ELF header was'
+    if [ -n "$listed" ]; then
+        [ -n "$(told arch)" ] || { echo "$info does not tell of $arch"; return; }
+        wanted=$(told size_bytes)
+        case "$wanted" in
+        '' | 0) ;;
+        *[!0-9]*) echo "$info has a size that is no number"; return ;;
+        "$size") checked='size and the ELF header were' ;;
+        *) echo "$size bytes came and the server has $wanted: the download was cut off"; return ;;
+        esac
     fi
-    wanted=$(told sha256)
+    # Some shells take a program of another machine for a script.
+    case "$arch/$(head -c 20 "$file" | tail -c 2 | tr -d '\0')" in
+    "x86_64/>" | "aarch64/$(printf '\267')") ;;
+    *) echo "what came is a program for another machine than $arch: check the URL $url"; return ;;
+    esac
+    wanted=$(told sha256 | tr A-F a-f)
     if [ -z "$wanted" ]; then
-        say 'the server tells no checksum: only the size and the ELF header were checked'
+        say "the server tells no checksum: only the $checked checked"
         return
     fi
-    found=$(sha256_of "$file")
-    [ "$wanted" = "$found" ] || echo "the checksum is $found and should be $wanted"
+    wanted=${wanted#\"} wanted=${wanted%\"}
+    case "${#wanted}/$wanted" in
+    64/*[!0-9a-f]*) ;;
+    64/*)
+        found=$(sha256_of "$file") || exit "$?"
+        [ "$wanted" = "$found" ] || echo "the checksum is $found and should be $wanted"
+        return
+        ;;
+    esac
+    echo "$info has a checksum that is no SHA-256"
 }
 
-# What the server says about its status, if anything.
-said() { head -c 300 "$work/new" | tr -dc ' -~' | sed 's/^/: /'; }
+# no_file FILE [OF]: what a status other than 200 means, and what the server says in FILE, if anything
+no_file() {
+    text=${2:-}$(head -c 300 "$1" | tr -dc ' -~' | sed 's/^/: /')
+    code=69
+    case "$status" in
+    400 | 401 | 403)
+        [ -n "$token" ] || text="$text (ATTUNE_AGENT_TOKEN is not set)"
+        die 78 "the server refuses with status $status$text"
+        ;;
+    0) problem="no complete answer from $asked" ;;
+    *) problem="the server answers with status $status$text" ;;
+    esac
+}
 
 case "$url" in *\?*) query="$url&" ;; *) query="$url?" ;; esac
 info=$(printf '%s' "${url%%\?*}" | sed 's|/binary$|/info|')
 attempt=0 pause=1
 while :; do
     attempt=$((attempt + 1))
+    problem='' listed=
     : >"$work/info"
-    if [ "$info" != "${url%%\?*}" ]; then
-        get "$info" "$work/info" >"$work/status" 2>/dev/null || true
-        [ "$(cat "$work/status")" = 200 ] || : >"$work/info"
-    fi
     : >"$work/new"
-    get "${query}arch=$arch&name=$applet" "$work/new" >"$work/status" || : >"$work/status"
-    status=$(cat "$work/status")
-    case "${status:-0}" in
-    200)
-        problem=$(problem_of "$work/new")
-        code=65
-        [ -n "$problem" ] || break
-        ;;
-    400 | 401 | 403)
-        problem="the server refuses with status $status$(said)"
-        [ -n "$token" ] || problem="$problem (ATTUNE_AGENT_TOKEN is not set)"
-        die 78 "$problem"
-        ;;
-    0 | 000) problem="no answer from $url" code=69 ;;
-    *) problem="the server answers with status $status$(said)" code=69 ;;
-    esac
+    if [ "$info" != "${url%%\?*}" ]; then
+        get "$info" "$work/info"
+        # Only a server that has no list may do without: a failure would switch the checks off.
+        case "$status" in 200) listed=yes ;; 404) : >"$work/info" ;; *) no_file "$work/info" " for $info" ;; esac
+    fi
+    if [ -z "$problem" ]; then
+        get "${query}arch=$arch&name=$applet" "$work/new"
+        if [ "$status" = 200 ]; then
+            problem=$(problem_of "$work/new") || exit "$?"
+            code=65
+            [ -n "$problem" ] || break
+        else
+            no_file "$work/new"
+        fi
+    fi
     [ "$attempt" -lt "$attempts" ] || die "$code" "$problem (after $attempt attempts)"
     say "$problem; trying again in $pause s ($attempt of $attempts)"
     in_reach sleep "$pause"
@@ -314,8 +361,10 @@ done
 
 chmod 0555 "$work/new" || die 73 "$folder does not take it"
 # Also catches a wrong architecture, a noexec mount, and servers that know one agent only.
-version=$("$work/new" "--version" 2>/dev/null) ||
-    die 73 "the agent cannot be started from $folder: it is mounted noexec, or this machine is not $arch"
+code=0
+version=$("$work/new" "--version" 2>/dev/null) || code=$?
+[ "$code" -le 128 ] || die 65 "what came is ended by signal $((code - 128)) as soon as it is started"
+[ "$code" = 0 ] || die 73 "the agent cannot be started from $folder: it is mounted noexec, or this machine is not $arch"
 case "$version" in
 "$applet "*) mv -f "$work/new" "$folder/$applet" || die 73 "$folder does not take it" ;;
 "attune-agents "*)

@@ -1,4 +1,4 @@
-//! What a server may answer, and what of it is run: nothing that is damaged, something else, or could not be verified.
+//! What a server may answer, and what of it is run: nothing that is cut, damaged, something else, or could not be verified.
 
 use std::env::consts::ARCH;
 use std::io::Cursor;
@@ -7,7 +7,9 @@ use std::process::Output;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Answers, Pauses, SHELLS, became, names, program, refused, response, script, text, wrapper};
+use crate::support::{
+    Answers, DOWNLOADERS, Pauses, SHELLS, TOKEN, became, cut, names, program, refused, response, script, text, wrapper,
+};
 
 /// What [`agent`] calls itself: one of the platform's own, which are one program each.
 const VERSION: &str = "attune-agent 5.5.5";
@@ -72,6 +74,43 @@ fn the_platforms_own_agent_is_taken_by_its_name_and_is_no_other_one() {
 }
 
 #[test]
+fn a_download_that_is_cut_off_is_tried_again_and_never_started() {
+    let (agent, pauses) = (agent(), Pauses::new());
+    let whole = found(&agent);
+    for (downloader, token) in DOWNLOADERS.into_iter().flat_map(|downloader| [(downloader, TOKEN), (downloader, "")]) {
+        let folder = TempDir::new().unwrap();
+        let attempt = |server: &Answers, attempts| {
+            let mut command = wrapper(&["sh"], &script(), folder.path(), &server.url(), downloader);
+            command.env("ATTUNE_AGENT_TOKEN", token).env("ATTUNE_AGENT_ATTEMPTS", attempts);
+            command.env("PATH", pauses.path()).output().unwrap()
+        };
+        let server = Answers::of(vec![cut(&whole)]);
+        let reason = format!("no complete answer from {} (after 2 attempts)", server.url());
+        refused(&attempt(&server, "2"), 69, &reason);
+        assert_eq!(server.kinds(), ["list", "file", "list", "file"], "{downloader}");
+        assert_eq!(names(folder.path()), [] as [&str; 0], "{downloader}");
+        // The list as well.
+        let list = list_of(&agent);
+        let server = Answers::new(vec![cut(&list), list], vec![cut(&whole), whole.clone()]);
+        became(&attempt(&server, "3"), VERSION);
+        assert_eq!(server.kinds(), ["list", "list", "file", "list", "file"], "{downloader}");
+        assert_eq!(pauses.noted(), [1, 1, 2], "{downloader}");
+    }
+}
+
+/// Of a refusal and of a page that says what is wrong, the status counts.
+#[test]
+fn a_refusal_is_one_also_when_it_is_cut_off() {
+    for downloader in DOWNLOADERS {
+        let folder = TempDir::new().unwrap();
+        let server = Answers::of(vec![cut(&response("403 Forbidden", b"{\"error\":\"so it is, and for good\"}"))]);
+        let mut command = wrapper(&["sh"], &script(), folder.path(), &server.url(), downloader);
+        let done = command.env("ATTUNE_AGENT_ATTEMPTS", "2").output().unwrap();
+        refused(&done, 78, "the server refuses with status 403");
+    }
+}
+
+#[test]
 fn what_fails_for_a_while_is_tried_again_and_what_is_not_the_agent_is_not_kept() {
     let sleep = std::fs::read("/bin/sleep").unwrap();
     let busy = response("503 Service Unavailable", b"{\"error\":\"Not configured\"}\n");
@@ -115,4 +154,72 @@ fn what_has_another_checksum_is_not_run_and_both_sums_are_said() {
         became(&done, VERSION);
         assert!(!text(&done.stderr).contains("checked"), "all of it was: {done:?}");
     }
+}
+
+#[test]
+fn a_checksum_in_capitals_is_one() {
+    let (agent, other) = (agent(), program("attune-agent 6.6.6"));
+    for (file, code) in [(&agent, 0), (&other, 65)] {
+        let list = list(&json!({"sha256": sha256(&agent).to_uppercase()}));
+        let (done, ..) = run(&Answers::new(vec![list], vec![found(file)]), 1);
+        assert_eq!(done.status.code(), Some(code), "{done:?}");
+        assert!(!text(&done.stderr).contains("tells no checksum"), "{done:?}");
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_understood_is_a_failure_and_not_a_list_without_checksums() {
+    let agent = agent();
+    let (size, sum) = (agent.len(), sha256(&agent));
+    let cases = [
+        (list(&json!({"sha256": Value::Null})), "a checksum that is no SHA-256"),
+        (list(&json!({"sha256": ""})), "a checksum that is no SHA-256"),
+        (list(&json!({"sha256": sum[1..]})), "a checksum that is no SHA-256"),
+        (list(&json!({"sha256": format!("x{}", &sum[1..])})), "a checksum that is no SHA-256"),
+        (list(&json!({"sha256": format!("sha256:{sum}")})), "a checksum that is no SHA-256"),
+        (list(&json!({"size_bytes": "many", "sha256": sum})), "a size that is no number"),
+        (list(&json!({"size_bytes": Value::Null, "sha256": sum})), "a size that is no number"),
+        (list(&json!({"size_bytes": size + 1, "sha256": sum})), "the download was cut off"),
+        (found(b"{\"architectures\":[]}"), "does not tell of"),
+        (found(b"<html>The one page that there is</html>"), "does not tell of"),
+        (found(b""), "does not tell of"),
+    ];
+    for (list, reason) in cases {
+        let server = Answers::new(vec![list], vec![found(&agent)]);
+        let (done, folder, pauses) = run(&server, 2);
+        refused(&done, 65, reason);
+        assert_eq!((pauses, names(folder.path())), (vec![1], Vec::new()), "{reason}");
+    }
+}
+
+#[test]
+fn only_a_server_that_has_no_list_may_do_without_one() {
+    let agent = agent();
+    for status in ["500 Internal Server Error", "503 Service Unavailable", "302 Found", "429 Too Many Requests"] {
+        let server = Answers::new(vec![response(status, b"{}"), list_of(&agent)], vec![found(&agent)]);
+        let (done, ..) = run(&server, 2);
+        became(&done, VERSION);
+        let (code, _) = status.split_once(' ').unwrap();
+        let said = format!("the server answers with status {code} for {}", server.url().replace("binary", "info"));
+        assert!(text(&done.stderr).contains(&said), "{said}: {done:?}");
+        assert_eq!(server.kinds(), ["list", "list", "file"], "{status}");
+        let (done, folder, _) = run(&Answers::new(vec![response(status, b"{}")], vec![found(&agent)]), 2);
+        refused(&done, 69, &format!("the server answers with status {code} for "));
+        assert_eq!(names(folder.path()), [] as [&str; 0]);
+    }
+    let (done, ..) = run(&Answers::new(vec![response("401 Unauthorized", b"{}")], vec![found(&agent)]), 100);
+    refused(&done, 78, "the server refuses with status 401 for ");
+    // What is run without, is run with a word about it.
+    for downloader in DOWNLOADERS {
+        let (server, folder) = (Answers::of(vec![found(&agent)]), TempDir::new().unwrap());
+        let done = wrapper(&["sh"], &script(), folder.path(), &server.url(), downloader).output().unwrap();
+        became(&done, VERSION);
+        let said = "the server tells no checksum: only the ELF header was checked\n";
+        assert!(text(&done.stderr).contains(said), "{downloader}: {done:?}");
+    }
+    // As the platform's list does where it looks for another name than it serves.
+    let (done, ..) =
+        run(&Answers::new(vec![list(&json!({"size_bytes": 0, "available": false}))], vec![found(&agent)]), 1);
+    became(&done, VERSION);
+    assert!(text(&done.stderr).contains("the server tells no checksum: only the ELF header was checked\n"), "{done:?}");
 }

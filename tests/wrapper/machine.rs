@@ -10,7 +10,9 @@ use std::process::{Command, Output, Stdio};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Answers, SHELLS, TOKEN, became, names, only, program, refused, response, script, text, wrapper};
+use crate::support::{
+    Answers, SHELLS, TOKEN, became, compiled, names, only, program, refused, response, script, text, wrapper,
+};
 
 /// What the script needs of every machine, beside a shell.
 const BASE: [&str; 16] = [
@@ -63,16 +65,21 @@ fn whatever_computes_sha_256_is_good_for_it() {
 
 /// The shell's own way to run such a file is to take it for a script.
 #[test]
-fn a_program_that_this_machine_cannot_start_is_73() {
+fn a_program_for_another_machine_is_no_agent_and_one_that_this_machine_cannot_start_is_73() {
     let other = if ARCH == "x86_64" { "aarch64" } else { "x86_64" };
     let mut agent = program("attune-agent 5.5.5");
     agent[18..20].copy_from_slice(if other == "x86_64" { &[62, 0] } else { &[183, 0] });
     for shell in SHELLS {
-        let (server, folder) = (Answers::of(vec![response("200 OK", &agent)]), TempDir::new().unwrap());
-        let mut command = wrapper(shell, &script(), folder.path(), &server.url(), "curl");
-        let done = command.env("ATTUNE_AGENT_ARCH", other).output().unwrap();
-        refused(&done, 73, "it is mounted noexec, or this machine is not");
-        assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");
+        for (asked, code, reason) in [
+            (ARCH, 65, "what came is a program for another machine than"),
+            (other, 73, "it is mounted noexec, or this machine is not"),
+        ] {
+            let server = Answers::of(vec![response("200 OK", &agent)]);
+            let folder = TempDir::new().unwrap();
+            let mut command = wrapper(shell, &script(), folder.path(), &server.url(), "curl");
+            refused(&command.env("ATTUNE_AGENT_ARCH", asked).output().unwrap(), code, reason);
+            assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");
+        }
     }
 }
 
@@ -89,4 +96,15 @@ fn a_folder_that_nothing_can_be_started_from_is_73() {
     command.env("ATTUNE_AGENT_DIR", dir.path()).env("ATTUNE_AGENT_URL", server.url()).env("ATTUNE_AGENT_ATTEMPTS", "1");
     let reason = format!("the agent cannot be started from {}: it is mounted noexec", dir.path().display());
     refused(&command.output().unwrap(), 73, &reason);
+}
+
+#[test]
+fn what_a_signal_ends_at_once_is_not_blamed_on_the_folder() {
+    let agent = compiled("#include <stdlib.h>\nint main(void) { abort(); }\n");
+    for shell in SHELLS {
+        let (server, folder) = (Answers::of(vec![response("200 OK", &agent)]), TempDir::new().unwrap());
+        let done = wrapper(shell, &script(), folder.path(), &server.url(), "curl").output().unwrap();
+        refused(&done, 65, "what came is ended by signal 6");
+        assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");
+    }
 }

@@ -33,9 +33,11 @@ fn the_token_may_stand_in_a_file() {
     let (dir, agent) = (TempDir::new().unwrap(), response("200 OK", &program("attune-agent 5.5.5")));
     let file = dir.path().join("token");
     for shell in SHELLS {
-        for (content, own, sent) in
-            [("in-a-file", "", "in-a-file"), ("in-a-file\n", "", "in-a-file"), ("in-a-file\n", TOKEN, TOKEN)]
-        {
+        for (content, own, sent) in [
+            ("in-a-file", "", "in-a-file"),
+            ("in-a-file\n", "", "in-a-file"),
+            ("in-a-file\n", TOKEN, TOKEN),
+        ] {
             fs::write(&file, content).unwrap();
             let (server, folder) = (Answers::of(vec![agent.clone()]), TempDir::new().unwrap());
             let mut command = wrapper(shell, &script(), folder.path(), &server.url(), "curl");

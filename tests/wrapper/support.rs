@@ -186,6 +186,12 @@ pub(crate) fn response(status: &str, body: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// The same without the second half of the body.
+pub(crate) fn cut(answer: &[u8]) -> Vec<u8> {
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    answer[..head + (answer.len() - head) / 2].to_vec()
+}
+
 /// A request for the list or for the file.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -226,6 +232,11 @@ impl Answers {
         self.over.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(self.address).unwrap());
         self.served.join().unwrap()
+    }
+
+    /// Which of the two each request was for.
+    pub(crate) fn kinds(self) -> Vec<&'static str> {
+        self.asked().iter().map(|asked| if is_list(&asked.path) { "list" } else { "file" }).collect()
     }
 }
 
