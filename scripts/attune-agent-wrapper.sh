@@ -67,6 +67,7 @@ token=${ATTUNE_AGENT_TOKEN:-}
 if [ -z "$token" ] && [ -n "${ATTUNE_AGENT_TOKEN_FILE:-}" ]; then
     IFS= read -r token <"$ATTUNE_AGENT_TOKEN_FILE" || [ -n "$token" ] ||
         die 64 "ATTUNE_AGENT_TOKEN_FILE: $ATTUNE_AGENT_TOKEN_FILE cannot be read"
+    token=${token%"$cr"}
 fi
 case "$token" in *[!\ -~]* | *\"* | *\\*) die 64 'the token holds characters that no header can carry' ;; esac
 

@@ -29,13 +29,14 @@ fn settings_that_cannot_be_are_refused_before_anything_is_done() {
 }
 
 #[test]
-fn the_token_may_stand_in_a_file() {
+fn the_token_may_stand_in_a_file_with_line_ends_of_any_kind() {
     let (dir, agent) = (TempDir::new().unwrap(), response("200 OK", &program("attune-agent 5.5.5")));
     let file = dir.path().join("token");
     for shell in SHELLS {
         for (content, own, sent) in [
             ("in-a-file", "", "in-a-file"),
             ("in-a-file\n", "", "in-a-file"),
+            ("in-a-file\r\n", "", "in-a-file"),
             ("in-a-file\n", TOKEN, TOKEN),
         ] {
             fs::write(&file, content).unwrap();
