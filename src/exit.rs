@@ -5,12 +5,11 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use attune_model::chain;
 
-use crate::telemetry;
+use crate::{output, telemetry};
 
 /// Every way in which a command of this binary ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,15 +150,12 @@ fn say(failure: &Failure) {
         tracing::error!(exit.code = failure.exit().number(), "{}", text.trim_end());
         return;
     }
-    match io::stderr().write_all(format!("error: {}\n", text.trim_end()).as_bytes()) {
-        // Without a standard error nobody can be told; the exit code still says it.
-        Ok(()) | Err(_) => {}
-    }
+    output::tell(format!("error: {}\n", text.trim_end()).as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use std::io::{self, ErrorKind};
 
     use super::*;
 

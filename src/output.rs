@@ -1,6 +1,6 @@
-//! Standard output, for what a command was asked to print.
+//! Standard output, for what a command was asked to print, and standard error for a word beside it.
 //!
-//! Everything goes through [`Output`], because the standard library hides two facts: it opens `/dev/null` in place of a
+//! All of an answer goes through [`Output`], because the standard library hides two facts: it opens `/dev/null` in place of a
 //! standard output that is closed, and it takes a descriptor that cannot be written for one that swallowed everything.
 //! A command whose answer nobody received must not say that it worked: both are failures, with exit code 74.
 
@@ -55,6 +55,13 @@ pub(crate) fn print(text: &str) -> Result<Exit, Failure> {
     output.text(text)?;
     output.flush()?;
     Ok(Exit::Success)
+}
+
+/// Writes to standard error what a person should know. Without one nobody can be told; the exit code still says how it ended.
+pub(crate) fn tell(bytes: &[u8]) {
+    match io::stderr().write_all(bytes) {
+        Ok(()) | Err(_) => {}
+    }
 }
 
 fn failed(error: &io::Error) -> Failure {

@@ -1,11 +1,9 @@
-//! `attune-agents install` and `fetch`: what they leave, what they say, and with which code they end when the target is in
-//! no state to take it.
+//! `attune-agents install`: what it leaves, what it says, and with which code it ends when the target is in no state to
+//! take it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "the program under test is started the way a user starts it")]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -22,10 +20,6 @@ fn attune(arguments: &[&str], folder: &Path) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn entries(folder: &Path) -> usize {
-    fs::read_dir(folder).unwrap().count()
 }
 
 #[test]
@@ -141,70 +135,6 @@ fn files_that_are_not_the_binary_end_with_their_own_codes() {
         assert!(text(&done.stderr).contains(reason), "{arguments:?}: {done:?}");
         assert!(!folder.exists(), "{arguments:?}: nothing was begun");
     }
-}
-
-/// Answers one request with `answer` and returns the head of the request.
-fn serve(answer: Vec<u8>) -> (String, std::thread::JoinHandle<String>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let url = format!("http://{}/api/v1/agent/binary", listener.local_addr().unwrap());
-    let served = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let (mut head, mut piece) = (Vec::new(), [0_u8; 4096]);
-        while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-            let count = stream.read(&mut piece).unwrap();
-            head.extend_from_slice(&piece[..count]);
-        }
-        stream.write_all(&answer).unwrap();
-        String::from_utf8(head).unwrap()
-    });
-    (url, served)
-}
-
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let length = body.len();
-    let mut answer =
-        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n").into_bytes();
-    answer.extend_from_slice(body);
-    answer
-}
-
-#[test]
-fn what_is_fetched_is_checked_before_it_is_put_anywhere() {
-    let dir = TempDir::new().unwrap();
-    let folder = dir.path().join("agent");
-    let program = fs::read(BINARY).unwrap();
-    let sleep = fs::read("/bin/sleep").unwrap();
-    let cases = [
-        (answer("200 OK", "", b"<!DOCTYPE html><html>"), 65, "it is an HTML page: check the URL"),
-        (answer("200 OK", "x-agent-sha256: 00\r\n", &program), 65, "has the checksum"),
-        (answer("200 OK", "x-agent-size: 5\r\n", &program), 65, "and announced 5"),
-        (answer("200 OK", "", &sleep), 65, "a program of another project"),
-        (
-            answer("401 Unauthorized", "", b"{\"error\":\"Invalid token\"}"),
-            78,
-            "status 401: {\"error\":\"Invalid token\"}",
-        ),
-        (answer("302 Found", "location: http://127.0.0.1:1/login\r\n", b""), 78, "status 302"),
-        (answer("503 Service Unavailable", "", b"{}"), 69, "status 503"),
-    ];
-    for (answer, code, reason) in cases {
-        let (url, served) = serve(answer);
-        let done = attune(&["fetch", "--attempts", "1", &url], &folder);
-        assert_eq!(done.status.code(), Some(code), "{reason}: {done:?}");
-        assert!(text(&done.stderr).contains(reason), "{reason}: {done:?}");
-        assert!(!folder.exists(), "{reason}: nothing was begun");
-        served.join().unwrap();
-    }
-    let (url, served) = serve(answer("200 OK", "", &program));
-    let mut command = Command::new(BINARY);
-    command.args(["fetch", "--attempts", "1", &url]).arg(&folder).env_clear().env("ATTUNE_AGENT_TOKEN", "t0ken");
-    let done = command.stdin(Stdio::null()).output().unwrap();
-    assert_eq!(done.status.code(), Some(0), "{done:?}");
-    let head = served.join().unwrap();
-    assert!(head.starts_with(&format!("GET /api/v1/agent/binary?arch={ARCH} ")), "{head}");
-    assert!(head.contains("x-agent-token: t0ken\r\n"), "{head}");
-    assert_eq!(attune(&["install", "--verify"], &folder).status.code(), Some(0));
-    assert_eq!(entries(&folder), 11);
 }
 
 #[test]

@@ -21,6 +21,10 @@ use crate::{output, rt};
 /// The token of the download, and the file it may stand in instead.
 const TOKEN: (&str, &str) = ("ATTUNE_AGENT_TOKEN", "ATTUNE_AGENT_TOKEN_FILE");
 
+/// What a hub tells of the file; the length of the answer is told by every server.
+const SHA256: &str = "x-agent-sha256";
+const SIZES: [&str; 2] = ["x-agent-size", "content-length"];
+
 /// Far more than what is shipped; a build for development with all its symbols fits.
 const MOST_BYTES: usize = 256 * 1024 * 1024;
 
@@ -78,6 +82,9 @@ pub(crate) fn run(call: Call) -> Result<Exit, Failure> {
         let request = request(&url, machine, token.as_ref());
         let answer = rt::one_thread()?.block_on(download(&request, ca_file, attempts)).map_err(refused)?;
         let installed = place(&answer, &folder, machine)?;
+        if let Some(unchecked) = unchecked(&answer) {
+            output::tell(format!("{url} {unchecked}\n").as_bytes());
+        }
         output::print(&said(&installed, json))
     })
 }
@@ -131,7 +138,7 @@ async fn download(request: &Request, ca_file: Option<PathBuf>, attempts: u32) ->
 
 /// A proxy may have cut it or put something in its place.
 fn whole(answer: Response) -> Result<Response, FetchError> {
-    for name in ["x-agent-size", "content-length"] {
+    for name in SIZES {
         if let Some(announced) = header(&answer, name).filter(|size| *size != answer.body.len().to_string()) {
             return Err(FetchError::Size { found: answer.body.len(), announced: announced.to_owned() });
         }
@@ -139,12 +146,24 @@ fn whole(answer: Response) -> Result<Response, FetchError> {
     Ok(answer)
 }
 
+/// What a server that tells less than a hub leaves open.
+fn unchecked(answer: &Response) -> Option<&'static str> {
+    if header(answer, SHA256).is_some() {
+        return None;
+    }
+    Some(if SIZES.iter().any(|name| header(answer, name).is_some()) {
+        "tells no checksum: only the size and the ELF header were checked"
+    } else {
+        "tells no checksum: only the ELF header was checked"
+    })
+}
+
 fn header<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     answer.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
 }
 
 fn place(answer: &Response, folder: &Path, machine: Machine) -> Result<Installed, Failure> {
-    let order = Order { folder, source: Path::new(&answer.url), machine, sha256: header(answer, "x-agent-sha256") };
+    let order = Order { folder, source: Path::new(&answer.url), machine, sha256: header(answer, SHA256) };
     attune_artefact::install_from(&order, &mut Cursor::new(&answer.body)).map_err(|error| match error {
         InstallError::NotAProgram { why, .. } => {
             Failure::message(Exit::Data, format!("what {} gave is not the agents' binary: {why}", answer.url))

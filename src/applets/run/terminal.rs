@@ -1,6 +1,5 @@
 //! What a person at a terminal sees: the action's output as it comes, builds of environments, and how it ended.
 
-use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attune_model::activity::{Activity, Observer};
@@ -9,7 +8,7 @@ use attune_process::Sink;
 use attune_worker::{Conclusion, Ending, Sinks};
 
 use crate::exit::Failure;
-use crate::output::Output;
+use crate::output::{Output, tell};
 
 use super::Style;
 
@@ -69,14 +68,7 @@ struct ToStderr;
 
 impl Sink for ToStderr {
     fn write(&mut self, chunk: &[u8]) {
-        say(chunk);
-    }
-}
-
-/// Without a standard error nobody can be told; the result still says it.
-fn say(bytes: &[u8]) {
-    match io::stderr().write_all(bytes) {
-        Ok(()) | Err(_) => {}
+        tell(chunk);
     }
 }
 
@@ -96,7 +88,7 @@ impl Observer for Progress {
             // The result says it.
             Activity::EnvironmentFinished { .. } | Activity::Sensor { .. } => return,
         };
-        say(line.as_bytes());
+        tell(line.as_bytes());
     }
 }
 
@@ -115,7 +107,7 @@ pub(super) fn summarise(action: &str, conclusion: &Conclusion) {
         ExecutionStatus::Failed => format!(": {}", reason(conclusion)),
         _ => String::new(),
     };
-    say(format!("{action} {word}{took}{why}\n").as_bytes());
+    tell(format!("{action} {word}{took}{why}\n").as_bytes());
 }
 
 /// Standard error was seen already; its text is not repeated.
