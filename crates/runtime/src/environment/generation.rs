@@ -36,21 +36,30 @@ impl Generation {
     /// Makes it the environment and returns what it replaces. Whoever looks sees the old one or the new one; the old one
     /// stays for those who use it.
     pub(super) fn publish(&self) -> io::Result<Option<PathBuf>> {
-        let mut previous = current(&self.env_dir);
-        if fs::symlink_metadata(&self.env_dir).is_ok_and(|metadata| metadata.is_dir()) {
-            // Made in place by another kind of builder. A folder cannot be replaced by a symlink in one step.
-            let aside = hidden(&self.env_dir, &tag());
-            fs::rename(&self.env_dir, &aside)?;
-            previous = Some(aside);
-        }
+        // First what needs room: a full volume is found while the old one still has its name.
         let link = hidden(&self.env_dir, &format!("{}.link", tag()));
         // Relative: the volume may be mounted elsewhere in another container.
         symlink(self.path.file_name().unwrap_or_default(), &link)?;
-        fs::rename(&link, &self.env_dir).inspect_err(|_| {
+        self.replace_by(&link).inspect_err(|_| {
             // The link is of no use now; that it cannot be removed either adds nothing to the error.
             drop(fs::remove_file(&link));
+        })
+    }
+
+    fn replace_by(&self, link: &Path) -> io::Result<Option<PathBuf>> {
+        if !fs::symlink_metadata(&self.env_dir).is_ok_and(|metadata| metadata.is_dir()) {
+            let previous = current(&self.env_dir);
+            fs::rename(link, &self.env_dir)?;
+            return Ok(previous);
+        }
+        // Made in place by another kind of builder. A folder cannot be replaced by a symlink in one step.
+        let aside = hidden(&self.env_dir, &tag());
+        fs::rename(&self.env_dir, &aside)?;
+        fs::rename(link, &self.env_dir).inspect_err(|_| {
+            // Others run in it by that name. If another build has taken the name meanwhile, that one is good as well.
+            drop(fs::rename(&aside, &self.env_dir));
         })?;
-        Ok(previous)
+        Ok(Some(aside))
     }
 }
 
@@ -168,6 +177,30 @@ mod tests {
         assert_eq!((content(&env_dir), content(&first.path)), ("second".into(), "first".into()));
         assert_eq!(current(&env_dir), Some(second.path));
         assert!(fs::read_link(&env_dir).unwrap().is_relative());
+    }
+
+    #[test]
+    fn a_folder_keeps_its_name_when_the_link_cannot_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        // With the suffix of a link it is longer than a name can be; put aside it would not be.
+        let env_dir = dir.path().join("n".repeat(243));
+        fs::create_dir(&env_dir).unwrap();
+        fs::write(env_dir.join("content"), "by others").unwrap();
+        let refused = built(&env_dir, "next").publish().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidFilename, "{refused}");
+        assert_eq!(content(&env_dir), "by others");
+    }
+
+    #[test]
+    fn a_folder_gets_its_name_back_when_the_link_cannot_take_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let env_dir = dir.path().join("python");
+        fs::create_dir(&env_dir).unwrap();
+        fs::write(env_dir.join("content"), "by others").unwrap();
+        let gone = dir.path().join("gone");
+        built(&env_dir, "next").replace_by(&gone).unwrap_err();
+        assert_eq!(content(&env_dir), "by others");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the folder and the build");
     }
 
     #[test]
