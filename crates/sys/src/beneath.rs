@@ -1,16 +1,21 @@
 //! Opening files for others: nothing outside of one folder.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use crate::folder::{open, plain};
+
+/// How many links one name may lead through, as for the kernel.
+const MOST_LINKS: usize = 40;
 
 /// `openat2(2)`, `RESOLVE_BENEATH`: opens `name` in `folder` for reading. A link is followed as long as it stays in the
 /// folder; a way out is `EXDEV`. A pipe without a writer is opened and not waited for.
 ///
-/// Kernels before 5.6, and containers that forbid the call, get the same from `opened_and_compared`.
+/// Kernels before 5.6, and containers that forbid the call, get the same from [`walk`].
 pub fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
     let directory = File::open(folder)?;
     let text = CString::new(name.as_os_str().as_bytes())?;
@@ -31,7 +36,7 @@ pub fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
     let Ok(descriptor @ 0..) = libc::c_int::try_from(returned) else {
         let error = io::Error::last_os_error();
         return match error.raw_os_error() {
-            Some(libc::ENOSYS | libc::EPERM) => opened_and_compared(folder, name),
+            Some(libc::ENOSYS | libc::EPERM) => walk(directory.into(), name),
             _ => Err(error),
         };
     };
@@ -40,16 +45,71 @@ pub fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
     Ok(File::from(owned))
 }
 
-/// Follows everything, and then asks where that led.
-fn opened_and_compared(folder: &Path, name: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
+/// One name after the other, each in the folder that is open already and no link followed by the kernel: who changes folders
+/// meanwhile gains nothing.
+fn walk(folder: OwnedFd, name: &Path) -> io::Result<File> {
     let outside = || io::Error::from_raw_os_error(libc::EXDEV);
-    let path = folder.join(name).canonicalize()?;
-    if !path.starts_with(folder.canonicalize()?) {
-        return Err(outside());
+    // The way back of each `..`: what is above a folder may have changed since.
+    let mut way = Vec::new();
+    let mut here = folder;
+    // What is still to be done, the next one last.
+    let mut steps = Vec::new();
+    push(&mut steps, name);
+    let mut links = 0;
+    while let Some(step) = steps.pop() {
+        match step {
+            Step::Outside => return Err(outside()),
+            Step::Up => here = way.pop().ok_or_else(outside)?,
+            Step::Into(name) => {
+                if let Some(target) = link_in(here.as_fd(), &name)? {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                    }
+                    push(&mut steps, &target);
+                } else if steps.is_empty() {
+                    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+                    return open(here.as_fd(), &name, flags, 0).map(File::from);
+                } else {
+                    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+                    let below = open(here.as_fd(), &name, flags, 0)?;
+                    way.push(std::mem::replace(&mut here, below));
+                }
+            }
+        }
     }
-    // What was resolved has no links any more; one that appears meanwhile is not followed.
-    File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+    // The name of a folder above.
+    Err(io::Error::from_raw_os_error(libc::EISDIR))
+}
+
+enum Step {
+    Into(OsString),
+    Up,
+    Outside,
+}
+
+fn push(steps: &mut Vec<Step>, path: &Path) {
+    steps.extend(path.components().rev().filter_map(|component| match component {
+        Component::Normal(name) => Some(Step::Into(name.to_owned())),
+        Component::ParentDir => Some(Step::Up),
+        Component::CurDir => None,
+        Component::RootDir | Component::Prefix(_) => Some(Step::Outside),
+    }));
+}
+
+/// `readlinkat(2)`: where `name` leads; none if it is no link.
+fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<PathBuf>> {
+    let name = plain(name)?;
+    let mut target = vec![0_u8; libc::PATH_MAX.unsigned_abs() as usize];
+    // SAFETY: the name has a NUL at its end; the kernel writes at most as many bytes as the buffer has. Both outlive the call.
+    let length =
+        unsafe { libc::readlinkat(folder.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    let Ok(length) = usize::try_from(length) else {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::EINVAL) { Ok(None) } else { Err(error) };
+    };
+    target.truncate(length);
+    Ok(Some(OsString::from_vec(target).into()))
 }
 
 #[cfg(test)]
@@ -57,10 +117,15 @@ mod tests {
     use std::fs;
     use std::io::Read as _;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
     type Open = fn(&Path, &Path) -> io::Result<File>;
+
+    fn walk_from(folder: &Path, name: &Path) -> io::Result<File> {
+        walk(File::open(folder)?.into(), name)
+    }
 
     #[test]
     fn links_inside_are_followed_and_ways_out_are_not() {
@@ -73,14 +138,48 @@ mod tests {
         symlink("../outside", folder.join("out")).unwrap();
         symlink(dir.path().join("outside"), folder.join("absolute")).unwrap();
         symlink("..", folder.join("up")).unwrap();
-        for open in [open_beneath as Open, opened_and_compared] {
+        symlink("../link", folder.join("below/back")).unwrap();
+        symlink("round", folder.join("round")).unwrap();
+        for open in [open_beneath as Open, walk_from] {
             let mut text = String::new();
-            open(&folder, Path::new("link")).unwrap().read_to_string(&mut text).unwrap();
-            assert_eq!(text, "inside");
-            for way in ["out", "absolute", "up/outside", "../outside"] {
+            for way in ["link", "below/file", "./below/../link", "below/back"] {
+                text.clear();
+                open(&folder, Path::new(way)).unwrap().read_to_string(&mut text).unwrap();
+                assert_eq!(text, "inside", "{way}");
+            }
+            assert_eq!(open(&folder, Path::new("round")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+            assert_eq!(open(&folder, Path::new("link/x")).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+            for way in ["out", "absolute", "up/outside", "../outside", "below/../../outside", "/etc/passwd"] {
                 assert_eq!(open(&folder, Path::new(way)).unwrap_err().raw_os_error(), Some(libc::EXDEV), "{way}");
             }
             assert_eq!(open(&folder, Path::new("gone")).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
+    }
+
+    #[test]
+    fn a_folder_that_somebody_exchanges_for_a_link_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, outside) = (dir.path().join("folder"), dir.path().join("outside"));
+        for (place, text) in [(&folder.join("below"), "inside"), (&outside, "secret")] {
+            fs::create_dir_all(place).unwrap();
+            fs::write(place.join("file"), text).unwrap();
+        }
+        symlink(&outside, folder.join("lure")).unwrap();
+        let moves = [("below", "aside"), ("lure", "below"), ("below", "lure"), ("aside", "below")];
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for (from, to) in moves {
+                        fs::rename(folder.join(from), folder.join(to)).unwrap();
+                    }
+                }
+            });
+            let open = |open: Open| open(&folder, Path::new("below/file")).and_then(io::read_to_string);
+            let texts: Vec<String> =
+                (0..20_000).flat_map(|_| [open(open_beneath), open(walk_from)]).flatten().collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(texts.iter().all(|text| text == "inside"), "somebody read what is outside");
+        });
     }
 }

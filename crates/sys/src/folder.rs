@@ -69,7 +69,8 @@ pub fn remove_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     check(unsafe { libc::unlinkat(folder.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
 }
 
-fn open(folder: BorrowedFd<'_>, name: &OsStr, flags: c_int, mode: u32) -> io::Result<OwnedFd> {
+/// `openat(2)` of something in the folder itself.
+pub(crate) fn open(folder: BorrowedFd<'_>, name: &OsStr, flags: c_int, mode: u32) -> io::Result<OwnedFd> {
     let name = plain(name)?;
     // SAFETY: the name has a NUL at its end and lives until after the call.
     let descriptor = retry(|| unsafe { libc::openat(folder.as_raw_fd(), name.as_ptr(), flags, mode) })?;
@@ -78,7 +79,7 @@ fn open(folder: BorrowedFd<'_>, name: &OsStr, flags: c_int, mode: u32) -> io::Re
 }
 
 /// A name of something in the folder itself.
-fn plain(name: &OsStr) -> io::Result<CString> {
+pub(crate) fn plain(name: &OsStr) -> io::Result<CString> {
     let bytes = name.as_bytes();
     if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
