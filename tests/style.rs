@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -131,24 +132,71 @@ fn each_fenced_library_has_one_way_in() {
     assert!(seen >= 12, "the walk found only {seen} uses of fenced libraries");
 }
 
+/// The names of what runs as a test: a function with the attribute, or one that takes its backend and stands in a list.
+fn names_of_tests(sources: &[String]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let (mut of_a_backend, mut listed) = (BTreeSet::new(), BTreeSet::new());
+    for text in sources {
+        let (mut is_test, mut is_ignored) = (false, false);
+        for line in text.lines().map(str::trim) {
+            is_test |= line == "#[test]" || line.starts_with("#[tokio::test");
+            is_ignored |= line.starts_with("#[ignore");
+            let declared = line.trim_start_matches("pub ").trim_start_matches("async ").strip_prefix("fn ");
+            let Some((name, parameters)) = declared.and_then(|rest| rest.split_once('(')) else {
+                // In a list a name stands alone; a call would have parentheses.
+                let words = line.split(|character: char| ",; []".contains(character));
+                listed.extend(words.filter(|_| !line.starts_with("//")).map(str::to_owned));
+                continue;
+            };
+            if is_test && !is_ignored {
+                names.insert(name.to_owned());
+            }
+            if ["on: Backend)", "lab: "].iter().any(|backend| parameters.starts_with(backend)) {
+                of_a_backend.insert(name.to_owned());
+            }
+            (is_test, is_ignored) = (false, false);
+        }
+    }
+    names.extend(of_a_backend.intersection(&listed).cloned());
+    names
+}
+
+fn tests_of_the_project() -> BTreeSet<String> {
+    let texts: Vec<String> = sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let names = names_of_tests(&texts);
+    assert!(names.len() > 1000, "the walk found only {} tests", names.len());
+    names
+}
+
+#[test]
+fn only_what_runs_counts_as_a_test() {
+    let text = "#[test]\nfn plain() {\n}\nfn helper() {\n}\n#[test]\n#[ignore = \"a child\"]\nfn child() {\n}\n\
+                #[tokio::test(start_paused = true)]\nasync fn waits() {\n}\n\
+                async fn listed(on: Backend) {\n}\npub async fn first(lab: &dyn Lab) {\n}\nasync fn forgotten(on: Backend) {\n}\n\
+                backends! {\n    module: first,\n    listed,\n    helper,\n}\n";
+    let names: Vec<String> = names_of_tests(&[text.to_owned()]).into_iter().collect();
+    assert_eq!(names, ["first", "listed", "plain", "waits"]);
+}
+
+/// Whether a script has the named step and does it without being asked for it.
+fn has_step(script: &str, step: &str) -> bool {
+    let is_defined = script.lines().any(|line| line.starts_with(&format!("{step}() {{")));
+    let all = script.lines().filter_map(|line| line.split_once("set -- ")).map(|(_, steps)| steps);
+    let is_default = all.flat_map(str::split_whitespace).any(|word| word == step);
+    is_defined && is_default
+}
+
 /// Every row of a page, and that the tests in its last cell exist.
 fn assert_rows_have_tests(page: &str, heading: &str, fewest: usize) {
-    let code: String = sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let known = tests_of_the_project();
     let is_row =
         |line: &&str| line.starts_with("| ") && !["| test |", "| tests |"].iter().any(|end| line.ends_with(end));
     let rows: Vec<&str> = page.split_once(heading).unwrap().1.lines().filter(is_row).collect();
     assert!(rows.len() > fewest, "the page has only {} rows", rows.len());
     for row in rows {
         let cell = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
-        let tests: Vec<&str> = cell.split(", ").map(|test| test.trim_matches('`')).collect();
-        for test in tests {
-            let is_name =
-                !test.is_empty() && test.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            // A test that runs on several backends is written as a function of its backend.
-            let exists = ["()", "(on: Backend)", "(store: ", "(lab: "]
-                .iter()
-                .any(|parameters| code.contains(&format!("fn {test}{parameters}")));
-            assert!(is_name && exists, "no test {test:?} for: {row}");
+        for test in cell.split(", ").map(|test| test.trim_matches('`')) {
+            assert!(known.contains(test), "no test {test:?} for: {row}");
         }
     }
 }
@@ -176,7 +224,7 @@ fn every_rule_of_the_sensor_host_has_its_test() {
 fn every_line_of_the_validation_checklist_of_the_injection_plan_has_its_test() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(top.join("docs/plans/sensor-agent-injection.md")).unwrap();
-    let code: String = sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let known = tests_of_the_project();
     let checklist = page.split_once("## Validation checklist").unwrap().1;
     let rows: Vec<&str> =
         checklist.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |")).collect();
@@ -186,13 +234,59 @@ fn every_line_of_the_validation_checklist_of_the_injection_plan_has_its_test() {
         let mut named = cell.split('`').skip(1).step_by(2).peekable();
         assert!(named.peek().is_some(), "nothing is named for: {row}");
         for name in named {
-            let script = name.split(' ').next().unwrap();
-            let exists = if name.starts_with("scripts/") {
-                top.join(script).is_file()
-            } else {
-                code.contains(&format!("fn {name}("))
+            let exists = match name.split_once(' ') {
+                Some((script, step)) => has_step(&fs::read_to_string(top.join(script)).unwrap_or_default(), step),
+                None if name.starts_with("scripts/") => top.join(name).is_file(),
+                None => known.contains(name),
             };
             assert!(exists, "no {name:?} for: {row}");
         }
+    }
+}
+
+/// Each `${NAME` or `${NAME:-default}` of the compose files.
+fn variables_of_compose() -> BTreeSet<(String, Option<String>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("compose");
+    let mut found = BTreeSet::new();
+    for file in ["docker-compose.yaml", "docker-compose.agent.yaml", "docker-compose.platform.yaml"] {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        for variable in text.split("${").skip(1).map(|rest| rest.split('}').next().unwrap()) {
+            let (name, default) = match variable.split_once(":-") {
+                Some((name, default)) => (name, Some(default.to_owned())),
+                None => (variable.split(':').next().unwrap(), None),
+            };
+            found.insert((name.to_owned(), default));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_example_of_an_environment_names_every_variable_of_the_compose_files_with_its_default() {
+    let example = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/env.example")).unwrap();
+    let lines: BTreeSet<&str> = example.lines().map(|line| line.trim_start_matches('#')).collect();
+    let variables = variables_of_compose();
+    assert!(variables.len() > 20, "the walk found only {} variables", variables.len());
+    for (name, default) in variables {
+        let is_there = match &default {
+            Some(default) => lines.contains(format!("{name}={default}").as_str()),
+            None => lines.iter().any(|line| line.starts_with(&format!("{name}=")) && !line.ends_with('=')),
+        };
+        assert!(is_there, "compose/env.example lacks {name}={}", default.unwrap_or_else(|| "…".to_owned()));
+    }
+}
+
+#[test]
+fn the_kubernetes_files_name_the_version_that_is_built() {
+    let version = env!("CARGO_PKG_VERSION");
+    for (file, before) in [
+        ("compose/kubernetes/base/kustomization.yaml", "newTag: \""),
+        ("compose/kubernetes/image-volume/patch.yaml", "reference: attune/agent:"),
+        ("docs/QUICKREF-kubernetes.md", "attune/agent:"),
+        ("docs/QUICKREF-kubernetes.md", "newTag: \""),
+    ] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let named = text.split_once(before).unwrap_or_else(|| panic!("{file} has no {before:?}")).1;
+        assert!(named.starts_with(version), "{file} does not name {version} after {before:?}");
     }
 }
