@@ -6,6 +6,7 @@
 mod finding;
 mod folders;
 mod kernel;
+mod limits;
 mod mounts;
 mod runtimes;
 mod servers;

@@ -151,6 +151,12 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     assert_found(&findings, "packs", "warning", "is mounted noexec");
     assert_found(&findings, "artifacts", "warning", "is mounted read-only");
 
+    let (_, findings) = unshared("mount -t tmpfs -o noexec tmpfs envs && exec \"$0\" doctor --json");
+    assert_found(&findings, "environments", "warning", "is mounted noexec");
+    let (_, findings) = unshared("mount -t tmpfs -o ro tmpfs envs && exec \"$0\" doctor --json");
+    assert_found(&findings, "environments", "warning", "is mounted read-only");
+    assert_found(&findings, "environments", "warning", "environments cannot be built here; complete ones are used");
+
     let (code, findings) = unshared("mount -t tmpfs tmpfs /proc && exec \"$0\" doctor --json");
     assert_found(&findings, "/proc", "problem", "cannot be read -> mount /proc");
     assert_eq!(code, 71, "{findings:#?}");
@@ -174,6 +180,42 @@ async fn folders_are_held_against_the_rights_of_the_user() {
     assert_found(&findings, "packs", "warning", "mode 0");
     assert_found(&findings, "artifacts", "warning", "cannot be written by this user");
     mode("packs", 0o700);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_container_keeps_from_its_processes_is_named() {
+    let installation = Installation::bare().await;
+    let (_, findings) =
+        examined(&mut in_folder(&installation, &["sh", "-c", "ulimit -n 100 && exec \"$0\" doctor --json", BINARY]));
+    assert_found(&findings, "open files", "warning", "at most 100: each child needs up to five");
+    if attune_process::effective_user() != 0 {
+        return attune_testkit::lacking("root", "run as root, which may become another user");
+    }
+    // One that no image knows, and without a home.
+    let unknown = "setpriv --reuid=54321 --regid=54321 --clear-groups \"$0\" doctor --json; exit $?";
+    let as_unknown = |begin: &str, namespaces: &[&str]| {
+        let script = format!("unset HOME; {begin} {unknown}");
+        let line = [&["unshare", "--mount"], namespaces, &["sh", "-c", &script, BINARY]].concat();
+        examined(&mut in_folder(&installation, &line)).1
+    };
+    let findings = as_unknown("", &[]);
+    assert_found(&findings, "user", "warning", "54321, without an entry in /etc/passwd and without HOME");
+    assert_found(&findings, "/proc", "ok", "shows all processes");
+    // The shell is process 1 there, and root's.
+    let findings = as_unknown("mount -t proc -o hidepid=2 proc /proc &&", &["--pid", "--fork"]);
+    assert_found(&findings, "/proc", "warning", "hides processes of other users (hidepid)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_far_from_the_database_s_is_named() {
+    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    assert!(std::path::Path::new(library).exists(), "{library} is not there: run scripts/setup");
+    let installation = Installation::bare().await;
+    for (by, part) in [("+1h", "ahead of the database's: tokens"), ("-1h", "behind the database's: tokens")] {
+        let changed = [("LD_PRELOAD", library), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        let (_, findings) = doctor(&installation, &["worker"], &changed);
+        assert_found(&findings, "clock", "warning", part);
+    }
 }
 
 /// A program with the variables of the installation, started in its folder.

@@ -8,6 +8,7 @@ use attune_config::{ChildConfig, Source};
 use attune_process::{effective_user, surroundings};
 
 use super::finding::Finding;
+use super::limits;
 use crate::exit::Exit;
 
 /// Since Linux 5.3 the end of a child is told by a descriptor.
@@ -38,8 +39,7 @@ pub(super) fn look(child: Option<&ChildConfig>, environment: &dyn Source) -> Vec
     findings.push(proc_of_others());
     findings.extend(rights(&status, child));
     findings.push(descriptors());
-    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    findings.push(Finding::fine("limits", limits_of_group(&group, Path::new("/sys/fs/cgroup"))));
+    findings.extend(limits::look());
     // What is tried out here may make a folder in the control group, and removes it again.
     let offered = surroundings();
     findings.extend(offered.into_iter().map(|(what, there)| Finding::fine("children", format!("{what}: {there}"))));
@@ -164,20 +164,6 @@ fn descriptors() -> Finding {
     }
 }
 
-/// The limits of the control group, as far as the container shows them; `own` is what the kernel says about it.
-fn limits_of_group(own: &str, mount: &Path) -> String {
-    let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::")) else {
-        return "not shown (no control group of version 2)".to_owned();
-    };
-    let folder = mount.join(path.trim_start_matches('/'));
-    let shown: Vec<String> = [("memory", "memory.max"), ("CPU", "cpu.max"), ("processes", "pids.max")]
-        .into_iter()
-        .filter_map(|(name, file)| Some((name, fs::read_to_string(folder.join(file)).ok()?)))
-        .map(|(name, value)| format!("{name} {}", value.trim()))
-        .collect();
-    if shown.is_empty() { "none of this control group's own".to_owned() } else { shown.join(", ") }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -206,20 +192,6 @@ mod tests {
         fs::create_dir(root.path().join("lib")).unwrap();
         fs::write(root.path().join("lib/ld-musl-x86_64.so.1"), "").unwrap();
         assert_eq!(libc_of_image(root.path()), "glibc and musl");
-    }
-
-    #[test]
-    fn limits_are_those_of_the_own_control_group() {
-        let mount = TempDir::new().unwrap();
-        let group = mount.path().join("pod/worker");
-        fs::create_dir_all(&group).unwrap();
-        let limits = || limits_of_group("1:name=systemd:/other\n0::/pod/worker\n", mount.path());
-        assert!(limits().starts_with("none"));
-        for (file, text) in [("memory.max", "536870912\n"), ("cpu.max", "max 100000\n"), ("pids.max", "100\n")] {
-            fs::write(group.join(file), text).unwrap();
-        }
-        assert_eq!(limits(), "memory 536870912, CPU max 100000, processes 100");
-        assert!(limits_of_group("4:memory:/docker/1\n", mount.path()).starts_with("not shown"));
     }
 
     #[test]
