@@ -1,4 +1,5 @@
-//! The end of an agent in the middle of building an environment, with real interpreters and their package managers.
+//! Environments that an agent builds with real interpreters and their package managers: its end in the middle of it, and
+//! packages that come from a folder because there is no network.
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::disallowed_methods, reason = "the program under test is started the way a user starts it")]
 
@@ -81,4 +82,16 @@ fn a_build_ends_with_the_agent_that_is_killed_and_the_next_agent_builds_anew() {
         fs::canonicalize(&half[0]).unwrap_or_default(),
         "not the half-built one"
     );
+}
+
+#[test]
+fn packages_come_from_a_folder_of_the_pack_where_there_is_no_network() {
+    let folder = folder();
+    let pack = folder.path().join("packs/mine");
+    fs::create_dir(pack.join("wheels")).unwrap();
+    fs::rename(pack.join(WHEEL_FILE), pack.join("wheels").join(WHEEL_FILE)).unwrap();
+    fs::write(pack.join("requirements.txt"), "--no-index\n--find-links wheels\nthing\n").unwrap();
+    // Nobody listens there, so that nothing comes from anywhere else.
+    let ended = agent(folder.path()).env("https_proxy", "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "42\n", "{}", String::from_utf8_lossy(&ended.stderr));
 }

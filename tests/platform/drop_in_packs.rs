@@ -1,8 +1,10 @@
 //! Packs that come and go while the worker of the platform's place works, and the environments that it shares with others.
 
 use std::fs;
+use std::process::Command;
 
 use attune_testkit::eventually;
+use attune_testkit::wheel::{WHEEL, WHEEL_FILE};
 use serde_json::json;
 
 use crate::executor::Executor;
@@ -10,19 +12,21 @@ use crate::support::Installation;
 
 const REQUIREMENTS: &str = "# nothing is needed\n";
 
+const WHERE: &str = "import sys\nprint(sys.prefix)\n";
+
 /// An installation whose pack `snake` has a Python action and a manifest.
-async fn with_a_python_pack() -> Installation {
+async fn with_a_python_pack(requirements: &str, code: &str) -> Installation {
     let installation = Installation::bare().await;
     let source = installation.path("source/snake");
     fs::create_dir_all(source.join("actions")).unwrap();
     for (name, text) in [
         ("pack.yaml", "ref: snake\nlabel: Snake\nversion: 1.0.0\n"),
-        ("requirements.txt", REQUIREMENTS),
+        ("requirements.txt", requirements),
         (
             "actions/where.yaml",
             "ref: snake.where\nlabel: Where\nenabled: true\nrunner_type: python\nentry_point: where.py\noutput_format: text\n",
         ),
-        ("actions/where.py", "import sys\nprint(sys.prefix)\n"),
+        ("actions/where.py", code),
     ] {
         fs::write(source.join(name), text).unwrap();
     }
@@ -35,7 +39,7 @@ async fn with_a_python_pack() -> Installation {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registered_pack_gets_the_environment_that_all_workers_share_and_a_deleted_one_loses_it() {
-    let platform = Executor::on(with_a_python_pack().await).await;
+    let platform = Executor::on(with_a_python_pack(REQUIREMENTS, WHERE).await).await;
     let pack = platform.json("SELECT id FROM pack WHERE ref = 'snake'").await;
     let payload = json!({"pack_id": pack, "pack_ref": "snake", "version": "1.0.0", "runtime_names": ["python"]});
     platform.say("PackRegistered", "attune.events", "pack.registered", &payload);
@@ -83,7 +87,7 @@ async fn a_registered_pack_gets_the_environment_that_all_workers_share_and_a_del
 /// Another worker builds it already, and then dies: nobody builds beside it, and one that is not renewed is taken over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_environment_is_built_by_whoever_has_the_claim() {
-    let platform = Executor::on(with_a_python_pack().await).await;
+    let platform = Executor::on(with_a_python_pack(REQUIREMENTS, WHERE).await).await;
     let folder = platform.installation.path("envs/snake/python");
     // Without versions there is one environment.
     platform.sql("DELETE FROM runtime_version").await;
@@ -110,5 +114,27 @@ async fn an_environment_is_built_by_whoever_has_the_claim() {
     assert_eq!(execution["status"], "completed", "{execution}");
     assert_eq!(platform.json(claim).await, json!(["ready", null]));
     assert!(folder.exists());
+    platform.worker.stop();
+}
+
+/// What pip is told by variables: those of the worker, where it is told to hand them on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packages_come_from_a_folder_of_the_site_where_there_is_no_network() {
+    let installation = with_a_python_pack("thing\n", "import thing\nprint(thing.ANSWER)\n").await;
+    let wheels = installation.path("wheels");
+    fs::create_dir(&wheels).unwrap();
+    assert!(Command::new("python3").args(["-c", WHEEL]).arg(wheels.join(WHEEL_FILE)).status().unwrap().success());
+    let settings = [
+        ("ATTUNE__WORKER__PASS_ENV", "PIP_*"),
+        ("PIP_NO_INDEX", "1"),
+        ("PIP_FIND_LINKS", wheels.to_str().unwrap()),
+        // Nobody listens there, so that nothing comes from anywhere else.
+        ("https_proxy", "http://127.0.0.1:1"),
+    ];
+    let platform = Executor::on_with(installation, &settings).await;
+    let id = platform.schedule_of("snake.where", &[]).await;
+    platform.dispatch(id).await;
+    let (_, execution) = platform.ended(id).await;
+    assert_eq!(execution["result"]["stdout"], "42\n", "{execution}");
     platform.worker.stop();
 }
