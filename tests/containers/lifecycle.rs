@@ -1,16 +1,12 @@
 //! Workers in containers that are stopped, killed, handed orphans, and whose volume is upgraded.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::Path;
 use std::thread;
 
 use attune_testkit::containers::Container;
 use attune_testkit::eventually;
 use serde_json::json;
 
-use crate::prepare;
-use crate::site::{AGENT, Role, Site};
+use crate::site::{AGENT, Role, Site, is_an_earlier_file};
 
 const NAME: &str = "worker-1";
 const PACKS: [&str; 2] = ["packs/core", "tests/containers/packs/reach"];
@@ -106,18 +102,11 @@ async fn agents_go_on_while_their_volume_is_upgraded_and_start_as_the_new_file()
     };
     let id = held(&site, &worker).await;
     let before = sum();
-    // Another file: what comes after the end of the program changes nothing but its bytes.
-    let context = tempfile::tempdir().unwrap();
-    let file = context.path().join("attune-agents");
-    fs::copy(prepare::static_binary(), &file).unwrap();
-    File::options().append(true).open(&file).unwrap().write_all(b"another version").unwrap();
-    let dockerfile = format!("FROM {}\nCOPY attune-agents /usr/local/bin/attune-agents", site.agent_image.id());
-    site.install(&site.engine.build(context.path(), &dockerfile));
+    site.upgrade();
     assert_ne!(sum(), before);
 
     // The running one keeps its file, and starts children as before.
-    let own = fs::read_link(Path::new("/proc").join(worker.pid().to_string()).join("exe")).unwrap();
-    assert!(own.to_str().unwrap().ends_with(" (deleted)"), "{}", own.display());
+    assert!(is_an_earlier_file(&worker));
     open(&worker);
     site.until(id, "completed").await;
     let during = site.ask("reach.python", &json!({ "word": "during" })).await;
@@ -127,8 +116,7 @@ async fn agents_go_on_while_their_volume_is_upgraded_and_start_as_the_new_file()
     assert_eq!(worker.stop(), 0, "{:?}", worker.logs());
     worker.start();
     site.ready(&worker, Role::Worker, NAME).await;
-    let own = fs::read_link(Path::new("/proc").join(worker.pid().to_string()).join("exe")).unwrap();
-    assert!(!own.to_str().unwrap().ends_with(" (deleted)"), "{}", own.display());
+    assert!(!is_an_earlier_file(&worker));
     let after = site.ask("reach.python", &json!({ "word": "after" })).await;
     site.until(after, "completed").await;
     assert_eq!(worker.stop(), 0, "{:?}", worker.logs());

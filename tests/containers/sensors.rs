@@ -1,6 +1,6 @@
-//! Sensor hosts in stock images, through the whole chain and when they are stopped and killed.
+//! Sensor hosts in stock images, through the whole chain, when they are stopped and killed, and when their volume is upgraded.
 
-use crate::site::{Role, Site};
+use crate::site::{AGENT, Role, Site, is_an_earlier_file};
 
 const HOSTS: [&str; 3] = ["sensor-python", "sensor-node", "sensor-scratch"];
 
@@ -78,6 +78,42 @@ async fn sensors_of_a_host_that_docker_kills_run_again_after_its_next_start() {
     site.wait_for("events again", events, |count| count > before).await;
     let hosts = "SELECT count(*) FROM worker WHERE worker_role = 'sensor'";
     assert_eq!(site.database.number(hosts).await, 1, "the row is taken over by its name");
+    assert_eq!(sensor.stop(), 0, "{:?}", sensor.logs());
+    assert_eq!(site.status("sensor-1").await, "inactive");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sensor_host_goes_on_while_its_volume_is_upgraded_and_starts_as_the_new_file() {
+    let Some(site) = Site::new(&["busybox", "scratch"], &["packs/core", "packs/demo"]).await else { return };
+    let options = ["--user=1000:1000", "--env=ATTUNE_SENSOR_RUNTIMES=native"];
+    let sensor = site.agent(Role::Sensor, "scratch", "sensor-1", &options);
+    let running = "SELECT count(*) FROM sensor_process WHERE status = 'running' AND pid IS NOT NULL";
+    site.wait_for("the sensor runs", running, |count| count == 1).await;
+    let events = "SELECT count(*) FROM event";
+    site.wait_for("events", events, |count| count > 0).await;
+    let pid = "SELECT coalesce(max(pid), 0)::bigint FROM sensor_process WHERE status = 'running'";
+    let (before, first) = (site.database.number(events).await, site.database.number(pid).await);
+    site.upgrade();
+
+    // Host and sensor keep their file.
+    assert!(is_an_earlier_file(&sensor));
+    site.wait_for("events beside the new file", events, |count| count > before).await;
+    assert_eq!(site.database.number(pid).await, first);
+    // The host starts sensors as before.
+    let program = format!("{AGENT}/attune-agents");
+    let restarted = sensor.exec(&[], &[&program, "sensor", "ctl", "restart", "core.timer_sensor"]);
+    assert!(restarted.status.success(), "{restarted:?} {:?}", sensor.logs());
+    site.wait_for("another process of the sensor", pid, |pid| pid != 0 && pid != first).await;
+    let before = site.database.number(events).await;
+    site.wait_for("events of a new process", events, |count| count > before).await;
+    site.ready(&sensor, Role::Sensor, "sensor-1").await;
+
+    assert_eq!(sensor.stop(), 0, "{:?}", sensor.logs());
+    let before = site.database.number(events).await;
+    sensor.start();
+    site.ready(&sensor, Role::Sensor, "sensor-1").await;
+    assert!(!is_an_earlier_file(&sensor));
+    site.wait_for("events of the new file", events, |count| count > before).await;
     assert_eq!(sensor.stop(), 0, "{:?}", sensor.logs());
     assert_eq!(site.status("sensor-1").await, "inactive");
 }

@@ -1,7 +1,8 @@
 //! One installation in containers: a network with names of its own, the volumes, a hub, and the agents of a test. Its servers
 //! are those that all tests share; containers reach them through the gateway, by names that only they know.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -112,6 +113,16 @@ impl Site {
     pub(crate) fn install(&self, image: &Image) {
         let container = self.engine.run(image, &[&self.agent_bin.at(AGENT, "rw"), "--network=none"], &[]);
         assert_eq!(container.wait(), 0, "{:?}", container.logs());
+    }
+
+    /// The same with another file: what comes after the end of the program changes nothing but its bytes.
+    pub(crate) fn upgrade(&self) {
+        let context = TempDir::new().unwrap();
+        let file = context.path().join("attune-agents");
+        fs::copy(prepare::static_binary(), &file).unwrap();
+        File::options().append(true).open(&file).unwrap().write_all(b"another version").unwrap();
+        let dockerfile = format!("FROM {}\nCOPY attune-agents /usr/local/bin/attune-agents", self.agent_image.id());
+        self.install(&self.engine.build(context.path(), &dockerfile));
     }
 
     /// Puts packs where the init container finds them.
@@ -268,6 +279,12 @@ impl Site {
         let sql = format!("SELECT result FROM execution WHERE id = {id}");
         serde_json::from_str(&self.database.texts(&sql).await.unwrap()[0]).unwrap()
     }
+}
+
+/// Whether a container's program is no longer the one that has its name.
+pub(crate) fn is_an_earlier_file(container: &Container) -> bool {
+    let own = fs::read_link(Path::new("/proc").join(container.pid().to_string()).join("exe")).unwrap();
+    own.to_str().unwrap().ends_with(" (deleted)")
 }
 
 fn name(path: &str) -> &str {
