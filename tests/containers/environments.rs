@@ -4,7 +4,7 @@ use attune_testkit::containers::Container;
 use attune_testkit::eventually;
 use serde_json::{Value, json};
 
-use crate::site::{Role, Site};
+use crate::site::{AGENT, Role, Site};
 
 const PACKS: [&str; 2] = ["packs/core", "tests/containers/packs/shared"];
 const ENVS: &str = "/opt/attune/runtime_envs/shared";
@@ -97,26 +97,52 @@ async fn what_a_worker_builds_a_sensor_host_uses_and_back_also_at_once_and_as_ot
     assert_eq!(second.stop(), 0, "{:?}", second.logs());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn images_with_another_version_and_libc_share_a_volume_and_leave_each_other_s_environments_alone() {
-    let Some(site) = Site::new(&["busybox", "node", "node-next"], &PACKS).await else { return };
-    let stays = worker(&site, "node", "older", "1000:1000").await;
-    let older = done(&site, "shared.node").await;
-    assert!(older["version"].as_str().unwrap().starts_with("v18."), "{older}");
+/// What an image has as Node.
+fn node_in(container: &Container) -> Value {
+    let found = container.exec(&[], &[&format!("{AGENT}/attune-agents"), "detect", "--json"]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let node = found["runtimes"].as_array().unwrap().iter().find(|interpreter| interpreter["name"] == "node");
+    node.unwrap_or_else(|| panic!("no Node: {found:#}")).clone()
+}
+
+/// One image builds, another builds its own beside it, and the first one goes on with what it has.
+/// What each has as Node; none where containers are not wanted.
+async fn take_turns(images: [(&str, &str); 2]) -> Option<[Value; 2]> {
+    let [(first, first_version), (second, second_version)] = images;
+    let site = Site::new(&["busybox", first, second], &PACKS).await?;
+    let stays = worker(&site, first, "first", "1000:1000").await;
+    let of_first = done(&site, "shared.node").await;
+    assert!(of_first["version"].as_str().unwrap().starts_with(first_version), "{of_first}");
     let shared = current(&stays, "node.js");
+    let first_node = node_in(&stays);
     assert_eq!(stays.stop(), 0, "{:?}", stays.logs());
 
-    let next = worker(&site, "node-next", "newer", "1000:1000").await;
-    let newer = done(&site, "shared.node").await;
-    assert!(newer["version"].as_str().unwrap().starts_with("v20."), "{newer}");
-    assert_ne!(newer["environment"], older["environment"]);
-    assert!(newer["environment"].as_str().unwrap().contains("/.node.js.for-"), "{newer}");
+    let next = worker(&site, second, "second", "1000:1000").await;
+    let of_second = done(&site, "shared.node").await;
+    assert!(of_second["version"].as_str().unwrap().starts_with(second_version), "{of_second}");
+    assert_ne!(of_second["environment"], of_first["environment"]);
+    assert!(of_second["environment"].as_str().unwrap().contains("/.node.js.for-"), "{of_second}");
     assert_eq!((current(&next, "node.js"), builds(&next, "node.js")), (shared.clone(), "1".to_owned()));
+    let second_node = node_in(&next);
     assert_eq!(next.stop(), 0, "{:?}", next.logs());
 
     stays.start();
-    site.ready(&stays, Role::Worker, "older").await;
-    assert_eq!(done(&site, "shared.node").await, older);
+    site.ready(&stays, Role::Worker, "first").await;
+    assert_eq!(done(&site, "shared.node").await, of_first);
     assert_eq!(builds(&stays, "node.js"), "1", "nothing was built in turns");
     assert_eq!(stays.stop(), 0, "{:?}", stays.logs());
+    Some([first_node, second_node])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_with_another_version_and_libc_share_a_volume_and_leave_each_other_s_environments_alone() {
+    drop(take_turns([("node", "v18."), ("node-next", "v20.")]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_with_musl_and_one_with_glibc_leave_each_other_s_environments_alone() {
+    let Some([glibc, musl]) = take_turns([("node-next", "v20."), ("musl", "v20.")]).await else { return };
+    // The version counts by its major number: what is left to tell them apart is the C library.
+    assert_eq!((&glibc["real_path"], &glibc["architecture"]), (&musl["real_path"], &musl["architecture"]));
+    assert_eq!((glibc["libc"].as_str(), musl["libc"].as_str()), (Some("glibc"), Some("musl")));
 }
