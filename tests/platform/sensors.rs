@@ -2,6 +2,7 @@
 //! what sensors emit is run exactly once.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -247,4 +248,43 @@ async fn events_of_sensors_on_several_hosts_are_executed_once_each() {
     for program in [two, third, worker, hub] {
         program.stop();
     }
+}
+
+/// Reads its token and says so through its socket.
+const TALKER: &str = r#"#!/bin/sh
+exec perl -MSocket -e '
+open my $file, "<", $ENV{ATTUNE_API_TOKEN_FILE} or die "token: $!";
+die "another token" if <$file> ne $ENV{ATTUNE_API_TOKEN};
+socket my $socket, AF_UNIX, SOCK_DGRAM, 0 or die "socket: $!";
+send $socket, "READY=1\nSTATUS=user $<", 0, sockaddr_un($ENV{NOTIFY_SOCKET}) or die "notify: $!";
+sleep 100000'
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sensor_that_runs_as_another_user_reads_its_token_and_speaks_through_its_socket() {
+    if attune_process::effective_user() != 0 {
+        return lacking("root", "run the tests as root");
+    }
+    let installation = Installation::bare().await;
+    fs::set_permissions(installation.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let zoo = Zoo::new(&installation);
+    zoo.sensor("talker", "shell", TALKER);
+    zoo.load();
+    let hub = installation.start("hub", &["hub"]);
+    let host = installation.host("one", |command| {
+        never_again(command);
+        command.env("ATTUNE__SENSOR__RUN_AS", "65534:65534");
+    });
+    runs(&installation, "zoo.talker").await;
+    eventually_blocking("what it says", || {
+        let view = view(&installation, "zoo.talker")?;
+        (view["ready"] == true && view["status"] == "user 65534").then_some(())
+    });
+    let run = installation.path("run-one");
+    for entry in fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path()).chain([run]) {
+        let mode = fs::metadata(&entry).unwrap().permissions().mode() & 0o777;
+        assert!(mode & !0o711 == 0, "{} has {mode:o}", entry.display());
+    }
+    host.stop();
+    hub.stop();
 }

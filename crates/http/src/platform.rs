@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct PlatformApi {
     client: Client,
     base: String,
     token: Arc<AgentToken>,
+    /// Whether the API has asked for the token where the platform's own wants none.
+    asks_for_token: Arc<AtomicBool>,
     call_limit: Duration,
 }
 
@@ -119,7 +122,7 @@ impl PlatformApi {
     /// The API at `base`.
     pub fn new(client: Client, base: &str, token: AgentToken) -> Self {
         let base = base.trim_end_matches('/').to_owned();
-        Self { client, base, token: Arc::new(token), call_limit: CALL_LIMIT }
+        Self { client, base, token: Arc::new(token), asks_for_token: Arc::default(), call_limit: CALL_LIMIT }
     }
 
     /// Replaces the time limit of a call.
@@ -173,9 +176,17 @@ impl PlatformApi {
         if answer.status == NOT_FOUND { Ok(false) } else { answer.success().map(|_| true) }
     }
 
-    /// Posts `value` and reads the JSON of the answer, within `limit`. Not tried again while nobody answers.
+    /// Posts `value` and reads the JSON of the answer, within `limit`. Not tried again while nobody answers. The token is not sent
+    /// (a fact of the platform) unless the API answers 401 without it; from then on it is.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, value: &Value, limit: Duration) -> Result<T, HttpError> {
         let request = Request::post_json(format!("{}{path}", self.base), value)?.timeout(limit);
+        if !self.asks_for_token.load(Ordering::Relaxed) {
+            let answer = self.client.send(&request).await?;
+            if answer.status != UNAUTHORIZED || self.token.get().is_none() {
+                return answer.success()?.json();
+            }
+            self.asks_for_token.store(true, Ordering::Relaxed);
+        }
         self.send_authorized(&request).await?.success()?.json()
     }
 

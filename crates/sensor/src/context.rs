@@ -52,8 +52,8 @@ pub(crate) struct Context {
     pub(crate) environments: Environments,
     /// None where the folder of packs is shared.
     pub(crate) packs: Option<Packs>,
-    /// None where nothing is started again because its pack was registered.
-    pub(crate) registrations: Option<Registrations>,
+    /// See [`Context::registrations`].
+    pub(crate) registered: Option<Registrations>,
     /// Said when the wanted and the running sensors are to be compared.
     pub(crate) look_again: Arc<Notify>,
     pub(crate) stop: Stop,
@@ -80,6 +80,11 @@ impl Context {
     /// As whom this host writes about itself.
     pub(crate) fn host(&self) -> HostProcess<'_> {
         HostProcess { worker: self.worker, worker_name: &self.config.name, id: self.process }
+    }
+
+    /// What is known of the registration of packs, where the folder of packs is shared; none where nothing is started again for it.
+    pub(crate) fn registrations(&self) -> Option<&Registrations> {
+        self.registered.as_ref().filter(|_| self.packs.as_ref().is_none_or(Packs::is_shared))
     }
 
     /// Whether another process of this name has the row of this host by now, as far as the store says.

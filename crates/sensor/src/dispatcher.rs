@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use attune_lifecycle::{Backoff, Tasks};
+use attune_lifecycle::{Backoff, Tasks, spawn_blocking};
 use attune_model::SensorId;
 use attune_model::activity::Activity;
 use attune_model::chain;
@@ -27,17 +27,18 @@ use uuid::Uuid;
 use crate::context::Context;
 use crate::control::Command;
 use crate::delay::shortened;
+use crate::registrations::Registrations;
 use crate::registry::Registry;
 use crate::supervisor::{Phase, Status, Supervisor, Wish};
 use crate::target::{Refusal, Target};
 
-use compare::{Compared, Judged, News, Seen};
+use compare::{Compared, Judged, News, Seen, asked};
 
 pub(crate) use compare::Wanted;
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A look at the store usually takes milliseconds.
+/// A look at the store or at folders usually takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Changes that never pause are acted upon after so many windows.
 const MOST_WINDOWS: u32 = 5;
@@ -242,7 +243,8 @@ impl Dispatcher {
         }
         self.refused.retain(|sensor, _| enabled.contains(sensor));
         self.release(&wanted, &without_rules);
-        self.announce_start();
+        let seen = self.look_at_folders();
+        self.announce_start(seen);
         self.compared = is_complete.then(|| Compared::now(digest));
         self.has_read = true;
     }
@@ -310,8 +312,38 @@ impl Dispatcher {
         self.refused.insert(sensor, reason);
     }
 
-    /// After the first look: waits beside the loop until each wanted sensor was tried.
-    fn announce_start(&mut self) {
+    /// Beside the starts: no large folder on a slow volume is to delay them.
+    fn look_at_folders(&self) -> Option<JoinHandle<()>> {
+        let context = self.context.clone();
+        if !context.registrations().is_some_and(Registrations::has_unseen) {
+            return None;
+        }
+        let soft = context.stop.soft().clone();
+        let look = async move {
+            // The next comparison asks again.
+            if let (Some(registrations), Ok(stamps)) =
+                (context.registrations(), asked(&context, context.store.pack_stamps()).await)
+            {
+                registrations.follow(&stamps);
+            }
+            let look = move || {
+                let folder = &context.config.paths.packs;
+                context.registrations().iter().for_each(|registrations| registrations.look_at_unseen(folder));
+            };
+            // What a panic has left unseen counts as changed.
+            drop(spawn_blocking(look).await);
+        };
+        Some(self.tasks.spawn(async move {
+            tokio::select! {
+                () = soft.cancelled() => {}
+                () = look => {}
+            }
+        }))
+    }
+
+    /// After the first look: waits beside the loop until each wanted sensor was tried and, as a rule, the folders of their packs
+    /// were `seen`.
+    fn announce_start(&mut self, seen: Option<JoinHandle<()>>) {
         let Some(started) = self.started.take() else {
             return;
         };
@@ -324,6 +356,10 @@ impl Dispatcher {
                     // An error means that its supervisor is gone: nothing to wait for.
                     _ = status.wait_for(|status| status.settled) => {}
                 }
+            }
+            if let Some(seen) = seen {
+                // They are seen later where that takes long.
+                drop(timeout(PATIENCE, seen).await);
             }
             started.send_replace(true);
         });

@@ -16,7 +16,7 @@ use crate::registry::{Counts, Registry, capabilities};
 pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: CancellationToken) {
     let mut ticks = interval(context.config.timing.heartbeat_interval.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut written = Counts::default();
+    let mut written = Some(Counts::default());
     loop {
         tokio::select! {
             biased;
@@ -27,8 +27,9 @@ pub(crate) async fn beat(context: Arc<Context>, registry: Registry, stop: Cancel
             sign_of_life(&context).await;
         }
         let counts = registry.counts();
-        if counts != written && write(&context, counts).await {
-            written = counts;
+        if written != Some(counts) {
+            // What another process of this name has written is not this one's when the row is its own again.
+            written = write(&context, counts).await.then_some(counts);
         }
     }
 }

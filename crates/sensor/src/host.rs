@@ -140,9 +140,9 @@ impl SensorHost {
             if config.artifacts.is_api(|| shares_artifacts(&config.paths.artifacts)) {
                 courier::adopt(&config.paths.artifacts, worker, store.as_ref()).await;
             }
-            let stale = store.clear_stale_processes(worker).await.map_err(register)?;
-            if stale > 0 {
-                tracing::info!(rows = stale, "sensors of an earlier life of this host are recorded as stopped");
+            // With leases an earlier life may go on until this one begins.
+            if config.timing.lease_time.is_none() {
+                tell_stale(store.clear_stale_processes(worker).await.map_err(register)?);
             }
             // What changes before the queue is heard is seen by the look at the store that follows then.
             Ok(timeout(STORE_LIMIT, Wanted::read(store.as_ref())).await.ok().and_then(Result::ok))
@@ -182,7 +182,7 @@ impl SensorHost {
         let logs = logs(outbox, &config);
         let look_again = Arc::<Notify>::default();
         let packs = packs_by_api.then(|| packs(&config, api.clone(), (look_again.clone(), stop, tasks)));
-        let registrations = (packs.is_none() && config.restarts_registered).then(Registrations::default);
+        let registered = config.restarts_registered.then(Registrations::default);
         let run_dir = run_dir(&config);
         let environments =
             Environments::new(config.build_host.clone(), observer.clone()).with_policy(config.policy.as_ref());
@@ -207,7 +207,7 @@ impl SensorHost {
             vitals,
             environments,
             packs,
-            registrations,
+            registered,
             look_again,
             stop: stop.clone(),
             deadline: deadline.clone(),
@@ -227,6 +227,13 @@ impl SensorHost {
             run(context, tasks.clone(), (started, changes, registry), wanted, (silence, keeper)),
         );
         Started { receiver }
+    }
+}
+
+/// Rows of an earlier life were set to `stopped`.
+pub(crate) fn tell_stale(rows: u64) {
+    if rows > 0 {
+        tracing::info!(rows, "sensors of an earlier life of this host are recorded as stopped");
     }
 }
 
@@ -266,7 +273,8 @@ fn logs(outbox: Option<Outbox>, config: &SensorConfig) -> LogHome {
 /// Without it sensors run as well; only their tokens cannot be renewed without a restart.
 fn run_dir(config: &SensorConfig) -> Option<RunDir> {
     let root = config.paths.run.as_ref()?;
-    match RunDir::make(root) {
+    let user = config.policy.as_ref().and_then(|policy| policy.user.as_ref()).map(|user| user.uid);
+    match RunDir::make(root, user) {
         Ok(made) => Some(made),
         Err(error) => {
             tracing::warn!(folder = %root.display(), %error,

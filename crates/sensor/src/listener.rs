@@ -75,8 +75,8 @@ fn tell(context: &Context, pack_ref: &str) {
     if let Some(packs) = &context.packs {
         packs.tell(pack_ref);
     }
-    if let Some(registrations) = &context.registrations {
-        registrations.tell(pack_ref);
+    if let Some(registered) = &context.registered {
+        registered.tell(pack_ref);
     }
 }
 

@@ -88,6 +88,11 @@ impl Packs {
         Self { inner, tasks, entries: Mutex::default(), told: Mutex::default() }
     }
 
+    /// Whether the API has left its mark in the folder meanwhile: then it is shared, and nothing is fetched any more.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.inner.sync.is_shared()
+    }
+
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

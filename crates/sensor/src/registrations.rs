@@ -1,9 +1,10 @@
 //! Packs of a shared folder that were registered anew.
 //!
 //! While nobody says so, only the files that a sensor is known to consist of count. With a registration the whole folder does, as
-//! on the platform; a pack that is the same as before starts nothing again.
+//! on the platform; a pack that is the same as before starts nothing again. A message tells of a registration, or the row of the
+//! pack does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,11 +19,14 @@ pub(crate) struct Registrations {
     told: Mutex<HashSet<String>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Folder {
     /// Rises with each registration of something else.
     generation: u64,
-    files: Fingerprint,
+    /// None as long as nobody has looked.
+    files: Option<Fingerprint>,
+    /// Of the row of the pack, likewise.
+    stamp: Option<String>,
 }
 
 impl Registrations {
@@ -39,27 +43,55 @@ impl Registrations {
         self.told().insert(pack_ref.to_owned());
     }
 
+    /// The rows of the packs have these stamps. Another one than before is as good as a message, which may be lost.
+    pub(crate) fn follow(&self, stamps: &BTreeMap<String, String>) {
+        for (pack_ref, known) in &mut *self.packs() {
+            let stamp = stamps.get(pack_ref);
+            let before = stamp.and_then(|stamp| known.stamp.replace(stamp.clone()));
+            if before.is_some() && before.as_ref() != stamp {
+                self.tell(pack_ref);
+            }
+        }
+    }
+
+    /// Which one of the pack is there, as far as messages told of it.
+    pub(crate) fn generation(&self, pack_ref: &str) -> u64 {
+        let mut packs = self.packs();
+        if let Some(known) = packs.get(pack_ref) {
+            return known.generation;
+        }
+        packs.entry(pack_ref.to_owned()).or_default().generation
+    }
+
     /// Looks at the folders that messages told of. Blocks.
     pub(crate) fn look(&self, root: &Path) {
         for pack_ref in mem::take(&mut *self.told()) {
-            let mut packs = self.packs();
             // Of one that no sensor here has come from nothing runs.
-            let Some(known) = packs.get_mut(&pack_ref) else { continue };
+            if !self.packs().contains_key(&pack_ref) {
+                continue;
+            }
             let files = fingerprint_of_folder(&root.join(&pack_ref));
-            if mem::replace(&mut known.files, files) != files {
+            let mut packs = self.packs();
+            let known = packs.entry(pack_ref.clone()).or_default();
+            if known.files.replace(files) != Some(files) {
                 known.generation += 1;
                 tracing::info!(pack.ref = pack_ref, "the pack was registered with other files: its sensors start again");
             }
         }
     }
 
-    /// Which one of the pack is there. Looks at the folder of one that it has not seen; blocks then.
-    pub(crate) fn generation(&self, root: &Path, pack_ref: &str) -> u64 {
-        if let Some(known) = self.packs().get(pack_ref) {
-            return known.generation;
+    /// Whether there are folders that nobody has looked at.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.packs().values().any(|folder| folder.files.is_none())
+    }
+
+    /// Looks at those. Blocks.
+    pub(crate) fn look_at_unseen(&self, root: &Path) {
+        let unseen = |(pack_ref, folder): (&String, &Folder)| folder.files.is_none().then(|| pack_ref.clone());
+        let unseen: Vec<String> = self.packs().iter().filter_map(unseen).collect();
+        for pack_ref in unseen {
+            let files = fingerprint_of_folder(&root.join(&pack_ref));
+            self.packs().entry(pack_ref).or_default().files.get_or_insert(files);
         }
-        let files = fingerprint_of_folder(&root.join(pack_ref));
-        self.packs().insert(pack_ref.to_owned(), Folder { generation: 0, files });
-        0
     }
 }

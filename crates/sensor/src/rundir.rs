@@ -1,23 +1,27 @@
 //! The private folder of a host that runs: tokens and sockets of its sensors.
 //!
 //! ```text
-//!   <run>/                0700
+//!   <run>/                0700; 0711 where sensors run as another user
 //!     control.sock        for `attune-agents sensor ctl`
 //!     lock                held while an instance is made
 //!     <instance>/         one life of one host
 //!       lock              held by that life
-//!       7.token           of sensor 7, replaced as a whole
-//!       7.notify          NOTIFY_SOCKET of sensor 7
+//!       7.token           of sensor 7, its user's, replaced as a whole
+//!       7.notify          NOTIFY_SOCKET of sensor 7, its user's
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use attune_model::{Secret, SensorId};
 use attune_process::effective_user;
 use uuid::Uuid;
+
+use crate::notify::NotifySocket;
 
 const LOCK: &str = "lock";
 /// Characters of the name of an instance.
@@ -27,30 +31,35 @@ const NAME_LENGTH: usize = 8;
 #[derive(Debug)]
 pub(crate) struct RunDir {
     instance: PathBuf,
+    /// The user of the sensors, where it is not this process's.
+    user: Option<u32>,
     _hold: File,
 }
 
 impl RunDir {
-    /// Makes it, and removes what lives that were killed have left. An existing folder that others could write to is refused.
-    pub(crate) fn make(root: &Path) -> io::Result<Self> {
-        private_folder(root)?;
+    /// Makes it, and removes what lives that were killed have left. An existing folder that others could look into or write to is
+    /// refused. Sensors that run as another `user` reach what is theirs, and see nothing else.
+    pub(crate) fn make(root: &Path, user: Option<u32>) -> io::Result<Self> {
+        let user = user.filter(|user| *user != effective_user());
+        let mode = if user.is_some() { 0o711 } else { 0o700 };
+        private_folder(root, mode)?;
         // Nobody is to remove an instance that is being made. Nobody holds it for long.
         let alone = lock_in(root)?;
         alone.lock()?;
         sweep(root);
         let name = Uuid::new_v4().simple().to_string();
         let instance = root.join(&name[..NAME_LENGTH]);
-        private_folder(&instance)?;
+        private_folder(&instance, mode)?;
         let hold = lock_in(&instance)?;
         hold.lock()?;
-        Ok(Self { instance, _hold: hold })
+        Ok(Self { instance, user, _hold: hold })
     }
 
     pub(crate) fn token(&self, sensor: SensorId) -> PathBuf {
         self.instance.join(format!("{sensor}.token"))
     }
 
-    pub(crate) fn notify(&self, sensor: SensorId) -> PathBuf {
+    fn notify(&self, sensor: SensorId) -> PathBuf {
         self.instance.join(format!("{sensor}.notify"))
     }
 
@@ -58,8 +67,20 @@ impl RunDir {
     pub(crate) fn write_token(&self, sensor: SensorId, token: &Secret) -> io::Result<()> {
         let (path, new) = (self.token(sensor), self.instance.join(format!("{sensor}.new")));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        if self.user.is_some() {
+            fchown(&file, self.user, None)?;
+        }
         file.write_all(token.expose().as_bytes())?;
         fs::rename(new, path)
+    }
+
+    /// The socket of a sensor, where that may write to it. Must be called inside a runtime.
+    pub(crate) fn bind_notify(&self, sensor: SensorId) -> io::Result<NotifySocket> {
+        let socket = NotifySocket::bind(self.notify(sensor))?;
+        if self.user.is_some() {
+            chown(socket.path(), self.user, None)?;
+        }
+        Ok(socket)
     }
 
     /// Of a sensor that does not run any more: it may be good for another day.
@@ -108,37 +129,36 @@ fn remove_left(instance: &Path) -> io::Result<()> {
     }
 }
 
-fn private_folder(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
+fn private_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return DirBuilder::new().recursive(true).mode(0o700).create(path);
+            return DirBuilder::new().recursive(true).mode(mode).create(path);
         }
         Err(error) => return Err(error),
     }
     // Not through a link: in /tmp anybody could have made one.
     let found = fs::symlink_metadata(path)?;
-    if !found.is_dir() || found.uid() != effective_user() || found.mode() & 0o077 != 0 {
+    if !found.is_dir() || found.uid() != effective_user() || found.mode() & 0o777 & !0o711 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!("{} is not a private folder of this user (mode 0700)", path.display()),
         ));
     }
-    Ok(())
+    // An earlier life may have had sensors of another user, or none.
+    if found.mode() & 0o777 == mode { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode)) }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
     fn tokens_are_private_and_replaced_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("a/run");
-        let dir = RunDir::make(&root).unwrap();
+        let dir = RunDir::make(&root, None).unwrap();
         for token in ["a long first token", "second"] {
             dir.write_token(SensorId(7), &Secret::new(token.to_owned())).unwrap();
             let path = dir.token(SensorId(7));
@@ -155,13 +175,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("run");
         let token = Secret::new("token".to_owned());
-        let living = RunDir::make(&root).unwrap();
+        let living = RunDir::make(&root, None).unwrap();
         living.write_token(SensorId(7), &token).unwrap();
         let killed = root.join("0badcafe");
-        private_folder(&killed).unwrap();
+        private_folder(&killed, 0o700).unwrap();
         fs::write(killed.join("7.token"), "token").unwrap();
         fs::create_dir(root.join("not ours")).unwrap();
-        let next = RunDir::make(&root).unwrap();
+        let next = RunDir::make(&root, None).unwrap();
         assert!(!killed.exists());
         assert!(living.token(SensorId(7)).exists() && next.instance.exists() && root.join("not ours").exists());
     }
@@ -172,9 +192,9 @@ mod tests {
         let open = folder.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(RunDir::make(&open).unwrap_err().to_string().contains("not a private folder"));
+        assert!(RunDir::make(&open, None).unwrap_err().to_string().contains("not a private folder"));
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
-        RunDir::make(&link).unwrap_err();
+        RunDir::make(&link, None).unwrap_err();
     }
 }

@@ -216,8 +216,7 @@ impl Prepared {
     /// The file with the token and the socket; none of both when one cannot be made. The sensor runs without them, too.
     fn private_files(&self, context: &Context, target: &Target) -> Option<NotifySocket> {
         let (run_dir, sensor) = (context.run_dir.as_ref()?, target.sensor.id);
-        let made =
-            run_dir.write_token(sensor, &self.token.value).and_then(|()| NotifySocket::bind(run_dir.notify(sensor)));
+        let made = run_dir.write_token(sensor, &self.token.value).and_then(|()| run_dir.bind_notify(sensor));
         made.inspect_err(|error| {
             tracing::warn!(sensor.ref = %target.sensor.r#ref, %error, "no token file and no notify socket");
         })

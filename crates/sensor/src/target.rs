@@ -51,8 +51,10 @@ pub(crate) struct Input {
     /// None when it cannot be planned; the start will say why.
     chosen: Option<Arc<Chosen>>,
     files: Fingerprint,
-    /// Of its pack: which one was fetched, or registered.
+    /// Of its pack, where that comes through the API.
     pub(crate) generation: u64,
+    /// Of its pack, where the folder is shared: rises when it was registered with other files.
+    pub(crate) registration: u64,
     /// Rises when an operator wants another process.
     pub(crate) restarts: u64,
 }
@@ -71,6 +73,7 @@ impl Input {
             chosen: chosen.map(Arc::new),
             files,
             generation: 0,
+            registration: 0,
             restarts: 0,
         }
     }

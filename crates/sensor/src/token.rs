@@ -56,7 +56,7 @@ async fn ask(context: &Context, target: &Target) -> Result<Token, HttpError> {
         "trigger_types": target.input.trigger_refs,
         "ttl_seconds": lifetime.as_secs(),
     });
-    // The platform's API asks for no token of the host here; the hub does of hosts on other machines.
+    // The platform's API wants no token of the host here; the hub asks for one of hosts on other machines.
     let Reply { data } = context.api.post("/auth/internal/sensor-token", &body, CALL_LIMIT).await?;
     // A clock of the API that is far from ours must not make us renew without end.
     let remaining = (data.expires_at - context.clock.now()).to_std().unwrap_or(lifetime).min(lifetime);

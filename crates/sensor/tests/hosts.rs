@@ -193,6 +193,25 @@ async fn a_frozen_host_that_wakes_up_says_nothing_about_what_a_later_one_of_its_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_host_ran_is_not_said_to_run_when_it_comes_back_although_nobody_wants_it() {
+    let mut world = world(&["a", "b"]).await;
+    let one = Host::start(&world, "one");
+    for sensor in ["demo.a", "demo.b"] {
+        testimonies(&world).another_runner(sensor, 0).await;
+        eventually("the row", async || (!world.running_rows(sensor).await.is_empty()).then_some(())).await;
+    }
+    one.signal(SIGKILL);
+    world.pack.sensors[0].enabled = false;
+    world.load().await;
+    let again = Host::start(&world, "one");
+    testimonies(&world).another_runner("demo.b", 1).await;
+    let row = world.row_of("one", "demo.a").await.unwrap();
+    assert_eq!((row.status, row.pid), (SensorProcessStatus::Stopped, None));
+    again.stop().await;
+    drop(one);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_ending_when_its_host_begins_anew_and_freezes_ends_in_the_time_that_was_promised() {
     let mut world = World::new().await;
     let stubborn = r#"open(os.path.join(facts, "asked"), "a").write("to end\n")"#;

@@ -113,6 +113,19 @@ async fn of_two_hosts_of_one_name_the_earlier_one_leaves_without_a_word_about_wh
     later.stop().await;
 }
 
+#[tokio::test]
+async fn a_host_that_never_begins_leaves_the_rows_of_the_one_whose_name_it_has() {
+    let mut world = world().await;
+    world.add_sensor("one", "shell", FAITHFUL);
+    let host = world.start().await;
+    let row = world.eventually_running(host.worker, "demo.one").await;
+    let newcomer = world.build_host(world.config(), Arc::new(SystemClock)).await;
+    assert_eq!(newcomer.worker(), host.worker);
+    drop(newcomer);
+    assert_eq!(world.row(host.worker, "demo.one").await, Some(row));
+    host.stop().await;
+}
+
 /// A service that knows no leases says that it runs `demo.one`.
 async fn run_elsewhere(world: &World) -> WorkerId {
     let sensor = world.store.sensor("demo.one").await.unwrap().unwrap().0;

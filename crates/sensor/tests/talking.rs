@@ -217,14 +217,15 @@ time.sleep(1000)
 
 #[tokio::test]
 async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host() {
-    let world = world("token").await;
+    let mut world = world("token").await;
     let host = world.start().await;
     let running = eventually_view(&world, "running", |view| view.state == "running" && view.ready).await;
     assert_eq!(fs::metadata(socket(&world)).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!((running.rules, running.failures, running.status.as_deref()), (1, 0, Some("watching")));
     let first = running.pid.unwrap().to_string();
     let id = world.row(host.worker, "demo.one").await.unwrap().sensor;
-    let ask = async |request: ControlRequest| ask_host(&socket(&world), &request).await.unwrap();
+    let control = socket(&world);
+    let ask = async |request: ControlRequest| ask_host(&control, &request).await.unwrap();
     let one = || "demo.one".to_owned();
 
     assert_eq!(ask(ControlRequest::Restart(one())).await, ControlReply::Accepted);
@@ -242,7 +243,10 @@ async fn an_operator_lists_stops_starts_and_restarts_without_restarting_the_host
     world.eventually_row(host.worker, "demo.one", |row| row.status == SensorProcessStatus::Stopped).await;
     eventually("the end of its token's file", async || (!has_token()).then_some(())).await;
     // Messages do not bring it back.
+    world.add_sensor("other", "shell", r#"echo "$$" >> "$FACTS/other"; exec sleep 1000"#);
+    world.load().await;
     world.hint().await;
+    world.eventually_facts("other", 1).await;
     assert_eq!(view(&world).await.state, "stopped");
 
     assert_eq!(ask(ControlRequest::Start(one())).await, ControlReply::Accepted);

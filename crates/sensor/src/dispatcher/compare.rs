@@ -50,7 +50,8 @@ pub(super) fn judge_all(context: &Context, desired: Vec<DesiredSensor>) -> Vec<J
     let config = &context.config;
     let host = CapabilityView::of(&config.capabilities);
     let _still = context.packs.as_ref().map(Packs::hold_still);
-    if let Some(registrations) = &context.registrations {
+    let registrations = context.registrations();
+    if let Some(registrations) = registrations {
         registrations.look(&config.paths.packs);
     }
     let mut look = Look::at(&config.paths.packs);
@@ -58,26 +59,19 @@ pub(super) fn judge_all(context: &Context, desired: Vec<DesiredSensor>) -> Vec<J
         let (sensor, sensor_ref) = (desired.sensor.id, desired.sensor.r#ref.clone());
         let mut verdict = Target::judge(desired, &config.planner, &host, &mut look);
         if let Ok(target) = &mut verdict {
-            follow_pack(context, target);
+            if let Some(packs) = &context.packs {
+                target.follow(packs);
+            }
+            target.input.registration = registration(registrations, target);
         }
         Judged { sensor, sensor_ref, verdict }
     };
     desired.into_iter().map(&mut judge).collect()
 }
 
-/// Notes which one of its pack is there.
-fn follow_pack(context: &Context, target: &mut Target) {
-    if let Some(packs) = &context.packs {
-        target.follow(packs);
-    }
-    if let Some(registrations) = &context.registrations {
-        target.input.generation = generation(context, registrations, target);
-    }
-}
-
-fn generation(context: &Context, registrations: &Registrations, target: &Target) -> u64 {
-    let pack_ref = target.sensor.pack_ref.as_ref();
-    pack_ref.map_or(0, |pack_ref| registrations.generation(&context.config.paths.packs, pack_ref))
+fn registration(registrations: Option<&Registrations>, target: &Target) -> u64 {
+    let known = registrations.zip(target.sensor.pack_ref.as_ref());
+    known.map_or(0, |(registrations, pack_ref)| registrations.generation(pack_ref))
 }
 
 /// The answer of the store, in time.
@@ -164,6 +158,7 @@ impl Known {
         let Wanted { digest, sensors } = if let Some(wanted) = self.wanted.take() {
             wanted
         } else {
+            self.follow_registrations().await?;
             // Before the rows: what changes in between is seen the next time.
             let digest = asked(&context, context.store.desired_digest()).await?;
             if self.is_same(&digest).await? {
@@ -188,16 +183,15 @@ impl Known {
         let context = self.context.clone();
         let look = move || {
             let _still = context.packs.as_ref().map(Packs::hold_still);
-            let folder = &context.config.paths.packs;
-            let has_pack_of_now = |target: &Target| {
-                let Some(registrations) = &context.registrations else { return true };
-                generation(&context, registrations, target) == target.input.generation
-            };
-            if let Some(registrations) = &context.registrations {
+            let (folder, registrations) = (&context.config.paths.packs, context.registrations());
+            if let Some(registrations) = registrations {
                 registrations.look(folder);
             }
             let mut look = Look::at(folder);
-            targets.iter().all(|target| has_pack_of_now(target) && target.has_files_of_now(&mut look))
+            let mut is_same = |target: &Target| {
+                registration(registrations, target) == target.input.registration && target.has_files_of_now(&mut look)
+            };
+            targets.iter().all(|target| is_same(target))
         };
         spawn_blocking(look).await.map_err(|error| error.to_string())
     }

@@ -9,6 +9,14 @@ use crate::supervisor::Phase;
 use crate::target::Target;
 
 impl Known {
+    /// Looks whether messages about packs were lost.
+    pub(super) async fn follow_registrations(&self) -> Result<(), String> {
+        let context = self.context();
+        let Some(registrations) = context.registrations() else { return Ok(()) };
+        registrations.follow(&asked(context, context.store.pack_stamps()).await?);
+        Ok(())
+    }
+
     /// Has the packs of these sensors fetched, those that changed fetched again, and those that are gone removed as soon as
     /// their sensors are.
     pub(super) async fn follow_packs(&self, desired: &[DesiredSensor]) -> Result<(), String> {

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::fence::fence;
 use super::{Grant, Leases, Session, Terms, Word};
 use crate::context::{Context, STORE_LIMIT};
+use crate::host::tell_stale;
 
 /// At the end of the host nobody waits long for a store that does not answer.
 const LAST_LIMIT: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ pub(crate) struct Keeper {
     before: Option<Arc<HostSession>>,
     /// Of the one that is to begin, until that is known to have been done.
     next_id: Option<Uuid>,
+    /// Whether nothing of an earlier process is said to live any more.
+    is_cleared: bool,
     /// Whether it was said that another process has the row of this host.
     is_taken: bool,
     cordoned: bool,
@@ -87,6 +90,7 @@ impl Keeper {
             begun: 0,
             before: None,
             next_id: None,
+            is_cleared: false,
             is_taken: false,
             cordoned: false,
             asking: Vec::new(),
@@ -148,6 +152,9 @@ impl Keeper {
                 return self.refuse("the store does not answer");
             }
         }
+        if !self.clear().await {
+            return self.refuse("the store does not answer");
+        }
         // What is still to be given back must not be taken again meanwhile: the one would undo the other.
         let is_clear = self.give_back(STORE_LIMIT).await;
         let Some(session) = self.session.clone().filter(|session| session.is_valid() && is_clear) else {
@@ -161,6 +168,19 @@ impl Keeper {
             self.look_at = Instant::now() + self.terms.look_interval();
             self.look(&session).await;
         }
+    }
+
+    /// Sets the rows of an earlier process right, once there is a session: until then that one may go on. False when the store did
+    /// not answer.
+    async fn clear(&mut self) -> bool {
+        if !self.is_cleared && self.session.is_some() {
+            let cleared = self.context.store.clear_stale_processes(self.context.worker);
+            let cleared = self.call("clear the rows of an earlier life of this host", cleared).await;
+            self.is_cleared = cleared.is_some();
+            tell_stale(cleared.unwrap_or_default());
+            return self.is_cleared;
+        }
+        true
     }
 
     fn measure(&self, change: LeaseChange) {
