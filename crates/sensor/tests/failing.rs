@@ -150,6 +150,44 @@ async fn a_sensor_whose_token_cannot_be_renewed_goes_on() {
 }
 
 #[tokio::test]
+async fn a_sensor_whose_successor_gets_no_token_goes_on_until_that_has_one_or_it_ends() {
+    let mut world = World::new().await;
+    world.add_sensor("one", "shell", FAITHFUL);
+    world.add_sensor("other", "shell", FAITHFUL);
+    let host = world.start().await;
+    let mut first = Vec::new();
+    for sensor in ["demo.one", "demo.other"] {
+        world.eventually_running(host.worker, sensor).await;
+        first.push(world.facts(sensor)[0].split(' ').next().unwrap().to_owned());
+    }
+    world.api.is_down.store(true, Ordering::SeqCst);
+    let asked = world.api.requests.lock().unwrap().len();
+    for sensor in ["one", "other"] {
+        world.add_rule(&format!("more_{sensor}"), sensor, &json!({"n": 2}));
+    }
+    world.load().await;
+    world.hint().await;
+    eventually("further requests", async || (world.api.requests.lock().unwrap().len() >= asked + 6).then_some(()))
+        .await;
+    for (sensor, pid) in ["demo.one", "demo.other"].into_iter().zip(&first) {
+        let row = world.row(host.worker, sensor).await.unwrap();
+        assert!(is_alive(pid) && row.status == SensorProcessStatus::Running, "{row:?}");
+    }
+    // Nothing is left that could go on.
+    attune_sys::kill(attune_sys::Pid::new(first[1].parse().unwrap()).unwrap(), attune_sys::SIGKILL).unwrap();
+    let row = world.eventually_row(host.worker, "demo.other", in_backoff).await;
+    assert!(row.stderr_excerpt.unwrap().contains("503"));
+    world.api.is_down.store(false, Ordering::SeqCst);
+    for sensor in ["demo.one", "demo.other"] {
+        world.eventually_facts(sensor, 2).await;
+        let row = world.eventually_row(host.worker, sensor, |row| row.status == SensorProcessStatus::Running).await;
+        assert_eq!(row.active_rule_count, 2);
+    }
+    assert!(!is_alive(&first[0]));
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_sensor_prints_is_kept_whatever_it_is_and_without_its_secrets() {
     let mut world = World::new().await;
     let script = r#"

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use attune_lifecycle::{Backoff, CancellationToken};
 use attune_model::chain;
 use attune_model::measure::RestartCause;
 use attune_store::ProcessChange;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{Next, Phase, Supervisor, Wish, start_failure};
+use crate::context::Context;
 use crate::process::{Event, Failure, Process, UNLIMITED};
 use crate::start::{Prepared, StartFailure, prepare};
 use crate::target::Target;
@@ -25,6 +27,18 @@ const SLOW_START: Duration = Duration::from_millis(500);
 async fn unwanted(mut wish: watch::Receiver<Wish>) {
     // An error says that nobody wants anything any more.
     drop(wish.wait_for(|wish| wish.target().is_none()).await);
+}
+
+async fn prepare_after(
+    wait: Duration,
+    context: &Context,
+    target: &Arc<Target>,
+    stop: &CancellationToken,
+) -> Result<Prepared, StartFailure> {
+    if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+        return Err(StartFailure::Stopping);
+    }
+    prepare(context, target, stop).await
 }
 
 impl Supervisor {
@@ -63,6 +77,15 @@ impl Supervisor {
         self.record.hurry();
     }
 
+    /// The API gives no token for the successor. What runs is better than nothing, so it goes on until that has one.
+    fn goes_on(&self, new: &Arc<Target>, error: &StartFailure) {
+        let reason = format!("it goes on as it was: {}", chain(error));
+        if self.status.borrow().reason.as_ref() != Some(&reason) {
+            tracing::warn!(sensor.ref = %new.sensor.r#ref, "a sensor is to be started anew, and {reason}");
+            self.status.send_modify(|status| status.reason = Some(reason));
+        }
+    }
+
     /// Prepares the successor of a running process while that goes on. None: it stays (a renewal that did not work is
     /// tried again, its token is still good).
     pub(super) async fn replace(&mut self, process: &mut Process, new: &Arc<Target>, is_renewal: bool) -> Option<Next> {
@@ -71,9 +94,10 @@ impl Supervisor {
         let context = self.context.clone();
         let stop = context.stop.soft().child_token();
         let mut given_up = false;
-        let mut patience = context.config.timing.watchdog;
+        let timing = &context.config.timing;
+        let (mut patience, mut backoff) = (timing.watchdog, Backoff::new(timing.backoff_min, timing.backoff_max));
         let prepared = {
-            let mut preparing = pin!(prepare(&context, new, &stop));
+            let mut preparing = pin!(prepare_after(Duration::ZERO, &context, new, &stop));
             let mut unwanted = pin!(unwanted(self.wish.clone()));
             loop {
                 let is_gone = async {
@@ -88,6 +112,9 @@ impl Supervisor {
                         Event::Ended(failure) => {
                             self.ended_early(new, &failure);
                             ended = Some(failure);
+                            if backoff.attempts() > 0 {
+                                preparing.set(prepare_after(Duration::ZERO, &context, new, &stop));
+                            }
                         }
                         Event::Heard => self.hear(process),
                         Event::Hangs => {
@@ -97,7 +124,13 @@ impl Supervisor {
                         }
                     },
                     () = revoked.cancelled() => return Some(Next::Lost),
-                    prepared = &mut preparing => break prepared,
+                    prepared = &mut preparing => match prepared {
+                        Err(error @ StartFailure::Token(_)) if !is_renewal && ended.is_none() => {
+                            self.goes_on(new, &error);
+                            preparing.set(prepare_after(backoff.next_delay(), &context, new, &stop));
+                        }
+                        prepared => break prepared,
+                    },
                     () = self.record.retry() => {}
                     () = is_gone, if !given_up => {
                         given_up = true;
