@@ -113,7 +113,7 @@ pub(crate) const DIRECT: &[DirectVariable] = &[
     DirectVariable {
         name: message_queue::SENSORS_VARIABLE,
         default: "`message_queue.url`",
-        doc: "The broker's address that sensors are told. The agent itself uses `message_queue.url`.",
+        doc: "The broker's address that sensors are told. The agent itself uses it where `message_queue.url` is missing.",
     },
     DirectVariable {
         name: "ATTUNE_AGENT_TOKEN",

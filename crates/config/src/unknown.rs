@@ -1,6 +1,7 @@
 //! Names that nobody reads: probably typing errors, so each is warned about with the nearest name that exists.
 //!
-//! They are not fatal: files and variables are shared with other services and versions.
+//! They are not fatal: files and variables are shared with other services and versions. Names that are known and have no effect
+//! are told in one line.
 
 use attune_yaml::{Mapping, Node};
 
@@ -23,7 +24,11 @@ pub(crate) fn check(layers: &Layers, source: &dyn Source) -> (Vec<Note>, Vec<Pro
     for (path, variable) in &layers.variables {
         let name = &variable.name;
         let hint = match standing(path) {
-            Standing::Used | Standing::Unused => continue,
+            Standing::Used => continue,
+            Standing::Unused => {
+                found.unused.push(name.clone());
+                continue;
+            }
             Standing::Section => format!("; it names a section, whose keys are set by {name}__KEY"),
             Standing::Unknown => {
                 let near = nearest(path).map(variable_like).or_else(|| one_letter_off(name).map(str::to_owned));
@@ -38,12 +43,17 @@ pub(crate) fn check(layers: &Layers, source: &dyn Source) -> (Vec<Note>, Vec<Pro
             found.walk(file, mapping, "");
         }
     }
+    if !found.unused.is_empty() {
+        found.notes.push(Note::Info(format!("accepted and without effect on this agent: {}", found.unused.join(", "))));
+    }
     (found.notes, found.problems)
 }
 
 #[derive(Default)]
 struct Findings {
     notes: Vec<Note>,
+    /// Names of keys that other services and versions have a use for.
+    unused: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -71,7 +81,8 @@ impl Findings {
             let path = if parent.is_empty() { entry.key.clone() } else { format!("{parent}.{}", entry.key) };
             let place = format!("{}:{}: {path}", file.path.display(), entry.line);
             match (standing(&path), entry.value.as_mapping()) {
-                (Standing::Used | Standing::Unused, _) => {}
+                (Standing::Used, _) => {}
+                (Standing::Unused, _) => self.unused.push(path),
                 (Standing::Section, Some(section)) => self.walk(file, section, &path),
                 (Standing::Section, None) if entry.value.is_null() => {}
                 (Standing::Section, None) => self.not_a_section(place, &entry.value),

@@ -211,7 +211,7 @@ fn unknown_names_are_warned_about_with_the_nearest_one() {
 }
 
 #[test]
-fn keys_of_existing_files_that_nobody_uses_cause_no_warning() {
+fn keys_of_existing_files_that_nobody_uses_are_named_and_cause_no_warning() {
     let folder = folder(&[(
         "config.yaml",
         "environment: docker\nsensor: {service_name: s, polling_interval: 1, cleanup_interval: 1, sensor_timeout: 3, poll_interval: 1}\n\
@@ -219,7 +219,20 @@ fn keys_of_existing_files_that_nobody_uses_cause_no_warning() {
          server: {cors_origins: []}\nlog: {file: x}\nexecutor: {a: 1}\nretention: {b: 1}\nagent: {binary_dir: /x}\n\
          database: {log_statements: true}\nworker: {stream_logs: false}\nartifacts: {max_upload_size: 1}\n",
     )]);
-    assert_eq!(warnings(&worker(&least(), folder.path()).unwrap().notes), Vec::<&str>::new());
+    let environment = least().with("ATTUNE__SENSOR__POLL_INTERVAL", "5");
+    let notes = worker(&environment, folder.path()).unwrap().notes;
+    assert_eq!(warnings(&notes), Vec::<&str>::new());
+    let told = notes.iter().filter_map(|note| match note {
+        Note::Info(text) => text.strip_prefix("accepted and without effect on this agent: "),
+        Note::Warning(_) => None,
+    });
+    let told: Vec<&str> = told.collect();
+    assert_eq!(told.len(), 1);
+    for name in
+        ["ATTUNE__SENSOR__POLL_INTERVAL", "sensor.poll_interval", "message_queue.exchange", "database.log_statements"]
+    {
+        assert!(told[0].split(", ").any(|told| told == name), "{name}: {told:?}");
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ async fn every_kind_of_failure_is_told_apart_in_the_row_and_harms_no_other() {
         let row = world.eventually_row(host.worker, &format!("demo.{name}"), failed).await;
         let excerpt = row.stderr_excerpt.unwrap_or_default();
         assert!(excerpt.contains(hint), "{name}: {excerpt}");
+        assert!(!hint.is_empty() || row.last_exit_code == Some(3), "{name}: {:?}", row.last_exit_code);
     }
     for (name, words) in [("odd", "no-such-interpreter"), ("text", "text"), ("sealed", "sealed")] {
         let row = world.eventually_row(host.worker, &format!("demo.{name}"), failed).await;
