@@ -177,7 +177,7 @@ impl PlatformApi {
     }
 
     /// Posts `value` and reads the JSON of the answer, within `limit`. Not tried again while nobody answers. The token is not sent
-    /// (a fact of the platform) unless the API answers 401 without it; from then on it is.
+    /// (a fact of the platform) unless the API answers 401 without it; from then on it is. The limit is that of each request.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, value: &Value, limit: Duration) -> Result<T, HttpError> {
         let request = Request::post_json(format!("{}{path}", self.base), value)?.timeout(limit);
         if !self.asks_for_token.load(Ordering::Relaxed) {

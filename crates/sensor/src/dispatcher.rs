@@ -20,7 +20,7 @@ use attune_model::order;
 use attune_model::status::SensorProcessStatus;
 use attune_store::ProcessChange;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
@@ -38,8 +38,10 @@ pub(crate) use compare::Wanted;
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A look at the store or at folders usually takes milliseconds.
+/// A look at the store usually takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// So long a host that starts waits for a look at the folders of packs.
+const FOLDERS: Duration = Duration::from_secs(5);
 /// Changes that never pause are acted upon after so many windows.
 const MOST_WINDOWS: u32 = 5;
 
@@ -65,6 +67,8 @@ pub(crate) struct Dispatcher {
     sight: Sight,
     /// Whether there was a comparison.
     has_read: bool,
+    /// The look at folders that nobody had looked at.
+    looking: Option<AbortHandle>,
     /// Becomes true when each sensor that was wanted at first has been tried.
     started: Option<watch::Sender<bool>>,
 }
@@ -126,6 +130,7 @@ impl Dispatcher {
             restarts: HashMap::new(),
             sight: Sight::Clear,
             has_read: false,
+            looking: None,
             commands,
             wanted,
             compared: None,
@@ -313,9 +318,10 @@ impl Dispatcher {
     }
 
     /// Beside the starts: no large folder on a slow volume is to delay them.
-    fn look_at_folders(&self) -> Option<JoinHandle<()>> {
+    fn look_at_folders(&mut self) -> Option<JoinHandle<()>> {
         let context = self.context.clone();
-        if !context.registrations().is_some_and(Registrations::has_unseen) {
+        let is_looking = self.looking.as_ref().is_some_and(|looking| !looking.is_finished());
+        if is_looking || !context.registrations().is_some_and(Registrations::has_unseen) {
             return None;
         }
         let soft = context.stop.soft().clone();
@@ -323,8 +329,9 @@ impl Dispatcher {
             // The next comparison asks again.
             if let (Some(registrations), Ok(stamps)) =
                 (context.registrations(), asked(&context, context.store.pack_stamps()).await)
+                && registrations.follow(&stamps)
             {
-                registrations.follow(&stamps);
+                context.look_again.notify_one();
             }
             let look = move || {
                 let folder = &context.config.paths.packs;
@@ -333,12 +340,14 @@ impl Dispatcher {
             // What a panic has left unseen counts as changed.
             drop(spawn_blocking(look).await);
         };
-        Some(self.tasks.spawn(async move {
+        let looking = self.tasks.spawn(async move {
             tokio::select! {
                 () = soft.cancelled() => {}
                 () = look => {}
             }
-        }))
+        });
+        self.looking = Some(looking.abort_handle());
+        Some(looking)
     }
 
     /// After the first look: waits beside the loop until each wanted sensor was tried and, as a rule, the folders of their packs
@@ -359,7 +368,7 @@ impl Dispatcher {
             }
             if let Some(seen) = seen {
                 // They are seen later where that takes long.
-                drop(timeout(PATIENCE, seen).await);
+                drop(timeout(FOLDERS, seen).await);
             }
             started.send_replace(true);
         });

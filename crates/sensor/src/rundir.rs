@@ -130,13 +130,14 @@ fn remove_left(instance: &Path) -> io::Result<()> {
 }
 
 fn private_folder(path: &Path, mode: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return DirBuilder::new().recursive(true).mode(mode).create(path);
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| fs::symlink_metadata(folder).is_err()).collect();
+    for folder in missing.into_iter().rev() {
+        match DirBuilder::new().mode(mode).create(folder) {
+            // Whatever the umask is.
+            Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(mode))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
     }
     // Not through a link: in /tmp anybody could have made one.
     let found = fs::symlink_metadata(path)?;
@@ -146,8 +147,8 @@ fn private_folder(path: &Path, mode: u32) -> io::Result<()> {
             format!("{} is not a private folder of this user (mode 0700)", path.display()),
         ));
     }
-    // An earlier life may have had sensors of another user, or none.
-    if found.mode() & 0o777 == mode { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode)) }
+    // An earlier life had sensors of its own user. It stays as wide as it is: another host may have sensors of other users.
+    if found.mode() & mode == mode { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode)) }
 }
 
 #[cfg(test)]
@@ -184,6 +185,21 @@ mod tests {
         let next = RunDir::make(&root, None).unwrap();
         assert!(!killed.exists());
         assert!(living.token(SensorId(7)).exists() && next.instance.exists() && root.join("not ours").exists());
+    }
+
+    #[test]
+    fn a_folder_for_sensors_of_another_user_can_be_passed_and_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a/run");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        drop(RunDir::make(&root, None).unwrap());
+        assert_eq!((mode(&root), mode(root.parent().unwrap())), (0o700, 0o700));
+        let another = Some(effective_user() + 1);
+        let dir = RunDir::make(&root, another).unwrap();
+        assert_eq!((mode(&root), mode(&dir.instance)), (0o711, 0o711));
+        // A host with sensors of its own user beside it.
+        let own = RunDir::make(&root, None).unwrap();
+        assert_eq!((mode(&root), mode(&own.instance)), (0o711, 0o700));
     }
 
     #[test]

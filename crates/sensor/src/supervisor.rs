@@ -89,7 +89,7 @@ pub(crate) struct Status {
     pub(crate) pid: Option<u32>,
     /// What the running process said about itself.
     pub(crate) said: Said,
-    /// Why it does not run.
+    /// Why it does not run, or not as it is wanted.
     pub(crate) reason: Option<String>,
     /// Failures in a row.
     pub(crate) failures: i32,

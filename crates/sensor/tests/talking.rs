@@ -191,6 +191,32 @@ while True:
 }
 
 #[tokio::test]
+async fn a_sensor_that_waits_for_the_token_of_its_successor_hears_that_it_is_not_wanted_any_more() {
+    let mut world = world("nothing").await;
+    let host = world.start().await;
+    let running = eventually_view(&world, "running", |view| view.state == "running" && view.ready).await;
+    world.api.is_down.store(true, Ordering::SeqCst);
+    world.add_rule("more", "one", &json!({"n": 2}));
+    world.load().await;
+    world.hint().await;
+    let goes_on = |view: &SensorView| view.reason.as_ref().is_some_and(|reason| reason.contains("goes on as it was"));
+    let waiting = eventually_view(&world, "why it is not started anew", goes_on).await;
+    assert_eq!((waiting.state.as_str(), waiting.pid), ("running", running.pid));
+    world.pack.rules.pop();
+    world.load().await;
+    world.hint().await;
+    eventually_view(&world, "that all is well", |view| view.reason.is_none()).await;
+    world.api.is_down.store(false, Ordering::SeqCst);
+    world.add_sensor("other", "shell", r#"echo "$$" >> "$FACTS/other"; exec sleep 1000"#);
+    world.load().await;
+    world.hint().await;
+    world.eventually_facts("other", 1).await;
+    let view = view(&world).await;
+    assert_eq!((view.pid, view.rules, view.state.as_str()), (running.pid, 1, "running"));
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_sensor_that_hangs_is_started_again_and_the_row_says_so() {
     let mut world = World::new().await;
     world.run = Some(world.path("run"));

@@ -13,7 +13,8 @@ impl Known {
     pub(super) async fn follow_registrations(&self) -> Result<(), String> {
         let context = self.context();
         let Some(registrations) = context.registrations() else { return Ok(()) };
-        registrations.follow(&asked(context, context.store.pack_stamps()).await?);
+        // What is new is looked at in this comparison.
+        let _is_news = registrations.follow(&asked(context, context.store.pack_stamps()).await?);
         Ok(())
     }
 

@@ -212,7 +212,9 @@ impl Keeper {
             self.renew_at = Instant::now() + self.terms.retry_interval();
             return begun.is_some();
         };
-        (self.next_id, self.is_taken, self.cordoned) = (None, false, cordoned);
+        (self.next_id, self.cordoned) = (None, cordoned);
+        // What another process has left is set right as well.
+        self.is_cleared &= !std::mem::take(&mut self.is_taken);
         // What still ends under the session before keeps the limit that it had: others were promised that.
         self.begun += 1;
         let session = Session::new(session, self.begun, self.context.stop.hard());

@@ -29,16 +29,25 @@ async fn unwanted(mut wish: watch::Receiver<Wish>) {
     drop(wish.wait_for(|wish| wish.target().is_none()).await);
 }
 
+/// Another wish ends the wait.
 async fn prepare_after(
     wait: Duration,
-    context: &Context,
-    target: &Arc<Target>,
-    stop: &CancellationToken,
+    mut wish: watch::Receiver<Wish>,
+    (context, target, stop): (&Context, &Arc<Target>, &CancellationToken),
 ) -> Result<Prepared, StartFailure> {
-    if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-        return Err(StartFailure::Stopping);
+    tokio::select! {
+        () = stop.cancelled() => return Err(StartFailure::Stopping),
+        _ = wish.changed(), if !wait.is_zero() => {}
+        () = sleep(wait) => {}
     }
     prepare(context, target, stop).await
+}
+
+/// Returns how long to wait for its next sign of life.
+fn ask_to_end(process: &mut Process, new: &Target) -> Duration {
+    tracing::warn!(sensor.ref = %new.sensor.r#ref, "a sensor hangs while its successor is prepared");
+    process.ask_to_end();
+    UNLIMITED
 }
 
 impl Supervisor {
@@ -77,17 +86,23 @@ impl Supervisor {
         self.record.hurry();
     }
 
-    /// The API gives no token for the successor. What runs is better than nothing, so it goes on until that has one.
-    fn goes_on(&self, new: &Arc<Target>, error: &StartFailure) {
+    /// The API gives no token for the successor. What runs is better than nothing, so it goes on until that has one. False when
+    /// something else is wanted meanwhile.
+    fn goes_on(&self, new: &Arc<Target>, error: &StartFailure) -> bool {
+        if self.wish.has_changed().is_ok_and(|has_changed| has_changed) {
+            self.status.send_modify(|status| status.reason = None);
+            return false;
+        }
         let reason = format!("it goes on as it was: {}", chain(error));
         if self.status.borrow().reason.as_ref() != Some(&reason) {
             tracing::warn!(sensor.ref = %new.sensor.r#ref, "a sensor is to be started anew, and {reason}");
             self.status.send_modify(|status| status.reason = Some(reason));
         }
+        true
     }
 
     /// Prepares the successor of a running process while that goes on. None: it stays (a renewal that did not work is
-    /// tried again, its token is still good).
+    /// tried again, its token is still good; one that gets no token is not what is wanted any more).
     pub(super) async fn replace(&mut self, process: &mut Process, new: &Arc<Target>, is_renewal: bool) -> Option<Next> {
         let mut ended = None;
         let revoked = self.revoked();
@@ -97,7 +112,8 @@ impl Supervisor {
         let timing = &context.config.timing;
         let (mut patience, mut backoff) = (timing.watchdog, Backoff::new(timing.backoff_min, timing.backoff_max));
         let prepared = {
-            let mut preparing = pin!(prepare_after(Duration::ZERO, &context, new, &stop));
+            let start = (&*context, new, &stop);
+            let mut preparing = pin!(prepare_after(Duration::ZERO, self.wish.clone(), start));
             let mut unwanted = pin!(unwanted(self.wish.clone()));
             loop {
                 let is_gone = async {
@@ -113,21 +129,19 @@ impl Supervisor {
                             self.ended_early(new, &failure);
                             ended = Some(failure);
                             if backoff.attempts() > 0 {
-                                preparing.set(prepare_after(Duration::ZERO, &context, new, &stop));
+                                preparing.set(prepare_after(Duration::ZERO, self.wish.clone(), start));
                             }
                         }
                         Event::Heard => self.hear(process),
-                        Event::Hangs => {
-                            tracing::warn!(sensor.ref = %new.sensor.r#ref, "a sensor hangs while its successor is prepared");
-                            process.ask_to_end();
-                            patience = UNLIMITED;
-                        }
+                        Event::Hangs => patience = ask_to_end(process, new),
                     },
                     () = revoked.cancelled() => return Some(Next::Lost),
                     prepared = &mut preparing => match prepared {
                         Err(error @ StartFailure::Token(_)) if !is_renewal && ended.is_none() => {
-                            self.goes_on(new, &error);
-                            preparing.set(prepare_after(backoff.next_delay(), &context, new, &stop));
+                            if !self.goes_on(new, &error) {
+                                return None;
+                            }
+                            preparing.set(prepare_after(backoff.next_delay(), self.wish.clone(), start));
                         }
                         prepared => break prepared,
                     },
