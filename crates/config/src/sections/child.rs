@@ -177,7 +177,7 @@ macro_rules! keys {
                 path: concat!($section, ".run_as"),
                 kind: Ids,
                 default: "",
-                doc: concat!("User that ", $one, " runs as; the agent must be root with the capabilities SETUID, SETGID and KILL, and CHOWN where it is to read files of its own run."),
+                doc: concat!("User that ", $one, " runs as; the agent must be root with the capabilities SETUID, SETGID and KILL, and CHOWN for the files of one run: parameters and inline code of an action, token and socket of a sensor."),
                 reason: "the agent's own user; another one also hides the agent's files",
             },
             new_session: Key {
