@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::folder::{open, plain};
+use crate::folder::{open, open_again, plain};
 
 /// How many links one name may lead through, as for the kernel.
 const MOST_LINKS: usize = 40;
@@ -49,6 +49,9 @@ pub fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
 /// meanwhile gains nothing.
 fn walk(folder: OwnedFd, name: &Path) -> io::Result<File> {
     let outside = || io::Error::from_raw_os_error(libc::EXDEV);
+    if name.as_os_str().is_empty() {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
     // The way back of each `..`: what is above a folder may have changed since.
     let mut way = Vec::new();
     let mut here = folder;
@@ -59,6 +62,7 @@ fn walk(folder: OwnedFd, name: &Path) -> io::Result<File> {
     while let Some(step) = steps.pop() {
         match step {
             Step::Outside => return Err(outside()),
+            Step::Here => {}
             Step::Up => here = way.pop().ok_or_else(outside)?,
             Step::Into(name) => {
                 if let Some(target) = link_in(here.as_fd(), &name)? {
@@ -78,17 +82,23 @@ fn walk(folder: OwnedFd, name: &Path) -> io::Result<File> {
             }
         }
     }
-    // The name of a folder above.
-    Err(io::Error::from_raw_os_error(libc::EISDIR))
+    open_again(here.as_fd()).map(File::from)
 }
 
 enum Step {
     Into(OsString),
+    /// What was before it has to be a folder.
+    Here,
     Up,
     Outside,
 }
 
 fn push(steps: &mut Vec<Step>, path: &Path) {
+    // `components` passes over these at the end, where they tell a folder from a file.
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        steps.push(Step::Here);
+    }
     steps.extend(path.components().rev().filter_map(|component| match component {
         Component::Normal(name) => Some(Step::Into(name.to_owned())),
         Component::ParentDir => Some(Step::Up),
@@ -157,6 +167,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_ends_like_one_of_a_folder_opens_folders_only() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("below")).unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        for (target, link) in [("file", "link"), ("file/", "slash"), ("below/.", "to_below")] {
+            symlink(target, dir.path().join(link)).unwrap();
+        }
+        for open in [open_beneath as Open, walk_from] {
+            let open = |way| open(dir.path(), Path::new(way));
+            for way in [".", "./", "below", "below/", "below/.", "below/..", "below/../", "to_below", "to_below/"] {
+                assert!(open(way).unwrap().metadata().unwrap().is_dir(), "{way}");
+            }
+            for way in ["file/", "file//", "file/.", "file/..", "link/", "link/.", "slash", "slash/"] {
+                assert_eq!(open(way).unwrap_err().raw_os_error(), Some(libc::ENOTDIR), "{way}");
+            }
+            for (way, error) in [("", libc::ENOENT), ("gone/", libc::ENOENT), ("/", libc::EXDEV), ("..", libc::EXDEV)] {
+                assert_eq!(open(way).unwrap_err().raw_os_error(), Some(error), "{way}");
+            }
+        }
+    }
+
+    #[test]
     fn a_folder_that_somebody_exchanges_for_a_link_leads_nowhere() {
         let dir = tempfile::tempdir().unwrap();
         let (folder, outside) = (dir.path().join("folder"), dir.path().join("outside"));
@@ -179,6 +211,7 @@ mod tests {
             let texts: Vec<String> =
                 (0..20_000).flat_map(|_| [open(open_beneath), open(walk_from)]).flatten().collect();
             done.store(true, Ordering::Relaxed);
+            assert!(!texts.is_empty(), "the file was never where it is looked for");
             assert!(texts.iter().all(|text| text == "inside"), "somebody read what is outside");
         });
     }

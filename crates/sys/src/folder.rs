@@ -1,7 +1,7 @@
 //! Files below an open folder, one name after the other and no link followed: what is looked at is what is opened, even
 //! when somebody changes the folders meanwhile.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -69,9 +69,17 @@ pub fn remove_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     check(unsafe { libc::unlinkat(folder.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
 }
 
+/// `openat(2)`: the folder itself, for reading; `folder` may be one that only stands for its place (`O_PATH`).
+pub(crate) fn open_again(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_at(folder, c".", libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC, 0)
+}
+
 /// `openat(2)` of something in the folder itself.
 pub(crate) fn open(folder: BorrowedFd<'_>, name: &OsStr, flags: c_int, mode: u32) -> io::Result<OwnedFd> {
-    let name = plain(name)?;
+    open_at(folder, &plain(name)?, flags, mode)
+}
+
+fn open_at(folder: BorrowedFd<'_>, name: &CStr, flags: c_int, mode: u32) -> io::Result<OwnedFd> {
     // SAFETY: the name has a NUL at its end and lives until after the call.
     let descriptor = retry(|| unsafe { libc::openat(folder.as_raw_fd(), name.as_ptr(), flags, mode) })?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
