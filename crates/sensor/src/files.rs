@@ -1,6 +1,7 @@
 //! Which files of a pack one sensor consists of, and whether they changed.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ impl<'a> Look<'a> {
 
 /// All files of a folder, whoever needs them. Blocks.
 pub(crate) fn fingerprint_of_folder(folder: &Path) -> Fingerprint {
-    hash(&files_in(folder))
+    hash(&files_in(folder, MOST_FILES))
 }
 
 fn hash(what: &impl Hash) -> Fingerprint {
@@ -75,35 +76,50 @@ fn stamp(path: &Path) -> Stamp {
     fs::metadata(path).and_then(|metadata| Ok((metadata.modified()?, metadata.len()))).ok()
 }
 
-fn files_in(folder: &Path) -> Vec<(PathBuf, Stamp)> {
+fn files_in(folder: &Path, most: usize) -> Vec<(PathBuf, Stamp)> {
     let mut files = Vec::new();
-    walk(folder, &mut files);
-    order::sort(&mut files);
+    walk(folder, most, &mut files);
     files
 }
 
 /// All files below `folder`, without what interpreters write there themselves. Links to folders are not followed: they
 /// may lead in circles.
-fn walk(folder: &Path, files: &mut Vec<(PathBuf, Stamp)>) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if files.len() >= MOST_FILES {
+fn walk(folder: &Path, most: usize, files: &mut Vec<(PathBuf, Stamp)>) {
+    for (name, is_folder) in entries(folder, most) {
+        if files.len() >= most {
             return;
         }
-        let path = entry.path();
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let is_by_product = entry.file_name() == "__pycache__" || entry.file_name() == "node_modules";
-        match (is_folder, is_by_product) {
-            (true, true) => {}
-            (true, false) => walk(&path, files),
-            (false, _) => {
-                let stamp = stamp(&path);
-                files.push((path, stamp));
-            }
+        let path = folder.join(name);
+        if is_folder {
+            walk(&path, most, files);
+        } else {
+            let stamp = stamp(&path);
+            files.push((path, stamp));
         }
     }
+}
+
+/// The first `most` names of a folder, and which of them are folders. Sorted, because the order of a file system may change by
+/// itself, and with it what the first ones are.
+fn entries(folder: &Path, most: usize) -> Vec<(OsString, bool)> {
+    let mut first = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return first;
+    };
+    for entry in entries.flatten() {
+        let (name, is_folder) = (entry.file_name(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        if !is_folder || (name != "__pycache__" && name != "node_modules") {
+            first.push((name, is_folder));
+        }
+        // Of a folder without end no more is kept.
+        if first.len() > most.saturating_mul(2) {
+            order::sort(&mut first);
+            first.truncate(most);
+        }
+    }
+    order::sort(&mut first);
+    first.truncate(most);
+    first
 }
 
 #[cfg(test)]
@@ -131,6 +147,23 @@ pub(crate) mod tests {
             runtime_version_constraint: None,
             placement: RawPlacement::default(),
             log_retention: Retention::default(),
+        }
+    }
+
+    #[test]
+    fn of_too_many_files_the_first_by_name_count() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("m")).unwrap();
+        let name = |number| if number % 3 == 0 { format!("m/{number:03}") } else { format!("z{number:03}") };
+        let mut all: Vec<String> = (0..300).map(name).collect();
+        for name in &all {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        all.sort();
+        for most in [10, 100, 110, 299, 300, 301] {
+            let files = files_in(folder.path(), most);
+            let paths: Vec<&Path> = files.iter().map(|(path, _)| path.strip_prefix(folder.path()).unwrap()).collect();
+            assert_eq!(paths, all.iter().take(most).map(Path::new).collect::<Vec<_>>(), "{most}");
         }
     }
 
