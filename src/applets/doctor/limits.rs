@@ -9,7 +9,7 @@ use super::finding::Finding;
 const FEW_PROCESSES: u64 = 64;
 
 /// An agent takes up to 10 MiB, a small program in Python 13 and in Node 40; what builds a Python environment takes 75.
-const LITTLE_MEMORY: u64 = 64 << 20;
+const LITTLE_MEMORY: u64 = 96 << 20;
 
 /// What version 1 calls no limit is the greatest number of pages.
 const NO_LIMIT: u64 = 1 << 62;
@@ -159,6 +159,9 @@ mod tests {
         };
         assert_eq!(limits("max", "max").len(), 1);
         assert_eq!(limits("134217728", "64").len(), 1);
+        // Enough for the agent and not for a build beside it.
+        let some = limits("83886080", "64");
+        assert!(some[1].starts_with("limits: 81920 KiB of memory") && some.len() == 2, "{some:?}");
         let low = limits("33554432", "10");
         assert!(low[1].starts_with("limits: 32768 KiB of memory") && low[1].contains("raise"), "{low:?}");
         assert!(low[2].starts_with("limits: 10 processes and threads") && low[2].contains("raise"), "{low:?}");
