@@ -105,8 +105,8 @@ fn node_in(container: &Container) -> Value {
     node.unwrap_or_else(|| panic!("no Node: {found:#}")).clone()
 }
 
-/// One image builds, another builds its own beside it, and the first one goes on with what it has.
-/// What each has as Node; none where containers are not wanted.
+/// One image builds, another builds its own beside it, and the first one goes on with what it has. Returns what each has as
+/// Node; none where containers are not wanted.
 async fn take_turns(images: [(&str, &str); 2]) -> Option<[Value; 2]> {
     let [(first, first_version), (second, second_version)] = images;
     let site = Site::new(&["busybox", first, second], &PACKS).await?;

@@ -208,11 +208,11 @@ async fn what_a_container_keeps_from_its_processes_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_far_from_the_database_s_is_named() {
-    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-    assert!(std::path::Path::new(library).exists(), "{library} is not there: run scripts/setup");
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    assert!(std::path::Path::new(&library).exists(), "{library} is not there: run scripts/setup");
     let installation = Installation::bare().await;
     for (by, part) in [("+1h", "ahead of the database's: tokens"), ("-1h", "behind the database's: tokens")] {
-        let changed = [("LD_PRELOAD", library), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        let changed = [("LD_PRELOAD", library.as_str()), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
         let (_, findings) = doctor(&installation, &["worker"], &changed);
         assert_found(&findings, "clock", "warning", part);
     }

@@ -11,14 +11,13 @@ use serde_json::json;
 use crate::rig::Rig;
 use crate::support::JWT_SECRET;
 
-/// Gives a program another time of day.
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-
 async fn works_with_a_clock_that_is_off(by: &str) {
-    assert!(Path::new(LIBRARY).exists(), "{LIBRARY} is not there: run scripts/setup");
+    // Gives a program another time of day.
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    assert!(Path::new(&library).exists(), "{library} is not there: run scripts/setup");
     let rig = Rig::new().await;
     let hub = rig.hub_with(&[("ATTUNE__EXECUTOR__HEARTBEAT_LIMIT", "3")]).await;
-    let fake = [("LD_PRELOAD", LIBRARY), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    let fake = [("LD_PRELOAD", library.as_str()), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
     let worker = rig.worker_with(&fake).await;
     let log = worker.log();
     let said: DateTime<Utc> = log.split_whitespace().next().unwrap().parse().unwrap();

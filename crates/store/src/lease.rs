@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   worker.meta.attune_session        {"id", "process", "life_us", "earlier"}   one life of a host, written at its start
+//!                                     {…, "until_us"}   until when it holds, once another process registered; gone when renewed
 //!   worker.last_heartbeat             renewed; the session holds until this time and its life
 //!   sensor_process.meta.attune_lease  {"session"}                             what it holds; null when it was given back
 //! ```
