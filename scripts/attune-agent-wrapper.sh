@@ -364,7 +364,8 @@ chmod 0555 "$work/new" || die 73 "$folder does not take it"
 # Also catches a wrong architecture, a noexec mount, and servers that know one agent only.
 code=0
 version=$("$work/new" "--version" 2>/dev/null) || code=$?
-[ "$code" -le 128 ] || die 65 "what came is ended by signal $((code - 128)) as soon as it is started"
+# Signals end at 64; 255 is what an emulator of another machine gives that cannot start it.
+[ "$code" -le 128 ] || [ "$code" -gt 192 ] || die 65 "what came is ended by signal $((code - 128)) as soon as it is started"
 [ "$code" = 0 ] || die 73 "the agent cannot be started from $folder: it is mounted noexec, or this machine is not $arch"
 case "$version" in
 "$applet "*) mv -f "$work/new" "$folder/$applet" || die 73 "$folder does not take it" ;;
