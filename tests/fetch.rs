@@ -3,12 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "the program under test is started the way a user starts it")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
+use attune_testkit::answers::{answer, cut, head_of, strip};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_attune-agents");
@@ -33,8 +34,7 @@ struct Small(TempDir);
 impl Small {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let stripped = Command::new("strip").arg("-o").arg(folder.path().join("small")).arg(BINARY).output().unwrap();
-        assert!(stripped.status.success(), "{stripped:?}");
+        strip(Path::new(BINARY), &folder.path().join("small"));
         Self(folder)
     }
 
@@ -59,28 +59,11 @@ fn serve(answers: Vec<Vec<u8>>) -> (String, JoinHandle<Vec<String>>) {
     let url = format!("http://{}/api/v1/agent/binary", listener.local_addr().unwrap());
     let one = move |answer: Vec<u8>| {
         let (mut stream, _) = listener.accept().unwrap();
-        let (mut head, mut piece) = (Vec::new(), [0_u8; 4096]);
-        while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-            let count = stream.read(&mut piece).unwrap();
-            head.extend_from_slice(&piece[..count]);
-        }
+        let head = head_of(&mut stream);
         stream.write_all(&answer).unwrap();
-        text(&head)
+        head
     };
     (url, std::thread::spawn(move || answers.into_iter().map(one).collect()))
-}
-
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let length = body.len();
-    let mut answer =
-        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n").into_bytes();
-    answer.extend_from_slice(body);
-    answer
-}
-
-/// The same without the second half of the body.
-fn cut(answer: &[u8], body: &[u8]) -> Vec<u8> {
-    answer[..answer.len() - body.len() / 2].to_vec()
 }
 
 #[test]
@@ -96,7 +79,7 @@ fn what_is_fetched_is_checked_before_it_is_put_anywhere() {
         (answer("200 OK", "x-agent-sha256: \r\n", &program), 65, "has the checksum"),
         (answer("200 OK", "x-agent-size: 5\r\n", &program), 65, "and announced 5"),
         (answer("200 OK", "", &sleep), 65, "a program of another project"),
-        (cut(&whole, &program), 69, "the connection failed"),
+        (cut(&whole), 69, "the connection failed"),
         (
             answer("401 Unauthorized", "", b"{\"error\":\"Invalid token\"}"),
             78,
@@ -145,7 +128,7 @@ fn what_may_be_there_a_moment_later_is_fetched_again() {
     let first = [
         answer("404 Not Found", "", b"{\"error\":\"Not found\"}"),
         answer("503 Service Unavailable", "", b"{}"),
-        cut(&whole, &program),
+        cut(&whole),
         Vec::new(),
     ];
     // Side by side, because each makes a pause.

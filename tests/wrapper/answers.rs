@@ -4,11 +4,12 @@ use std::env::consts::ARCH;
 use std::io::Cursor;
 use std::process::Output;
 
+use attune_testkit::answers::{answer, cut};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Answers, DOWNLOADERS, Pauses, SHELLS, TOKEN, became, cut, names, program, refused, response, script, text, wrapper,
+    Answers, DOWNLOADERS, Pauses, SHELLS, TOKEN, became, names, program, refused, script, text, wrapper,
 };
 
 /// What [`agent`] calls itself: one of the platform's own, which are one program each.
@@ -23,7 +24,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn found(body: &[u8]) -> Vec<u8> {
-    response("200 OK", body)
+    answer("200 OK", "", body)
 }
 
 /// The list of a server with these fields for this machine.
@@ -103,7 +104,7 @@ fn a_download_that_is_cut_off_is_tried_again_and_never_started() {
 fn a_refusal_is_one_also_when_it_is_cut_off() {
     for downloader in DOWNLOADERS {
         let folder = TempDir::new().unwrap();
-        let server = Answers::of(vec![cut(&response("403 Forbidden", b"{\"error\":\"so it is, and for good\"}"))]);
+        let server = Answers::of(vec![cut(&answer("403 Forbidden", "", b"{\"error\":\"so it is, and for good\"}"))]);
         let mut command = wrapper(&["sh"], &script(), folder.path(), &server.url(), downloader);
         let done = command.env("ATTUNE_AGENT_ATTEMPTS", "2").output().unwrap();
         refused(&done, 78, "the server refuses with status 403");
@@ -113,7 +114,7 @@ fn a_refusal_is_one_also_when_it_is_cut_off() {
 #[test]
 fn what_fails_for_a_while_is_tried_again_and_what_is_not_the_agent_is_not_kept() {
     let sleep = std::fs::read("/bin/sleep").unwrap();
-    let busy = response("503 Service Unavailable", b"{\"error\":\"Not configured\"}\n");
+    let busy = answer("503 Service Unavailable", "", b"{\"error\":\"Not configured\"}\n");
     let server = Answers::of(vec![busy, found(b""), found(&sleep)]);
     let (done, folder, pauses) = run(&server, 3);
     refused(&done, 65, "and not attune-agent");
@@ -129,7 +130,7 @@ fn what_fails_for_a_while_is_tried_again_and_what_is_not_the_agent_is_not_kept()
 
 #[test]
 fn the_pauses_double_up_to_half_a_minute() {
-    let server = Answers::of(vec![response("502 Bad Gateway", b"")]);
+    let server = Answers::of(vec![answer("502 Bad Gateway", "", b"")]);
     let (done, _, pauses) = run(&server, 9);
     refused(&done, 69, "the server answers with status 502 (after 9 attempts)");
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
@@ -196,18 +197,18 @@ fn a_list_that_cannot_be_understood_is_a_failure_and_not_a_list_without_checksum
 fn only_a_server_that_has_no_list_may_do_without_one() {
     let agent = agent();
     for status in ["500 Internal Server Error", "503 Service Unavailable", "302 Found", "429 Too Many Requests"] {
-        let server = Answers::new(vec![response(status, b"{}"), list_of(&agent)], vec![found(&agent)]);
+        let server = Answers::new(vec![answer(status, "", b"{}"), list_of(&agent)], vec![found(&agent)]);
         let (done, ..) = run(&server, 2);
         became(&done, VERSION);
         let (code, _) = status.split_once(' ').unwrap();
         let said = format!("the server answers with status {code} for {}", server.url().replace("binary", "info"));
         assert!(text(&done.stderr).contains(&said), "{said}: {done:?}");
         assert_eq!(server.kinds(), ["list", "list", "file"], "{status}");
-        let (done, folder, _) = run(&Answers::new(vec![response(status, b"{}")], vec![found(&agent)]), 2);
+        let (done, folder, _) = run(&Answers::new(vec![answer(status, "", b"{}")], vec![found(&agent)]), 2);
         refused(&done, 69, &format!("the server answers with status {code} for "));
         assert_eq!(names(folder.path()), [] as [&str; 0]);
     }
-    let (done, ..) = run(&Answers::new(vec![response("401 Unauthorized", b"{}")], vec![found(&agent)]), 100);
+    let (done, ..) = run(&Answers::new(vec![answer("401 Unauthorized", "", b"{}")], vec![found(&agent)]), 100);
     refused(&done, 78, "the server refuses with status 401 for ");
     // What is run without, is run with a word about it.
     for downloader in DOWNLOADERS {

@@ -7,12 +7,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use attune_testkit::answers::answer;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{
-    Answers, SHELLS, TOKEN, became, compiled, names, only, program, refused, response, script, text, wrapper,
-};
+use crate::support::{Answers, SHELLS, TOKEN, became, compiled, names, only, program, refused, script, text, wrapper};
 
 /// What the script needs of every machine, beside a shell.
 const BASE: [&str; 16] = [
@@ -36,7 +35,7 @@ fn with_only(more: &[&str], folder: &Path, url: &str) -> Output {
 fn serving(file: &[u8], listed: &[u8]) -> Answers {
     let sum = attune_artefact::facts(&mut Cursor::new(listed)).unwrap().sha256;
     let list = json!({"architectures": [{"arch": ARCH, "size_bytes": file.len(), "sha256": sum}]});
-    Answers::new(vec![response("200 OK", list.to_string().as_bytes())], vec![response("200 OK", file)])
+    Answers::new(vec![answer("200 OK", "", list.to_string().as_bytes())], vec![answer("200 OK", "", file)])
 }
 
 #[test]
@@ -74,7 +73,7 @@ fn a_program_for_another_machine_is_no_agent_and_one_that_this_machine_cannot_st
             (ARCH, 65, "what came is a program for another machine than"),
             (other, 73, "it is mounted noexec, or this machine is not"),
         ] {
-            let server = Answers::of(vec![response("200 OK", &agent)]);
+            let server = Answers::of(vec![answer("200 OK", "", &agent)]);
             let folder = TempDir::new().unwrap();
             let mut command = wrapper(shell, &script(), folder.path(), &server.url(), "curl");
             refused(&command.env("ATTUNE_AGENT_ARCH", asked).output().unwrap(), code, reason);
@@ -98,11 +97,23 @@ fn a_folder_that_nothing_can_be_started_from_is_73() {
     refused(&command.output().unwrap(), 73, &reason);
 }
 
+/// As an emulator ends that knows the machine and finds no loader.
+#[test]
+fn a_status_above_those_of_signals_is_no_signal() {
+    let agent = compiled("int main(void) { return 255; }\n");
+    for shell in SHELLS {
+        let (server, folder) = (Answers::of(vec![answer("200 OK", "", &agent)]), TempDir::new().unwrap());
+        let done = wrapper(shell, &script(), folder.path(), &server.url(), "curl").output().unwrap();
+        refused(&done, 73, "it is mounted noexec, or this machine is not");
+        assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");
+    }
+}
+
 #[test]
 fn what_a_signal_ends_at_once_is_not_blamed_on_the_folder() {
     let agent = compiled("#include <stdlib.h>\nint main(void) { abort(); }\n");
     for shell in SHELLS {
-        let (server, folder) = (Answers::of(vec![response("200 OK", &agent)]), TempDir::new().unwrap());
+        let (server, folder) = (Answers::of(vec![answer("200 OK", "", &agent)]), TempDir::new().unwrap());
         let done = wrapper(shell, &script(), folder.path(), &server.url(), "curl").output().unwrap();
         refused(&done, 65, "what came is ended by signal 6");
         assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");

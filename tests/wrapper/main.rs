@@ -15,9 +15,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use support::{
-    Answers, DOWNLOADERS, SHELLS, Server, TOKEN, became, executable, names, refused, response, script, text, wrapper,
-};
+use attune_testkit::answers::answer;
+use support::{Answers, DOWNLOADERS, SHELLS, Server, TOKEN, became, executable, names, refused, script, text, wrapper};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_attune-agents");
@@ -104,7 +103,7 @@ fn no_command_line_ever_holds_the_token_and_a_web_page_is_not_taken_for_the_agen
     let dir = TempDir::new().unwrap();
     for (downloader, program) in DOWNLOADERS.into_iter().zip(["curl", "wget", "busybox", "python", "node"]) {
         let folder = dir.path().join("agent");
-        let server = Answers::of(vec![response("200 OK", b"\n<!DOCTYPE html><html>Log in</html>")]);
+        let server = Answers::of(vec![answer("200 OK", "", b"\n<!DOCTYPE html><html>Log in</html>")]);
         let done = wrapper(&["sh"], &script(), &folder, &server.url(), downloader).output().unwrap();
         refused(&done, 65, "you got an HTML page: check the URL");
         assert_eq!(names(&folder), [] as [&str; 0], "{downloader}");
@@ -121,7 +120,7 @@ fn a_server_that_asks_for_no_token_is_asked_without_one() {
     let dir = TempDir::new().unwrap();
     for downloader in DOWNLOADERS {
         let folder = dir.path().join("agent");
-        let server = Answers::of(vec![response("200 OK", b"<html>")]);
+        let server = Answers::of(vec![answer("200 OK", "", b"<html>")]);
         let mut command = wrapper(&["sh"], &script(), &folder, &server.url(), downloader);
         let done = command.env_remove("ATTUNE_AGENT_TOKEN").output().unwrap();
         assert_eq!(done.status.code(), Some(65), "{downloader}: {done:?}");

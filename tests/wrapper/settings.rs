@@ -3,9 +3,10 @@
 use std::env::consts::ARCH;
 use std::fs;
 
+use attune_testkit::answers::answer;
 use tempfile::TempDir;
 
-use crate::support::{Answers, SHELLS, TOKEN, became, names, program, refused, response, script, wrapper};
+use crate::support::{Answers, SHELLS, TOKEN, became, names, program, refused, script, wrapper};
 
 #[test]
 fn settings_that_cannot_be_are_refused_before_anything_is_done() {
@@ -30,7 +31,7 @@ fn settings_that_cannot_be_are_refused_before_anything_is_done() {
 
 #[test]
 fn the_token_may_stand_in_a_file_with_line_ends_of_any_kind() {
-    let (dir, agent) = (TempDir::new().unwrap(), response("200 OK", &program("attune-agent 5.5.5")));
+    let (dir, agent) = (TempDir::new().unwrap(), answer("200 OK", "", &program("attune-agent 5.5.5")));
     let file = dir.path().join("token");
     for shell in SHELLS {
         for (content, own, sent) in [
@@ -59,7 +60,7 @@ fn the_token_may_stand_in_a_file_with_line_ends_of_any_kind() {
 #[test]
 fn the_architecture_is_asked_for_by_the_servers_name_and_an_unknown_one_is_tried_as_x86_64() {
     // Not even the header of a program: what is asked for is the subject.
-    let page = response("200 OK", b"<html>");
+    let page = answer("200 OK", "", b"<html>");
     for (told, asked_for, warned) in [
         (None, ARCH, false),
         (Some("x86_64"), "x86_64", false),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use attune_model::Secret;
 use attune_model::clock::SystemClock;
 use attune_security::{SealingKey, TokenKey};
 use attune_store_sqlite::SqliteStore;
+use attune_testkit::answers::{answer, head_of, strip};
 use tempfile::TempDir;
 
 pub(crate) const TOKEN: &str = "t0ken-of-the-wrapper-tests";
@@ -137,8 +138,7 @@ impl Server {
         let agents = folder.path().join("agents");
         // Most of a build for tests is for debuggers, and all of it would be downloaded many times.
         let small = folder.path().join("small");
-        let stripped = Command::new("strip").arg("-o").args([&small, Path::new(crate::BINARY)]).output().unwrap();
-        assert!(stripped.status.success(), "{stripped:?}");
+        strip(Path::new(crate::BINARY), &small);
         let installed = Command::new(&small).arg("install").arg(&agents).output().unwrap();
         assert!(installed.status.success(), "{installed:?}");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -178,20 +178,6 @@ impl Drop for Server {
     }
 }
 
-/// An answer as it goes over the wire.
-pub(crate) fn response(status: &str, body: &[u8]) -> Vec<u8> {
-    let length = body.len();
-    let mut answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n").into_bytes();
-    answer.extend_from_slice(body);
-    answer
-}
-
-/// The same without the second half of the body.
-pub(crate) fn cut(answer: &[u8]) -> Vec<u8> {
-    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    answer[..head + (answer.len() - head) / 2].to_vec()
-}
-
 /// A request for the list or for the file.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -211,7 +197,7 @@ pub(crate) struct Answers {
 impl Answers {
     /// For the file; the list there is not.
     pub(crate) fn of(files: Vec<Vec<u8>>) -> Self {
-        Self::new(vec![response("404 Not Found", b"{}")], files)
+        Self::new(vec![answer("404 Not Found", "", b"{}")], files)
     }
 
     pub(crate) fn new(lists: Vec<Vec<u8>>, files: Vec<Vec<u8>>) -> Self {
@@ -251,13 +237,7 @@ fn serve(listener: &TcpListener, over: &AtomicBool, lists: &[Vec<u8>], files: &[
         if over.load(Ordering::SeqCst) {
             return all;
         }
-        let (mut head, mut piece) = (Vec::new(), [0_u8; 4096]);
-        while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-            let count = stream.read(&mut piece).unwrap();
-            assert_ne!(count, 0, "the client went away");
-            head.extend_from_slice(&piece[..count]);
-        }
-        let head = text(&head);
+        let head = head_of(&mut stream);
         let path = head.split(' ').nth(1).unwrap().to_owned();
         let header = |line: &str| line.to_lowercase().strip_prefix("x-agent-token: ").map(|_| line[15..].to_owned());
         let token = head.lines().find_map(header);

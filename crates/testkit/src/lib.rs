@@ -1,5 +1,6 @@
-//! Test support: waiting for facts, containers, databases and brokers for one test, contracts, a proxy that fails.
+//! Test support: waiting for facts, containers, databases and brokers for one test, contracts, a proxy that fails, answers of a server.
 
+pub mod answers;
 mod broker;
 pub mod bus_contract;
 mod certificate;
