@@ -97,25 +97,25 @@ fn a_folder_that_nothing_can_be_started_from_is_73() {
     refused(&command.output().unwrap(), 73, &reason);
 }
 
+/// A program that ends like that is not kept.
+fn refused_by_every_shell(agent: &[u8], code: i32, reason: &str) {
+    for shell in SHELLS {
+        let (server, folder) = (Answers::of(vec![answer("200 OK", "", agent)]), TempDir::new().unwrap());
+        let done = wrapper(shell, &script(), folder.path(), &server.url(), "curl").output().unwrap();
+        refused(&done, code, reason);
+        assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");
+    }
+}
+
 /// As an emulator ends that knows the machine and finds no loader.
 #[test]
 fn a_status_above_those_of_signals_is_no_signal() {
     let agent = compiled("int main(void) { return 255; }\n");
-    for shell in SHELLS {
-        let (server, folder) = (Answers::of(vec![answer("200 OK", "", &agent)]), TempDir::new().unwrap());
-        let done = wrapper(shell, &script(), folder.path(), &server.url(), "curl").output().unwrap();
-        refused(&done, 73, "it is mounted noexec, or this machine is not");
-        assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");
-    }
+    refused_by_every_shell(&agent, 73, "it is mounted noexec, or this machine is not");
 }
 
 #[test]
 fn what_a_signal_ends_at_once_is_not_blamed_on_the_folder() {
     let agent = compiled("#include <stdlib.h>\nint main(void) { abort(); }\n");
-    for shell in SHELLS {
-        let (server, folder) = (Answers::of(vec![answer("200 OK", "", &agent)]), TempDir::new().unwrap());
-        let done = wrapper(shell, &script(), folder.path(), &server.url(), "curl").output().unwrap();
-        refused(&done, 65, "what came is ended by signal 6");
-        assert_eq!(names(folder.path()), [] as [&str; 0], "{shell:?}");
-    }
+    refused_by_every_shell(&agent, 65, "what came is ended by signal 6");
 }

@@ -341,10 +341,7 @@ impl Dispatcher {
             drop(spawn_blocking(look).await);
         };
         let looking = self.tasks.spawn(async move {
-            tokio::select! {
-                () = soft.cancelled() => {}
-                () = look => {}
-            }
+            soft.run_until_cancelled(look).await;
         });
         self.looking = Some(looking.abort_handle());
         Some(looking)

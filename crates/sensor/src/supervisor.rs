@@ -182,7 +182,7 @@ impl Supervisor {
         let is_leased = self.context.config.timing.lease_time.is_some();
         let is_told = match phase {
             Phase::Running => self.grant.is_some(),
-            // It was told when the right was lost, and by now another process of this name may have the row.
+            // It was told when the right was lost.
             Phase::Waiting => true,
             _ => false,
         };

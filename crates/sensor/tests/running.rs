@@ -246,7 +246,7 @@ async fn a_pack_that_is_registered_with_another_file_restarts_its_sensors_and_th
     world.eventually_facts("demo.one", 2).await;
     world.eventually_facts("demo.other", 3).await;
     for lines in first {
-        assert!(!is_alive(lines[0].split(' ').next().unwrap()));
+        assert!(!is_alive(pid(&lines[0])));
     }
     // The same pack.
     world.register().await;
