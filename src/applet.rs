@@ -229,6 +229,14 @@ static APPLETS: &[Applet] = &[
         hosts: Hosts::Nothing,
         run: applets::guard::run,
     },
+    Applet {
+        name: "__panic",
+        aliases: &[],
+        program: None,
+        about: None,
+        hosts: Hosts::Nothing,
+        run: applets::panic::run,
+    },
 ];
 
 /// What the command line asks for.

@@ -10,6 +10,7 @@ mod init;
 mod output;
 mod rt;
 mod telemetry;
+mod unwinding;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    unwinding::prepare();
     // Looked at, so that no linker drops it.
     std::hint::black_box(applet::MARKER);
     let argv: Vec<OsString> = std::env::args_os().collect();

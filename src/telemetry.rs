@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use attune_config::Source;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::exit::{Exit, Failure};
+use crate::unwinding;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +77,8 @@ impl Telemetry {
         };
         let lines = lines(environment, format);
         let telemetry = if let Some(directives) = environment.text("RUST_LOG") {
-            let filter = EnvFilter::builder()
-                .parse(directives)
+            let filter: Targets = directives
+                .parse()
                 .map_err(|error| Failure::message(Exit::Configuration, format!("RUST_LOG: {error}")))?;
             install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
             Self { level: None }
@@ -119,6 +120,7 @@ fn lines(environment: &dyn Source, format: LogFormat) -> Boxed {
 
 /// A panic is a fact for the log like any other; on bare standard error it would be lost among JSON lines.
 fn log_panic(info: &PanicHookInfo<'_>) {
+    unwinding::ready();
     let message = info.payload_as_str().unwrap_or("the panic carries no text");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();

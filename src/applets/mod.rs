@@ -22,6 +22,7 @@ mod machine;
 pub(crate) mod migrate;
 pub(crate) mod notify;
 pub(crate) mod packs;
+pub(crate) mod panic;
 mod platform;
 pub(crate) mod run;
 pub(crate) mod sensor;

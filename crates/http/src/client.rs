@@ -105,7 +105,14 @@ impl Client {
     }
 
     async fn exchange(&self, request: &Request) -> Result<Response, Problem> {
-        let url = reqwest::Url::parse(&request.url).map_err(|error| Problem::Invalid(error.to_string()))?;
+        let url = reqwest::Url::parse(&request.url).map_err(|error| {
+            let hint = if request.url.is_ascii() {
+                ""
+            } else {
+                ": names of hosts are written in ASCII, such as xn--bcher-kva.example"
+            };
+            Problem::Invalid(format!("{error}{hint}"))
+        })?;
         let client = if is_this_host(&url) { &self.direct } else { &self.proxied };
         let mut builder = client.request(request.method.clone(), url);
         for (name, value) in &request.headers {

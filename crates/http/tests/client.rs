@@ -124,6 +124,13 @@ async fn an_impossible_url_is_refused_without_being_shown() {
 }
 
 #[tokio::test]
+async fn a_host_in_other_letters_is_refused_with_a_hint() {
+    let error = client().send(&Request::get("http://b\u{fc}cher.example/")).await.unwrap_err();
+    let Problem::Invalid(reason) = &error.problem else { panic!("{error:?}") };
+    assert!(reason.contains("names of hosts are written in ASCII"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_described_request_is_made_and_its_answer_described() {
     let (address, _tasks) = serve().await;
     let description = json!({

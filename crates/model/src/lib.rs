@@ -14,6 +14,7 @@ pub mod listen;
 pub mod measure;
 pub mod message;
 pub mod order;
+mod pattern;
 pub mod placement;
 mod plain_name;
 pub mod rows;
@@ -28,6 +29,7 @@ pub use ids::{
     ActionId, ArtifactId, ArtifactVersionId, EnforcementId, EventId, ExecutionId, IdentityId, PackEnvironmentId,
     PackId, RuleId, RuntimeId, RuntimeVersionId, SensorId, TriggerId, WorkerId,
 };
+pub use pattern::{Pattern, PatternError};
 pub use plain_name::is_plain_name;
 pub use secret::Secret;
 

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
+use attune_model::Pattern;
 
 /// One runtime that can be detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +44,15 @@ impl Probe {
     }
 }
 
-static NUMBERS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:v|go)?(\d+\.\d+(?:\.\d+)?)"));
-static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"version\s+"([^"]+)""#));
+static NUMBERS: LazyLock<Pattern> = LazyLock::new(|| pattern(r"(?:v|go)?(\d+\.\d+(?:\.\d+)?)"));
+static QUOTED: LazyLock<Pattern> = LazyLock::new(|| pattern(r#"version\s+"([^"]+)""#));
 
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("a constant that the tests use")
+fn pattern(text: &str) -> Pattern {
+    Pattern::new(text).expect("a constant that the tests use")
 }
 
-fn first_group(pattern: &Regex, text: &str) -> Option<String> {
-    pattern.captures(text)?.get(1).map(|group| group.as_str().to_owned())
+fn first_group(pattern: &Pattern, text: &str) -> Option<String> {
+    pattern.first_group(text).map(str::to_owned)
 }
 
 #[cfg(test)]

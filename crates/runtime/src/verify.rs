@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use attune_model::order;
 use attune_model::rows::{Runtime, RuntimeVersion};
+use attune_model::{Pattern, order};
 use attune_process::probe;
-use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -105,10 +104,15 @@ fn passes(command: &Command, subject: &str, host: &Host) -> bool {
         return true;
     };
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    match Regex::new(pattern) {
+    match Pattern::new(pattern) {
         Ok(pattern) => pattern.is_match(&text),
         Err(error) => {
-            tracing::warn!(subject, pattern, %error, "pattern of a verification command cannot be read");
+            tracing::warn!(
+                subject,
+                pattern,
+                error = attune_model::chain(&error),
+                "pattern of a verification command cannot be read"
+            );
             false
         }
     }

@@ -20,6 +20,7 @@ mod session;
 mod signal;
 mod socket;
 mod standard_output;
+mod tables;
 mod trace;
 mod user;
 mod wait;
@@ -42,6 +43,7 @@ pub use signal::{Disposition, SignalSet, is_ignored, is_no_such_process, kill, k
 pub use signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGTERM};
 pub use socket::{has_no_delay, set_keepalive, set_no_delay_to};
 pub use standard_output::stdout_was_closed;
+pub use tables::{PackedTables, packed_tables};
 pub use trace::seize;
 pub use user::{as_file_user, effective_user, peer_user, ticks_per_second};
 pub use wait::{Reaped, has_exited, reap};

@@ -7,6 +7,7 @@
 mod api;
 mod engine;
 mod recurrence;
+mod rule;
 mod schedule;
 mod table;
 mod timers;

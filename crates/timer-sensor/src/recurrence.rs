@@ -15,6 +15,7 @@ use chrono::{DateTime, Days, Utc};
 use recurrence::{Frequency, RRule, RRuleSet, RRuleSetIter, Tz, Unvalidated};
 use serde_json::{Map, Value};
 
+use crate::rule::{End, Written};
 use crate::schedule::{ParamError, instant, text, timezone, whole_number};
 use crate::zone::{Instants, Zone};
 
@@ -72,17 +73,15 @@ impl Recurrence {
             Some(written) => written.strip_prefix("RRULE:").unwrap_or(written).to_owned(),
             None => rule_of_parts(params)?,
         };
-        let mut parsed: RRule<Unvalidated> =
-            rule.parse().map_err(|error| ParamError::invalid("rule", format!("{error} in {rule:?}")))?;
+        let Written { rule: mut parsed, end } =
+            rule.parse().map_err(|error| ParamError::invalid("rule", format!("{error}, in {rule:?}")))?;
         let shown = |name, time| {
             let local = zone.local(time).ok_or_else(|| ParamError::invalid(name, "is too far away"))?;
             Ok::<_, ParamError>(local.and_utc().with_timezone(&UTC))
         };
-        let until = match (instant(params, "until", &zone)?, parsed.get_until()) {
-            (Some(until), _) => Some(until),
-            // Without an offset it is a local time, of which the library only knows that of this machine.
-            (None, Some(until)) if until.timezone().is_local() => instant_of(zone.instants(until.naive_local())),
-            (None, Some(until)) => Some(until.with_timezone(&Utc)),
+        let until = match (instant(params, "until", &zone)?, end) {
+            (Some(until), _) | (None, Some(End::At(until))) => Some(until),
+            (None, Some(End::Local(until))) => instant_of(zone.instants(until)),
             (None, None) => None,
         };
         if let Some(until) = until {

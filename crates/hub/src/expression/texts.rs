@@ -1,6 +1,6 @@
 //! Functions on texts.
 
-use regex::RegexBuilder;
+use attune_model::Pattern;
 use serde_json::Value;
 
 use super::evaluate::Fuel;
@@ -60,10 +60,6 @@ fn replace(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
 /// `match(pattern, text)`: whether the regular expression is found anywhere; `^` and `$` anchor it.
 fn matches(arguments: &Arguments) -> Result<Value, String> {
     let (pattern, text) = (arguments.text(0)?, arguments.text(1)?);
-    let pattern = RegexBuilder::new(pattern).size_limit(LARGEST_PATTERN).dfa_size_limit(LARGEST_PATTERN).build();
-    match pattern {
-        Ok(pattern) => Ok(pattern.is_match(text).into()),
-        Err(regex::Error::CompiledTooBig(_)) => Err("the pattern is too large".to_owned()),
-        Err(_) => Err("the pattern is not a regular expression".to_owned()),
-    }
+    let pattern = Pattern::with_limit(pattern, LARGEST_PATTERN).map_err(|error| error.to_string())?;
+    Ok(pattern.is_match(text).into())
 }
