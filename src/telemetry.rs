@@ -77,9 +77,8 @@ impl Telemetry {
         };
         let lines = lines(environment, format);
         let telemetry = if let Some(directives) = environment.text("RUST_LOG") {
-            let filter: Targets = directives
-                .parse()
-                .map_err(|error| Failure::message(Exit::Configuration, format!("RUST_LOG: {error}")))?;
+            let filter = targets(directives)
+                .map_err(|problem| Failure::message(Exit::Configuration, format!("RUST_LOG: {problem}")))?;
             install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
             Self { level: None }
         } else {
@@ -100,6 +99,16 @@ impl Telemetry {
             tracing::warn!(%error, "failed to change the log level");
         }
     }
+}
+
+/// Spans and fields would be taken for the name of a target, which nothing has.
+fn targets(directives: &str) -> Result<Targets, String> {
+    if directives.contains(['[', ']', '{', '}']) {
+        return Err(format!(
+            "{directives:?} speaks of spans or fields; only targets have levels: info,attune_worker=debug"
+        ));
+    }
+    directives.parse::<Targets>().map_err(|error| format!("{error}, in {directives:?}"))
 }
 
 fn install(subscriber: impl SubscriberInitExt) -> Result<(), Failure> {

@@ -134,7 +134,7 @@ pub(crate) const DIRECT: &[DirectVariable] = &[
     DirectVariable {
         name: "RUST_LOG",
         default: "`log.level`",
-        doc: "What is logged, such as `info,attune_worker=debug`.",
+        doc: "What is logged: levels, and targets with levels, such as `info,attune_worker=debug`. Spans and fields are refused.",
     },
     DirectVariable {
         name: "NO_COLOR",
