@@ -77,7 +77,7 @@ impl Telemetry {
         };
         let lines = lines(environment, format);
         let telemetry = if let Some(directives) = environment.text("RUST_LOG") {
-            let filter = targets(directives)
+            let filter = targets(&directives)
                 .map_err(|problem| Failure::message(Exit::Configuration, format!("RUST_LOG: {problem}")))?;
             install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
             Self { level: None }

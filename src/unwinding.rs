@@ -68,7 +68,7 @@ fn unpack(packed: &[u8], room: &mut [u8]) -> Option<()> {
 
 /// `address` is that of the list in the program as it was linked, to which all others are relative.
 fn make(streams: [Stream<'_>; STREAMS], address: u32, functions: u32, frames: u32, room: &mut [u8]) -> Option<()> {
-    let [commons, mut forms, mut gaps, mut lengths, mut sizes, mut programs, mut sites @ ..] = streams;
+    let [commons, mut forms, mut gaps, mut lengths, mut program_lengths, mut programs, mut sites @ ..] = streams;
     let begin = LIST_HEAD + 8 * index(functions)?;
     let (mut list, mut frame, mut site) = (Place(0), Place(begin), Place(begin + index(frames)?));
     // The first version; what the pointer to the frames, the count and the entries look like.
@@ -83,7 +83,7 @@ fn make(streams: [Stream<'_>; STREAMS], address: u32, functions: u32, frames: u3
         let &(common, has_pointer) = commons.get(usize::from(form >> 1))?;
         code = code.checked_add(gaps.number()?)?;
         let length = lengths.number()?;
-        let program = programs.take(index(sizes.number()?)?)?;
+        let program = programs.take(index(program_lengths.number()?)?)?;
         let head = if has_pointer { 21 } else { 17 };
         let bytes = (head + program.len()).next_multiple_of(4);
         let at = frame.0;

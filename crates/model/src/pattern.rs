@@ -20,7 +20,7 @@ pub enum PatternError {
     TooLarge,
     /// It cannot be read.
     #[error("the pattern is not a regular expression")]
-    Invalid(#[source] BuildError),
+    Invalid(#[source] Box<BuildError>),
 }
 
 impl Pattern {
@@ -35,7 +35,7 @@ impl Pattern {
         match PikeVM::builder().thompson(config).build(text) {
             Ok(machine) => Ok(Self(machine)),
             Err(error) if error.size_limit().is_some() => Err(PatternError::TooLarge),
-            Err(error) => Err(PatternError::Invalid(error)),
+            Err(error) => Err(PatternError::Invalid(Box::new(error))),
         }
     }
 

@@ -88,9 +88,16 @@ mod tests {
     use super::*;
 
     fn header(kind: u32, address: u64, in_file: u64, in_memory: u64) -> libc::Elf64_Phdr {
-        let (p_offset, p_paddr, p_align) = (0, address, 1);
-        let (p_type, p_flags, p_vaddr) = (kind, libc::PF_R, address);
-        libc::Elf64_Phdr { p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz: in_file, p_memsz: in_memory, p_align }
+        libc::Elf64_Phdr {
+            p_type: kind,
+            p_flags: libc::PF_R,
+            p_offset: 0,
+            p_vaddr: address,
+            p_paddr: address,
+            p_filesz: in_file,
+            p_memsz: in_memory,
+            p_align: 1,
+        }
     }
 
     #[test]
