@@ -88,7 +88,7 @@ impl Telemetry {
             Self { level: Some(handle) }
         };
         JSON.store(format == LogFormat::Json, Ordering::Relaxed);
-        std::panic::set_hook(Box::new(log_panic));
+        unwinding::set_hook(log_panic);
         Ok(telemetry)
     }
 
@@ -129,7 +129,6 @@ fn lines(environment: &dyn Source, format: LogFormat) -> Boxed {
 
 /// A panic is a fact for the log like any other; on bare standard error it would be lost among JSON lines.
 fn log_panic(info: &PanicHookInfo<'_>) {
-    unwinding::ready();
     let message = info.payload_as_str().unwrap_or("the panic carries no text");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();

@@ -5,7 +5,7 @@
 //! what was compared with the linker's. In a program that was built in another way this does nothing.
 
 use std::io::Read as _;
-use std::panic;
+use std::panic::{self, PanicHookInfo};
 use std::sync::Once;
 
 use flate2::Crc;
@@ -13,18 +13,21 @@ use flate2::read::ZlibDecoder;
 
 use crate::output;
 
-/// Makes the tables before any panic unwinds, or looks for its callers. To be called before anything can panic.
+/// From now on the usual hook of panics finds the tables. To be called before anything can panic.
 pub(crate) fn prepare() {
-    let hook = panic::take_hook();
+    set_hook(panic::take_hook());
+}
+
+/// [`panic::set_hook`], for a hook that finds the tables made, as does what unwinds after it.
+pub(crate) fn set_hook(hook: impl Fn(&PanicHookInfo<'_>) + Send + Sync + 'static) {
     panic::set_hook(Box::new(move |info| {
-        ready();
+        make_ready();
         hook(info);
     }));
 }
 
-/// The tables are there when this returns. Costs a few milliseconds once, and 1.3 MB. What replaces the hook of panics calls
-/// this first.
-pub(crate) fn ready() {
+/// The tables are there when this returns. Costs a few milliseconds once, and 1.3 MB.
+fn make_ready() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Some(tables) = attune_sys::packed_tables() else { return };

@@ -39,8 +39,8 @@ impl Probe {
     /// The version in what the binary printed: standard output followed by standard error. The exit code does not count.
     pub fn version_in(&self, stdout: &[u8], stderr: &[u8]) -> Option<String> {
         let text = format!("{}\n{}", String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr));
-        let quoted = (self.name == JAVA).then(|| first_group(&QUOTED, &text)).flatten();
-        quoted.or_else(|| first_group(&NUMBERS, &text))
+        let quoted = (self.name == JAVA).then(|| QUOTED.first_group(&text)).flatten();
+        quoted.or_else(|| NUMBERS.first_group(&text)).map(str::to_owned)
     }
 }
 
@@ -49,10 +49,6 @@ static QUOTED: LazyLock<Pattern> = LazyLock::new(|| pattern(r#"version\s+"([^"]+
 
 fn pattern(text: &str) -> Pattern {
     Pattern::new(text).expect("a constant that the tests use")
-}
-
-fn first_group(pattern: &Pattern, text: &str) -> Option<String> {
-    pattern.first_group(text).map(str::to_owned)
 }
 
 #[cfg(test)]
