@@ -220,8 +220,9 @@ by_busybox() {
 ask() {
     case "$downloader" in
     curl)
+        # -q, which has to be first: no file of the user changes anything, or follows a redirection with the token.
         (umask 077 && { [ -z "$token" ] || printf 'header = "X-Agent-Token: %s"\n' "$token"; } >"$work/curlrc")
-        in_reach curl --silent --show-error --config "$work/curlrc" --connect-timeout 10 --max-time 300 --output "$2" \
+        in_reach curl -q --silent --show-error --config "$work/curlrc" --connect-timeout 10 --max-time 300 --output "$2" \
             --write-out '%{http_code}\n' "$1" || true
         rm -f "$work/curlrc"
         return "$ended"

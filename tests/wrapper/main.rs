@@ -115,6 +115,26 @@ fn no_command_line_ever_holds_the_token_and_a_web_page_is_not_taken_for_the_agen
     }
 }
 
+/// Where a file of the user follows redirections, curl and wget would take the token with them.
+#[test]
+fn no_server_sends_the_token_on_to_another_one() {
+    let (dir, home) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fs::write(home.path().join(".curlrc"), "location\n").unwrap();
+    fs::write(home.path().join(".wgetrc"), "max_redirect = 20\n").unwrap();
+    for downloader in DOWNLOADERS {
+        let other = Answers::of(vec![answer("200 OK", "", b"<html>")]);
+        let location = format!("Location: {}\r\n", other.url());
+        let redirection = answer("302 Found", &location, b"");
+        let server = Answers::new(vec![redirection.clone()], vec![redirection]);
+        let mut command = wrapper(&["sh"], &script(), &dir.path().join("agent"), &server.url(), downloader);
+        let done = command.env("HOME", home.path()).output().unwrap();
+        refused(&done, 69, "the server answers with status 302");
+        assert!(!server.asked().is_empty(), "{downloader}");
+        let asked = other.asked();
+        assert!(asked.is_empty(), "{downloader}: {asked:?}");
+    }
+}
+
 #[test]
 fn a_server_that_asks_for_no_token_is_asked_without_one() {
     let dir = TempDir::new().unwrap();
