@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::install::{program_name, versioned};
@@ -34,7 +35,8 @@ pub fn verify(folder: &Path, wanted: &Facts, machine: Machine) -> Vec<Finding> {
     for name in here.chain([agent_for(machine)]) {
         let path = folder.join(&name);
         // What is only handed out is not executed here.
-        if let Some(problem) = content_problem(&path, wanted).or_else(|| access_problem(&path).filter(|_| own)) {
+        let problem = content_problem(&path, wanted).or_else(|| changeable(&path));
+        if let Some(problem) = problem.or_else(|| access_problem(&path).filter(|_| own)) {
             found(&name, problem);
         }
     }
@@ -65,6 +67,12 @@ fn content_problem(path: &Path, wanted: &Facts) -> Option<String> {
         Ok(_) if here.sha256 != wanted.sha256 => Some(another(&here)),
         Ok(_) => None,
     }
+}
+
+/// Agents execute what is there, some as root. The owner's bit is no harm: `cp` leaves it.
+fn changeable(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    (mode & 0o022 != 0).then(|| format!("others than its owner may change it (mode {mode:04o})"))
 }
 
 fn access_problem(path: &Path) -> Option<String> {

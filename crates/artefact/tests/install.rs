@@ -101,10 +101,11 @@ fn what_is_wrong_with_a_folder_is_named_and_mended() {
         fs::remove_file(path).unwrap();
         fs::write(path, text).unwrap();
     };
-    let harms: [Harm<'_>; 6] = [
+    let harms: [Harm<'_>; 7] = [
         ("attune-agents", &|path| fs::remove_file(path).unwrap()),
         ("attune-agents", &|path| replace(path, "<html>")),
         ("attune-agents", &|path| fs::set_permissions(path, Permissions::from_mode(0o444)).unwrap()),
+        ("attune-agents", &|path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap()),
         ("attune-sensor-agent", &|path| fs::remove_file(path).unwrap()),
         ("attune-agent", &|path| {
             fs::remove_file(path).unwrap();
