@@ -127,6 +127,11 @@ impl Detection {
         })
     }
 
+    /// The interpreters of this system.
+    pub(crate) fn detected(&self) -> &[Detected] {
+        &self.detected
+    }
+
     /// Whether an operator chose the runtimes.
     pub(crate) fn is_overridden(&self, role: Role) -> bool {
         self.overrides.of_role(role).is_some()

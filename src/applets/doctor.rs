@@ -23,6 +23,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::applets::agent::{Role, not_blank};
+use crate::applets::detect::Detection;
 use crate::applets::dev::STRAYS_LIMIT;
 use crate::call::Call;
 use crate::exit::{Exit, Failure};
@@ -84,10 +85,11 @@ fn look(role: Role, file: Option<&Path>) -> Result<Findings, Failure> {
     }
     let needs = configured(role, sources, &mut findings);
     findings.extend(kernel::look(needs.as_ref().map(|needs| &needs.child), &environment));
-    findings.extend(runtimes::detected(role, &environment));
+    let detection = Detection::of(&environment);
+    findings.extend(runtimes::detected(role, &detection));
     if let Some(Needs { platform, .. }) = needs {
         findings.extend(folders::look(&platform));
-        findings.extend(runtimes::environments(&platform.folders.runtime_envs));
+        findings.extend(runtimes::environments(&platform.folders.runtime_envs, role, &detection));
         findings.extend(rt::one_thread()?.block_on(servers::look(store_role(role), &platform)));
     }
     attune_process::end_all_strays(STRAYS_LIMIT);

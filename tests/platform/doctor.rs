@@ -141,7 +141,10 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     fs::create_dir_all(&foreign).unwrap();
     symlink("/another/image/bin/python3.7", foreign.join("python3")).unwrap();
     let (_, findings) = doctor(&installation, &[], &[]);
-    assert_found(&findings, "environments", "warning", "leads to /another/image/bin/python3.7");
+    assert_found(&findings, "environments", "ok", "python3.7, which does not exist here; it gets one of its own");
+    let (_, findings) = doctor(&installation, &[], &[("ATTUNE_WORKER_RUNTIMES", "shell")]);
+    assert_found(&findings, "environments", "ok", "1 of them by other images");
+    assert!(!findings.iter().any(|[.., said]| said.contains("python3.7")), "nothing to an image without Python");
 
     let own = if attune_process::effective_user() == 0 { "-m" } else { "-rm" };
     let unshared = |script| examined(&mut in_folder(&installation, &["unshare", own, "sh", "-c", script, BINARY]));
@@ -156,6 +159,14 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     let (_, findings) = unshared("mount -t tmpfs -o ro tmpfs envs && exec \"$0\" doctor --json");
     assert_found(&findings, "environments", "warning", "is mounted read-only");
     assert_found(&findings, "environments", "warning", "environments cannot be built here; complete ones are used");
+    let (_, findings) =
+        unshared("mount --bind envs envs && mount -o remount,bind,ro envs && exec \"$0\" doctor --json");
+    assert_found(
+        &findings,
+        "environments",
+        "warning",
+        "python3.7, which does not exist here -> mount runtime_envs_dir writable",
+    );
 
     let (code, findings) = unshared("mount -t tmpfs tmpfs /proc && exec \"$0\" doctor --json");
     assert_found(&findings, "/proc", "problem", "cannot be read -> mount /proc");

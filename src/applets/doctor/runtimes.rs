@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use attune_config::Source;
 use attune_model::JsonMap;
-use attune_runtime::environment::survey;
+use attune_model::runtime_name::fold;
+use attune_runtime::environment::{Surveyed, survey};
 
 use super::finding::Finding;
 use crate::applets::agent::Role;
 use crate::applets::detect::Detection;
 
 /// What is offered here, and from what.
-pub(super) fn detected(role: Role, environment: &dyn Source) -> Vec<Finding> {
-    let detection = Detection::of(environment);
+pub(super) fn detected(role: Role, detection: &Detection) -> Vec<Finding> {
     let advertised = detection.advertise(role, &JsonMap::new());
     let mut findings: Vec<Finding> = advertised
         .warnings
@@ -31,24 +30,24 @@ pub(super) fn detected(role: Role, environment: &dyn Source) -> Vec<Finding> {
     findings
 }
 
-/// Every environment in the shared folder.
-pub(super) fn environments(folder: &Path) -> Vec<Finding> {
-    let surveyed = survey(folder);
-    let total = surveyed.len();
-    let mut findings: Vec<Finding> = surveyed
-        .into_iter()
-        .filter_map(|(path, unfit)| Some((path, unfit?)))
-        .map(|(path, reason)| {
-            let found = format!("{} does not fit this image: {reason}", path.display());
-            Finding::warning(
-                "environments",
-                found,
-                "nothing: this image gets one of its own; remove it if no other image uses it",
-            )
+/// Every environment in the shared folder. Those of other images are as they should be: one that runs what this image offers as
+/// well is named, since this image needs one of its own beside it.
+pub(super) fn environments(folder: &Path, role: Role, detection: &Detection) -> Vec<Finding> {
+    let offered = detection.advertise(role, &JsonMap::new()).runtimes;
+    let is_offered = |runtime: &str| offered.iter().any(|name| fold(name) == runtime);
+    let surveyed = survey(folder, detection.detected());
+    let unfit = surveyed.iter().filter(|environment| environment.unfit.is_some()).count();
+    let total = format!("{} built in {}, {unfit} of them by other images", surveyed.len(), folder.display());
+    let needed = surveyed.into_iter().filter(|environment| is_offered(&environment.runtime));
+    let can_build = attune_sys::may_write(folder);
+    let others = needed.filter_map(|Surveyed { folder, unfit, .. }| {
+        let found = format!("{} does not fit this image: {}", folder.display(), unfit?);
+        Some(if can_build {
+            Finding::fine("environments", format!("{found}; it gets one of its own"))
+        } else {
+            let remedy = "mount runtime_envs_dir writable, so that this image gets one of its own";
+            Finding::warning("environments", found, remedy)
         })
-        .collect();
-    if findings.is_empty() {
-        findings.push(Finding::fine("environments", format!("{total} built in {}, none unfit here", folder.display())));
-    }
-    findings
+    });
+    std::iter::once(Finding::fine("environments", total)).chain(others).collect()
 }

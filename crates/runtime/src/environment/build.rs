@@ -18,6 +18,8 @@ use crate::places::is_executable;
 use crate::plan::Chosen;
 use crate::template::Templates;
 
+/// Behind the name of the shared environment, and before the tag of the images that one of their own is for.
+pub(super) const FOR: &str = ".for-";
 /// How much of each stream of a command is kept.
 const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
 /// How much of it an error quotes.
@@ -56,7 +58,7 @@ impl<'a> Site<'a> {
     /// The same for images like this one, beside the shared environment.
     pub(super) fn for_this_image(&self, inspector: &Inspector) -> Self {
         let mut name = self.env_dir.file_name().unwrap_or_default().to_owned();
-        name.push(".for-");
+        name.push(FOR);
         name.push(inspector.origin(self).tag());
         Self {
             chosen: self.chosen,

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Stamp, sha256_hex};
+use crate::detect::Detected;
 use crate::image::{Image, Libc};
 use crate::places::is_executable;
 use crate::plan::Chosen;
@@ -63,9 +64,13 @@ impl Origin {
         fs::write(folder.join(ORIGIN), serde_json::to_vec(self)?)
     }
 
-    /// An image as far as the environment itself tells what to look for: without the version, which only running tells.
-    pub(super) fn here(&self) -> Self {
-        Self::of(self.interpreter.as_deref())
+    /// An image as far as the environment itself tells what to look for. The version, which only running tells, is that of the
+    /// `detected` interpreter at the same place.
+    pub(super) fn here(&self, detected: &[Detected]) -> Self {
+        let interpreter = self.interpreter.as_deref();
+        let same = detected.iter().find(|detected| Some(&*detected.real_path) == interpreter);
+        let line = same.and_then(|detected| line_of(&detected.path, detected.version.as_deref()?));
+        Self { line, ..Self::of(interpreter) }
     }
 
     /// A name for images whose environments can be shared: they depend on the same.
@@ -108,7 +113,8 @@ impl Origins {
     /// Of what this image would build.
     pub(super) fn of(&self, chosen: &Chosen) -> Origin {
         let origin = chosen.interpreter.as_deref().map_or_else(|| Origin::of(None), |path| self.with(path));
-        Origin { line: line(chosen), ..origin }
+        let line = chosen.interpreter.as_deref().zip(chosen.interpreter_version.as_deref());
+        Origin { line: line.and_then(|(interpreter, version)| line_of(interpreter, version)), ..origin }
     }
 
     fn with(&self, interpreter: &Path) -> Origin {
@@ -127,9 +133,8 @@ impl Origins {
     }
 }
 
-fn line(chosen: &Chosen) -> Option<String> {
-    let version = chosen.interpreter_version.as_deref()?;
-    let binary = chosen.interpreter.as_deref()?.file_name()?.to_str()?;
+fn line_of(interpreter: &Path, version: &str) -> Option<String> {
+    let binary = interpreter.file_name()?.to_str()?;
     let parts = if BY_MAJOR_VERSION.contains(&binary) { 1 } else { 2 };
     let digits = version.trim_start_matches(|first: char| !first.is_ascii_digit());
     let line = digits.split('.').take(parts).collect::<Vec<_>>();

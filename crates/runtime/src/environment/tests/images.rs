@@ -1,6 +1,8 @@
 //! Images of different kinds on one volume.
 
 use super::*;
+use crate::Detected;
+use crate::image::Image;
 
 /// What Node's environments are like: nothing in them tells what they were made for.
 fn like_node(world: &World, node: &Path, version: &str) -> Chosen {
@@ -37,6 +39,29 @@ async fn another_version_without_an_interpreter_inside_gets_its_own_and_both_are
     assert_eq!((world.own().len(), world.calls().len()), (1, 4), "one build for each major version");
 }
 
+#[tokio::test]
+async fn a_survey_tells_what_was_made_for_another_version_that_is_at_the_same_place() {
+    let world = World::new();
+    let node = node(&world);
+    ensure(&world.environments(), &like_node(&world, &node, "18.19.0")).await.unwrap();
+    for (version, fits) in [("18.20.4", true), ("20.1.0", false)] {
+        let detected = Detected {
+            name: "node",
+            path: node.clone(),
+            real_path: fs::canonicalize(&node).unwrap(),
+            version: Some(version.to_owned()),
+            image: Image::Unknown,
+            tools: Vec::new(),
+            took: Duration::ZERO,
+            problem: None,
+        };
+        let [surveyed] = &survey(world.env_dir().parent().unwrap().parent().unwrap(), &[detected])[..] else {
+            panic!()
+        };
+        assert_eq!(surveyed.unfit.is_none(), fits, "{surveyed:?}");
+    }
+}
+
 /// Each of these was made in an image that the one of the test cannot stand for.
 #[tokio::test]
 async fn native_parts_for_another_image_are_told_apart_by_what_the_build_wrote_down() {
@@ -55,8 +80,8 @@ async fn native_parts_for_another_image_are_told_apart_by_what_the_build_wrote_d
         assert!(!written[fact].is_null(), "{written}");
         written[fact] = value;
         fs::write(&file, written.to_string()).unwrap();
-        let surveyed = survey(world.env_dir().parent().unwrap().parent().unwrap()).remove(0);
-        assert!(surveyed.0 == world.env_dir() && surveyed.1.is_some(), "{fact}: {surveyed:?}");
+        let surveyed = survey(world.env_dir().parent().unwrap().parent().unwrap(), &[]).remove(0);
+        assert!(surveyed.folder == world.env_dir() && surveyed.unfit.is_some(), "{fact}: {surveyed:?}");
         for _ in 0..2 {
             let own = folder_of(&ensure(&world.environments(), &chosen).await.unwrap());
             assert_ne!(own, shared, "{fact}");
