@@ -29,7 +29,7 @@ pub use ids::{
     ActionId, ArtifactId, ArtifactVersionId, EnforcementId, EventId, ExecutionId, IdentityId, PackEnvironmentId,
     PackId, RuleId, RuntimeId, RuntimeVersionId, SensorId, TriggerId, WorkerId,
 };
-pub use pattern::{Pattern, PatternError};
+pub use pattern::{FirstGroup, Pattern, PatternError};
 pub use plain_name::is_plain_name;
 pub use secret::Secret;
 

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use attune_model::Pattern;
+use attune_model::FirstGroup;
 
 /// One runtime that can be detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,16 +39,16 @@ impl Probe {
     /// The version in what the binary printed: standard output followed by standard error. The exit code does not count.
     pub fn version_in(&self, stdout: &[u8], stderr: &[u8]) -> Option<String> {
         let text = format!("{}\n{}", String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr));
-        let quoted = (self.name == JAVA).then(|| QUOTED.first_group(&text)).flatten();
-        quoted.or_else(|| NUMBERS.first_group(&text)).map(str::to_owned)
+        let quoted = (self.name == JAVA).then(|| QUOTED.find(&text)).flatten();
+        quoted.or_else(|| NUMBERS.find(&text)).map(str::to_owned)
     }
 }
 
-static NUMBERS: LazyLock<Pattern> = LazyLock::new(|| pattern(r"(?:v|go)?(\d+\.\d+(?:\.\d+)?)"));
-static QUOTED: LazyLock<Pattern> = LazyLock::new(|| pattern(r#"version\s+"([^"]+)""#));
+static NUMBERS: LazyLock<FirstGroup> = LazyLock::new(|| pattern(r"(?:v|go)?(\d+\.\d+(?:\.\d+)?)"));
+static QUOTED: LazyLock<FirstGroup> = LazyLock::new(|| pattern(r#"version\s+"([^"]+)""#));
 
-fn pattern(text: &str) -> Pattern {
-    Pattern::new(text).expect("a constant that the tests use")
+fn pattern(text: &str) -> FirstGroup {
+    FirstGroup::new(text).expect("a constant that the tests use")
 }
 
 #[cfg(test)]

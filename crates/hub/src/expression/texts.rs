@@ -7,8 +7,12 @@ use super::evaluate::Fuel;
 use super::functions::Arguments;
 use super::value::text_of;
 
+/// Longest pattern, in bytes: it is read as a whole before anything else limits it.
+const LONGEST_PATTERN: usize = 16 * 1024;
 /// Largest compiled pattern, in bytes.
 const LARGEST_PATTERN: usize = 1024 * 1024;
+/// Steps of a search that cost as much as one byte of data: so the longest search takes a second or two.
+const STEPS_PER_FUEL: usize = 32;
 
 /// Calls one of them; the number of arguments was checked.
 pub(super) fn call(name: &str, arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
@@ -21,7 +25,7 @@ pub(super) fn call(name: &str, arguments: &Arguments, fuel: &Fuel) -> Result<Val
         "split" => split(arguments)?,
         "join" => join(arguments, fuel)?,
         "replace" => replace(arguments, fuel)?,
-        _ => matches(arguments)?,
+        _ => matches(arguments, fuel)?,
     })
 }
 
@@ -58,8 +62,12 @@ fn replace(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
 }
 
 /// `match(pattern, text)`: whether the regular expression is found anywhere; `^` and `$` anchor it.
-fn matches(arguments: &Arguments) -> Result<Value, String> {
+fn matches(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
     let (pattern, text) = (arguments.text(0)?, arguments.text(1)?);
+    if pattern.len() > LONGEST_PATTERN {
+        return Err(format!("the pattern is longer than {LONGEST_PATTERN} bytes"));
+    }
     let pattern = Pattern::with_limit(pattern, LARGEST_PATTERN).map_err(|error| error.to_string())?;
+    fuel.burn(text.len().saturating_mul(pattern.states()) / STEPS_PER_FUEL)?;
     Ok(pattern.is_match(text).into())
 }
