@@ -84,8 +84,11 @@ impl Written {
     }
 }
 
-/// In order, each once.
+/// In order, each once. Nothing is none.
 fn numbers<T: FromStr + Ord + Copy>(value: &str, allowed: RangeInclusive<T>) -> Option<Vec<T>> {
+    if value.trim().is_empty() {
+        return Some(Vec::new());
+    }
     let each = value.split(',').map(|item| item.trim().parse().ok().filter(|number| allowed.contains(number)));
     let found: BTreeSet<T> = each.collect::<Option<_>>()?;
     Some(found.into_iter().collect())
@@ -121,14 +124,19 @@ fn weekday(name: &str) -> Option<Weekday> {
     })
 }
 
-/// A day alone means its beginning.
+/// A day alone means its beginning. Each digit has to be there: the library for times would read another day without one.
 fn end(value: &str) -> Option<End> {
-    let local = value.strip_suffix('Z').unwrap_or(value);
-    let time = match NaiveDateTime::parse_from_str(local, "%Y%m%dT%H%M%S") {
-        Ok(time) => time,
-        Err(_) => NaiveDate::parse_from_str(local, "%Y%m%d").ok()?.and_time(NaiveTime::MIN),
+    let is_of_digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((day, time)) = value.split_once('T') else {
+        let day = NaiveDate::parse_from_str(value, "%Y%m%d").ok().filter(|_| is_of_digits(value, 8))?;
+        return Some(End::Local(day.and_time(NaiveTime::MIN)));
     };
-    Some(if local.len() == value.len() { End::Local(time) } else { End::At(time.and_utc()) })
+    let local = time.strip_suffix('Z').unwrap_or(time);
+    if !is_of_digits(day, 8) || !is_of_digits(local, 6) {
+        return None;
+    }
+    let end = NaiveDateTime::parse_from_str(&format!("{day}{local}"), "%Y%m%d%H%M%S").ok()?;
+    Some(if local.len() == time.len() { End::Local(end) } else { End::At(end.and_utc()) })
 }
 
 #[cfg(test)]
@@ -147,6 +155,7 @@ mod tests {
             "FREQ=SECONDLY;INTERVAL=65535",
             "FREQ=MINUTELY;",
             "FREQ=HOURLY;COUNT=4294967295",
+            "FREQ=DAILY;BYHOUR=;BYMONTH=;BYSETPOS=",
         ] {
             let library: RRule<Unvalidated> = text.trim_end_matches(';').parse().unwrap();
             let ours: Written = text.parse().unwrap();
@@ -166,6 +175,20 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_named() {
+        let misses_digits = [
+            "2026111",
+            "2026101T080000Z",
+            "20260131T08305Z",
+            "20260131T",
+            "20260131Z",
+            "+2026013",
+            "2026 131",
+            " 20260131",
+        ];
+        for value in misses_digits {
+            let error = format!("FREQ=DAILY;UNTIL={value}").parse::<Written>().err().unwrap();
+            assert!(error.contains(&format!("UNTIL={value} is not a time")), "{error}");
+        }
         for (text, named) in [
             ("", "FREQ is missing"),
             ("INTERVAL=2", "FREQ is missing"),
