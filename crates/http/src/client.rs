@@ -106,10 +106,9 @@ impl Client {
 
     async fn exchange(&self, request: &Request) -> Result<Response, Problem> {
         let url = reqwest::Url::parse(&request.url).map_err(|error| {
-            let hint = if request.url.is_ascii() {
-                ""
-            } else {
-                ": names of hosts are written in ASCII, such as xn--bcher-kva.example"
+            let hint = match error {
+                url::ParseError::IdnaError => ": names of hosts are written in ASCII, such as xn--bcher-kva.example",
+                _ => "",
             };
             Problem::Invalid(format!("{error}{hint}"))
         })?;

@@ -124,10 +124,16 @@ async fn an_impossible_url_is_refused_without_being_shown() {
 }
 
 #[tokio::test]
-async fn a_host_in_other_letters_is_refused_with_a_hint() {
-    let error = client().send(&Request::get("http://b\u{fc}cher.example/")).await.unwrap_err();
-    let Problem::Invalid(reason) = &error.problem else { panic!("{error:?}") };
-    assert!(reason.contains("names of hosts are written in ASCII"), "{reason}");
+async fn a_host_in_other_letters_is_refused_with_a_hint_and_nothing_else_gets_it() {
+    for (url, is_host) in [
+        ("http://b\u{fc}cher.example/", true),
+        ("http://b%C3%BCcher.example/", true),
+        ("http://api.example:99999/b\u{fc}cher", false),
+    ] {
+        let error = client().send(&Request::get(url)).await.unwrap_err();
+        let Problem::Invalid(reason) = &error.problem else { panic!("{error:?}") };
+        assert_eq!(reason.contains("names of hosts are written in ASCII"), is_host, "{url}: {reason}");
+    }
 }
 
 #[tokio::test]
