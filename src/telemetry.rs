@@ -76,9 +76,9 @@ impl Telemetry {
             (None, None) => LogFormat::Text,
         };
         let lines = lines(environment, format);
-        let telemetry = if let Some(directives) = environment.text("RUST_LOG") {
-            let filter = targets(&directives)
-                .map_err(|problem| Failure::message(Exit::Configuration, format!("RUST_LOG: {problem}")))?;
+        let chosen = targets(&environment.text("RUST_LOG").unwrap_or_default())
+            .map_err(|problem| Failure::message(Exit::Configuration, format!("RUST_LOG: {problem}")))?;
+        let telemetry = if let Some(filter) = chosen {
             install(tracing_subscriber::registry().with(lines.with_filter(filter)))?;
             Self { level: None }
         } else {
@@ -101,14 +101,24 @@ impl Telemetry {
     }
 }
 
-/// Spans and fields would be taken for the name of a target, which nothing has.
-fn targets(directives: &str) -> Result<Targets, String> {
-    if directives.contains(['[', ']', '{', '}']) {
+/// What the library would take for the name of a target that nothing has, or for a level that nobody asked for, is an error here:
+/// spans, fields, spaces, a level that is missing. Empty parts mean nothing, so that templates may leave them.
+/// None when nothing is said.
+fn targets(directives: &str) -> Result<Option<Targets>, String> {
+    let parts: Vec<_> = directives.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let of_no_target = |part: &&&str| part.contains(['[', ']', '{', '}']) || part.contains(char::is_whitespace);
+    if let Some(part) = parts.iter().find(of_no_target) {
         return Err(format!(
-            "{directives:?} speaks of spans or fields; only targets have levels: info,attune_worker=debug"
+            "{part:?} is no target with a level, such as attune_worker=debug; spans and fields have none"
         ));
     }
-    directives.parse::<Targets>().map_err(|error| format!("{error}, in {directives:?}"))
+    if let Some(part) = parts.iter().find(|part| part.ends_with('=')) {
+        return Err(format!("{part:?} has no level, such as {part}debug"));
+    }
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    parts.join(",").parse().map(Some).map_err(|error| format!("{error}, in {directives:?}"))
 }
 
 fn install(subscriber: impl SubscriberInitExt) -> Result<(), Failure> {
@@ -162,6 +172,36 @@ mod tests {
     }
 
     #[test]
+    fn rust_log_names_levels_and_targets_and_nothing_else() {
+        let read = |directives: &str| targets(directives).map(|targets| targets.map(|targets| targets.to_string()));
+        for (directives, means) in [
+            ("info", "info"),
+            ("info,", "info"),
+            (" info, attune_worker=debug ", "attune_worker=debug,info"),
+            ("a,,b=3", "b=info,a=trace"),
+            ("off", "off"),
+            ("warn,a=off", "a=off,warn"),
+        ] {
+            assert_eq!(read(directives), Ok(Some(means.to_owned())), "{directives:?}");
+        }
+        for directives in ["", " ", ",,"] {
+            assert_eq!(read(directives), Ok(None), "{directives:?}");
+        }
+        for (directives, reason) in [
+            ("info,[[[", "\"[[[\" is no target"),
+            ("a[span]=debug", "spans and fields have none"),
+            ("a{field}=debug", "spans and fields have none"),
+            ("a = debug", "\"a = debug\" is no target"),
+            ("info,a=", "\"a=\" has no level, such as a=debug"),
+            ("a=loud", "in \"a=loud\""),
+        ] {
+            let error = read(directives).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test is unwound by tables that are there")]
     fn a_panic_becomes_a_log_line_with_its_place() {
         let written = Written::default();
         let sink = written.clone();
