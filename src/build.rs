@@ -19,4 +19,6 @@ fn main() {
     }
     // Of no file but itself, for which cargo looks anyway.
     println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    // What the linker reads and cargo does not know of, as a checksum: another one links anew.
+    println!("cargo:rerun-if-env-changed=ATTUNE_LINKER_INPUTS");
 }

@@ -3,8 +3,9 @@
 //! They are a tenth of the program, and nobody reads them until something panics. `scripts/unwind-tables` packs them when the
 //! program is linked and leaves room for them in memory; here they are made anew before the first panic unwinds, byte for byte
 //! what was compared with the linker's. In a program that was built in another way this does nothing.
+#![expect(clippy::disallowed_methods, reason = "the one place where hooks are set")]
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::panic::{self, PanicHookInfo};
 use std::sync::Once;
 
@@ -31,12 +32,15 @@ fn make_ready() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Some(tables) = attune_sys::packed_tables() else { return };
-        // A panic that finds no tables ends the process, and says so.
-        match unpack(tables.packed, tables.room) {
-            Some(()) => tables
-                .seal()
-                .unwrap_or_else(|error| output::tell(format!("attune-agents: unwinding: {error}\n").as_bytes())),
-            None => output::tell(b"attune-agents: the tables for unwinding are damaged; install the program anew\n"),
+        if let Err(error) = unpack(tables.packed, tables.room) {
+            // A panic that finds no tables ends the process.
+            tables.room.fill(0);
+            output::tell(match error.kind() {
+                io::ErrorKind::OutOfMemory => b"attune-agents: no memory for the tables for unwinding\n".as_slice(),
+                _ => b"attune-agents: the tables for unwinding are damaged; install the program anew\n",
+            });
+        } else if let Err(error) = tables.seal() {
+            output::tell(format!("attune-agents: unwinding: {error}\n").as_bytes());
         }
     });
 }
@@ -51,11 +55,15 @@ const LIST_HEAD: usize = 12;
 const ACTIONS: [u8; 4] = [0x01, 0x00, 0x7f, 0x00];
 
 /// Makes of `packed` the tables as they are described in the Linux Standard Base ("Exception Frames"): `.eh_frame_hdr`,
-/// `.eh_frame` and `.gcc_except_table`, one behind the other. None if it is not what `scripts/unwind-tables` has written.
-fn unpack(packed: &[u8], room: &mut [u8]) -> Option<()> {
+/// `.eh_frame` and `.gcc_except_table`, one behind the other. Fails if it is not what `scripts/unwind-tables` has written.
+fn unpack(packed: &[u8], room: &mut [u8]) -> io::Result<()> {
     let mut all = Vec::new();
-    ZlibDecoder::new(packed).read_to_end(&mut all).ok()?;
-    let mut rest = Stream(&all);
+    ZlibDecoder::new(packed).read_to_end(&mut all)?;
+    checked(&all, room).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn checked(all: &[u8], room: &mut [u8]) -> Option<()> {
+    let mut rest = Stream(all);
     let [address, functions, frames, size, checksum] = rest.words()?;
     let mut streams = [const { Stream(&[]) }; STREAMS];
     let lengths: [u32; STREAMS] = rest.words()?;
@@ -305,14 +313,14 @@ mod tests {
     fn what_is_damaged_is_refused() {
         let size = tables().len();
         let whole = packed(&streams());
-        assert!(unpack(whole.get(..whole.len() - 9).unwrap(), &mut vec![0; size]).is_none(), "cut");
-        assert!(unpack(&whole, &mut vec![0; size - 1]).is_none(), "no room");
+        assert!(unpack(whole.get(..whole.len() - 9).unwrap(), &mut vec![0; size]).is_err(), "cut");
+        assert!(unpack(&whole, &mut vec![0; size - 1]).is_err(), "no room");
         for stream in 0..STREAMS {
             let (mut shorter, mut other) = (streams(), streams());
             shorter.get_mut(stream).unwrap().pop();
-            assert!(unpack(&packed(&shorter), &mut vec![0; size]).is_none(), "stream {stream} is too short");
+            assert!(unpack(&packed(&shorter), &mut vec![0; size]).is_err(), "stream {stream} is too short");
             *other.get_mut(stream).unwrap().first_mut().unwrap() ^= 0x41;
-            assert!(unpack(&packed(&other), &mut vec![0; size]).is_none(), "stream {stream} is another");
+            assert!(unpack(&packed(&other), &mut vec![0; size]).is_err(), "stream {stream} is another");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A panic passes frames of every kind and drops what they hold. `scripts/build-static` compiles this file alone as well, the way the shipped
-//! binary is compiled and linked: there the tables for unwinding have been shortened.
+//! binary is compiled and linked, but for the standard library: there the tables for unwinding have been shortened.
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::many_single_char_names, reason = "what they stand for is that they are many")]
 
