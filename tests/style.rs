@@ -1,10 +1,12 @@
 //! House rules that no lint knows.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "cargo is asked what it builds")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A file that is longer holds more than one concept.
 const MOST_LINES: usize = 500;
@@ -288,5 +290,17 @@ fn the_kubernetes_files_name_the_version_that_is_built() {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
         let named = text.split_once(before).unwrap_or_else(|| panic!("{file} has no {before:?}")).1;
         assert!(named.starts_with(version), "{file} does not name {version} after {before:?}");
+    }
+}
+
+/// A test that matches would not tell: with the libraries of the tests come all features of this one.
+#[test]
+fn the_shipped_binary_knows_the_classes_of_unicode_that_patterns_of_packs_use() {
+    let tree = ["tree", "--offline", "--package", "attune-agents", "--edges", "normal", "--format", "{p} {f}"];
+    let output = Command::new(env!("CARGO")).args(tree).args(["--invert", "regex-syntax"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first = text.lines().next().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    for feature in ["unicode-case", "unicode-gencat", "unicode-perl"] {
+        assert!(first.split([' ', ',']).any(|found| found == feature), "{feature} is missing in {first}");
     }
 }
