@@ -141,7 +141,12 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     fs::create_dir_all(&foreign).unwrap();
     symlink("/another/image/bin/python3.7", foreign.join("python3")).unwrap();
     let (_, findings) = doctor(&installation, &[], &[]);
-    assert_found(&findings, "environments", "ok", "python3.7, which does not exist here; it gets one of its own");
+    assert_found(
+        &findings,
+        "environments",
+        "ok",
+        "python3.7, which does not exist here; it gets one of its own when it is needed",
+    );
     let (_, findings) = doctor(&installation, &[], &[("ATTUNE_WORKER_RUNTIMES", "shell")]);
     assert_found(&findings, "environments", "ok", "1 of them by other images");
     assert!(!findings.iter().any(|[.., said]| said.contains("python3.7")), "nothing to an image without Python");
@@ -161,12 +166,22 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     assert_found(&findings, "environments", "warning", "environments cannot be built here; complete ones are used");
     let (_, findings) =
         unshared("mount --bind envs envs && mount -o remount,bind,ro envs && exec \"$0\" doctor --json");
-    assert_found(
-        &findings,
-        "environments",
-        "warning",
-        "python3.7, which does not exist here -> mount runtime_envs_dir writable",
-    );
+    assert_found(&findings, "environments", "warning", "python3.7, which does not exist here -> let this user write");
+    let named = |findings: &[[String; 3]], part: &str| findings.iter().any(|[.., said]| said.contains(part));
+    // Its own lies beside it, and those of further images are nothing to this one.
+    for (name, leads_to) in [("python.for-0", "/bin/sh"), ("python.for-1", "/another/image/bin/python3.8")] {
+        let own = installation.path("envs/pack").join(name).join("bin");
+        fs::create_dir_all(&own).unwrap();
+        symlink(leads_to, own.join("python3")).unwrap();
+    }
+    let broken = installation.path("envs/pack/python-3.9/bin");
+    fs::create_dir_all(&broken).unwrap();
+    symlink("nowhere", broken.join("python3")).unwrap();
+    let (_, findings) = doctor(&installation, &[], &[]);
+    assert_found(&findings, "environments", "ok", "4 built in");
+    assert_found(&findings, "environments", "ok", "2 of them by other images");
+    assert_found(&findings, "environments", "ok", "; it is built anew when it is needed");
+    assert!(!named(&findings, "python3.7") && !named(&findings, "python3.8"), "{findings:#?}");
 
     let (code, findings) = unshared("mount -t tmpfs tmpfs /proc && exec \"$0\" doctor --json");
     assert_found(&findings, "/proc", "problem", "cannot be read -> mount /proc");

@@ -47,7 +47,7 @@ use lock::{LastFailure, Locks};
 
 pub use error::{EnvironmentError, Step};
 pub use generation::remove;
-pub use survey::{Surveyed, survey};
+pub use survey::{State, Surveyed, survey};
 pub use usage::InUse;
 
 /// A state in which code can be started.

@@ -1,10 +1,11 @@
 //! Interpreters of this image, and whether the shared environments fit it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use attune_model::JsonMap;
 use attune_model::runtime_name::fold;
-use attune_runtime::environment::{Surveyed, survey};
+use attune_runtime::environment::{State, Surveyed, survey};
 
 use super::finding::Finding;
 use crate::applets::agent::Role;
@@ -30,24 +31,36 @@ pub(super) fn detected(role: Role, detection: &Detection) -> Vec<Finding> {
     findings
 }
 
-/// Every environment in the shared folder. Those of other images are as they should be: one that runs what this image offers as
-/// well is named, since this image needs one of its own beside it.
+/// Every environment in the shared folder. Those of other images are as they should be; what this image offers and has none of its
+/// own for, it builds when it is needed.
 pub(super) fn environments(folder: &Path, role: Role, detection: &Detection) -> Vec<Finding> {
     let offered = detection.advertise(role, &JsonMap::new()).runtimes;
     let is_offered = |runtime: &str| offered.iter().any(|name| fold(name) == runtime);
     let surveyed = survey(folder, detection.detected());
-    let unfit = surveyed.iter().filter(|environment| environment.unfit.is_some()).count();
-    let total = format!("{} built in {}, {unfit} of them by other images", surveyed.len(), folder.display());
-    let needed = surveyed.into_iter().filter(|environment| is_offered(&environment.runtime));
-    let can_build = attune_sys::may_write(folder);
-    let others = needed.filter_map(|Surveyed { folder, unfit, .. }| {
-        let found = format!("{} does not fit this image: {}", folder.display(), unfit?);
-        Some(if can_build {
-            Finding::fine("environments", format!("{found}; it gets one of its own"))
+    let is_fit = |environment: &&Surveyed| environment.state == State::Fit;
+    let served: BTreeSet<&Path> = surveyed.iter().filter(is_fit).map(|environment| &*environment.shared).collect();
+    let others = surveyed.iter().filter(|environment| matches!(environment.state, State::Unfit(_))).count();
+    let total = format!("{} built in {}, {others} of them by other images", surveyed.len(), folder.display());
+    // One that is for images of another kind is nothing to this one.
+    let shared = surveyed.iter().filter(|environment| environment.folder == environment.shared);
+    let needed = shared.filter(|Surveyed { shared, runtime, .. }| !served.contains(&**shared) && is_offered(runtime));
+    let to_build = needed.filter_map(|Surveyed { folder, state, .. }| {
+        let (reason, then) = match state {
+            State::Fit => return None,
+            State::Unfit(reason) => (format!("does not fit this image: {reason}"), "it gets one of its own"),
+            State::Broken(reason) => (format!("is not whole: {reason}"), "it is built anew"),
+        };
+        let found = format!("{} {reason}", folder.display());
+        // Builds lie beside each other in the folder of the pack.
+        Some(if folder.parent().is_some_and(attune_sys::may_write) {
+            Finding::fine("environments", format!("{found}; {then} when it is needed"))
         } else {
-            let remedy = "mount runtime_envs_dir writable, so that this image gets one of its own";
-            Finding::warning("environments", found, remedy)
+            Finding::warning(
+                "environments",
+                found,
+                "let this user write to the folder of the pack, so that one can be built",
+            )
         })
     });
-    std::iter::once(Finding::fine("environments", total)).chain(others).collect()
+    std::iter::once(Finding::fine("environments", total)).chain(to_build).collect()
 }

@@ -58,7 +58,7 @@ async fn a_survey_tells_what_was_made_for_another_version_that_is_at_the_same_pl
         let [surveyed] = &survey(world.env_dir().parent().unwrap().parent().unwrap(), &[detected])[..] else {
             panic!()
         };
-        assert_eq!(surveyed.unfit.is_none(), fits, "{surveyed:?}");
+        assert_eq!(surveyed.state == State::Fit, fits, "{surveyed:?}");
     }
 }
 
@@ -81,7 +81,10 @@ async fn native_parts_for_another_image_are_told_apart_by_what_the_build_wrote_d
         written[fact] = value;
         fs::write(&file, written.to_string()).unwrap();
         let surveyed = survey(world.env_dir().parent().unwrap().parent().unwrap(), &[]).remove(0);
-        assert!(surveyed.folder == world.env_dir() && surveyed.unfit.is_some(), "{fact}: {surveyed:?}");
+        assert!(
+            surveyed.folder == world.env_dir() && matches!(surveyed.state, State::Unfit(_)),
+            "{fact}: {surveyed:?}"
+        );
         for _ in 0..2 {
             let own = folder_of(&ensure(&world.environments(), &chosen).await.unwrap());
             assert_ne!(own, shared, "{fact}");
