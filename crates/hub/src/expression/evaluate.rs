@@ -13,7 +13,7 @@ use super::functions;
 use super::value::{Num, equal, is_true, order, type_name};
 
 /// How much data one evaluation may look at and produce, in bytes and list items together.
-const FUEL: usize = 4 * 1024 * 1024;
+pub(super) const FUEL: usize = 4 * 1024 * 1024;
 
 /// Evaluates `root`.
 pub(super) fn evaluate(root: &Node, variables: &BTreeMap<&str, Value>) -> Result<Value, ExpressionError> {

@@ -219,7 +219,11 @@ fn functions_on_texts() {
         ("lower(1)", "argument 1 must be a string, not number"),
         ("match('(', 'a')", "not a regular expression"),
         ("match('a{1000}{1000}{1000}', 'a')", "too large"),
-        ("match(join(range(4000), '|aaaa'), 'a')", "longer than 16384 bytes"),
+        ("match(join(range(4000), '|aaaa'), 'a')", "longer than 1024 bytes"),
+        (
+            "[match(join(range(250), 'a'), ''), match(join(range(250), 'b'), ''), match(join(range(250), 'c'), '')]",
+            "too much data",
+        ),
         ("match('[ab]{5000}c', join(range(9000), 'aaaa'))", "too much data"),
         ("split('a', '')", "separator is empty"),
         ("length(1)", "must be a string, a list or an object"),

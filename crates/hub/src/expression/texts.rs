@@ -3,12 +3,15 @@
 use attune_model::Pattern;
 use serde_json::Value;
 
-use super::evaluate::Fuel;
+use super::evaluate::{FUEL, Fuel};
 use super::functions::Arguments;
 use super::value::text_of;
 
-/// Longest pattern, in bytes: it is read as a whole before anything else limits it.
-const LONGEST_PATTERN: usize = 16 * 1024;
+/// Longest pattern, in bytes. It is read as a whole before anything else limits it, and there are classes of a few letters that
+/// take ten milliseconds, as `(?i)\p{any}` does.
+const LONGEST_PATTERN: usize = 1024;
+/// What each of its bytes costs: so all patterns of an evaluation are read in two or three seconds.
+const FUEL_PER_PATTERN_BYTE: usize = FUEL / 2048;
 /// Largest compiled pattern, in bytes.
 const LARGEST_PATTERN: usize = 1024 * 1024;
 /// Steps of a search that cost as much as one byte of data: so the longest search takes a second or two.
@@ -67,6 +70,7 @@ fn matches(arguments: &Arguments, fuel: &Fuel) -> Result<Value, String> {
     if pattern.len() > LONGEST_PATTERN {
         return Err(format!("the pattern is longer than {LONGEST_PATTERN} bytes"));
     }
+    fuel.burn(pattern.len().saturating_mul(FUEL_PER_PATTERN_BYTE))?;
     let pattern = Pattern::with_limit(pattern, LARGEST_PATTERN).map_err(|error| error.to_string())?;
     fuel.burn(text.len().saturating_mul(pattern.states()) / STEPS_PER_FUEL)?;
     Ok(pattern.is_match(text).into())
