@@ -35,6 +35,8 @@ struct Way {
     backoff: Backoff,
     /// Nothing is sent before, since it would fail.
     closed_until: Option<Instant>,
+    /// The log that has shown it, and the error.
+    closed_by: Option<(String, String)>,
     is_told: bool,
     /// Logs that fail while others do not.
     failing: HashMap<String, Backoff>,
@@ -47,11 +49,13 @@ impl Courier {
     pub(super) async fn deliver_logs(&self, done: &CancellationToken) {
         let mut visits = FuturesUnordered::new();
         let (backoff, failing) = (self.backoff(), HashMap::new());
-        let mut way = Way { backoff, closed_until: None, is_told: false, failing, resting: Vec::new() };
+        let mut way =
+            Way { backoff, closed_until: None, closed_by: None, is_told: false, failing, resting: Vec::new() };
         let mut ends = false;
         loop {
+            self.end_rests(&mut way, ends);
+            // After that, so that what has just rested counts as waiting before.
             let now = Instant::now();
-            self.end_rests(&mut way, now, ends);
             let is_open = way.closed_until.is_none_or(|until| until <= now && !ends);
             // Lines wait for others that go with them, but not at the end.
             let gathered = if ends { Some(now) } else { now.checked_sub(self.delivery.gather) };
@@ -85,7 +89,8 @@ impl Courier {
         open.filter(|_| has_room).into_iter().chain(rested).min()
     }
 
-    fn end_rests(&self, way: &mut Way, now: Instant, all: bool) {
+    fn end_rests(&self, way: &mut Way, all: bool) {
+        let now = Instant::now();
         for (_, log) in way.resting.extract_if(.., |(until, _)| all || *until <= now) {
             self.outbox.give_back(&log);
         }
@@ -100,8 +105,13 @@ impl Courier {
     fn judge(&self, way: &mut Way, visited: Visited, ends: bool) {
         let Visited { log, outcome, others_arrived } = visited;
         let now = Instant::now();
-        if others_arrived {
-            way.open();
+        // What was thought to be everybody's is that log's, which would close the way again at its next turn.
+        if others_arrived
+            && let Some((failed, error)) = way.open()
+            && failed != log
+            && self.outbox.take_back(&failed)
+        {
+            self.rest(way, failed, &error, now);
         }
         match outcome {
             Ok(()) => {
@@ -113,18 +123,21 @@ impl Courier {
             Err(trouble) if trouble.is_general() && !others_arrived => {
                 self.outbox.give_back(&log);
                 // At the end nothing more is begun then, but what is under way may have more luck.
-                way.close(&trouble, now);
+                way.close(log, &trouble, now);
             }
             // That was its last attempt.
             Err(trouble) if ends => tracing::warn!(log, error = chain(&trouble), "a log of a sensor has to wait"),
-            Err(trouble) => {
-                let backoff = way.failing.entry(log.clone()).or_insert_with(|| {
-                    tracing::warn!(log, error = chain(&trouble), "a log of a sensor waits; others do not");
-                    self.backoff()
-                });
-                way.resting.push((now + backoff.next_delay(), log));
-            }
+            Err(trouble) => self.rest(way, log, &chain(&trouble), now),
         }
+    }
+
+    /// Each time for longer.
+    fn rest(&self, way: &mut Way, log: String, error: &str, now: Instant) {
+        let backoff = way.failing.entry(log.clone()).or_insert_with(|| {
+            tracing::warn!(log, error, "a log of a sensor waits; others do not");
+            self.backoff()
+        });
+        way.resting.push((now + backoff.next_delay(), log));
     }
 
     async fn visit(&self, log: &str) -> Result<(), Trouble> {
@@ -211,19 +224,22 @@ impl Courier {
 }
 
 impl Way {
-    fn open(&mut self) {
+    /// Which log had closed it.
+    fn open(&mut self) -> Option<(String, String)> {
         self.backoff.reset();
         self.closed_until = None;
         if std::mem::replace(&mut self.is_told, false) {
             tracing::info!("logs of sensors reach the platform again");
         }
+        self.closed_by.take()
     }
 
     /// Calls that were under way together count as one failure.
-    fn close(&mut self, trouble: &Trouble, now: Instant) {
+    fn close(&mut self, log: String, trouble: &Trouble, now: Instant) {
         if self.closed_until.is_some_and(|until| until > now) {
             return;
         }
+        self.closed_by = Some((log, chain(trouble)));
         self.closed_until = Some(now + self.backoff.next_delay());
         if !std::mem::replace(&mut self.is_told, true) {
             tracing::warn!(error = chain(trouble), "logs of sensors wait");

@@ -266,6 +266,15 @@ impl Outbox {
         Some(name)
     }
 
+    /// Takes this log, whether it waits or has nothing to wait for. False when somebody has it, or there is none.
+    pub(super) fn take_back(&self, name: &str) -> bool {
+        let mut state = self.state();
+        let Some(log) = state.logs.get_mut(name).filter(|log| log.turn != Turn::Taken) else { return false };
+        log.turn = Turn::Taken;
+        state.ready.retain(|(_, ready)| ready != name);
+        true
+    }
+
     /// It waits again if there is more of it.
     pub(super) fn give_back(&self, name: &str) {
         let mut state = self.state();

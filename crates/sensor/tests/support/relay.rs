@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(crate) struct Relay {
     calls: Mutex<HashMap<String, (usize, usize)>>,
     /// Most calls for one file at the same time.
     most: Mutex<usize>,
+    /// How many are kept now.
+    kept: AtomicUsize,
 }
 
 impl Relay {
@@ -43,6 +46,7 @@ impl Relay {
             failing: Mutex::new((None, StatusCode::OK)),
             calls: Mutex::default(),
             most: Mutex::default(),
+            kept: AtomicUsize::new(0),
         });
         let app = Router::new().fallback(hand_on).with_state(relay.clone());
         tasks.spawn_attendant(|rest| async move {
@@ -81,6 +85,11 @@ impl Relay {
         calls.iter().filter(|(path, _)| path.contains(part)).map(|(_, (_, now))| now).sum()
     }
 
+    /// Whether it has a call that it keeps. One that is only under way may be an earlier one, whose answer is not there yet.
+    pub(crate) fn keeps_one(&self) -> bool {
+        self.kept.load(Ordering::SeqCst) > 0
+    }
+
     /// Most calls for one file at the same time.
     pub(crate) fn most_at_once(&self) -> usize {
         *self.most.lock().unwrap()
@@ -109,13 +118,33 @@ impl Drop for Begun {
     }
 }
 
+/// A call that is kept, until it goes on or its caller has gone.
+struct Kept<'a>(&'a AtomicUsize);
+
+impl<'a> Kept<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 async fn hand_on(State(relay): State<Arc<Relay>>, asked: axum::extract::Request) -> Result<Response, StatusCode> {
     let (parts, body) = asked.into_parts();
     let path = parts.uri.path().to_owned();
     let _begun = Begun::new(&relay, &path);
     let body = to_bytes(body, usize::MAX).await.map_err(|_broken| StatusCode::BAD_REQUEST)?;
     let fits = |held: &Held| held.as_ref().is_some_and(|(method, part)| parts.method == method && path.contains(part));
-    drop(relay.held.subscribe().wait_for(|held| !fits(held)).await);
+    let mut held = relay.held.subscribe();
+    if fits(&held.borrow()) {
+        let _kept = Kept::new(&relay.kept);
+        drop(held.wait_for(|held| !fits(held)).await);
+    }
     let (failing, status) = relay.failing.lock().unwrap().clone();
     if fits(&failing) {
         return Err(status);
