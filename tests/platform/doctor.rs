@@ -147,9 +147,10 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
         "ok",
         "python3.7, which does not exist here; it gets one of its own when it is needed",
     );
+    let named = |findings: &[[String; 3]], part: &str| findings.iter().any(|[.., said]| said.contains(part));
     let (_, findings) = doctor(&installation, &[], &[("ATTUNE_WORKER_RUNTIMES", "shell")]);
     assert_found(&findings, "environments", "ok", "1 of them by other images");
-    assert!(!findings.iter().any(|[.., said]| said.contains("python3.7")), "nothing to an image without Python");
+    assert!(!named(&findings, "python3.7"), "nothing to an image without Python");
 
     let own = if attune_process::effective_user() == 0 { "-m" } else { "-rm" };
     let unshared = |script| examined(&mut in_folder(&installation, &["unshare", own, "sh", "-c", script, BINARY]));
@@ -167,7 +168,6 @@ async fn folders_are_held_against_mounts_and_environments_against_the_image() {
     let (_, findings) =
         unshared("mount --bind envs envs && mount -o remount,bind,ro envs && exec \"$0\" doctor --json");
     assert_found(&findings, "environments", "warning", "python3.7, which does not exist here -> let this user write");
-    let named = |findings: &[[String; 3]], part: &str| findings.iter().any(|[.., said]| said.contains(part));
     // Its own lies beside it, and those of further images are nothing to this one.
     for (name, leads_to) in [("python.for-0", "/bin/sh"), ("python.for-1", "/another/image/bin/python3.8")] {
         let own = installation.path("envs/pack").join(name).join("bin");
