@@ -103,9 +103,9 @@ impl Project {
         for service in services {
             assert_eq!(self.inspect(service, "{{.State.ExitCode}} {{.RestartCount}}"), "0 0", "{service}");
         }
-        assert_eq!(self.query("SELECT count(*) FROM attune.worker WHERE status <> 'inactive'"), "0");
-        let unfinished = "SELECT count(*) FROM attune.execution WHERE status IN ('running', 'canceling')";
-        assert_eq!(self.query(unfinished), "0");
+        assert_eq!(self.query("SELECT name, status FROM attune.worker WHERE status <> 'inactive'"), "");
+        let unfinished = "SELECT id, action_ref, worker FROM attune.execution WHERE status IN ('running', 'canceling')";
+        assert_eq!(self.query(unfinished), "");
     }
 
     /// Waits until a file in the volume that the hub and the agents beside it share has such a line.

@@ -167,7 +167,21 @@ impl Course {
             }
             tokio::select! {
                 () = sleep(backoff.next_delay()) => {}
-                () = self.shared.stop.soft().cancelled() => return Claiming::Stopping,
+                () = self.shared.stop.soft().cancelled() => return self.look_once_more().await,
+            }
+        }
+    }
+
+    /// An attempt has failed and there will be no other: should only its answer be lost, the row runs and nobody runs it. Storage that is
+    /// away keeps no worker from stopping; what was claimed then is ended by the next life or by the scheduler.
+    async fn look_once_more(&self) -> Claiming {
+        match self.shared.store.execution_status(self.in_hand.execution()).await {
+            // If it was somebody else, there will be nothing to end.
+            Ok(Some(ExecutionStatus::Running | ExecutionStatus::Canceling)) => Claiming::AnswerLost,
+            Ok(_) => Claiming::Stopping,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "whether the execution was claimed is not known");
+                Claiming::Stopping
             }
         }
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use attune_model::message::ExecutionDispatch;
 use attune_model::status::ExecutionStatus;
+use attune_testkit::eventually;
 use support::flaky::{Flaky, Lost};
 use support::rig::{Backend, Rig};
 use support::text;
@@ -43,6 +44,22 @@ async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_r
         text(row.result.as_ref().unwrap(), "error"),
         "worker lost its connection to storage while it started the execution"
     );
+}
+
+async fn a_claim_whose_answer_is_lost_while_the_worker_stops_is_not_left_running(on: Backend) {
+    let mut rig = Rig::new(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+    let mut config = rig.config();
+    config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
+    let store = Flaky::new(rig.store.clone(), &[Lost::AnswerLater], &[]);
+    let life = rig.live_on(config, Arc::new(store.clone())).await;
+    let id = rig.submit(life.id, "count").await;
+    eventually("the claim", async || (rig.row(id).await.status == ExecutionStatus::Running).then_some(())).await;
+    life.stop.soft().cancel();
+    store.release();
+    life.drained().await;
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Abandoned);
+    assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Abandoned");
+    assert!(!rig.place.path("runs").exists());
 }
 
 async fn an_end_that_does_not_get_through_is_repeated(on: Backend) {
@@ -117,6 +134,7 @@ attune_testkit::tests_on_each! {
     embedded: Backend::Embedded, servers: Backend::Servers => [
         a_claim_that_does_not_get_through_is_repeated,
         a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_running,
+        a_claim_whose_answer_is_lost_while_the_worker_stops_is_not_left_running,
         an_end_that_does_not_get_through_is_repeated,
         an_end_whose_answer_is_lost_is_announced_all_the_same,
         a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason,

@@ -30,6 +30,8 @@ pub enum Lost {
     Time,
     /// Nothing, but the answer comes after [`Flaky::release`].
     AnswerInTime,
+    /// The answer: it happens, and after [`Flaky::release`] it is known that no answer comes.
+    AnswerLater,
     /// The call, and the one who makes it: a bug.
     Caller,
     /// The answer, and the one who waits for it: a bug.
@@ -88,6 +90,11 @@ impl Flaky {
                 let answer = call.await;
                 self.released.cancelled().await;
                 answer
+            }
+            Some(Lost::AnswerLater) => {
+                call.await?;
+                self.released.cancelled().await;
+                Err(StoreError::Unavailable { operation, source: "the connection went away".into() })
             }
             Some(Lost::Caller) => panic!("on purpose, before the call"),
             Some(Lost::CallerLater) => {
