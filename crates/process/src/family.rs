@@ -101,7 +101,13 @@ pub(crate) fn adopt() -> io::Result<()> {
     })?;
     let mut family = lock();
     family.adopts = true;
-    family.spare();
+    if family.leaders.is_empty() && family.starting.is_empty() {
+        // Nothing of this program's own was started yet. Whoever is here may be just becoming another program, and shows no mark then as
+        // it shows none later.
+        family.spared.extend(own_children());
+    } else {
+        family.spare();
+    }
     Ok(())
 }
 

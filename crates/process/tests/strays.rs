@@ -93,6 +93,21 @@ fn what_was_started_before_the_agent_in_its_process_is_none_of_its_strays() {
     assert_eq!(report.strays_ended, Vec::<String>::new());
 }
 
+/// At whatever moment of its life it is found.
+#[test]
+fn what_was_started_before_and_becomes_other_programs_all_the_time_is_no_stray_either() {
+    let (_folder, file) = scratch();
+    std::fs::write(&file, "exec /bin/sh \"$0\"\n").unwrap();
+    let script = "for _ in 1 2 3 4; do /bin/sh \"$1\" & done; exec \"$0\" prepare run 2 print hi";
+    for _ in 0..10 {
+        let mut command = child(&[]);
+        command.program = "/bin/sh".into();
+        command.args = ["-c", script, support::TEST_CHILD, file.to_str().unwrap()].map(Into::into).to_vec();
+        let report = ended(command);
+        assert!(report.stdout.bytes.starts_with(b"strays 0 "), "{report:?}");
+    }
+}
+
 #[test]
 fn daemons_of_daemons_end_too() {
     let (folder, file) = scratch();

@@ -15,7 +15,8 @@ const MOST_LINKS: usize = 40;
 /// `openat2(2)`, `RESOLVE_BENEATH`: opens `name` in `folder` for reading. A link is followed as long as it stays in the
 /// folder; a way out is `EXDEV`. A pipe without a writer is opened and not waited for.
 ///
-/// Kernels before 5.6, and containers that forbid the call, get the same by a walk, name by name.
+/// Kernels before 5.6, and containers that forbid the call, get the same by a walk, name by name; so does a name with `..` while anybody
+/// on the machine renames anything, because the kernel cannot tell then where that leads.
 pub fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
     let directory = File::open(folder)?;
     let text = CString::new(name.as_os_str().as_bytes())?;
@@ -36,7 +37,7 @@ pub fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
     let Ok(descriptor @ 0..) = libc::c_int::try_from(returned) else {
         let error = io::Error::last_os_error();
         return match error.raw_os_error() {
-            Some(libc::ENOSYS | libc::EPERM) => walk(directory.into(), name),
+            Some(libc::ENOSYS | libc::EPERM | libc::EAGAIN) => walk(directory.into(), name),
             _ => Err(error),
         };
     };
@@ -186,6 +187,28 @@ mod tests {
                 assert_eq!(open(way).unwrap_err().raw_os_error(), Some(error), "{way}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_renamed_elsewhere_keeps_no_name_from_being_opened() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(dir.path().join("below")).unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        fs::write(elsewhere.path().join("a"), "").unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for (from, to) in [("a", "b"), ("b", "a")] {
+                        fs::rename(elsewhere.path().join(from), elsewhere.path().join(to)).unwrap();
+                    }
+                }
+            });
+            let errors: Vec<io::Error> =
+                (0..20_000).filter_map(|_| open_beneath(dir.path(), Path::new("below/../file")).err()).collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(errors.is_empty(), "{} of 20,000: {}", errors.len(), errors[0]);
+        });
     }
 
     #[test]
