@@ -102,8 +102,8 @@ pub(crate) fn adopt() -> io::Result<()> {
     let mut family = lock();
     family.adopts = true;
     if family.leaders.is_empty() && family.starting.is_empty() {
-        // Nothing of this program's own was started yet. Whoever is here may be just becoming another program, and shows no mark then as
-        // it shows none later.
+        // Nothing of our own is alive, so whoever is here was here before. Its mark would not tell that of one that is just becoming another
+        // program.
         family.spared.extend(own_children());
     } else {
         family.spare();

@@ -15,8 +15,8 @@ const MOST_LINKS: usize = 40;
 /// `openat2(2)`, `RESOLVE_BENEATH`: opens `name` in `folder` for reading. A link is followed as long as it stays in the
 /// folder; a way out is `EXDEV`. A pipe without a writer is opened and not waited for.
 ///
-/// Kernels before 5.6, and containers that forbid the call, get the same by a walk, name by name; so does a name with `..` while anybody
-/// on the machine renames anything, because the kernel cannot tell then where that leads.
+/// Kernels before 5.6, and containers that forbid the call, get the same by a walk, name by name; so does a way with `..` in it, or in a
+/// link, while anybody on the machine renames or mounts anything, because the kernel cannot tell then where that leads.
 pub fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
     let directory = File::open(folder)?;
     let text = CString::new(name.as_os_str().as_bytes())?;

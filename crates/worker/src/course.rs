@@ -20,7 +20,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::announce::End;
 use crate::cancellations::InHand;
@@ -31,6 +31,9 @@ use crate::patience::trying_again;
 use crate::result::{Conclusion, early_failure, storable};
 use crate::running::Entered;
 use crate::shared::Shared;
+
+/// How long a worker that stops waits to hear what became of a claim.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One execution in hand.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ enum Claiming {
     Answered(Claim),
     /// The answer to an earlier attempt was lost and the row is running: that was us.
     AnswerLost,
-    /// The worker stops before the store could be asked.
+    /// The worker stops, and as far as is known the execution was not claimed.
     Stopping,
     /// The store cannot do it.
     Refused(StoreError),
@@ -172,18 +175,23 @@ impl Course {
         }
     }
 
-    /// An attempt has failed and there will be no other: should only its answer be lost, the row runs and nobody runs it. Storage that is
-    /// away keeps no worker from stopping; what was claimed then is ended by the next life or by the scheduler.
+    /// An attempt has failed and there will be no other: should only its answer be lost, the row runs and nobody runs it. Where storage
+    /// does not say, or does it only later, the next life of this worker ends it, or the scheduler.
     async fn look_once_more(&self) -> Claiming {
-        match self.shared.store.execution_status(self.in_hand.execution()).await {
-            // If it was somebody else, there will be nothing to end.
-            Ok(Some(ExecutionStatus::Running | ExecutionStatus::Canceling)) => Claiming::AnswerLost,
-            Ok(_) => Claiming::Stopping,
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "whether the execution was claimed is not known");
-                Claiming::Stopping
+        let Shared { store, stop, id, .. } = &*self.shared;
+        let looked = tokio::select! {
+            looked = timeout(LOOK_LIMIT, store.unfinished_executions(*id)) => looked.ok(),
+            () = stop.hard().cancelled() => None,
+        };
+        match looked {
+            Some(Ok(rows)) if rows.iter().any(|(fence, _)| fence.execution == self.in_hand.execution()) => {
+                return Claiming::AnswerLost;
             }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::warn!(error = chain(&error), "whether the execution was claimed is not known"),
+            None => tracing::warn!("whether the execution was claimed is not known: storage does not answer"),
         }
+        Claiming::Stopping
     }
 
     async fn execute(&self, mut claimed: ClaimedExecution, slot: OwnedSemaphorePermit) {

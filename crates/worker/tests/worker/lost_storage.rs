@@ -4,12 +4,14 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use attune_model::ExecutionId;
 use attune_model::message::ExecutionDispatch;
 use attune_model::status::ExecutionStatus;
 use attune_testkit::eventually;
+use attune_worker::WorkerConfig;
 
 use crate::support::flaky::{Flaky, Lost};
-use crate::support::rig::{Backend, Rig};
+use crate::support::rig::{Backend, Life, Rig};
 use crate::support::text;
 
 /// Runs one execution of an action that counts its runs; returns the row, how often it ran and the announced status.
@@ -43,20 +45,56 @@ async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_r
     );
 }
 
-async fn a_claim_whose_answer_is_lost_while_the_worker_stops_is_not_left_running(on: Backend) {
-    let mut rig = Rig::new(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+/// A worker that stops while its claim gets no answer. The count of the runs is in the file `runs`.
+async fn claiming(on: Backend, lost: Lost) -> (Rig, Flaky, Life, ExecutionId) {
+    let rig = Rig::new(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+    let store = Flaky::new(rig.store.clone(), &[lost], &[]);
+    let life = rig.live_on(counting(&rig), Arc::new(store.clone())).await;
+    let id = rig.submit(life.id, "count").await;
+    let asked = async || {
+        let is_claimed = rig.row(id).await.status == ExecutionStatus::Running;
+        (store.is_over() && (lost == Lost::CallLater || is_claimed)).then_some(())
+    };
+    eventually("the claim", asked).await;
+    life.stop.soft().cancel();
+    (rig, store, life, id)
+}
+
+fn counting(rig: &Rig) -> WorkerConfig {
     let mut config = rig.config();
     config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
-    let store = Flaky::new(rig.store.clone(), &[Lost::AnswerLater], &[]);
-    let life = rig.live_on(config, Arc::new(store.clone())).await;
-    let id = rig.submit(life.id, "count").await;
-    eventually("the claim", async || (rig.row(id).await.status == ExecutionStatus::Running).then_some(())).await;
-    life.stop.soft().cancel();
+    config
+}
+
+async fn a_claim_whose_answer_is_lost_while_the_worker_stops_is_not_left_running(on: Backend) {
+    let (mut rig, store, life, id) = claiming(on, Lost::AnswerLater).await;
     store.release();
     life.drained().await;
     assert_eq!(rig.row(id).await.status, ExecutionStatus::Abandoned);
     assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Abandoned");
     assert!(!rig.place.path("runs").exists());
+}
+
+async fn a_claim_that_fails_while_the_worker_stops_is_left_to_the_next_life(on: Backend) {
+    let (mut rig, store, life, id) = claiming(on, Lost::CallLater).await;
+    store.release();
+    life.drained().await;
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Scheduled);
+    let life = rig.live_with(counting(&rig)).await;
+    assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Completed");
+    life.finish().await;
+    assert_eq!(fs::read_to_string(rig.place.path("runs")).unwrap(), "run\n");
+}
+
+async fn storage_that_falls_silent_after_a_claim_keeps_no_worker_from_stopping(on: Backend) {
+    let (mut rig, store, life, id) = claiming(on, Lost::AnswerLater).await;
+    store.fall_silent();
+    store.release();
+    life.end().await;
+    assert_eq!(rig.row(id).await.status, ExecutionStatus::Running);
+    let life = rig.live().await;
+    assert_eq!(rig.told(id).await.last().unwrap().payload["status"], "Abandoned");
+    life.finish().await;
 }
 
 async fn an_end_that_does_not_get_through_is_repeated(on: Backend) {
@@ -132,6 +170,8 @@ attune_testkit::tests_on_each! {
         a_claim_that_does_not_get_through_is_repeated,
         a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_running,
         a_claim_whose_answer_is_lost_while_the_worker_stops_is_not_left_running,
+        a_claim_that_fails_while_the_worker_stops_is_left_to_the_next_life,
+        storage_that_falls_silent_after_a_claim_keeps_no_worker_from_stopping,
         an_end_that_does_not_get_through_is_repeated,
         an_end_whose_answer_is_lost_is_announced_all_the_same,
         a_result_that_storage_refuses_ends_the_execution_as_failed_with_the_reason,

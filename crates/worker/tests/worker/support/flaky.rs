@@ -1,6 +1,7 @@
 //! Storage that loses calls: before they do anything, or after, so that only the answer is lost.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub enum Lost {
     Time,
     /// Nothing, but the answer comes after [`Flaky::release`].
     AnswerInTime,
+    /// The call: nothing happens, and after [`Flaky::release`] that is known.
+    CallLater,
     /// The answer: it happens, and after [`Flaky::release`] it is known that no answer comes.
     AnswerLater,
     /// The call, and the one who makes it: a bug.
@@ -46,6 +49,7 @@ pub struct Flaky {
     finishes: Arc<Mutex<VecDeque<Lost>>>,
     filings: Arc<Mutex<VecDeque<Lost>>>,
     released: CancellationToken,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl Flaky {
@@ -53,13 +57,25 @@ impl Flaky {
     pub fn new(store: Arc<dyn WorkerStore>, claims: &[Lost], finishes: &[Lost]) -> Self {
         let plan = |losses: &[Lost]| Arc::new(Mutex::new(losses.iter().copied().collect()));
         let (claims, finishes) = (plan(claims), plan(finishes));
-        Self { store, claims, finishes, filings: Arc::default(), released: CancellationToken::new() }
+        Self {
+            store,
+            claims,
+            finishes,
+            filings: Arc::default(),
+            released: CancellationToken::new(),
+            is_silent: Arc::default(),
+        }
     }
 
     /// The next filings of logs fail like this as well.
     pub fn filing(self, filings: &[Lost]) -> Self {
         self.filings.lock().unwrap().extend(filings);
         self
+    }
+
+    /// From now on it does not say what is unfinished.
+    pub fn fall_silent(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
     }
 
     /// Lets every call go on.
@@ -90,6 +106,10 @@ impl Flaky {
                 let answer = call.await;
                 self.released.cancelled().await;
                 answer
+            }
+            Some(Lost::CallLater) => {
+                self.released.cancelled().await;
+                Err(StoreError::Unavailable { operation, source: "the connection is gone".into() })
             }
             Some(Lost::AnswerLater) => {
                 call.await?;
@@ -137,6 +157,9 @@ impl WorkerStore for Flaky {
     }
 
     async fn unfinished_executions(&self, worker: WorkerId) -> Result<Vec<(Fence, Execution)>, StoreError> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.store.unfinished_executions(worker).await
     }
 
