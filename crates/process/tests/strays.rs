@@ -6,6 +6,7 @@ mod support;
 
 use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use attune_process::{Command, Outcome, TREE_VARIABLE, start};
 use support::{child, ended, gone, has_control_groups, is_alive, pid_in, reachable, runtime, scratch};
@@ -44,10 +45,7 @@ fn the_members_of_a_group_have_the_rest_of_the_grace_where_strays_are_adopted() 
     let steps = ["spawn", "3", "obey-late", "100", path, "wait-for-file", path, "wait-for-ever"];
     let report = ended(agent("run-and-stop", &steps));
     assert_eq!(report.stdout.bytes, b"strays 0 held false children 0\n", "{report:?}");
-    assert!(
-        std::path::Path::new(&format!("{path}.obeyed")).exists(),
-        "it was killed before it had done what it had to"
-    );
+    assert!(Path::new(&format!("{path}.obeyed")).exists(), "it was killed before it had done what it had to");
 }
 
 #[test]
@@ -80,14 +78,19 @@ fn a_daemon_that_was_left_alone_lives_on_after_later_runs_also_without_a_mark() 
     });
 }
 
+/// A shell that runs `script`, with the agent as `$0` and `file` as `$1`.
+fn begun_by_a_shell(script: &str, file: &Path) -> Command {
+    let mut command = child(&[]);
+    command.program = "/bin/sh".into();
+    command.args = ["-c", script, support::TEST_CHILD, file.to_str().unwrap()].map(Into::into).to_vec();
+    command
+}
+
 #[test]
 fn what_was_started_before_the_agent_in_its_process_is_none_of_its_strays() {
     let (_folder, file) = scratch();
     let script = "sleep 1000 & echo $! > \"$1\"; exec \"$0\" prepare run 2 print hi";
-    let mut command = child(&[]);
-    command.program = "/bin/sh".into();
-    command.args = ["-c", script, support::TEST_CHILD, file.to_str().unwrap()].map(Into::into).to_vec();
-    let report = ended(command);
+    let report = ended(begun_by_a_shell(script, &file));
     assert!(report.stdout.bytes.starts_with(b"strays 0 "), "{report:?}");
     // The run of this test has ended it with its group; what counts is that the agent below did not.
     assert_eq!(report.strays_ended, Vec::<String>::new());
@@ -100,10 +103,7 @@ fn what_was_started_before_and_becomes_other_programs_all_the_time_is_no_stray_e
     std::fs::write(&file, "exec /bin/sh \"$0\"\n").unwrap();
     let script = "for _ in 1 2 3 4; do /bin/sh \"$1\" & done; exec \"$0\" prepare run 2 print hi";
     for _ in 0..10 {
-        let mut command = child(&[]);
-        command.program = "/bin/sh".into();
-        command.args = ["-c", script, support::TEST_CHILD, file.to_str().unwrap()].map(Into::into).to_vec();
-        let report = ended(command);
+        let report = ended(begun_by_a_shell(script, &file));
         assert!(report.stdout.bytes.starts_with(b"strays 0 "), "{report:?}");
     }
 }
@@ -301,7 +301,7 @@ fn a_daemon_that_hides_its_origin_while_another_run_lives_ends_with_its_run() {
 
 /// An agent that runs one child as another user and cannot trace others, without control groups, as in most containers; none
 /// where this process may not play that.
-fn agent_of_another_user(folder: &std::path::Path, agent: &std::path::Path, steps: &[&str]) -> Option<Command> {
+fn agent_of_another_user(folder: &Path, agent: &Path, steps: &[&str]) -> Option<Command> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
     let script = "umount --lazy --all --types cgroup2; exec setpriv --bounding-set=-sys_ptrace,-sys_admin,-perfmon \"$0\" \"$@\"";
     let enter = |steps: &[&str]| {

@@ -189,26 +189,34 @@ mod tests {
         }
     }
 
+    /// What comes of `work` while somebody makes these moves in `folder`, over and over.
+    fn while_renaming<T>(folder: &Path, moves: &[(&str, &str)], work: impl FnOnce() -> T) -> T {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for (from, to) in moves {
+                        fs::rename(folder.join(from), folder.join(to)).unwrap();
+                    }
+                }
+            });
+            let result = work();
+            done.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+
     #[test]
     fn what_is_renamed_elsewhere_keeps_no_name_from_being_opened() {
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::create_dir(dir.path().join("below")).unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         fs::write(elsewhere.path().join("a"), "").unwrap();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    for (from, to) in [("a", "b"), ("b", "a")] {
-                        fs::rename(elsewhere.path().join(from), elsewhere.path().join(to)).unwrap();
-                    }
-                }
-            });
-            let errors: Vec<io::Error> =
-                (0..20_000).filter_map(|_| open_beneath(dir.path(), Path::new("below/../file")).err()).collect();
-            done.store(true, Ordering::Relaxed);
-            assert!(errors.is_empty(), "{} of 20,000: {}", errors.len(), errors[0]);
+        let open = || open_beneath(dir.path(), Path::new("below/../file"));
+        let errors: Vec<io::Error> = while_renaming(elsewhere.path(), &[("a", "b"), ("b", "a")], || {
+            (0..20_000).filter_map(|_| open().err()).collect()
         });
+        assert!(errors.is_empty(), "{} of 20,000: {}", errors.len(), errors[0]);
     }
 
     #[test]
@@ -221,21 +229,11 @@ mod tests {
         }
         symlink(&outside, folder.join("lure")).unwrap();
         let moves = [("below", "aside"), ("lure", "below"), ("below", "lure"), ("aside", "below")];
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    for (from, to) in moves {
-                        fs::rename(folder.join(from), folder.join(to)).unwrap();
-                    }
-                }
-            });
-            let open = |open: Open| open(&folder, Path::new("below/file")).and_then(io::read_to_string);
-            let texts: Vec<String> =
-                (0..20_000).flat_map(|_| [open(open_beneath), open(walk_from)]).flatten().collect();
-            done.store(true, Ordering::Relaxed);
-            assert!(!texts.is_empty(), "the file was never where it is looked for");
-            assert!(texts.iter().all(|text| text == "inside"), "somebody read what is outside");
+        let open = |open: Open| open(&folder, Path::new("below/file")).and_then(io::read_to_string);
+        let texts: Vec<String> = while_renaming(&folder, &moves, || {
+            (0..20_000).flat_map(|_| [open(open_beneath), open(walk_from)]).flatten().collect()
         });
+        assert!(!texts.is_empty(), "the file was never where it is looked for");
+        assert!(texts.iter().all(|text| text == "inside"), "somebody read what is outside");
     }
 }

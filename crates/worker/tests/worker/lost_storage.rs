@@ -14,14 +14,22 @@ use crate::support::flaky::{Flaky, Lost};
 use crate::support::rig::{Backend, Life, Rig};
 use crate::support::text;
 
+/// With an action that counts its runs in the file `runs`, for workers as [`counting`] has them.
+async fn counting_rig(on: Backend) -> Rig {
+    Rig::new(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await
+}
+
+fn counting(rig: &Rig) -> WorkerConfig {
+    let mut config = rig.config();
+    config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
+    config
+}
+
 /// Runs one execution of an action that counts its runs; returns the row, how often it ran and the announced status.
 async fn run(on: Backend, claims: &[Lost], finishes: &[Lost]) -> (attune_model::rows::Execution, usize, String) {
-    let mut rig = Rig::new(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
-    let mut config = rig.config();
-    let out = rig.place.path(".");
-    config.executor.passed_environment.push(("OUT".into(), out.into()));
+    let mut rig = counting_rig(on).await;
     let store = Flaky::new(rig.store.clone(), claims, finishes);
-    let life = rig.live_on(config, Arc::new(store.clone())).await;
+    let life = rig.live_on(counting(&rig), Arc::new(store.clone())).await;
     let id = rig.submit(life.id, "count").await;
     let told = rig.told(id).await;
     let row = rig.row(id).await;
@@ -45,9 +53,9 @@ async fn a_claim_whose_answer_is_lost_ends_the_execution_instead_of_leaving_it_r
     );
 }
 
-/// A worker that stops while its claim gets no answer. The count of the runs is in the file `runs`.
+/// A worker that stops while its claim gets no answer.
 async fn claiming(on: Backend, lost: Lost) -> (Rig, Flaky, Life, ExecutionId) {
-    let rig = Rig::new(on, &[("count", "echo run >> \"$OUT/runs\"".to_owned())]).await;
+    let rig = counting_rig(on).await;
     let store = Flaky::new(rig.store.clone(), &[lost], &[]);
     let life = rig.live_on(counting(&rig), Arc::new(store.clone())).await;
     let id = rig.submit(life.id, "count").await;
@@ -58,12 +66,6 @@ async fn claiming(on: Backend, lost: Lost) -> (Rig, Flaky, Life, ExecutionId) {
     eventually("the claim", asked).await;
     life.stop.soft().cancel();
     (rig, store, life, id)
-}
-
-fn counting(rig: &Rig) -> WorkerConfig {
-    let mut config = rig.config();
-    config.executor.passed_environment.push(("OUT".into(), rig.place.path(".").into()));
-    config
 }
 
 async fn a_claim_whose_answer_is_lost_while_the_worker_stops_is_not_left_running(on: Backend) {
